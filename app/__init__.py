@@ -1,0 +1,40 @@
+"""slurm-proxy: runs JSON tasks on a Slurm cluster as the named user, and tells when they end."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from app import http_errors, task_monitoring, task_slurm_rest, task_submission
+from app.constants import read_settings
+from app.services import build_services
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """A new application; `config` overrides settings of the environment by their names.
+
+    Nothing connects and no thread starts: that is `app.extensions["slurm_proxy"].start()`.
+    SettingsError, a sentence that names the variable, for a setting that is missing or wrong.
+    """
+    settings = read_settings(config)
+    logging.getLogger("app").setLevel(settings.LOG_LEVEL)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["SLURM_PROXY_SETTINGS"] = settings
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # a task comes back in its own order
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.extensions["slurm_proxy"] = build_services(settings)
+    for blueprint in (task_submission.blueprint, task_monitoring.blueprint, task_slurm_rest.blueprint):
+        app.register_blueprint(blueprint)
+    app.add_url_rule("/ping", view_func=ping)
+    http_errors.register(app)
+    return app
+
+
+def ping() -> tuple[str, dict[str, str]]:
+    """Liveness: the process answers."""
+    return "pong", {"Content-Type": "text/plain; charset=utf-8"}

@@ -1,0 +1,238 @@
+"""Every setting, read from the environment in this file alone, and the catalogue of task names.
+
+A setting is an environment variable of the same name; a test keeps `.env.example` equal to the
+descriptions below. Any of them can also be given as `NAME_FILE`, the path of a file that holds the value.
+"""
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from app.errors import SettingsError
+
+TASK_METADATA: dict[str, dict[str, Any]] = {
+    # The caller brings the command, its parameters and the notifications.
+    "generic": {"requires_command": True},
+    # Brings all of its own; a model for further entries, with canned words for every method.
+    "echo_hello_world": {
+        "cmd": "echo",
+        "default_params": ["-e", '"hello, world! (job $SLURM_JOB_ID of $SLURM_JOB_USER, `date`)"'],
+        "notification": {
+            "methods": ["test"],
+            "params": {
+                "email": {
+                    "sender": "slurm-proxy@example.com",
+                    "recipient": "someone@example.com",
+                    "subject": "The hello-world job has ended",
+                    "body": "This is the message of the hello-world task.",
+                },
+                "test": {"subject": "The hello-world job has ended"},
+            },
+        },
+    },
+}
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",") if word.strip()]
+    return value
+
+
+def _json_object(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+class Settings(BaseModel):
+    """All settings of one process, checked; secrets never show in its repr."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    FLASK_APP_HOST: str = Field("127.0.0.1", description="The address that `python run.py` listens on.")
+    FLASK_APP_PORT: int = Field(5001, ge=0, le=65535, description="The port that `python run.py` listens on.")
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="How much is logged: DEBUG, INFO, WARNING or ERROR."
+    )
+
+    SLURM_REST_HOST: str | None = Field(
+        None,
+        description="Where slurmrestd listens: http://host:port, https://host:port or unix:///path/to/socket.",
+    )
+    SLURM_REST_CA_PATH: Path | None = Field(
+        None,
+        description="The certificate authority of an https slurmrestd, unless the system knows it.",
+    )
+    SLURM_JWT_HS256_KEY_BASE64: SecretStr | None = Field(
+        None, description="The cluster's jwt_hs256.key in base64 or base64url, padded or not."
+    )
+    SLURM_JWT_HS256_KEY_PATH: Path | None = Field(
+        None, description="The path of the cluster's jwt_hs256.key, instead of its base64 form."
+    )
+    SLURM_REST_JWT_EXPIRATION_TIME: int = Field(
+        300, gt=0, description="How long a token made for slurmrestd is good, in seconds."
+    )
+    SLURM_REST_USERNAME: str = Field(
+        "slurm", description="The user that polls ask as; a SlurmUser such as slurm sees every job."
+    )
+    SLURM_REST_CONNECT_TIMEOUT_SECONDS: Seconds = Field(
+        3, description="How long a connection to slurmrestd may take to open, in seconds."
+    )
+    SLURM_REST_READ_TIMEOUT_SECONDS: Seconds = Field(
+        30,
+        description="How long slurmrestd may take to answer, in seconds (20 while slurmctld is down).",
+    )
+
+    MONGODB_URI: SecretStr | None = Field(
+        None,
+        description="The MongoDB that keeps the records; without it they go to the file SQLITE_PATH.",
+    )
+    MONGODB_MONITOR_DB: str = Field("monitordb", description="The database in MongoDB.")
+    MONGODB_MONITOR_JOBS_COLLECTION: str = Field("jobs", description="The collection of the job records.")
+    MONGODB_TIMEOUT_SECONDS: Seconds = Field(
+        5, description="How long one operation on MongoDB may take, in seconds."
+    )
+    SQLITE_PATH: Path = Field(
+        Path("slurm-proxy.sqlite3"),
+        description="The file of the embedded store, on a local disk; used when MONGODB_URI is not set.",
+    )
+
+    MONITOR_POLLING_SECONDS: Seconds = Field(
+        5, description="How long the monitor waits between two looks at Slurm, in seconds."
+    )
+    MONITOR_LEASE_SECONDS: Seconds = Field(
+        30,
+        description="How long a silent leader keeps others from polling in its place, in seconds.",
+    )
+    MONITOR_UNKNOWN_AFTER_SECONDS: Seconds = Field(
+        600,
+        description="How long a job must be unknown to Slurm before its record says UNKNOWN, in seconds.",
+    )
+
+    TASK_TIME_UNIT: Literal["hours", "minutes"] = Field(
+        "hours",
+        description="The unit of task.slurm.time: hours, or minutes for callers of the older server.",
+    )
+    TASK_ALLOWED_SERVICE_USERS: Words = Field(
+        (), description="Users such as root that are otherwise never run as, separated by commas."
+    )
+    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json_object)] = Field(
+        default_factory=dict,
+        description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
+    )
+
+    NOTIFICATIONS_RETRY_SECONDS: Seconds = Field(
+        86_400, description="How long a message is tried again before it is given up, in seconds."
+    )
+    NOTIFICATIONS_SMTP_SERVER: str | None = Field(
+        None, description="The mail server; without it the method email is not configured."
+    )
+    NOTIFICATIONS_SMTP_PORT: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Its port; by default 587 for starttls, 465 for tls and 25 for none.",
+    )
+    NOTIFICATIONS_SMTP_USERNAME: str | None = Field(
+        None, description="The user to log in as; without it there is no login."
+    )
+    NOTIFICATIONS_SMTP_PASSWORD: SecretStr | None = Field(None, description="The password of that user.")
+    NOTIFICATIONS_SMTP_SECURITY: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the connection is secured: starttls, tls or none."
+    )
+    NOTIFICATIONS_SMTP_CA_PATH: Path | None = Field(
+        None,
+        description="The certificate authority of the mail server, where the system does not know it.",
+    )
+    NOTIFICATIONS_SMTP_TIMEOUT_SECONDS: Seconds = Field(
+        15, description="How long the mail server may take to answer, in seconds."
+    )
+
+    @field_validator("SLURM_REST_HOST")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None or value.startswith(("http://", "https://", "unix:///")):
+            return value and value.rstrip("/")
+        raise ValueError("must begin with http://, https:// or unix:///")
+
+    @field_validator("SLURM_JWT_HS256_KEY_BASE64")
+    @classmethod
+    def _base64(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            decode_key(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _key_for_slurm(self) -> Self:
+        has_key = self.SLURM_JWT_HS256_KEY_BASE64 or self.SLURM_JWT_HS256_KEY_PATH
+        if self.SLURM_REST_HOST and not has_key:
+            raise SettingsError(
+                "SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set beside SLURM_REST_HOST"
+            )
+        return self
+
+    def slurm_key(self) -> bytes:
+        """The raw bytes of the cluster's key; SettingsError if its file cannot be read."""
+        if self.SLURM_JWT_HS256_KEY_BASE64 is not None:
+            return decode_key(self.SLURM_JWT_HS256_KEY_BASE64.get_secret_value())
+        if self.SLURM_JWT_HS256_KEY_PATH is None:
+            raise SettingsError("SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set")
+        try:
+            return self.SLURM_JWT_HS256_KEY_PATH.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {error.strerror}") from error
+
+
+def decode_key(text: str) -> bytes:
+    """The bytes behind base64 or base64url, padded or not; ValueError for anything else."""
+    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except binascii.Error:
+        raise ValueError("is not base64") from None
+    if not key:
+        raise ValueError("is empty")
+    return key
+
+
+def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of the environment, with `overrides` on top; an empty variable counts as not set.
+
+    SettingsError, a sentence that names the variable, for a value that cannot be used.
+    """
+    given = {name: value for name in Settings.model_fields if (value := _from_environment(name))}
+    given.update(overrides or {})
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        raise SettingsError(f"{name}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def _from_environment(name: str) -> str | None:
+    path = os.environ.get(f"{name}_FILE")
+    if not path or os.environ.get(name):
+        return os.environ.get(name)
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE: {error}") from error

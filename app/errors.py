@@ -1,0 +1,126 @@
+"""Every error that slurm-proxy raises on purpose, in one tree.
+
+The class says what a caller is told (HTTP status and machine code) and whether trying again may help.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class SlurmProxyError(Exception):
+    """The root of the tree; the message is one sentence for the person who reads it."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retry_after: ClassVar[int | None] = None  # seconds; set where trying again may help
+
+    def extra(self) -> Mapping[str, Any]:
+        """What the JSON answer carries beside the sentence and the code."""
+        return {}
+
+
+class SettingsError(SlurmProxyError):
+    """A setting is missing or wrong; the message names the variable."""
+
+    code = "settings"
+
+
+class InvalidRequest(SlurmProxyError):
+    """The request is malformed; every fault is listed, each with the path of its field."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = list(faults)
+
+    def extra(self) -> Mapping[str, Any]:
+        return {"details": self.faults}
+
+
+class DuplicateUuid(SlurmProxyError):
+    """The uuid is taken, for ever; carries the job that took it, if Slurm has answered already."""
+
+    status = 400
+    code = "duplicate_uuid"
+
+    def __init__(self, uuid: str, slurm_job_id: int | None) -> None:
+        job = f"by job {slurm_job_id}" if slurm_job_id else "by a submission still under way"
+        super().__init__(f"task.uuid: {uuid} is already used {job}")
+        self.slurm_job_id = slurm_job_id
+
+    def extra(self) -> Mapping[str, Any]:
+        return {"slurm_job_id": self.slurm_job_id}
+
+
+class UnknownTask(SlurmProxyError):
+    status = 400
+    code = "unknown_task"
+
+
+class UnknownJob(SlurmProxyError):
+    status = 400
+    code = "unknown_job"
+
+
+class NotTheOwner(SlurmProxyError):
+    """The job belongs to somebody else than the request says."""
+
+    status = 400
+    code = "not_the_owner"
+
+
+class Forbidden(SlurmProxyError):
+    status = 403
+    code = "forbidden"
+
+
+class SlurmRefused(SlurmProxyError):
+    """Slurm answered and said no; the message is Slurm's own. No job exists."""
+
+    status = 400
+    code = "slurm_refused"
+
+
+class SlurmUnavailable(SlurmProxyError):
+    """Slurm could not be asked, or does not know at the moment; nothing was done."""
+
+    status = 503
+    code = "slurm_unavailable"
+    retry_after = 10
+
+
+class SlurmMisbehaved(SlurmProxyError):
+    """slurmrestd answered something that cannot be understood, or refuses this service itself."""
+
+    status = 502
+    code = "slurm_error"
+    retry_after = 30
+
+
+class SlurmAmbiguous(SlurmProxyError):
+    """A request reached slurmrestd, but no usable answer came back: it may have been carried out."""
+
+    status = 504
+    code = "submission_unknown"
+    retry_after = 30
+
+
+class StoreUnavailable(SlurmProxyError):
+    """The database does not answer; nothing was lost that had been acknowledged."""
+
+    status = 503
+    code = "store_unavailable"
+    retry_after = 5
+
+
+class DeliveryFailed(SlurmProxyError):
+    """A message was not delivered; `permanent` when trying again cannot help."""
+
+    code = "delivery_failed"
+
+    def __init__(self, reason: str, *, permanent: bool, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
+        self.wait = retry_after  # seconds that the receiver asked to be left alone

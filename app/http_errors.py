@@ -1,0 +1,48 @@
+"""The only place where an exception becomes an HTTP answer: one JSON form for all of them."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+from app.errors import SlurmProxyError
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(SlurmProxyError, _ours)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _ours(error: SlurmProxyError) -> Response:
+    if error.status >= 500:
+        logger.warning("%s: %s", error.code, error)
+    response = _answer(error.status, str(error), error.code, error.extra())
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    """What HTTP itself demands: no such route, wrong method, too large a body."""
+    status = error.code or 500
+    words = "there is no such route" if status == 404 else (error.description or error.name).rstrip(".")
+    response = _answer(status, words, error.name.lower().replace(" ", "_"))
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.exception("a request failed")
+    return _answer(500, "the server failed; its log says why", "internal_error")
+
+
+def _answer(status: int, sentence: str, code: str, extra: Any = None) -> Response:
+    response = jsonify({"error": sentence, "code": code, **(extra or {})})
+    response.status_code = status
+    return response

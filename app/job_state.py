@@ -1,0 +1,100 @@
+"""Slurm's job states, as a type that answers questions and reads every form Slurm writes."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Slurm's own words, plus UNKNOWN for a job that Slurm no longer knows."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+
+    BOOT_FAIL = "BOOT_FAIL"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    DEADLINE = "DEADLINE"
+    FAILED = "FAILED"
+    LAUNCH_FAILED = "LAUNCH_FAILED"
+    NODE_FAIL = "NODE_FAIL"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    PREEMPTED = "PREEMPTED"
+    REVOKED = "REVOKED"
+    SPECIAL_EXIT = "SPECIAL_EXIT"
+    TIMEOUT = "TIMEOUT"
+
+    COMPLETING = "COMPLETING"
+    CONFIGURING = "CONFIGURING"
+    REQUEUED = "REQUEUED"
+    REQUEUE_FED = "REQUEUE_FED"
+    REQUEUE_HOLD = "REQUEUE_HOLD"
+    RESIZING = "RESIZING"
+    RESV_DEL_HOLD = "RESV_DEL_HOLD"
+    SIGNALING = "SIGNALING"
+    STAGE_OUT = "STAGE_OUT"
+    STOPPED = "STOPPED"
+
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """Slurm says that the job has ended."""
+        return self in _FINAL
+
+    @property
+    def is_settled(self) -> bool:
+        """There is nothing more to wait for: the job has ended, or Slurm has forgotten it."""
+        return self in _FINAL or self is JobState.UNKNOWN
+
+    @property
+    def is_success(self) -> bool:
+        return self is JobState.COMPLETED
+
+    @classmethod
+    def read(cls, written: str | Sequence[str]) -> "JobState":
+        """One word for what slurmrestd wrote: a word (up to v0.0.38) or a base state with flags.
+
+        A flag that means "not over yet" hides the base state, as squeue shows it.
+        ValueError for a word that is not Slurm's: a state is never guessed.
+        """
+        words = [written] if isinstance(written, str) else list(written)
+        known = [cls(word) for word in words if word in cls.__members__]
+        for choice in (_TRANSITIONS, _OVERRIDING, frozenset(cls)):
+            for state in known:
+                if state in choice:
+                    return state
+        raise ValueError(f"not a Slurm job state: {written!r}")
+
+
+_FINAL = frozenset(
+    {
+        JobState.BOOT_FAIL,
+        JobState.CANCELLED,
+        JobState.COMPLETED,
+        JobState.DEADLINE,
+        JobState.FAILED,
+        JobState.LAUNCH_FAILED,
+        JobState.NODE_FAIL,
+        JobState.OUT_OF_MEMORY,
+        JobState.PREEMPTED,
+        JobState.REVOKED,
+        JobState.SPECIAL_EXIT,
+        JobState.TIMEOUT,
+    }
+)
+_TRANSITIONS = frozenset(
+    {
+        JobState.COMPLETING,
+        JobState.CONFIGURING,
+        JobState.REQUEUED,
+        JobState.REQUEUE_FED,
+        JobState.REQUEUE_HOLD,
+        JobState.RESIZING,
+        JobState.RESV_DEL_HOLD,
+        JobState.SIGNALING,
+        JobState.STAGE_OUT,
+        JobState.STOPPED,
+    }
+)
+_OVERRIDING = frozenset({JobState.REVOKED, JobState.SPECIAL_EXIT})

@@ -1,0 +1,46 @@
+"""Tells whether a job that Slurm shows is the one that a record follows: job ids are used again."""
+
+from datetime import timedelta
+
+from app.job_state import JobState
+from app.models.job import SlurmJob
+from app.models.record import OpenJob, TaskRecord
+from app.slurm.answers import is_tagged
+
+TAG = "slurm-proxy:"
+# How far our clock and Slurm's may be apart, for a job that was never seen in slurmctld.
+_NEAR = timedelta(minutes=10)
+
+
+def tag_of(uuid: str) -> str:
+    """The word at the beginning of a job's comment that ties it to its task."""
+    return TAG + uuid
+
+
+def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
+    """By the tag in the comment, else by user and submit time.
+
+    slurmctld always has the comment, slurmdbd only with AccountingStoreFlags=job_comment.
+    A requeued job keeps its id and gets a new submit time.
+    """
+    if job is None or job.username != record.slurm_username:
+        return False
+    if is_tagged(job, tag_of(record.uuid)):
+        return True
+    if record.submit_time is not None:
+        return job.submit_time == record.submit_time or job.restarts > 0
+    if job.submit_time is None or (job.comment or "").startswith(TAG):
+        return False
+    return abs(job.submit_time - record.created_at) <= _NEAR
+
+
+def open_job(record: TaskRecord, job_id: int) -> OpenJob:
+    """The record as a polling cycle sees it."""
+    return OpenJob(
+        uuid=record.uuid,
+        slurm_job_id=job_id,
+        slurm_job_state=record.slurm_job_state or JobState.UNKNOWN,
+        slurm_username=record.slurm_username,
+        created_at=record.created_at,
+        submit_time=record.job.submit_time if record.job else None,
+    )

@@ -1,0 +1,71 @@
+"""Answers the GETs: the record, and what the scheduler says now."""
+
+import threading
+from typing import Any
+
+from cachetools import TTLCache, cached
+
+from app.errors import InvalidRequest, SlurmMisbehaved, SlurmUnavailable, UnknownJob, UnknownTask
+from app.job_state import JobState
+from app.lifecycle.identity import is_same_job, open_job
+from app.models.job import SlurmJob
+from app.models.record import TaskRecord
+from app.slurm.client import SlurmClient
+from app.store import TaskStore
+
+_FRESH_SECONDS = 2.0
+_CACHED_JOBS = 10_000
+_MAX_JOB_ID = 2**32 - 1
+
+
+class LookUp:
+    """The use cases of `GET /monitor/…`. However many callers ask at once, Slurm is asked once."""
+
+    def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
+        self._store = store
+        cache: TTLCache[Any, SlurmJob | None] = TTLCache(_CACHED_JOBS, ttl=_FRESH_SECONDS)
+        self._job = cached(cache, condition=threading.Condition())(slurm.job)
+
+    def by_job_id(self, text: str) -> dict[str, Any]:
+        """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) <= _MAX_JOB_ID):
+            raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
+        record = self._store.by_job_id(int(text))
+        if record is None:
+            raise UnknownJob(f"slurm_job_id: no job {int(text)} is monitored here")
+        return self._answer(record)
+
+    def by_uuid(self, uuid: str) -> dict[str, Any]:
+        record = self._store.by_uuids([uuid]).get(uuid)
+        if record is None:
+            raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
+        return self._answer(record)
+
+    def _answer(self, record: TaskRecord) -> dict[str, Any]:
+        return {"slurm": self._scheduler_says(record), "monitor": record.public()}
+
+    def _scheduler_says(self, record: TaskRecord) -> dict[str, Any]:
+        """A job that has ended changes no more: its stored facts are Slurm's last word.
+
+        While Slurm does not answer, the last known facts stand in, marked as stale.
+        """
+        if record.slurm_job_id is None or not record.is_open:
+            return _facts(record, record.job)
+        try:
+            job = self._job(record.slurm_job_id)
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
+            return {**_facts(record, record.job), "stale": True, "error": str(error)}
+        if not is_same_job(open_job(record, record.slurm_job_id), job):
+            return {**_facts(record, None), "job_state": JobState.UNKNOWN}
+        return _facts(record, job)
+
+
+def _facts(record: TaskRecord, job: SlurmJob | None) -> dict[str, Any]:
+    if job is None:
+        return {
+            "username": record.slurm_username,
+            "job_id": record.slurm_job_id,
+            "job_state": record.slurm_job_state,
+        }
+    facts = job.model_dump(mode="json")
+    return {**facts, "run_seconds": job.run_seconds()}

@@ -1,0 +1,83 @@
+"""Reads the JSON of a request, and refuses what could not be kept and given back verbatim."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from app.errors import InvalidRequest
+
+MAX_DEPTH = 50
+_INT64 = range(-(2**63), 2**63)
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`; InvalidRequest that names the fault and, where there is one, its field."""
+    try:
+        body = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError:
+        raise InvalidRequest(["body: is not UTF-8"]) from None
+    except RecursionError:
+        raise InvalidRequest([f"body: is nested deeper than {MAX_DEPTH} levels"]) from None
+    except ValueError as error:
+        raise InvalidRequest([f"body: is not JSON: {error}"]) from None
+    if not isinstance(body, dict):
+        raise InvalidRequest(["body: must be a JSON object"])
+    faults = list(_faults(body, "", 0))
+    if faults:
+        raise InvalidRequest(faults)
+    return body
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise InvalidRequest([f"{key!a}: stands twice in one object"])
+        result[key] = value
+    return result
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+def _faults(value: object, path: str, depth: int) -> list[str]:
+    where = path or "body"
+    if depth > MAX_DEPTH:
+        return [f"{where}: is nested deeper than {MAX_DEPTH} levels"]
+    if isinstance(value, dict):
+        faults = [fault for key in value for fault in _text_faults(key, f"{where}: its key {key!a}")]
+        for key, item in value.items():
+            faults += _faults(item, f"{path}.{_printable(key)}".lstrip("."), depth + 1)
+        return faults
+    if isinstance(value, list):
+        return [
+            fault
+            for index, item in enumerate(value)
+            for fault in _faults(item, f"{path}[{index}]", depth + 1)
+        ]
+    return _scalar_faults(value, where)
+
+
+def _scalar_faults(value: object, where: str) -> list[str]:
+    if isinstance(value, str):
+        return _text_faults(value, where)
+    if isinstance(value, int) and value not in _INT64:
+        return [f"{where}: must fit into 64 bits"]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{where}: is too large for a number"]
+    return []
+
+
+def _text_faults(text: str, where: str) -> list[str]:
+    if "\0" in text:
+        return [f"{where}: must not contain a NUL character"]
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return [f"{where}: must not contain half a surrogate pair"]
+    return []
+
+
+def _printable(key: str) -> str:
+    return key if key.isprintable() else ascii(key)[1:-1]

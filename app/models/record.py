@@ -1,0 +1,106 @@
+"""What the store keeps of a task: its record, with the notifications that became due."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from app.job_state import JobState
+from app.models.job import SlurmJob, Utc
+
+
+def utc_now() -> datetime:
+    """Now, to the millisecond: the finest that every store keeps."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class NotificationStatus(StrEnum):
+    DUE = "due"
+    CLAIMED = "claimed"
+    RETRYING = "retrying"
+    SENT = "sent"
+    DEAD = "dead"
+    UNDELIVERABLE = "undeliverable"
+
+
+class Notification(BaseModel):
+    """One message by one channel, and how far it has come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str  # the same at every attempt: receivers can deduplicate by it
+    event: str
+    method: str
+    params: dict[str, Any]
+    subject: str = ""
+    text: str = ""
+    status: NotificationStatus
+    created_at: Utc
+    attempts: int = 0
+    attempt_after: Utc | None = None  # when it may be claimed (again); None once it is settled
+    claim: str | None = None
+    last_error: str | None = None
+    sent_at: Utc | None = None
+
+    def public(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"params", "claim"})
+
+
+class TaskRecord(BaseModel):
+    """A task and what became of it. While `slurm_job_id` is None it is a reservation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: dict[str, Any]  # verbatim
+    slurm_username: str
+    slurm_job_id: int | None = None
+    slurm_job_state: JobState | None = None
+    created_at: Utc
+    updated_at: Utc
+    job: SlurmJob | None = None
+    notifications: tuple[Notification, ...] = ()
+
+    @property
+    def uuid(self) -> str:
+        return str(self.task["uuid"])
+
+    @property
+    def is_open(self) -> bool:
+        """There is a job, and its end is still to come."""
+        return self.slurm_job_state is not None and not self.slurm_job_state.is_settled
+
+    def public(self) -> dict[str, Any]:
+        """What callers see of the record."""
+        body = self.model_dump(mode="json", exclude={"task", "job", "notifications"})
+        return {
+            **body,
+            "task": self.task,
+            "notifications": [notification.public() for notification in self.notifications],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """The little that a polling cycle reads of an open record."""
+
+    uuid: str
+    slurm_job_id: int
+    slurm_job_state: JobState
+    slurm_username: str
+    created_at: datetime
+    submit_time: datetime | None  # Slurm's own, once it was seen
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one look at Slurm changes in one record; applied in one atomic write, or not at all."""
+
+    uuid: str
+    before: JobState
+    after: JobState
+    at: datetime
+    job: SlurmJob | None
+    notifications: tuple[Notification, ...] = ()

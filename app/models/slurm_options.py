@@ -1,0 +1,107 @@
+"""`task.slurm`: the documented keys, and sbatch's long options with underscores."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.models.rules import (
+    Count,
+    CountOrText,
+    FileName,
+    Flag,
+    Hours,
+    Line,
+    Megabytes,
+    Minutes,
+    Moment,
+    Nice,
+    must,
+)
+
+DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def _environment(value: object) -> object:
+    """One "K=V", a list of them, or an object, as an object; nothing given means the default."""
+    if value in ([], {}):
+        return dict(DEFAULT_ENVIRONMENT)
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and "=" in item for item in items):
+            raise ValueError("not K=V")
+        pairs = [tuple(item.split("=", 1)) for item in items]
+    if not all(_VARIABLE.match(name) and isinstance(text, str) for name, text in pairs):
+        raise ValueError("not a variable")
+    return dict(pairs)
+
+
+Environment = Annotated[
+    dict[str, str],
+    BeforeValidator(_environment),
+    must('be "K=V", a list of such strings, or an object of strings; K is a shell variable name'),
+]
+
+
+class SlurmOptions(BaseModel):
+    """An unknown key is an error that names the nearest known one: dropping it would change the job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: FileName | None = None
+    error: FileName | None = None
+    job_name: Line | None = None
+    mem: Megabytes | None = None
+    cpus_per_task: Count | None = None
+    nodes: Count | None = None
+    ntasks_per_node: Count | None = None
+    partition: Line | None = None
+    time: Hours | None = None
+    time_minutes: Minutes | None = None
+    environment: Environment = Field(default_factory=lambda: dict(DEFAULT_ENVIRONMENT))
+
+    account: Line | None = None
+    array: Line | None = None
+    begin: Moment | None = None
+    comment: Line | None = None
+    constraint: Line | None = None
+    deadline: Moment | None = None
+    dependency: Line | None = None
+    exclude: Line | None = None
+    exclusive: Annotated[Flag | Literal["user"], must('be true, false or "user"')] | None = None
+    gpus: CountOrText | None = None
+    gpus_per_node: CountOrText | None = None
+    gpus_per_task: CountOrText | None = None
+    gres: Line | None = None
+    hold: Flag | None = None
+    licenses: Line | None = None
+    mem_per_cpu: Megabytes | None = None
+    nice: Nice | None = None
+    nodelist: Line | None = None
+    ntasks: Count | None = None
+    open_mode: Annotated[Literal["append", "truncate"], must('be "append" or "truncate"')] | None = None
+    prefer: Line | None = None
+    qos: Line | None = None
+    requeue: Flag | None = None
+    reservation: Line | None = None
+    threads_per_core: Count | None = None
+    time_min: Minutes | None = None
+    wckey: Line | None = None
+
+    @model_validator(mode="after")
+    def _exclusive_pairs(self) -> Self:
+        for one, other in (("time", "time_minutes"), ("mem", "mem_per_cpu")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})
+        return self
+
+    def minutes(self, time_unit: str) -> int | None:
+        """The time limit in minutes; `time` counts `time_unit`: "hours" or "minutes"."""
+        if self.time is None:
+            return self.time_minutes
+        return self.time * 60 if time_unit == "hours" else self.time

@@ -1,0 +1,191 @@
+"""The requests of `/submit` and `/monitor`: checked here, kept verbatim elsewhere."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from app.errors import InvalidRequest
+from app.models.rules import AbsolutePath, Command, JobId, Line, ShellText, Username, Uuid, must
+from app.models.slurm_options import SlurmOptions
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _canonical_method(value: object) -> object:
+    return "rabbitmq" if value == "rabbithq" else value
+
+
+Method = Annotated[
+    Literal["email", "gmail", "slack", "rabbitmq", "test"],
+    BeforeValidator(_canonical_method),
+    must("be one of email, gmail, slack, rabbitmq, test"),
+]
+
+
+class Dirs(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    parent: AbsolutePath
+    error: AbsolutePath
+    input: AbsolutePath
+    output: AbsolutePath
+
+    def all(self) -> Iterator[str]:
+        """The four folders, the parent first, each once."""
+        return iter(dict.fromkeys((self.parent, self.input, self.output, self.error)))
+
+
+class NotificationRequest(BaseModel):
+    """Who is told by which channels; what `params` must hold is each sender's own affair."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[Method, ...] = ()
+    params: dict[Method, dict[str, Any]] = Field(default_factory=dict)
+
+
+def _allowed_user(username: str, info: ValidationInfo) -> str:
+    if username in (info.context or {}).get("refused_users", ()):
+        raise PydanticCustomError(
+            "rule", "must not be {name}: this server runs nothing as it", {"name": username}
+        )
+    return username
+
+
+class Task(BaseModel):
+    """A task of `/submit`; further keys belong to the caller.
+
+    With a validation context, names and users are held against the catalogue and the refused users.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Line
+    username: Annotated[Username, AfterValidator(_allowed_user)]
+    cwd: AbsolutePath
+    uuid: Uuid
+    dirs: Dirs
+    slurm: SlurmOptions
+    cmd: Command | None = Field(None, validate_default=True)
+    params: tuple[ShellText, ...] | None = Field(None, validate_default=True)
+    notification: NotificationRequest = NotificationRequest()
+
+    @field_validator("name")
+    @classmethod
+    def _in_catalogue(cls, name: str, info: ValidationInfo) -> str:
+        if info.context is not None and name not in info.context["catalogue"]:
+            words = "must be one of " + ", ".join(info.context["catalogue"])
+            raise PydanticCustomError("rule", "{words}", {"words": words})
+        return name
+
+    @field_validator("cmd", "params")
+    @classmethod
+    def _required_command(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("name")
+        if value is None and info.context and name and info.context["catalogue"][name].requires_command:
+            raise PydanticCustomError("rule", "is required for {name}", {"name": name})
+        return value
+
+
+class WatchedTask(BaseModel):
+    """A task of `POST /monitor`: the job exists already, so most of it is only kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    username: Username
+    uuid: Uuid
+    name: Line | None = None
+    notification: NotificationRequest = NotificationRequest()
+
+
+class SubmitRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Task
+
+
+class WatchedJob(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    task: WatchedTask
+    slurm_job_id: JobId
+    slurm_job_state: Line | None = None
+
+
+class MonitorRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    monitor: WatchedJob
+
+
+class CatalogueEntry(BaseModel):
+    """One entry of TASK_METADATA: what the operator sets for every task of that name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cmd: Command | None = None
+    default_params: tuple[ShellText, ...] = ()
+    requires_command: bool = False
+    notification: NotificationRequest = NotificationRequest()
+
+    def command(self, task: Task) -> str:
+        """The line for bash: the catalogue's words, then the caller's, joined by single spaces."""
+        words = (self.cmd, *self.default_params, task.cmd, *(task.params or ()))
+        return " ".join(word for word in words if word is not None)
+
+
+def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:
+    """`body` as a `model`; InvalidRequest that lists every fault with its path."""
+    try:
+        return model.model_validate(body, context=dict(context) if context else None)
+    except ValidationError as error:
+        raise InvalidRequest([_fault(model, fault, "") for fault in error.errors()]) from None
+
+
+def faults_of(model: type[BaseModel], value: object, root: str) -> list[str]:
+    """What is wrong with `value` as a `model`, each fault with its path below `root`."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        return [_fault(model, fault, root) for fault in error.errors()]
+    return []
+
+
+_WORDS = {
+    "missing": "is required",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "tuple_type": "must be a list",
+}
+
+
+def _fault(model: type[BaseModel], fault: Any, root: str) -> str:
+    path = root
+    for part in fault["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if fault["type"] == "extra_forbidden":
+        words = f"is not known; did you mean {_nearest(model, fault['loc'])}?"
+    else:
+        words = _WORDS.get(fault["type"], fault["msg"])
+    return f"{path.lstrip('.') or 'body'}: {words}"
+
+
+def _nearest(model: type[BaseModel], loc: Sequence[str]) -> str:
+    """The known key that is nearest to the unknown one at `loc`."""
+    *parents, key = loc
+    for parent in parents:
+        model = cast("type[BaseModel]", model.model_fields[parent].annotation)
+    word = key.lower().replace("-", "_")
+    return difflib.get_close_matches(word, model.model_fields, n=1, cutoff=0)[0]

@@ -1,0 +1,106 @@
+"""The background threads: one that polls Slurm while it leads, and one for each channel."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+from app.errors import SlurmProxyError
+from app.lifecycle.delivering import Delivery
+from app.lifecycle.watching import Watcher
+from app.models.record import utc_now
+from app.store import TaskStore
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 10.0  # how long stop() waits for each thread
+_DUTY = 4  # the monitor rests at least this many times as long as it worked
+
+
+class Monitor:
+    """Every process runs one; the lease in the store lets one of them poll at a time.
+
+    `tick` and `deliver` are given the time and need no thread.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        watcher: Watcher,
+        delivery: Delivery,
+        *,
+        owner: str,
+        interval: float,
+        lease: float,
+    ) -> None:
+        self._store = store
+        self._watcher = watcher
+        self._delivery = delivery
+        self._owner = owner
+        self._interval = interval
+        self._lease = timedelta(seconds=lease)
+        self._stopping = threading.Event()
+        self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
+        self._threads: list[threading.Thread] = []
+
+    def tick(self, now: datetime) -> bool:
+        """One polling cycle; False if another process leads."""
+        if not self._store.lead(self._owner, now, now + self._lease):
+            return False
+        if self._watcher.refresh(now):
+            self._messages_due()
+        self._watcher.reconcile(now)
+        return True
+
+    def deliver(self, method: str, now: datetime) -> None:
+        """Sends all that is due by one channel."""
+        while not self._stopping.is_set() and self._delivery.deliver_one(method, now):
+            pass
+
+    def start(self) -> None:
+        """Starts the threads; once, and after any fork."""
+        self._stopping.clear()
+        self._spawn("monitor", self.tick, self._stopping)
+        for method, wake in self._wake.items():
+            self._spawn(f"deliver-{method}", partial(self.deliver, method), wake)
+
+    def stop(self) -> None:
+        """Ends the threads after what they are at, and gives the lease back. May be called twice."""
+        self._stopping.set()
+        self._messages_due()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        if self._threads:
+            self._guarded(lambda now: self._store.resign(self._owner))
+        self._threads.clear()
+
+    def _messages_due(self) -> None:
+        """Lets the channels of this process look at once."""
+        for wake in self._wake.values():
+            wake.set()
+
+    def _spawn(self, name: str, step: Callable[[datetime], object], wake: threading.Event) -> None:
+        thread = threading.Thread(target=self._run, args=(step, wake), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, step: Callable[[datetime], object], wake: threading.Event) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._guarded(step)
+            rest = max(self._interval, _DUTY * (time.monotonic() - began))
+            woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
+            if woken and wake is not self._stopping:
+                wake.clear()
+
+    def _guarded(self, step: Callable[[datetime], object]) -> None:
+        """A loop outlives whatever goes wrong in one round of it."""
+        try:
+            step(utc_now())
+        except SlurmProxyError as error:
+            logger.warning("%s: %s", threading.current_thread().name, error)
+        except Exception:
+            logger.exception("%s failed", threading.current_thread().name)

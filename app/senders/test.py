@@ -1,0 +1,29 @@
+"""The method `test`: writes one line to the log, for trying things out."""
+
+import logging
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from app.constants import Settings
+from app.senders.base import Message
+
+logger = logging.getLogger(__name__)
+
+
+class TestParams(BaseModel):
+    """Anything goes, and nothing is needed."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TestSender:
+    Params: ClassVar[type[BaseModel]] = TestParams
+
+    @classmethod
+    def configured(cls, settings: Settings) -> Self:
+        return cls()
+
+    def send(self, message: Message) -> None:
+        """The key alone is logged: what a message says is nobody's but its receiver's."""
+        logger.info("test notification %s went out", message.id)

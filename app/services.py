@@ -1,0 +1,127 @@
+"""The composition root: from settings to the parts, and from the parts to the use cases."""
+
+import os
+import secrets
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.constants import TASK_METADATA, Settings
+from app.errors import SettingsError, StoreUnavailable
+from app.lifecycle.delivering import Delivery
+from app.lifecycle.looking_up import LookUp
+from app.lifecycle.submitting import Intake
+from app.lifecycle.watching import Watcher
+from app.models.task import CatalogueEntry
+from app.monitor import Monitor
+from app.notification_plan import Catalogue
+from app.senders import SENDERS
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Connection
+from app.slurm.tokens import TokenMint
+from app.store import TaskStore
+from app.store.mongo import MongoStore, connect
+from app.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All parts of one process. Nothing connects and no thread runs before `start`."""
+
+    store: TaskStore
+    slurm: SlurmClient
+    intake: Intake
+    look_up: LookUp
+    monitor: Monitor
+
+    def start(self) -> None:
+        """Opens the store and starts the monitor; after any fork. StoreUnavailable if there is no store."""
+        self.store.prepare()
+        self.monitor.start()
+
+    def stop(self) -> None:
+        self.monitor.stop()
+        self.slurm.close()
+        self.store.close()
+
+
+def build_services(settings: Settings) -> Services:
+    """SettingsError names what is missing or wrong."""
+    catalogue = _catalogue(settings)
+    store = _store(settings)
+    slurm = _slurm(settings)
+    configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
+    senders = {method: sender for method, sender in configured.items() if sender is not None}
+    service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
+    watcher = Watcher(
+        store,
+        slurm,
+        catalogue,
+        unknown_after=timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS),
+        reconcile_after=timedelta(seconds=30 + 2 * settings.SLURM_REST_READ_TIMEOUT_SECONDS),
+    )
+    retry_for = timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS)
+    return Services(
+        store=store,
+        slurm=slurm,
+        intake=Intake(
+            store,
+            slurm,
+            catalogue,
+            methods=frozenset(senders),
+            refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
+        ),
+        look_up=LookUp(store, slurm),
+        monitor=Monitor(
+            store,
+            watcher,
+            Delivery(store, senders, retry_for=retry_for),
+            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            interval=settings.MONITOR_POLLING_SECONDS,
+            lease=settings.MONITOR_LEASE_SECONDS,
+        ),
+    )
+
+
+def start_or_exit(services: Services, settings: Settings) -> None:
+    """Starts; without its store a server says so in two lines, and ends with status 3."""
+    try:
+        services.start()
+    except StoreUnavailable as error:
+        name = "MongoDB" if settings.MONGODB_URI else "Store"
+        print(f" * {name} connection failed - is the server running?", file=sys.stderr)  # noqa: T201
+        print(f"Error: {error.__cause__ or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(3)
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    entries = {**TASK_METADATA, **settings.TASK_METADATA}
+    try:
+        return TypeAdapter(dict[str, CatalogueEntry]).validate_python(entries)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        path = ".".join(map(str, fault["loc"]))
+        raise SettingsError(f"TASK_METADATA: {path}: {fault['msg']}") from None
+
+
+def _store(settings: Settings) -> TaskStore:
+    if settings.MONGODB_URI is None:
+        return SqliteStore(settings.SQLITE_PATH)
+    client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS)
+    return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
+
+
+def _slurm(settings: Settings) -> SlurmClient:
+    if settings.SLURM_REST_HOST is None:
+        raise SettingsError("SLURM_REST_HOST must be set to the address of slurmrestd (see .env.example)")
+    connection = Connection(
+        settings.SLURM_REST_HOST,
+        TokenMint(settings.slurm_key(), settings.SLURM_REST_JWT_EXPIRATION_TIME),
+        connect_timeout=settings.SLURM_REST_CONNECT_TIMEOUT_SECONDS,
+        read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
+        ca_path=settings.SLURM_REST_CA_PATH,
+    )
+    return SlurmClient(connection, settings.SLURM_REST_USERNAME, settings.TASK_TIME_UNIT)

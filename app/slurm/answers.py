@@ -1,0 +1,87 @@
+"""Makes sense of slurmrestd's answers: what is proof, what is a refusal, and what says nothing."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.models.job import SlurmJob, one_job
+from app.slurm import reading
+from app.slurm.connection import Reply
+
+logger = logging.getLogger(__name__)
+
+_NO_CONTROLLER = 1800
+
+
+def is_tagged(job: SlurmJob, tag: str) -> bool:
+    comment = job.comment or ""
+    return comment == tag or comment.startswith(f"{tag} ")
+
+
+def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
+    """The jobs of a good answer. An empty list in a bad one is no proof that a job is gone."""
+    jobs = reply.body.get("jobs")
+    if reply.status == 200 and not reply.errors() and isinstance(jobs, list):
+        return jobs
+    words = [words for _, words in reply.errors()] or [f"status {reply.status}"]
+    raise SlurmUnavailable(f"slurmctld does not answer: {words[0]}")
+
+
+def is_unchanged(reply: Reply) -> bool:
+    if reply.status == 304:
+        return True
+    warnings = [str(item.get("description")) for item in reply.body.get("warnings") or []]
+    return reply.status == 200 and any("No job changes" in warning for warning in warnings)
+
+
+def read_jobs(items: Iterable[dict[str, Any]]) -> list[SlurmJob]:
+    """A job whose state cannot be read is logged and left out, so that it does not hide the others."""
+    jobs = []
+    for raw in items:
+        try:
+            jobs.append(reading.controller_job(raw))
+        except SlurmMisbehaved as error:
+            logger.warning("job %s: %s", raw.get("job_id"), error)
+    return jobs
+
+
+def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:
+    """Those of the `wanted` jobs that are among `jobs`; an array is one job, made of its tasks."""
+    arrays: dict[int, list[SlurmJob]] = {}
+    single: dict[int, SlurmJob] = {}
+    for job in jobs:
+        single[job.job_id] = job
+        if job.array_job_id is not None:
+            arrays.setdefault(job.array_job_id, []).append(job)
+    found = {}
+    for job_id in wanted:
+        if job_id in arrays:
+            found[job_id] = one_job(job_id, arrays[job_id])
+        elif job_id in single:
+            found[job_id] = single[job_id]
+    return found
+
+
+def warnings(reply: Reply) -> list[str]:
+    """Slurm's remarks on a job that it took; up to v0.0.38 they stand among the errors."""
+    remarks = [words for _, words in reply.errors()]
+    remarks += [str(item.get("description")) for item in reply.body.get("warnings") or []]
+    remarks.append(str(reply.body.get("job_submit_user_msg") or ""))
+    return [f"Slurm: {remark}" for remark in dict.fromkeys(remarks) if remark]
+
+
+def submission_failure(reply: Reply) -> Exception:
+    """Why there is no job id: a refusal is only what Slurm clearly says, all else may have worked."""
+    errors = [(number, words) for number, words in reply.errors() if number > 0]
+    if any(number == _NO_CONTROLLER for number, _ in errors):
+        return SlurmUnavailable("slurmctld does not answer; nothing was submitted")
+    refusals = [words for number, words in errors if 2000 <= number < 10_000]
+    if refusals:
+        return SlurmRefused(f"Slurm refused the job: {refusals[-1]}")
+    if reply.status == 404:
+        return SlurmUnavailable("slurmrestd no longer offers the version it did; nothing was submitted")
+    if 400 <= reply.status < 500:
+        words = [words for _, words in reply.errors()] or [reply.text.strip()[:200]]
+        return SlurmRefused(f"Slurm refused the job: {words[0]}")
+    return SlurmAmbiguous(f"slurmrestd answered {reply.status} without saying whether there is a job")

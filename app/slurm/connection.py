@@ -1,0 +1,127 @@
+"""The one place that speaks HTTP to slurmrestd."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests_unixsocket.adapters import UnixAdapter
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
+
+from app.errors import SlurmAmbiguous, SlurmUnavailable
+from app.slurm.tokens import TokenMint
+
+logger = logging.getLogger(__name__)
+
+# slurmrestd stops answering near 124 connections: each process keeps a few, and waits for a free one.
+_POOL_SIZE = 8
+_NEVER_SENT = (
+    NewConnectionError,
+    ConnectTimeoutError,
+    SSLError,
+    ConnectionRefusedError,
+    FileNotFoundError,
+    PermissionError,
+)
+
+Query = Sequence[tuple[str, str | int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What slurmrestd answered; `body` is {} where it was no JSON object."""
+
+    status: int
+    body: dict[str, Any]
+    text: str
+
+    def errors(self) -> list[tuple[int, str]]:
+        """Slurm's error numbers and words; each version spells the number in its own way."""
+        return [(_number(item), _words(item)) for item in self.body.get("errors") or []]
+
+
+def _number(item: dict[str, Any]) -> int:
+    for key in ("error_number", "error_code", "errno"):
+        if isinstance(item.get(key), int):
+            return int(item[key])
+    return 0
+
+
+def _words(item: dict[str, Any]) -> str:
+    return str(item.get("error") or item.get("description") or "no reason given")
+
+
+class Connection:
+    """HTTP to one slurmrestd, by TCP, TLS or Unix socket; every call has a time-out."""
+
+    def __init__(
+        self,
+        host: str,
+        tokens: TokenMint,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        ca_path: Path | None = None,
+    ) -> None:
+        self.host = host
+        self._tokens = tokens
+        self._timeouts = (connect_timeout, read_timeout)
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy and no .netrc between here and Slurm
+        self._session.verify = str(ca_path) if ca_path else True
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL_SIZE, pool_block=True)
+        self._session.mount("http://", pool)
+        self._session.mount("https://", pool)
+        self._base = host
+        if host.startswith("unix://"):
+            unix = UnixAdapter(timeout=read_timeout)  # type: ignore[no-untyped-call]
+            self._session.mount("http+unix://", unix)
+            self._base = "http+unix://" + quote(host.removeprefix("unix://"), safe="")
+
+    def request(self, method: str, path: str, *, user: str, query: Query = (), json: object = None) -> Reply:
+        """One request as `user`.
+
+        SlurmUnavailable if it was never sent, or only asked; SlurmAmbiguous if it may have been carried out.
+        """
+        try:
+            response = self._session.request(
+                method,
+                self._base + path,
+                params=list(query),
+                json=json,
+                headers=self._tokens.headers(user),
+                timeout=self._timeouts,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            if _never_sent(error):
+                raise SlurmUnavailable(f"slurmrestd at {self.host} cannot be reached") from error
+            words = f"slurmrestd at {self.host} did not answer in time or broke off"
+            raise (SlurmUnavailable if method == "GET" else SlurmAmbiguous)(words) from error
+        reply = Reply(response.status_code, _json_object(response), response.text[:500])
+        logger.debug("%s %s as %s: %s", method, path, user, reply.status)
+        return reply
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except requests.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _never_sent(error: BaseException | None) -> bool:
+    while error is not None:
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        if isinstance(error, _NEVER_SENT) or isinstance(reason, _NEVER_SENT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

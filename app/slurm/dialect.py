@@ -1,0 +1,53 @@
+"""What differs between the versions of slurmrestd's API that slurm-proxy speaks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Newest first. v0.0.39 is left out on purpose: every server that offers it offers v0.0.38 or v0.0.40 too.
+SPOKEN = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One version of the API, by its name, e.g. "v0.0.42"."""
+
+    api: str
+
+    @property
+    def _minor(self) -> int:
+        return int(self.api.rpartition(".")[2])
+
+    @property
+    def is_structured(self) -> bool:
+        """The newer form: lists of states, numbers as {set, infinite, number}, environment as a list."""
+        return self._minor >= 40
+
+    @property
+    def makes_output_folders(self) -> bool:
+        """Slurm 24.11 and newer make the folder of an output file; older ones fail the job."""
+        return self._minor >= 42
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str] | list[str]:
+        if self.is_structured:
+            return [f"{name}={value}" for name, value in variables.items()]
+        return dict(variables)
+
+    def exclusive(self, *, user_only: bool) -> dict[str, Any]:
+        if self.is_structured:
+            return {"shared": ["user" if user_only else "none"]}
+        return {"exclusive": "user" if user_only else "exclusive"}
+
+    def moment(self, seconds: int) -> int | str:
+        """A time in a submission; `seconds` since the epoch."""
+        return seconds if self.is_structured else f"uts{seconds}"
+
+    def update_time(self, seconds: int) -> str:
+        """The same as a query value; v0.0.40 and v0.0.41 take it only with a prefix."""
+        return f"uts{seconds}" if self._minor in (40, 41) else str(seconds)
+
+    def step_queries(self, job_ids: list[int]) -> list[tuple[str, str]]:
+        """The query that asks slurmdbd for several jobs at once."""
+        if self.is_structured:
+            return [("step", str(job_id)) for job_id in job_ids]
+        return [("step", ",".join(map(str, job_ids)))]

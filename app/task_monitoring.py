@@ -1,0 +1,31 @@
+"""`/monitor`: takes over jobs that were submitted elsewhere, and looks records up."""
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from app.models.json_body import read_object
+from app.services import Services
+
+blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
+
+
+def _services() -> Services:
+    services: Services = current_app.extensions["slurm_proxy"]
+    return services
+
+
+@blueprint.post("")
+def watch() -> Response:
+    """Starts to watch a job that Slurm has already."""
+    return jsonify(_services().intake.watch(read_object(request.get_data())))
+
+
+@blueprint.get("/slurm_job_id/<slurm_job_id>")
+def by_job_id(slurm_job_id: str) -> Response:
+    """The newest record of a job id, and what Slurm says of the job now."""
+    return jsonify(_services().look_up.by_job_id(slurm_job_id))
+
+
+@blueprint.get("/task_uuid/<task_uuid>")
+def by_uuid(task_uuid: str) -> Response:
+    """The record of a task, and what Slurm says of its job now."""
+    return jsonify(_services().look_up.by_uuid(task_uuid))

@@ -1,0 +1,62 @@
+"""`/slurm`: slurmrestd's own answers, for the operator; never open to ordinary callers."""
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from app.auth import require_operator
+from app.errors import InvalidRequest
+from app.models.json_body import read_object
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Reply
+
+blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
+blueprint.before_request(require_operator)
+
+
+def _slurm() -> SlurmClient:
+    client: SlurmClient = current_app.extensions["slurm_proxy"].slurm
+    return client
+
+
+def _passed_on(reply: Reply) -> Response:
+    """slurmrestd's body under its own status."""
+    response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
+    response.status_code = 200 if reply.status == 304 else reply.status
+    return response
+
+
+@blueprint.get("/ping")
+def ping() -> Response:
+    """Whether slurmctld answers."""
+    return _passed_on(_slurm().raw("GET", "ping"))
+
+
+@blueprint.get("/diag")
+def diag() -> Response:
+    """slurmctld's own statistics."""
+    return _passed_on(_slurm().raw("GET", "diag"))
+
+
+@blueprint.get("/jobs/<update_time>")
+def jobs(update_time: str) -> Response:
+    """All jobs, if any changed since `update_time` (seconds since the epoch; 0 for all)."""
+    return _passed_on(_slurm().raw_list(_whole_number("update_time", update_time)))
+
+
+@blueprint.get("/job/<job_id>")
+def job(job_id: str) -> Response:
+    """One job as slurmctld has it."""
+    return _passed_on(_slurm().raw("GET", f"job/{_whole_number('job_id', job_id)}"))
+
+
+@blueprint.post("/job/submit")
+def submit() -> Response:
+    """Submits a slurmrestd body as it is, as the user named in the query; nothing is recorded."""
+    body = read_object(request.get_data())
+    user = request.args.get("username", "")
+    return _passed_on(_slurm().raw("POST", "job/submit", user=user, json=body))
+
+
+def _whole_number(field: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise InvalidRequest([f"{field}: must be a whole number, not negative"])
+    return int(text)
