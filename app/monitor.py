@@ -57,8 +57,11 @@ class Monitor:
 
     def deliver(self, method: str, now: datetime) -> None:
         """Sends all that is due by one channel."""
-        while not self._stopping.is_set() and self._delivery.deliver_one(method, now):
-            pass
+        began = time.monotonic()
+        while not self._stopping.is_set():
+            elapsed = timedelta(seconds=time.monotonic() - began)
+            if not self._delivery.deliver_one(method, now + elapsed):
+                break
 
     def start(self) -> None:
         """Starts the threads; once, and after any fork."""

@@ -48,11 +48,14 @@ class Services:
         self.store.close()
 
 
-def build_services(settings: Settings) -> Services:
-    """SettingsError names what is missing or wrong."""
+def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Services:
+    """The parts that the settings describe, on another cluster where one is given.
+
+    SettingsError names what is missing or wrong.
+    """
     catalogue = _catalogue(settings)
     store = _store(settings)
-    slurm = _slurm(settings)
+    slurm = slurm or _slurm(settings)
     configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
     senders = {method: sender for method, sender in configured.items() if sender is not None}
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from app.errors import DeliveryFailed
-from app.models.record import Notification, NotificationStatus, utc_now
+from app.models.record import Notification, NotificationStatus
 from app.senders import Message, Sender
 from app.store import Claim, Outcome, TaskStore
 
@@ -43,26 +43,25 @@ class Delivery:
         claim = self._store.claim(method, secrets.token_hex(8), now, now + _CLAIM)
         if claim is None:
             return False
-        outcome = self._attempt(claim)
+        outcome = self._attempt(claim, now)
         if outcome.error:
             logger.warning("message %s by %s: %s", claim.notification.id, method, outcome.error)
         self._store.settle(claim, outcome)
         return True
 
-    def _attempt(self, claim: Claim) -> Outcome:
+    def _attempt(self, claim: Claim, now: datetime) -> Outcome:
         item = claim.notification
         try:
             self._senders[item.method].send(Message(item.id, item.params, item.subject, item.text))
         except DeliveryFailed as error:
-            return self._failed(item, error)
+            return self._failed(item, error, now)
         except Exception as error:  # a sender's own fault must not lose the message
             logger.exception("the sender %s failed on message %s", item.method, item.id)
             words = f"the sender failed: {type(error).__name__}"
-            return self._failed(item, DeliveryFailed(words, permanent=False))
-        return Outcome(NotificationStatus.SENT, utc_now())
+            return self._failed(item, DeliveryFailed(words, permanent=False), now)
+        return Outcome(NotificationStatus.SENT, now)
 
-    def _failed(self, item: Notification, error: DeliveryFailed) -> Outcome:
-        now = utc_now()
+    def _failed(self, item: Notification, error: DeliveryFailed, now: datetime) -> Outcome:
         attempt_after = now + max(self._wait(item.attempts), timedelta(seconds=error.wait or 0))
         if error.permanent or attempt_after > item.created_at + self._retry_for:
             return Outcome(NotificationStatus.DEAD, now, error=str(error))

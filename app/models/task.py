@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidRequest
+from app.job_state import JobState
 from app.models.rules import AbsolutePath, Command, JobId, Line, ShellText, Username, Uuid, must
 from app.models.slurm_options import SlurmOptions
 
@@ -121,7 +122,7 @@ class WatchedJob(BaseModel):
 
     task: WatchedTask
     slurm_job_id: JobId
-    slurm_job_state: Line | None = None
+    slurm_job_state: Annotated[JobState, must("be one of Slurm's job states")] | None = None
 
 
 class MonitorRequest(BaseModel):

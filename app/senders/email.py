@@ -2,11 +2,12 @@
 
 import smtplib
 import ssl
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Annotated, ClassVar, Self
 
+from email_validator import validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.constants import Settings
@@ -18,12 +19,16 @@ from app.senders.base import Message
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
+def _parsed(value: str) -> Address:
+    """One address with or without a display name, of any domain, local ones too; ValueError if it is none."""
+    found = validate_email(
+        value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
+    )
+    return Address(found.display_name or "", found.local_part, found.ascii_domain or found.domain)
+
+
 def _address(value: str) -> str:
-    """One address, with or without a display name, as RFC 5322 has it."""
-    header = SMTP.header_factory("to", value)
-    addresses = header.addresses
-    if header.defects or len(addresses) != 1 or not addresses[0].username or not addresses[0].domain:
-        raise ValueError("not an address")
+    _parsed(value)
     return value
 
 
@@ -31,15 +36,15 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Address = Annotated[Line, AfterValidator(_address), must("be an e-mail address")]
+MailAddress = Annotated[Line, AfterValidator(_address), must("be an e-mail address")]
 
 
 class EmailParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    sender: Address
+    sender: MailAddress
     recipient: Annotated[
-        list[Address],
+        list[MailAddress],
         Field(min_length=1, max_length=100),
         BeforeValidator(_as_list),
         must("be an e-mail address or a list of at most 100"),
@@ -99,11 +104,12 @@ class EmailSender:
 
 def _mail(message: Message, params: EmailParams) -> EmailMessage:
     mail = EmailMessage()
-    mail["From"] = params.sender
-    mail["To"] = params.recipient
+    sender = _parsed(params.sender)
+    mail["From"] = sender
+    mail["To"] = [_parsed(recipient) for recipient in params.recipient]
     mail["Subject"] = message.subject
     mail["Date"] = format_datetime(utc_now())
-    mail["Message-ID"] = f"<{message.id}@{mail['From'].addresses[0].domain}>"
+    mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(message.text)
     return mail

@@ -1,0 +1,61 @@
+"""Serves slurm-proxy for development: `python run.py`, or `python run.py --demo` without any Slurm."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from dotenv import load_dotenv
+
+from app import create_app
+from app.constants import read_settings
+from app.demo import run_demo
+from app.errors import SettingsError
+from app.serving import Server
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Serves slurm-proxy for development.")
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="run on a local stand-in for Slurm: jobs are processes of this machine, for trying things out",
+    )
+    arguments = parser.parse_args()
+    load_dotenv(Path(__file__).with_name(".env"))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return run_demo(Path.cwd() / "demo") if arguments.demo else _serve()
+    except SettingsError as error:
+        print(f"slurm-proxy cannot start: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+def _serve() -> int:
+    settings = read_settings()
+    if settings.SLURM_REST_HOST is None:
+        raise SettingsError(
+            "set SLURM_REST_HOST to the address of your cluster's slurmrestd and SLURM_JWT_HS256_KEY_PATH"
+            " to its key (.env.example explains both), or add --demo to run without a cluster"
+        )
+    server = Server(create_app(), settings)
+    with server:
+        print(f" * slurm-proxy listens on {server.url}", flush=True)
+        server.wait()
+    return 0
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the server as Ctrl-C does: after the requests at hand, and with the lease given back."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A cluster that only exists in memory, and records what it is asked."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from app.errors import SlurmProxyError
+from app.job_state import JobState
+from app.models.job import SlurmJob
+from app.models.task import Task
+
+
+class FakeSlurm:
+    """Has the methods of SlurmClient; a test moves its jobs on by hand."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, SlurmJob] = {}  # what slurmctld knows
+        self.ended: dict[int, SlurmJob] = {}  # what slurmdbd knows
+        self.submitted: list[tuple[Task, str, str]] = []
+        self.calls: list[str] = []
+        self.failure: SlurmProxyError | None = None  # raised by the next submit
+        self.keeps_job = False  # whether that submit made a job all the same
+        self.down: SlurmProxyError | None = None  # raised by everything else
+        self.accounting_down: SlurmProxyError | None = None
+        self._next_id = 1000
+
+    def submit(self, task: Task, command: str, tag: str) -> tuple[int, list[str]]:
+        self.calls.append("submit")
+        self.submitted.append((task, command, tag))
+        failure, self.failure = self.failure, None
+        if failure is None or self.keeps_job:
+            self._next_id += 1
+            self.put(self._next_id, username=task.username, comment=tag)
+        if failure is not None:
+            raise failure
+        return self._next_id, []
+
+    def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
+        """Makes a job, or moves one on."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        before = self.jobs.get(job_id)
+        base = before.model_dump() if before else {"submit_time": now, "username": "alice"}
+        job = SlurmJob.model_validate({**base, "job_id": job_id, "job_state": state, **fields})
+        self.jobs[job_id] = job
+        return job
+
+    def forget(self, job_id: int, *, accounted: bool = True) -> None:
+        """slurmctld purges the job; slurmdbd keeps it, without the comment."""
+        job = self.jobs.pop(job_id)
+        if accounted:
+            self.ended[job_id] = job.model_copy(update={"comment": None})
+
+    def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        self._ask("poll")
+        return {
+            job_id: self.jobs.get(job_id)
+            for job_id, state in known.items()
+            if job_id not in self.jobs or self.jobs[job_id].job_state is not state
+        }
+
+    def accounting(self, job_ids: Collection[int]) -> dict[int, SlurmJob]:
+        self._ask("accounting")
+        if self.accounting_down is not None:
+            raise self.accounting_down
+        return {job_id: self.ended[job_id] for job_id in job_ids if job_id in self.ended}
+
+    def job(self, job_id: int) -> SlurmJob | None:
+        self._ask("job")
+        return self.jobs.get(job_id) or self.ended.get(job_id)
+
+    def find_tagged(self, tag: str, username: str, since: datetime) -> SlurmJob | None:
+        self._ask("find_tagged")
+        return next((job for job in self.jobs.values() if job.comment == tag), None)
+
+    def close(self) -> None:
+        pass
+
+    def _ask(self, name: str) -> None:
+        self.calls.append(name)
+        if self.down is not None:
+            raise self.down
+
+
+class RecordingSender:
+    """Takes every message, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.failures: list[Exception] = []  # raised one after the other, before messages are taken
+
+    def send(self, message: Any) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.messages.append(message)

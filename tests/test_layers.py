@@ -1,0 +1,141 @@
+"""Imports point one way, and each dependency has one place."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "app").rglob("*.py"))
+
+LAYERS = {
+    "app.errors": 0,
+    "app.job_state": 0,
+    "app.constants": 0,
+    "app.models": 1,
+    "app.notification_plan": 2,
+    "app.slurm": 3,
+    "app.store": 3,
+    "app.senders": 3,
+    "app.lifecycle": 4,
+    "app.monitor": 5,
+    "app.services": 6,
+    "app.auth": 7,
+    "app.http_errors": 7,
+    "app.task_submission": 7,
+    "app.task_monitoring": 7,
+    "app.task_slurm_rest": 7,
+    "app": 8,
+    "app.serving": 9,
+    "app.demo": 10,
+}
+# Within layers 0 and 7 a few modules build on each other.
+SIDEWAYS = {
+    ("app.constants", "app.errors"),
+    ("app.task_slurm_rest", "app.auth"),
+}
+ONE_PLACE = {
+    "pymongo": "app.store.mongo",
+    "sqlite3": "app.store.sqlite",
+    "requests": "app.slurm.connection",
+    "smtplib": "app.senders.email",
+    "jwt": "app.slurm",
+    "cachetools": "app.lifecycle.looking_up",
+}
+WEB = {"app", "app.auth", "app.http_errors", "app.serving"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit_of(module: str) -> str:
+    """The entry of LAYERS that a module belongs to: the longest prefix."""
+    fitting = [unit for unit in LAYERS if module == unit or module.startswith(unit + ".")]
+    return max(fitting, key=len)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            yield from (f"app.{alias.name}" if base == "app" else base for alias in node.names)
+
+
+def ours(imported: str) -> str | None:
+    if imported.startswith("app.create_app"):
+        return "app"
+    return unit_of(imported) if imported == "app" or imported.startswith("app.") else None
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_downwards(path: Path) -> None:
+    unit = unit_of(name_of(path))
+    for imported in imports_of(path):
+        other = ours(imported)
+        if other is None or other == unit or (unit, other) in SIDEWAYS:
+            continue
+        assert LAYERS[other] < LAYERS[unit], f"{name_of(path)} must not import {imported}"
+
+
+def test_every_module_has_a_layer() -> None:
+    top = {name_of(path) for path in SOURCES if path.parent == ROOT / "app"}
+    packages = {name_of(path) for path in SOURCES if path.name == "__init__.py"}
+    assert {unit_of(module) for module in top} <= LAYERS.keys()
+    assert {unit for unit in LAYERS if unit not in top | packages} == set()
+    assert {module for module in top if module not in LAYERS} == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_import_inside_a_function(path: Path) -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    inside = [
+        node.lineno
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert inside == []
+
+
+@pytest.mark.parametrize(("library", "place"), ONE_PLACE.items())
+def test_each_service_library_has_one_place(library: str, place: str) -> None:
+    users = {
+        name_of(path)
+        for path in SOURCES
+        if any(imported == library or imported.startswith(library + ".") for imported in imports_of(path))
+    }
+    users.discard("app.demo")  # a caller, by HTTP like any other
+    assert users
+    assert all(user == place or user.startswith(place + ".") for user in users)
+
+
+def test_flask_is_known_to_the_web_layer_only() -> None:
+    users = {
+        name_of(path)
+        for path in SOURCES
+        if any(imported.split(".")[0] in {"flask", "werkzeug"} for imported in imports_of(path))
+    }
+    assert all(user in WEB or user.startswith("app.task_") for user in users)
+
+
+def test_the_environment_is_read_in_one_file() -> None:
+    readers = {
+        name_of(path) for path in SOURCES if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers == {"app.constants"}
+
+
+def test_routes_are_short() -> None:
+    for path in ROOT.glob("app/task_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 8, f"{path.name}: {node.name}"

@@ -1,0 +1,607 @@
+"""The use cases, on a real embedded store and a cluster in memory."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import (
+    DeliveryFailed,
+    DuplicateUuid,
+    InvalidRequest,
+    NotTheOwner,
+    SlurmAmbiguous,
+    SlurmMisbehaved,
+    SlurmProxyError,
+    SlurmRefused,
+    SlurmUnavailable,
+    StoreUnavailable,
+    UnknownJob,
+    UnknownTask,
+)
+from app.job_state import JobState
+from app.lifecycle.delivering import Delivery
+from app.lifecycle.looking_up import LookUp
+from app.lifecycle.submitting import Intake
+from app.lifecycle.watching import Watcher
+from app.models.record import NotificationStatus, OpenJob, TaskRecord, utc_now
+from app.models.task import CatalogueEntry
+from app.monitor import Monitor
+from app.store.sqlite import SqliteStore
+from tests.fakes import FakeSlurm, RecordingSender
+from tests.tasks import make_email, make_task
+
+CATALOGUE = {
+    "generic": CatalogueEntry(requires_command=True),
+    "echo_hello_world": CatalogueEntry.model_validate(
+        {
+            "cmd": "echo",
+            "default_params": ["hello"],
+            "notification": {
+                "methods": ["test"],
+                "params": {"test": {"subject": "canned"}, "email": {"sender": "op@example.com"}},
+            },
+        }
+    ),
+}
+MINUTE = timedelta(minutes=1)
+
+
+class Service:
+    """The use cases put together as app/services.py does it, on fakes where the network would be."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = SqliteStore(path)
+        self.store.prepare()
+        self.slurm = FakeSlurm()
+        self.email = RecordingSender()
+        self.test = RecordingSender()
+        senders: Any = {"email": self.email, "test": self.test}
+        slurm: Any = self.slurm
+        self.intake = Intake(
+            self.store, slurm, CATALOGUE, methods=frozenset(senders), refused_users={"root", "slurm"}
+        )
+        self.look_up = LookUp(self.store, slurm)
+        self.watcher = Watcher(
+            self.store, slurm, CATALOGUE, unknown_after=10 * MINUTE, reconcile_after=2 * MINUTE
+        )
+        self.delivery = Delivery(self.store, senders, retry_for=timedelta(days=1), jitter=lambda: 1.0)
+        self.monitor = self.new_monitor("here")
+
+    def new_monitor(self, owner: str) -> Monitor:
+        return Monitor(self.store, self.watcher, self.delivery, owner=owner, interval=1, lease=30)
+
+    def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
+        task = make_task(**fields)
+        return task, int(self.intake.submit({"task": task})["slurm_job_id"])
+
+    def record(self, task: dict[str, Any]) -> TaskRecord:
+        return self.store.by_uuids([task["uuid"]])[task["uuid"]]
+
+    def move(self, job_id: int, state: JobState, **fields: Any) -> None:
+        self.slurm.put(job_id, state, **fields)
+        self.watcher.refresh(utc_now())
+
+    def deliver(self, at: datetime | None = None) -> None:
+        for method in self.delivery.methods:
+            self.monitor.deliver(method, at or utc_now())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path / "store.sqlite3")
+    yield service
+    service.store.close()
+
+
+# --- submitting ------------------------------------------------------------------------------
+
+
+def test_a_task_is_one_job_with_its_tag(service: Service) -> None:
+    task, job_id = service.submit()
+    ((sent, command, tag),) = service.slurm.submitted
+    assert sent.username == "alice"
+    assert command == " ".join(["echo", *task["params"]])
+    assert tag == f"slurm-proxy:{task['uuid']}"
+    record = service.record(task)
+    assert (record.slurm_job_id, record.slurm_job_state) == (job_id, JobState.PENDING)
+    assert record.task == task
+
+
+def test_the_catalogue_brings_its_own_command(service: Service) -> None:
+    service.submit(name="echo_hello_world", cmd=None, params=None)
+    service.submit(name="echo_hello_world", cmd=None, params=["again"])
+    assert [command for _, command, _ in service.slurm.submitted] == ["echo hello", "echo hello again"]
+
+
+def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None:
+    class Watching(FakeSlurm):
+        seen = None
+
+        def submit(self, task: Any, command: str, tag: str) -> tuple[int, list[str]]:
+            self.seen = service.store.by_uuids([task.uuid])[task.uuid]
+            return super().submit(task, command, tag)
+
+    watching: Any = Watching()
+    service.intake._slurm = watching
+    task, _ = service.submit()
+    assert watching.seen.slurm_job_id is None
+    assert watching.seen.task == task
+
+
+def test_a_uuid_runs_once(service: Service) -> None:
+    task, job_id = service.submit()
+    with pytest.raises(DuplicateUuid) as caught:
+        service.intake.submit({"task": task})
+    assert caught.value.slurm_job_id == job_id
+    assert len(service.slurm.submitted) == 1
+
+
+@pytest.mark.parametrize("failure", [SlurmRefused("no"), SlurmUnavailable("down"), SlurmMisbehaved("token")])
+def test_what_never_became_a_job_leaves_the_uuid_free(service: Service, failure: SlurmProxyError) -> None:
+    task = make_task()
+    service.slurm.failure = failure
+    with pytest.raises(type(failure)):
+        service.intake.submit({"task": task})
+    assert service.intake.submit({"task": task})["slurm_job_id"]
+
+
+def test_an_ambiguous_answer_adopts_the_job_that_exists(service: Service) -> None:
+    task = make_task()
+    service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
+    answer = service.intake.submit({"task": task})
+    assert answer["slurm_job_id"] == service.record(task).slurm_job_id
+    assert len(service.slurm.submitted) == 1
+
+
+def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service) -> None:
+    task = make_task()
+    service.slurm.failure = SlurmAmbiguous("time-out")
+    with pytest.raises(SlurmAmbiguous, match=task["uuid"]):
+        service.intake.submit({"task": task})
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit({"task": task})
+    service.watcher.reconcile(utc_now())
+    assert service.record(task).slurm_job_id is None, "too early to tell"
+    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    assert service.intake.submit({"task": task})["slurm_job_id"]
+
+
+def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
+    task = make_task()
+    service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
+    service.slurm.down = SlurmUnavailable("and slurmctld went away")
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task})
+    with pytest.raises(SlurmUnavailable):
+        service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    assert service.record(task).slurm_job_id is None, "nothing is settled while Slurm is down"
+    service.slurm.down = None
+    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    (job_id,) = service.slurm.jobs
+    assert service.record(task).slurm_job_id == job_id
+
+
+def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Service) -> None:
+    class FailsOnce(SqliteStore):
+        def accept(self, *args: Any) -> bool:
+            raise StoreUnavailable("gone")
+
+    broken = FailsOnce(service.store._path)
+    service.intake._store = broken
+    task = make_task()
+    answer = service.intake.submit({"task": task})
+    broken.close()
+    assert answer["slurm_job_id"] in service.slurm.jobs
+    assert "database" in answer["warnings"][0]
+    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    assert service.record(task).slurm_job_id == answer["slurm_job_id"]
+
+
+def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service: Service) -> None:
+    task = make_task(notification={"methods": ["slack", "rabbithq", "test"]})
+    answer = service.intake.submit({"task": task})
+    assert answer["warnings"] == [
+        "this server is not configured for slack",
+        "this server is not configured for rabbitmq",
+    ]
+    items = service.record(task).notifications
+    assert [(item.method, item.status) for item in items] == [
+        ("slack", NotificationStatus.UNDELIVERABLE),
+        ("rabbitmq", NotificationStatus.UNDELIVERABLE),
+    ]
+    service.move(answer["slurm_job_id"], JobState.COMPLETED)
+    assert [item.method for item in service.record(task).notifications] == ["slack", "rabbitmq", "test"]
+
+
+# --- taking over -----------------------------------------------------------------------------
+
+
+def watch(service: Service, job_id: int, **fields: Any) -> dict[str, Any]:
+    task = {"username": "alice", "uuid": make_task()["uuid"], **fields.pop("task", {})}
+    return service.intake.watch({"monitor": {"task": task, "slurm_job_id": job_id, **fields}})
+
+
+def test_a_job_from_elsewhere_is_taken_over(service: Service) -> None:
+    service.slurm.put(5, JobState.RUNNING)
+    answer = watch(service, 5, slurm_job_state="PENDING", task={"notification": make_email()})
+    assert answer["slurm_job_state"] == "RUNNING", "Slurm's word counts"
+    assert {"slurm_username", "slurm_job_id", "task", "created_at", "updated_at"} <= answer.keys()
+    service.move(5, JobState.FAILED, exit_code=2)
+    service.deliver()
+    assert service.email.messages[0].subject == "[FAILED] the test job has ended"
+
+
+def test_a_job_that_has_ended_already_is_announced_at_once(service: Service) -> None:
+    service.slurm.put(5, JobState.TIMEOUT)
+    watch(service, 5, task={"notification": make_email()})
+    service.watcher.refresh(utc_now())
+    service.deliver()
+    assert len(service.email.messages) == 1
+
+
+def test_a_foreign_or_unknown_job_is_not_taken_over(service: Service) -> None:
+    service.slurm.put(5, username="bob")
+    with pytest.raises(NotTheOwner, match=r"^monitor\.task\.username"):
+        watch(service, 5)
+    with pytest.raises(UnknownJob, match=r"^monitor\.slurm_job_id"):
+        watch(service, 6)
+
+
+def test_a_stated_state_must_be_one_of_slurms(service: Service) -> None:
+    service.slurm.put(5)
+    with pytest.raises(InvalidRequest, match=r"monitor\.slurm_job_state"):
+        watch(service, 5, slurm_job_state="DONE")
+
+
+# --- watching --------------------------------------------------------------------------------
+
+BAD_ENDS = [state for state in JobState if state.is_final and not state.is_success]
+
+
+@pytest.mark.parametrize("state", BAD_ENDS)
+def test_every_bad_end_is_announced_once_and_never_as_a_success(service: Service, state: JobState) -> None:
+    body = "Generic task has completed successfully."
+    task, job_id = service.submit(notification=make_email(subject="Task completed", body=body))
+    service.move(job_id, JobState.RUNNING)
+    service.move(job_id, state, exit_code=1)
+    service.move(job_id, state, exit_code=1)
+    service.deliver()
+    (message,) = service.email.messages
+    assert message.subject == f"[{state}] Task completed"
+    first_line = message.text.splitlines()[0]
+    assert first_line.startswith("The job did not succeed")
+    assert message.text.index("did not succeed") < message.text.index(body)
+    assert service.record(task).slurm_job_state is state
+
+
+def test_a_good_end_carries_the_callers_words_and_the_facts(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    times = {"start_time": start, "end_time": start + timedelta(seconds=3725)}
+    service.move(job_id, JobState.COMPLETED, exit_code=0, **times)
+    service.deliver()
+    (message,) = service.email.messages
+    assert message.subject == "the test job has ended"
+    assert message.text.startswith("hello from the caller\n")
+    output = task["dirs"]["output"] + "/out.txt"
+    for fact in (
+        task["uuid"],
+        str(job_id),
+        "slurm-proxy-test.generic",
+        "alice",
+        "COMPLETED",
+        "1:02:05",
+        output,
+    ):
+        assert fact in message.text
+
+
+def test_unfinished_states_announce_nothing(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    for state in (JobState.SUSPENDED, JobState.COMPLETING, JobState.REQUEUED, JobState.PENDING):
+        service.move(job_id, state)
+        assert service.record(task).slurm_job_state is state
+    assert service.record(task).notifications == ()
+
+
+def test_a_job_that_slurmctld_forgot_ends_as_slurmdbd_has_it(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.put(job_id, JobState.OUT_OF_MEMORY)
+    service.slurm.forget(job_id)
+    service.watcher.refresh(utc_now())
+    assert service.record(task).slurm_job_state is JobState.OUT_OF_MEMORY
+
+
+def test_a_job_that_nobody_knows_is_unknown_after_a_while_and_never_a_success(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.forget(job_id, accounted=False)
+    now = utc_now()
+    service.watcher.refresh(now)
+    service.watcher.refresh(now + 9 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    service.watcher.refresh(now + 10 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.UNKNOWN
+    service.deliver(now + 11 * MINUTE)
+    (message,) = service.email.messages
+    assert "no longer known to Slurm" in message.text
+
+
+def test_a_job_that_comes_back_is_not_missing_any_more(service: Service) -> None:
+    task, job_id = service.submit()
+    job = service.slurm.jobs[job_id]
+    service.slurm.forget(job_id, accounted=False)
+    now = utc_now()
+    service.watcher.refresh(now)
+    service.slurm.jobs[job_id] = job
+    service.watcher.refresh(now + MINUTE)
+    service.slurm.forget(job_id, accounted=False)
+    service.watcher.refresh(now + 12 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING, "the clock starts anew"
+
+
+def test_down_is_not_gone(service: Service) -> None:
+    task, job_id = service.submit()
+    service.slurm.forget(job_id)
+    service.slurm.accounting_down = SlurmUnavailable("slurmdbd is down")
+    for minutes in range(0, 60, 10):
+        service.watcher.refresh(utc_now() + minutes * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    service.slurm.down = SlurmUnavailable("slurmctld is down")
+    with pytest.raises(SlurmUnavailable):
+        service.watcher.refresh(utc_now() + 120 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+
+
+def test_a_reused_job_id_is_another_job(service: Service) -> None:
+    task, job_id = service.submit()
+    service.slurm.forget(job_id)
+    service.slurm.put(job_id, JobState.COMPLETED, username="bob")
+    service.watcher.refresh(utc_now())
+    assert service.record(task).slurm_job_state is not JobState.COMPLETED
+    service.slurm.put(job_id, JobState.COMPLETED, username="alice", comment="slurm-proxy:another")
+    service.watcher.refresh(utc_now())
+    assert service.record(task).slurm_job_state is not JobState.COMPLETED
+
+
+def test_a_requeued_job_is_still_the_same(service: Service) -> None:
+    service.slurm.put(5, JobState.RUNNING)
+    answer = watch(service, 5)
+    later = utc_now() + MINUTE
+    service.move(5, JobState.COMPLETED, submit_time=later, restarts=1)
+    assert service.record(answer["task"]).slurm_job_state is JobState.COMPLETED
+
+
+def test_two_records_of_one_job_are_both_announced(service: Service) -> None:
+    service.slurm.put(5, JobState.PENDING)
+    first = watch(service, 5)
+    service.slurm.put(5, JobState.RUNNING)
+    second = watch(service, 5)
+    service.move(5, JobState.CANCELLED)
+    for answer in (first, second):
+        assert service.record(answer["task"]).slurm_job_state is JobState.CANCELLED
+
+
+def test_a_cycle_without_news_writes_nothing(service: Service) -> None:
+    task, _ = service.submit()
+    before = service.record(task)
+    assert service.watcher.refresh(utc_now() + MINUTE) == 0
+    assert service.record(task) == before
+
+
+# --- delivering ------------------------------------------------------------------------------
+
+
+def test_a_passing_failure_is_tried_again_and_then_sent_once(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.email.failures = [DeliveryFailed("busy", permanent=False, retry_after=60.0)]
+    service.move(job_id, JobState.COMPLETED)
+    service.deliver()
+    (item,) = service.record(task).notifications
+    assert (item.status, item.last_error) == (NotificationStatus.RETRYING, "busy")
+    assert item.attempt_after is not None
+    assert item.attempt_after >= utc_now() + timedelta(seconds=55)
+    service.deliver()
+    assert service.email.messages == []
+    service.deliver(utc_now() + 2 * MINUTE)
+    service.deliver(utc_now() + 9 * MINUTE)
+    assert [message.id for message in service.email.messages] == [item.id]
+    assert service.record(task).notifications[0].status is NotificationStatus.SENT
+
+
+def test_a_permanent_failure_is_dead_with_its_reason(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.email.failures = [DeliveryFailed("550 no such user", permanent=True)]
+    service.move(job_id, JobState.COMPLETED)
+    service.deliver()
+    service.deliver(utc_now() + timedelta(days=2))
+    (item,) = service.record(task).notifications
+    assert (item.status, item.last_error) == (NotificationStatus.DEAD, "550 no such user")
+
+
+def test_waits_double_and_end_when_the_time_is_over(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.email.failures = [DeliveryFailed("busy", permanent=False) for _ in range(100)]
+    service.move(job_id, JobState.COMPLETED)
+    now, waits = utc_now(), []
+    for _ in range(12):
+        service.deliver(now)
+        (item,) = service.record(task).notifications
+        assert item.attempt_after is not None
+        waits.append(round((item.attempt_after - now).total_seconds()))
+        now = item.attempt_after + timedelta(milliseconds=1)
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 1800, 1800, 1800]
+    service.deliver(now + timedelta(days=1))
+    assert service.record(task).notifications[0].status is NotificationStatus.DEAD
+
+
+def test_a_fault_in_a_sender_loses_nothing(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.email.failures = [ZeroDivisionError()]
+    service.move(job_id, JobState.COMPLETED)
+    service.deliver()
+    assert service.record(task).notifications[0].status is NotificationStatus.RETRYING
+    service.deliver(utc_now() + MINUTE)
+    assert len(service.email.messages) == 1
+
+
+def test_a_claimant_that_died_is_followed_by_another(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.move(job_id, JobState.COMPLETED)
+    now = utc_now()
+    assert service.store.claim("email", "the dead", now, now + MINUTE)
+    service.deliver(now)
+    assert service.email.messages == []
+    service.deliver(now + 2 * MINUTE)
+    assert [message.id for message in service.email.messages] == [service.record(task).notifications[0].id]
+
+
+def test_each_recipient_has_a_message_of_his_own(service: Service) -> None:
+    people = ["a@example.com", "b@example.com", "a@example.com"]
+    task, job_id = service.submit(notification=make_email(recipient=people))
+    service.email.failures = [DeliveryFailed("550 no", permanent=True)]
+    service.move(job_id, JobState.COMPLETED)
+    service.deliver()
+    statuses = {item.params["recipient"]: item.status for item in service.record(task).notifications}
+    assert sorted(statuses.values()) == [NotificationStatus.DEAD, NotificationStatus.SENT]
+    assert len(service.email.messages) == 1
+
+
+def test_a_callers_parameters_never_reach_another_task(service: Service) -> None:
+    notification = {"methods": ["email"], "params": {"email": {"recipient": "x@example.com"}}}
+    service.submit(name="echo_hello_world", cmd=None, params=None, notification=notification)
+    task, job_id = service.submit(name="echo_hello_world", cmd=None, params=None)
+    service.move(job_id, JobState.COMPLETED)
+    (item,) = service.record(task).notifications
+    assert (item.method, item.params) == ("test", {"subject": "canned"})
+    assert CATALOGUE["echo_hello_world"].notification.params["email"] == {"sender": "op@example.com"}
+
+
+# --- looking up ------------------------------------------------------------------------------
+
+
+def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) -> None:
+    task, job_id = service.submit()
+    service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
+    answer = service.look_up.by_uuid(task["uuid"])
+    assert answer == service.look_up.by_job_id(str(job_id))
+    assert answer["slurm"]["job_state"] == "RUNNING"
+    assert answer["slurm"]["nodes"] == "n1"
+    assert answer["monitor"]["slurm_job_state"] == "PENDING"
+    assert answer["monitor"]["task"] == task
+
+
+def test_many_who_ask_at_once_cost_slurm_one_request(service: Service) -> None:
+    task, _ = service.submit()
+    for _ in range(50):
+        service.look_up.by_uuid(task["uuid"])
+    assert service.slurm.calls.count("job") == 1
+
+
+def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.FAILED, exit_code=3)
+    service.slurm.forget(job_id)
+    answer = service.look_up.by_uuid(task["uuid"])
+    assert (answer["slurm"]["job_state"], answer["slurm"]["exit_code"]) == ("FAILED", 3)
+    assert "job" not in service.slurm.calls
+
+
+def test_while_slurm_is_down_the_last_known_facts_are_marked(service: Service) -> None:
+    task, _ = service.submit()
+    service.slurm.down = SlurmUnavailable("slurmctld is down")
+    slurm = service.look_up.by_uuid(task["uuid"])["slurm"]
+    assert (slurm["job_state"], slurm["stale"], slurm["error"]) == ("PENDING", True, "slurmctld is down")
+
+
+def test_another_job_of_the_same_id_is_not_shown(service: Service) -> None:
+    task, job_id = service.submit()
+    service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(
+        update={"username": "bob", "name": "secret"}
+    )
+    slurm = service.look_up.by_uuid(task["uuid"])["slurm"]
+    assert (slurm["job_state"], slurm["username"]) == ("UNKNOWN", "alice")
+    assert "name" not in slurm
+
+
+def test_what_is_not_recorded_is_said_so(service: Service) -> None:
+    with pytest.raises(UnknownTask):
+        service.look_up.by_uuid("none")
+    with pytest.raises(UnknownJob):
+        service.look_up.by_job_id("4")
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "0", "1.5", "4294967296", "9" * 5000, "٣", "1e3", "+1", " 1"])
+def test_what_is_no_job_id_is_said_so(service: Service, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="slurm_job_id"):
+        service.look_up.by_job_id(text)
+
+
+# --- the monitor -----------------------------------------------------------------------------
+
+
+def test_only_the_leader_polls(service: Service) -> None:
+    service.submit()
+    other = service.new_monitor("there")
+    now = utc_now()
+    assert service.monitor.tick(now)
+    assert not other.tick(now + timedelta(seconds=29))
+    assert other.tick(now + timedelta(seconds=31))
+    assert not service.monitor.tick(now + timedelta(seconds=32))
+
+
+def test_the_threads_notice_an_end_announce_it_and_stop(service: Service) -> None:
+    monitor = Monitor(service.store, service.watcher, service.delivery, owner="x", interval=0.02, lease=30)
+    _, job_id = service.submit(notification=make_email())
+    monitor.start()
+    try:
+        service.slurm.put(job_id, JobState.COMPLETED)
+        _until(lambda: bool(service.email.messages))
+    finally:
+        monitor.stop()
+    monitor.stop()
+    assert service.store.lead("next", utc_now(), utc_now() + MINUTE), "the lease was given back"
+
+
+def test_the_threads_outlive_an_outage(service: Service) -> None:
+    monitor = Monitor(service.store, service.watcher, service.delivery, owner="x", interval=0.02, lease=30)
+    _, job_id = service.submit(notification=make_email())
+    service.slurm.down = SlurmUnavailable("down")
+    monitor.start()
+    try:
+        _until(lambda: service.slurm.calls.count("poll") > 2)
+        service.slurm.down = RuntimeError("a fault of our own")  # type: ignore[assignment]
+        asked = service.slurm.calls.count("poll")
+        _until(lambda: service.slurm.calls.count("poll") > asked + 2)
+        service.slurm.down = None
+        service.slurm.put(job_id, JobState.COMPLETED)
+        _until(lambda: bool(service.email.messages))
+    finally:
+        monitor.stop()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.put(job_id, JobState.COMPLETED)
+    stale = service.store.open_jobs()
+    assert service.watcher.refresh(utc_now()) == 1
+
+    class Paused(SqliteStore):
+        def open_jobs(self) -> list[OpenJob]:
+            return stale  # what a leader that was paused still has in hand
+
+    late: Any = service.watcher
+    late._store = Paused(service.store._path)
+    assert late.refresh(utc_now()) == 0
+    late._store.close()
+    assert len(service.record(task).notifications) == 1

@@ -1,0 +1,124 @@
+import base64
+import os
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from app.constants import Settings, decode_key, read_settings
+from app.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = read_settings()
+    assert (settings.FLASK_APP_HOST, settings.FLASK_APP_PORT) == ("127.0.0.1", 5001)
+    assert (settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION) == ("monitordb", "jobs")
+    assert settings.MONITOR_POLLING_SECONDS == 5
+    assert settings.NOTIFICATIONS_SMTP_SECURITY == "starttls"
+    assert settings.TASK_TIME_UNIT == "hours"
+
+
+def test_the_example_is_the_settings_and_their_defaults() -> None:
+    intro = (ROOT / ".env.example").read_text().split("\n\n")[0]
+    blocks = [
+        f"# {field.description}\n#{name}={_written(field.get_default(call_default_factory=True))}"
+        for name, field in Settings.model_fields.items()
+    ]
+    assert (ROOT / ".env.example").read_text() == "\n\n".join([intro, *blocks]) + "\n"
+
+
+def _written(default: object) -> str:
+    if default is None or default in ((), {}):
+        return ""
+    return f"{default:.0f}" if isinstance(default, float) else str(default)
+
+
+def test_the_example_sets_nothing_by_itself() -> None:
+    assert dotenv_values(ROOT / ".env.example") == {}
+
+
+def test_an_override_wins_and_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_APP_PORT", "6000")
+    monkeypatch.setenv("MONGODB_URI", "")
+    assert read_settings().FLASK_APP_PORT == 6000
+    assert read_settings({"FLASK_APP_PORT": 7000}).FLASK_APP_PORT == 7000
+    assert read_settings().MONGODB_URI is None
+
+
+def test_any_setting_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "uri"
+    secret.write_text("mongodb://user:word@example.com/\n")
+    monkeypatch.setenv("MONGODB_URI_FILE", str(secret))
+    uri = read_settings().MONGODB_URI
+    assert uri is not None
+    assert uri.get_secret_value() == "mongodb://user:word@example.com/"
+
+
+def test_a_secret_file_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URI_FILE", "/nowhere/at/all")
+    with pytest.raises(SettingsError, match=r"^MONGODB_URI_FILE: .*No such file"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLASK_APP_PORT", "http"),
+        ("FLASK_APP_PORT", "70000"),
+        ("LOG_LEVEL", "LOUD"),
+        ("SLURM_REST_HOST", "localhost:6820"),
+        ("SLURM_JWT_HS256_KEY_BASE64", "not base64!"),
+        ("SLURM_REST_JWT_EXPIRATION_TIME", "0"),
+        ("MONITOR_POLLING_SECONDS", "-1"),
+        ("MONITOR_POLLING_SECONDS", "soon"),
+        ("TASK_TIME_UNIT", "days"),
+        ("TASK_METADATA", "{"),
+        ("TASK_METADATA", "[]"),
+        ("NOTIFICATIONS_SMTP_SECURITY", "ssl"),
+        ("NOTIFICATIONS_SMTP_PORT", "0"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: [^\n]+$"):
+        read_settings()
+
+
+def test_secrets_never_show() -> None:
+    settings = read_settings(
+        {"NOTIFICATIONS_SMTP_PASSWORD": "hush-hush", "MONGODB_URI": "mongodb://u:hush-hush@h/"}
+    )
+    assert "hush-hush" not in repr(settings)
+    assert "hush-hush" not in str(settings)
+
+
+def test_slurm_needs_a_key() -> None:
+    with pytest.raises(SettingsError, match="SLURM_JWT_HS256_KEY_PATH"):
+        read_settings({"SLURM_REST_HOST": "http://localhost:6820"})
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_the_key_may_be_written_in_every_base64(encode: object, padded: bool) -> None:
+    key = bytes(range(200, 255)) + os.urandom(8)
+    text = encode(key).decode()  # type: ignore[operator]
+    assert decode_key(text if padded else text.rstrip("=")) == key
+
+
+def test_the_key_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "jwt_hs256.key"
+    path.write_bytes(b"\x00\xff raw \n")
+    assert read_settings({"SLURM_JWT_HS256_KEY_PATH": path}).slurm_key() == b"\x00\xff raw \n"
+    with pytest.raises(SettingsError, match="SLURM_JWT_HS256_KEY_PATH: No such file"):
+        read_settings({"SLURM_JWT_HS256_KEY_PATH": tmp_path / "none"}).slurm_key()

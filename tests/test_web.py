@@ -1,0 +1,487 @@
+"""The routes over HTTP's own rules, on a cluster in memory: what callers rely on, and every bad request."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import MAX_BODY_BYTES, create_app
+from app.constants import read_settings
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.job_state import JobState
+from app.services import build_services
+from tests.fakes import FakeSlurm
+from tests.tasks import make_email, make_task
+
+KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
+
+
+@pytest.fixture
+def slurm() -> FakeSlurm:
+    return FakeSlurm()
+
+
+@pytest.fixture
+def app(tmp_path: Path, slurm: Any) -> Iterator[Flask]:
+    config = {
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": KEY,
+        "MONGODB_URI": None,
+        "SQLITE_PATH": tmp_path / "store.sqlite3",
+        "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
+    }
+    app = create_app(config)
+    services = build_services(read_settings(config), slurm)
+    app.extensions["slurm_proxy"] = services
+    services.store.prepare()
+    yield app
+    services.store.close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def post(client: FlaskClient, path: str, body: Any, **options: Any) -> Any:
+    data = body if isinstance(body, bytes | str) else json.dumps(body)
+    return client.post(path, data=data, **options)
+
+
+# --- what callers rely on --------------------------------------------------------------------
+
+
+def test_ping(client: FlaskClient) -> None:
+    for path in ("/ping", "/ping/"):
+        response = client.get(path)
+        assert (response.status_code, response.text) == (200, "pong")
+
+
+@pytest.mark.parametrize("path", ["/submit", "/submit/"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain", None]
+)
+def test_submit_takes_json_whatever_the_content_type(
+    client: FlaskClient, path: str, content_type: str | None
+) -> None:
+    task = make_task()
+    response = post(client, path, {"task": task}, content_type=content_type)
+    assert response.status_code == 200
+    assert response.json == {"uuid": task["uuid"], "slurm_job_id": 1001, "slurm_job_state": "PENDING"}
+    assert response.content_type == "application/json"
+    assert response.text.endswith("}\n")
+
+
+def test_a_task_can_be_fetched_by_both_ids_tweaked_and_sent_again(client: FlaskClient) -> None:
+    task = make_task(metadata={"z": 1, "a": [1.0, "ü"]}, notification=make_email())
+    job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
+    answers = [
+        client.get(f"/monitor/{what}{slash}").json
+        for what in (f"slurm_job_id/{job_id}", f"task_uuid/{task['uuid']}")
+        for slash in ("", "/")
+    ]
+    for answer in answers:
+        assert answer is not None
+        assert answer["monitor"]["task"] == task
+        assert list(answer["monitor"]["task"]) == list(task)
+        assert {"username", "job_id", "job_state"} <= answer["slurm"].keys()
+    again = {**answers[0]["monitor"]["task"], "uuid": "another:one_1.2-3"}  # type: ignore[index]
+    assert post(client, "/submit", {"task": again}).status_code == 200
+
+
+def test_timestamps_are_utc_with_an_offset(client: FlaskClient) -> None:
+    task = make_task()
+    post(client, "/submit", {"task": task})
+    monitor = client.get(f"/monitor/task_uuid/{task['uuid']}").json["monitor"]  # type: ignore[index]
+    for name in ("created_at", "updated_at"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", monitor[name])
+
+
+def test_watch_answers_the_contents_of_monitor(client: FlaskClient, slurm: FakeSlurm) -> None:
+    slurm.put(5, JobState.RUNNING)
+    body = {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}}
+    for path, status in (("/monitor", 200), ("/monitor/", 400)):
+        response = post(client, path, body)
+        assert response.status_code == status
+    answer = client.get("/monitor/slurm_job_id/5").json
+    assert answer is not None
+    assert answer["monitor"]["slurm_job_state"] == "RUNNING"
+    assert answer["monitor"]["slurm_username"] == "alice"
+
+
+def test_a_fetched_record_can_be_posted_to_monitor_with_a_new_uuid(
+    client: FlaskClient, slurm: FakeSlurm
+) -> None:
+    slurm.put(5, JobState.RUNNING)
+    post(client, "/monitor", {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}})
+    monitor = client.get("/monitor/slurm_job_id/5").json["monitor"]  # type: ignore[index]
+    monitor["task"]["uuid"] = "x"
+    assert post(client, "/monitor", {"monitor": monitor}).status_code == 200
+
+
+def test_a_duplicate_names_the_job_that_has_the_uuid(client: FlaskClient) -> None:
+    task = make_task()
+    first = post(client, "/submit", {"task": task}).json
+    response = post(client, "/submit", {"task": task})
+    assert response.status_code == 400
+    assert response.json["code"] == "duplicate_uuid"
+    assert response.json["slurm_job_id"] == first["slurm_job_id"]
+    assert task["uuid"] in response.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (SlurmRefused("Slurm refused the job: Invalid partition name specified"), 400, "slurm_refused"),
+        (SlurmUnavailable("slurmrestd cannot be reached"), 503, "slurm_unavailable"),
+        (SlurmMisbehaved("the token is not accepted"), 502, "slurm_error"),
+        (SlurmAmbiguous("no answer"), 504, "submission_unknown"),
+    ],
+)
+def test_when_slurm_fails_the_answer_says_whether_to_try_again(
+    client: FlaskClient, slurm: FakeSlurm, failure: Any, status: int, code: str
+) -> None:
+    slurm.failure = failure
+    response = post(client, "/submit", {"task": make_task()})
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert ("Retry-After" in response.headers) == (status >= 500)
+
+
+# --- HTTP itself -----------------------------------------------------------------------------
+
+
+def check_error(response: Any, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.content_type == "application/json"
+    assert response.text.endswith("}\n")
+    assert response.json["code"] == code
+    assert re.fullmatch(r"[^\n<>]+", response.json["error"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "//submit", "/monitor/x", "/monitor/task_uuid", "/slurm/jobs", "/submit/x"]
+)
+def test_no_such_route(client: FlaskClient, path: str) -> None:
+    check_error(client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/submit"),
+        ("PUT", "/submit/"),
+        ("DELETE", "/monitor"),
+        ("POST", "/ping"),
+        ("POST", "/monitor/task_uuid/x"),
+    ],
+)
+def test_wrong_method(client: FlaskClient, method: str, path: str) -> None:
+    response = client.open(path, method=method)
+    check_error(response, 405, "method_not_allowed")
+    assert response.headers["Allow"]
+
+
+def test_too_large_a_body(client: FlaskClient, slurm: FakeSlurm) -> None:
+    check_error(post(client, "/submit", b" " * (MAX_BODY_BYTES + 1)), 413, "request_entity_too_large")
+    assert slurm.calls == []
+
+
+def test_a_fault_of_our_own_is_json_without_a_traceback(client: FlaskClient, slurm: FakeSlurm) -> None:
+    slurm.down = ZeroDivisionError("secret words")  # type: ignore[assignment]
+    task = {"username": "alice", "uuid": "w"}
+    response = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 5}})
+    check_error(response, 500, "internal_error")
+    assert "secret words" not in response.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/slurm/diag", "/slurm/ping", "/slurm/jobs/0", "/slurm/job/1", "/slurm/job/submit"]
+)
+@pytest.mark.parametrize(
+    "caller",
+    [
+        {"environ_base": {"REMOTE_ADDR": "192.0.2.1"}},
+        {"environ_base": {"REMOTE_ADDR": "2001:db8::1"}},
+        {"headers": {"X-Forwarded-For": "127.0.0.1"}},
+        {"headers": {"Forwarded": "for=127.0.0.1"}},
+    ],
+)
+def test_the_private_routes_are_closed_to_others(
+    client: FlaskClient, path: str, caller: dict[str, Any]
+) -> None:
+    method = "POST" if path.endswith("submit") else "GET"
+    check_error(client.open(path, method=method, **caller), 403, "forbidden")
+
+
+# --- bad requests ----------------------------------------------------------------------------
+
+REMOVE = object()
+
+
+def changed(path: str, value: Any, base: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the value at the dotted `path` replaced or removed."""
+    body = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    place: Any = body
+    for key in parents:
+        place = place.setdefault(key, {})
+    if value is REMOVE:
+        del place[last]
+    else:
+        place[last] = value
+    return body
+
+
+NOT_OBJECTS = [None, 1, "x", [], True]
+NOT_STRINGS = [None, 1, 1.5, True, [], {}]
+NOT_COUNTS = [0, -1, 1.5, "1", True, [], {}, 2**31, 2**62]
+BAD_PATHS = ["relative", "", "/a\nb", "/a\\b", "/" + "x" * 1024, "~/x"]
+BAD_WORDS = ["", "a\nb", "a\x07b", "x" * 1025]
+
+BAD_SUBMISSIONS: list[tuple[str, Any]] = [
+    *[("task", value) for value in NOT_OBJECTS],
+    *[
+        (f"task.{name}", REMOVE)
+        for name in ("name", "username", "cwd", "uuid", "dirs", "slurm", "cmd", "params")
+    ],
+    *[(f"task.{name}", value) for name in ("name", "username", "cwd", "uuid") for value in NOT_STRINGS],
+    *[("task.name", value) for value in ("unknown", "Generic", "")],
+    *[
+        ("task.username", value)
+        for value in (
+            "",
+            "Alice",
+            "al ice",
+            "1st",
+            "-x",
+            "a" * 33,
+            "al;id",
+            "alice\n",
+            "../x",
+            "ünal",
+            "root",
+            "slurm",
+        )
+    ],
+    *[("task.uuid", value) for value in ("", "a b", "a/b", "x" * 129, "a\n", "ü", "$ne", "a%2fb", "<b>")],
+    *[("task.cwd", value) for value in BAD_PATHS],
+    *[("task.dirs", value) for value in NOT_OBJECTS],
+    *[(f"task.dirs.{name}", REMOVE) for name in ("parent", "input", "output", "error")],
+    *[(f"task.dirs.{name}", value) for name in ("parent", "output") for value in [*BAD_PATHS, None, 1, []]],
+    *[("task.slurm", value) for value in NOT_OBJECTS],
+    *[
+        (f"task.slurm.{name}", value)
+        for name in ("mem", "cpus_per_task", "nodes", "ntasks_per_node", "time", "time_minutes")
+        for value in NOT_COUNTS
+    ],
+    *[
+        (f"task.slurm.{name}", value)
+        for name in ("partition", "job_name", "account")
+        for value in [*BAD_WORDS, 1, {}]
+    ],
+    *[
+        (f"task.slurm.{name}", value)
+        for name in ("output", "error")
+        for value in ("", "a/b", "/abs", "..", ".", "a\nb", "a\\b", "x" * 256, 7, [])
+    ],
+    *[
+        ("task.slurm.environment", value)
+        for value in (
+            "",
+            "PATH",
+            1,
+            True,
+            ["A=1", "B"],
+            ["=x"],
+            ["A B=1"],
+            [1],
+            {"A": 1},
+            {"": "x"},
+            {"1A": "x"},
+            {"A=": "x"},
+        )
+    ],
+    *[(f"task.slurm.{name}", "yes") for name in ("hold", "requeue", "exclusive")],
+    *[("task.slurm.begin", value) for value in ("tomorrow", "2026-01-01T00:00:00", 0, 1.5, True, 2**40)],
+    ("task.slurm.nice", "1"),
+    ("task.slurm.open_mode", "overwrite"),
+    ("task.slurm.gpus", 0),
+    *[(f"task.slurm.{name}", 1) for name in ("memory", "cpu_per_task", "Time", "partitions", "walltime")],
+    *[("task.cmd", value) for value in ("", " \n", 1, [], {})],
+    *[("task.params", value) for value in ("-e", {}, [1], [None], [["x"]], 1)],
+    *[("task.notification", value) for value in NOT_OBJECTS],
+    *[("task.notification.methods", value) for value in ("email", {}, ["pigeon"], [1], [None])],
+    *[
+        ("task.notification.params", value)
+        for value in ([], "x", {"pigeon": {}}, {"email": []}, {"email": "x"})
+    ],
+    ("task.notification.typo", []),
+    *[
+        (f"task.notification.params.email.{name}", value)
+        for name in ("sender", "recipient")
+        for value in (REMOVE, "", "nobody", "a@", "@b", "a@b\r\nBcc: c@d", "a@b, c@d", "a b@c", 1)
+    ],
+    *[
+        ("task.notification.params.email.recipient", value)
+        for value in ([], [""], ["a@b.c", "x"], [["a@b.c"]], ["a@b.c"] * 101)
+    ],
+    *[("task.notification.params.email.subject", value) for value in ("a\nBcc: x@y", "", 1, [])],
+    *[("task.notification.params.email.body", value) for value in (1, {}, [])],
+    ("task.notification.params.email.bcc", "x@example.com"),
+    ("extra", 1),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), BAD_SUBMISSIONS)
+def test_a_bad_submission_names_its_field(
+    client: FlaskClient, slurm: FakeSlurm, path: str, value: Any
+) -> None:
+    base = {"task": make_task(notification=make_email())}
+    response = post(client, "/submit", changed(path, value, base))
+    check_error(response, 400, "invalid_request")
+    named = [fault for fault in response.json["details"] if re.match(re.escape(path) + r"[.:\[]", fault)]
+    assert named, response.json
+    assert response.json["error"] == "; ".join(response.json["details"])
+    assert slurm.calls == []
+
+
+BAD_BODIES: list[tuple[bytes, str]] = [
+    (b"", "body"),
+    (b"{", "body"),
+    (b"null", "body"),
+    (b"[]", "body"),
+    (b'"task"', "body"),
+    (b"{}", "task"),
+    (b'{"task": {"uuid": "a",}}', "body"),
+    (b"task=1", "body"),
+    (b"\xff\xfe", "body"),
+    (b'\xef\xbb\xbf{"task": 1}', "body"),
+    (b'{"task": NaN}', "body"),
+    (b'{"task": 1e999}', "task"),
+    (b'{"task": {"x": -1e999}}', "task.x"),
+    (b'{"task": {"a": 1, "a": 2}}', "'a'"),
+    (b'{"task": {"x": "\\ud800"}}', "task.x"),
+    (b'{"task": {"x": "a\\u0000b"}}', "task.x"),
+    (b'{"task": {"x": {"a\\u0000b": 1}}}', "task.x"),
+    (b'{"task": {"x": [1, 99999999999999999999]}}', "task.x[1]"),
+    (b'{"task": ' + b"9" * 5000 + b"}", "body"),
+    (b"[" * 100_000, "body"),
+    (b'{"task": ' + b'{"x":' * 60 + b"1" + b"}" * 60 + b"}", "task.x.x.x"),
+    (b"<task/>", "body"),
+]
+
+
+@pytest.mark.parametrize("path", ["/submit", "/monitor"])
+@pytest.mark.parametrize(("body", "field"), BAD_BODIES)
+def test_a_bad_body_is_told_from_a_bad_field(
+    client: FlaskClient, slurm: FakeSlurm, path: str, body: bytes, field: str
+) -> None:
+    response = post(client, path, body)
+    check_error(response, 400, "invalid_request")
+    if path == "/submit" or field != "task":
+        assert response.json["error"].startswith(field), response.json
+    assert slurm.calls == []
+
+
+BAD_MONITORS: list[tuple[str, Any]] = [
+    *[("monitor", value) for value in NOT_OBJECTS],
+    *[("monitor.task", value) for value in [*NOT_OBJECTS, REMOVE]],
+    *[
+        (f"monitor.task.{name}", value)
+        for name in ("username", "uuid")
+        for value in [*NOT_STRINGS, "", "a b", REMOVE]
+    ],
+    *[
+        ("monitor.slurm_job_id", value)
+        for value in (REMOVE, None, 0, -1, 1.5, "5", True, [], {}, 2**32, 2**62)
+    ],
+    *[("monitor.slurm_job_state", value) for value in ("DONE", "", 1, [], "running")],
+    *[("monitor.task.notification", value) for value in NOT_OBJECTS],
+    ("monitor.task.notification.methods", ["pigeon"]),
+    ("monitor.task.notification.params.email.recipient", "nobody"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), BAD_MONITORS)
+def test_a_bad_monitor_request_names_its_field(
+    client: FlaskClient, slurm: FakeSlurm, path: str, value: Any
+) -> None:
+    task = {"username": "alice", "uuid": "w", "notification": make_email()}
+    response = post(client, "/monitor", changed(path, value, {"monitor": {"task": task, "slurm_job_id": 5}}))
+    check_error(response, 400, "invalid_request")
+    assert any(re.match(re.escape(path) + r"[.:\[]", fault) for fault in response.json["details"]), (
+        response.json
+    )
+    assert slurm.calls == []
+
+
+def test_there_are_enough_bad_requests() -> None:
+    assert len(BAD_SUBMISSIONS) + 2 * len(BAD_BODIES) + len(BAD_MONITORS) >= 150
+
+
+def test_every_fault_is_listed_at_once(client: FlaskClient) -> None:
+    task = make_task(name="x", username="root", cwd="x", params=[1], slurm={"memm": 1, "time": 0})
+    task["notification"] = make_email(recipient="nobody")
+    details = post(client, "/submit", {"task": task}).json["details"]
+    fields = [fault.partition(":")[0] for fault in details]
+    assert sorted(fields) == sorted(
+        [
+            "task.name",
+            "task.username",
+            "task.cwd",
+            "task.params[0]",
+            "task.slurm.time",
+            "task.slurm.memm",
+            "task.notification.params.email.recipient",
+        ]
+    )
+
+
+def test_an_unknown_option_names_the_nearest_known_one(client: FlaskClient) -> None:
+    details = post(client, "/submit", {"task": make_task(slurm={"cpu-per-tasks": 1})}).json["details"]
+    assert details == ["task.slurm.cpu-per-tasks: is not known; did you mean cpus_per_task?"]
+
+
+def test_two_options_that_exclude_each_other(client: FlaskClient) -> None:
+    for slurm in ({"time": 1, "time_minutes": 1}, {"mem": 1, "mem_per_cpu": 1}):
+        response = post(client, "/submit", {"task": make_task(slurm=slurm)})
+        assert response.status_code == 400
+        assert "task.slurm: must not give both" in response.json["error"]
+
+
+def test_an_allowed_service_user_may_run(tmp_path: Path, slurm: Any) -> None:
+    config = {
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": KEY,
+        "MONGODB_URI": None,
+        "SQLITE_PATH": tmp_path / "s.sqlite3",
+        "TASK_ALLOWED_SERVICE_USERS": "root, daemon",
+    }
+    app = create_app(config)
+    services = build_services(read_settings(config), slurm)
+    app.extensions["slurm_proxy"] = services
+    services.store.prepare()
+    assert post(app.test_client(), "/submit", {"task": make_task("root")}).status_code == 200
+    assert post(app.test_client(), "/submit", {"task": make_task("slurm")}).status_code == 400
+    services.store.close()
+
+
+@pytest.mark.parametrize("environment", ["PATH=/bin", ["A=1", "B=x=y"], {"A": "1"}, [], {}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"exclusive": "user", "begin": "2026-01-01T00:00:00+01:00", "gpus": "a100:2"}]
+)
+def test_good_options_are_taken(client: FlaskClient, environment: Any, extra: dict[str, Any]) -> None:
+    task = make_task(slurm={"environment": environment, **extra})
+    assert post(client, "/submit", {"task": task}).status_code == 200
+
+
+def test_the_least_task_is_enough(client: FlaskClient) -> None:
+    assert post(client, "/submit", {"task": make_task(slurm={}, params=[])}).status_code == 200
+    least = make_task(name="echo_hello_world", slurm={}, cmd=None, params=None)
+    assert post(client, "/submit", {"task": least}).status_code == 200
