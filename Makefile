@@ -1,0 +1,32 @@
+# `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
+
+VENV := .venv
+
+.PHONY: demo test lint serve clean
+
+demo: $(VENV)/.serves
+	$(VENV)/bin/python run.py --demo
+
+serve: $(VENV)/.serves
+	$(VENV)/bin/python run.py
+
+test: $(VENV)/.tests
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/.serves: requirements.txt
+	sh .ci/venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.tests: requirements.txt requirements-test.txt
+	sh .ci/venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@ $(VENV)/.serves
