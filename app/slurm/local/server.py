@@ -1,0 +1,223 @@
+"""slurmrestd's routes for the local cluster, on loopback alone."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+
+from app.slurm.local.intake import Refused, make_job
+from app.slurm.local.job import LocalJob
+from app.slurm.local.queue import LocalQueue
+from app.slurm.local.wire import API, accounting_job, answer, controller_job, error, number, statistics
+
+_SERVICE_USERS = {"root", "slurm"}
+Query = dict[str, list[str]]
+
+
+class Reply(Exception):
+    """Ends a request with this status and body."""
+
+    def __init__(self, status: int, body: dict[str, Any] | str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+class LocalCluster:
+    """A queue behind HTTP. `min_job_age` and `minute` are seconds; nothing starts before `start`."""
+
+    def __init__(
+        self,
+        key: bytes,
+        cpus: int = 2,
+        *,
+        mem_mb: int = 8000,
+        min_job_age: float = 300.0,
+        minute: float = 60.0,
+        partitions: tuple[str, ...] = ("debug", "hpcz-test"),
+    ) -> None:
+        self.partitions = partitions
+        self.mem_mb = mem_mb
+        self.queue = LocalQueue(cpus, min_job_age, minute)
+        self._key = key
+        self._http: ThreadingHTTPServer | None = None
+
+    def start(self, port: int = 0) -> str:
+        """Starts on 127.0.0.1, on any free port by default; the address."""
+        self.queue.start()
+        handler = type("Handler", (_Handler,), {"cluster": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        threading.Thread(target=self._http.serve_forever, name="local-cluster", daemon=True).start()
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def stop(self) -> None:
+        """Ends the server and every job's processes. May be called twice."""
+        http, self._http = self._http, None
+        if http is not None:
+            http.shutdown()
+            http.server_close()
+            self.queue.stop()
+
+    def user_of(self, token: str | None, name: str | None) -> str | None:
+        """The user that a request acts as; None for a token that is not good. Reply 401 without one."""
+        if not token:
+            raise Reply(401, "Authentication failure")
+        try:
+            owner = jwt.decode(token, self._key, algorithms=["HS256"])["sun"]
+        except (jwt.InvalidTokenError, KeyError):
+            return None
+        return (name or owner) if name in (None, owner) or owner in _SERVICE_USERS else None
+
+    # --- routes: each returns the body of a 200, or raises Reply ----------------------------
+
+    def ping(self, user: str | None) -> dict[str, Any]:
+        status = "Protocol authentication error" if user is None else "UP"
+        ping = {"hostname": "localhost", "pinged": "UP", "responding": user is not None, "status": status}
+        return answer(pings=[ping])
+
+    def jobs(self, query: Query) -> dict[str, Any]:
+        since = float(query.get("update_time", ["0"])[0])
+        if since > self.queue.changed_at:
+            words = f"No job changes since update_time[{int(since)}]"
+            return answer(last_update=number(0), warnings=[{"description": words, "source": "local cluster"}])
+        jobs = [controller_job(job) for job in self.queue.recent()]
+        return answer(jobs=jobs, last_update=number(self.queue.changed_at))
+
+    def states(self, query: Query) -> dict[str, Any]:
+        wanted = query.get("job_id")
+        jobs = [job for job in self.queue.recent() if wanted is None or str(job.job_id) in wanted]
+        return answer(jobs=[{"job_id": str(job.job_id), "state": job.states()} for job in jobs])
+
+    def job(self, text: str) -> dict[str, Any]:
+        return answer(jobs=[controller_job(self._recent(text))])
+
+    def submit(self, user: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            job, warnings = make_job(self, user, body)
+        except Refused as refusal:
+            raise Reply(422, answer(errors=[error(refusal.code, str(refusal))])) from None
+        return answer(job_id=self.queue.add(job), step_id="batch", job_submit_user_msg="", warnings=warnings)
+
+    def cancel(self, user: str, text: str, query: Query) -> dict[str, Any]:
+        job = self._recent(text)
+        if user not in (job.account.pw_name, *_SERVICE_USERS):
+            return answer(status=[{"error": {"code": 2002, "string": "Access/permission denied"}}])
+        if job.state.is_final:
+            return answer(
+                status=[{"error": {"code": 2021, "string": "Job/step already completing or completed"}}]
+            )
+        if "signal" in query:
+            return self._signal(job, query["signal"][0])
+        self.queue.cancel(job)
+        return answer(status=[])
+
+    def _signal(self, job: LocalJob, name: str) -> dict[str, Any]:
+        name = name.upper().removeprefix("SIG")
+        number = int(name) if name.isdigit() else getattr(signal, f"SIG{name}", signal.SIGKILL)
+        if self.queue.signal(job, int(number)):
+            return answer(status=[])
+        return answer(
+            status=[{"error": {"code": 2020, "string": "Job can not be altered now, try again later"}}]
+        )
+
+    def accounting(self, query: Query) -> dict[str, Any]:
+        jobs = self.queue.all()
+        if "step" in query:
+            wanted = {item for text in query["step"] for item in text.split(",")}
+            jobs = [job for job in jobs if str(job.job_id) in wanted]
+        if "users" in query:
+            jobs = [job for job in jobs if job.account.pw_name in query["users"][0].split(",")]
+        if "start_time" in query:
+            since = float(query["start_time"][0])
+            jobs = [job for job in jobs if not job.end_time or job.end_time >= since]
+        return answer(jobs=[accounting_job(job) for job in jobs])
+
+    def _recent(self, text: str) -> LocalJob:
+        if not text.isdigit():
+            raise Reply(422, answer(errors=[error(9202, f"Unable to parse job id {text}")]))
+        for job in self.queue.recent():
+            if job.job_id == int(text):
+                return job
+        unknown = error(2017, "Invalid job id specified", f"Unable to query JobId={text}")
+        raise Reply(404, answer(jobs=[], errors=[unknown]))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer leaves in one piece: no waiting for an acknowledgement in between
+    cluster: LocalCluster
+
+    def do_GET(self) -> None:
+        self._handle("GET", {})
+
+    def do_DELETE(self) -> None:
+        self._handle("DELETE", {})
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            self._send(400, answer(errors=[error(9202, "Failure during parsing")]))
+            return
+        self._handle("POST", body if isinstance(body, dict) else {})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged: the queue's state tells all."""
+
+    def _handle(self, method: str, body: dict[str, Any]) -> None:
+        try:
+            self._send(200, self._route(method, body))
+        except Reply as reply:
+            self._send(reply.status, reply.body)
+
+    def _route(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        parts = tuple(url.path.strip("/").split("/"))
+        if parts[:2] not in (("slurm", API), ("slurmdb", API)):
+            raise Reply(404, "Unable find requested URL. Please view /openapi/v3 for API reference.")
+        name = self.headers.get("X-SLURM-USER-NAME")
+        user = self.cluster.user_of(self.headers.get("X-SLURM-USER-TOKEN"), name)
+        if parts == ("slurm", API, "ping"):
+            return self.cluster.ping(user)
+        if user is None:
+            raise Reply(511, answer(jobs=[], errors=[error(1007, "Protocol authentication error")]))
+        return self._found(method, parts, user, query, body)()
+
+    def _found(
+        self, method: str, parts: tuple[str, ...], user: str, query: Query, body: dict[str, Any]
+    ) -> Callable[[], dict[str, Any]]:
+        cluster = self.cluster
+        match (method, parts[0], *parts[2:]):
+            case ("GET", "slurm", "diag"):
+                return lambda: answer(statistics=statistics(cluster.queue.all()))
+            case ("GET", "slurm", "jobs"):
+                return lambda: cluster.jobs(query)
+            case ("GET", "slurm", "jobs", "state"):
+                return lambda: cluster.states(query)
+            case ("POST", "slurm", "job", "submit"):
+                return lambda: cluster.submit(user, body)
+            case ("GET", "slurm", "job", job_id):
+                return lambda: cluster.job(job_id)
+            case ("DELETE", "slurm", "job", job_id):
+                return lambda: cluster.cancel(user, job_id, query)
+            case ("GET", "slurmdb", "jobs"):
+                return lambda: cluster.accounting(query)
+            case ("GET", "slurmdb", "job", job_id):
+                return lambda: cluster.accounting({"step": [job_id]})
+        raise Reply(404, "Unable find requested URL. Please view /openapi/v3 for API reference.")
+
+    def _send(self, status: int, body: dict[str, Any] | str) -> None:
+        kind = "text/plain" if isinstance(body, str) else "application/json"
+        content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)

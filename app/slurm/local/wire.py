@@ -1,0 +1,144 @@
+"""The local cluster's jobs as slurmrestd v0.0.45 writes them. Pure."""
+
+import os
+from typing import Any
+
+from app.job_state import JobState
+from app.slurm.local.job import CLUSTER, NODE, LocalJob
+
+API = "v0.0.45"
+
+
+def number(value: float | None) -> dict[str, Any]:
+    return {"set": value is not None, "infinite": False, "number": int(value or 0)}
+
+
+def plain(value: Any) -> Any:
+    """A submitted number, plain or structured; None where it is not set."""
+    if isinstance(value, dict):
+        return value.get("number") if value.get("set") else None
+    return value
+
+
+def answer(**content: Any) -> dict[str, Any]:
+    meta = {
+        "plugin": {"data_parser": f"data_parser/{API}"},
+        "slurm": {"release": "local", "cluster": CLUSTER},
+    }
+    return {
+        **content,
+        "meta": meta,
+        "errors": content.get("errors", []),
+        "warnings": content.get("warnings", []),
+    }
+
+
+def error(code: int, words: str, description: str = "") -> dict[str, Any]:
+    return {
+        "description": description or words,
+        "error_number": code,
+        "error": words,
+        "source": "local cluster",
+    }
+
+
+def exit_code(job: LocalJob) -> dict[str, Any]:
+    killed = os.WIFSIGNALED(job.status)
+    if not job.state.is_final:
+        status = "PENDING"
+    else:
+        status = "SIGNALED" if killed else "ERROR" if job.status else "SUCCESS"
+    return {
+        "status": [status],
+        "return_code": number(None if killed else os.waitstatus_to_exitcode(job.status)),
+        "signal": {"id": number(os.WTERMSIG(job.status) if killed else None), "name": ""},
+    }
+
+
+def controller_job(job: LocalJob) -> dict[str, Any]:
+    """An item of `jobs` below /slurm."""
+    return {
+        "job_id": job.job_id,
+        "array_job_id": number(0),
+        "array_task_id": number(None),
+        "array_task_string": "",
+        "cluster": CLUSTER,
+        "comment": job.comment,
+        "cpus": number(job.cpus),
+        "current_working_directory": job.cwd,
+        "end_time": number(job.end_time),
+        "exit_code": exit_code(job),
+        "group_id": job.account.pw_gid,
+        "hold": job.hold,
+        "job_state": job.states(),
+        "memory_per_node": number(job.memory_mb),
+        "name": job.name,
+        "nodes": NODE if job.start_time else "",
+        "partition": job.partition,
+        "restart_cnt": 0,
+        "standard_error": job.standard_error,
+        "standard_output": job.standard_output,
+        "start_time": number(job.start_time),
+        "state_reason": job.reason,
+        "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
+        "submit_time": number(job.submit_time),
+        "time_limit": number(job.time_limit),
+        "user_id": job.account.pw_uid,
+        "user_name": job.account.pw_name,
+    }
+
+
+def accounting_job(job: LocalJob) -> dict[str, Any]:
+    """An item of `jobs` below /slurmdb."""
+    peak = [{"type": "mem", "name": "", "id": 2, "count": job.max_memory_bytes}]
+    total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
+    step = {
+        "step": {"id": f"{job.job_id}.batch", "name": "batch"},
+        "state": [job.state],
+        "time": {"total": total},
+        "tres": {"requested": {"max": peak}},
+    }
+    return {
+        "job_id": job.job_id,
+        "array": {"job_id": 0, "task_id": number(None), "task": ""},
+        "association": {"cluster": CLUSTER, "user": job.account.pw_name},
+        "cluster": CLUSTER,
+        "comment": {"administrator": "", "job": job.comment, "system": ""},
+        "exit_code": exit_code(job),
+        "name": job.name,
+        "nodes": NODE if job.start_time else "None assigned",
+        "partition": job.partition,
+        "required": {
+            "CPUs": job.cpus,
+            "memory_per_cpu": number(None),
+            "memory_per_node": number(job.memory_mb),
+        },
+        "state": {"current": [job.state], "reason": job.reason},
+        "stdout": job.standard_output,
+        "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
+        "steps": [step] if job.end_time else [],
+        "time": {
+            "submission": int(job.submit_time),
+            "start": int(job.start_time),
+            "end": int(job.end_time),
+            "elapsed": int((job.end_time or job.start_time) - job.start_time),
+            "limit": number(job.time_limit),
+        },
+        "user": job.account.pw_name,
+        "working_directory": job.cwd,
+    }
+
+
+def statistics(jobs: list[LocalJob]) -> dict[str, int]:
+    def count(*states: JobState) -> int:
+        return sum(job.state in states for job in jobs)
+
+    return {
+        "jobs_submitted": len(jobs),
+        "jobs_started": sum(job.start_time > 0 for job in jobs),
+        "jobs_pending": count(JobState.PENDING),
+        "jobs_running": count(JobState.RUNNING),
+        "jobs_completed": count(JobState.COMPLETED),
+        "jobs_canceled": count(JobState.CANCELLED),
+        "jobs_failed": count(JobState.FAILED, JobState.TIMEOUT),
+    }

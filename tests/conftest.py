@@ -1,0 +1,146 @@
+"""Real parts for the tests that need them, and a last word on those that could not be had."""
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.constants import Settings
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Connection
+from app.slurm.local import LocalCluster
+from app.slurm.tokens import TokenMint
+from tests.real import RealPartMissing
+from tests.real.mongod import Mongod
+from tests.real.slurm_cluster import SlurmCluster
+from tests.real.smtp import SmtpServer
+
+_NOT_COVERED = pytest.StashKey[dict[str, str]]()
+
+
+@dataclass(eq=False)
+class Cluster:
+    """A cluster to test on, with users alice and bob (or the one that runs the tests)."""
+
+    name: str
+    url: str
+    key: bytes
+    user: str
+    other: str
+    minute: float = 60.0  # seconds in a minute of a time limit
+    min_job_age: float = 30.0
+    real: SlurmCluster | None = field(default=None, repr=False)
+
+    def client(self, **options: Any) -> SlurmClient:
+        connection = Connection(
+            self.url, TokenMint(self.key, 300), **{"connect_timeout": 3, "read_timeout": 30, **options}
+        )
+        return SlurmClient(connection, "slurm")
+
+
+def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
+    """What `condition` returns once it is true; AssertionError if that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+    return value
+
+
+def _missing(request: pytest.FixtureRequest, part: str, why: str) -> None:
+    request.config.stash[_NOT_COVERED][part] = why
+    pytest.skip(f"{part}: {why}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_NOT_COVERED] = {}
+    for name in Settings.model_fields:  # the developer's own settings are not the tests'
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for part, why in config.stash[_NOT_COVERED].items():
+        terminalreporter.write_line(f"NOT COVERED on {part}: {why}", yellow=True)
+    if not config.stash[_NOT_COVERED]:
+        terminalreporter.write_line("Every real part that the selected tests ask for was there.")
+
+
+@pytest.fixture(scope="session")
+def mongod(request: pytest.FixtureRequest) -> Iterator[Mongod]:
+    server = Mongod()
+    try:
+        server.__enter__()
+    except RealPartMissing as missing:
+        _missing(request, "a real MongoDB", str(missing))
+    yield server
+    server.__exit__()
+
+
+@pytest.fixture(scope="session")
+def local_cluster() -> Iterator[Cluster]:
+    """The stand-in of `run.py --demo`, with short minutes."""
+    key = b"a key for the tests alone, of 32+ bytes"
+    local = LocalCluster(key, cpus=4, minute=1.0, min_job_age=3.0)
+    user, other = ("alice", "bob") if _users_exist() else (_me(), _me())
+    yield Cluster("local", local.start(), key, user, other, minute=1.0, min_job_age=3.0)
+    local.stop()
+
+
+def _me() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _users_exist() -> bool:
+    try:
+        pwd.getpwnam("alice"), pwd.getpwnam("bob")
+    except KeyError:
+        return False
+    return os.geteuid() == 0
+
+
+@pytest.fixture(scope="session")
+def distribution_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The Slurm of this machine's distribution, installed and started here."""
+    slurm = SlurmCluster()
+    try:
+        slurm.__enter__()
+    except RealPartMissing as missing:
+        _missing(request, "the distribution's Slurm", str(missing))
+    yield Cluster(
+        f"Slurm {slurm.version}", slurm.url, slurm.key_path.read_bytes(), "alice", "bob", real=slurm
+    )
+    slurm.__exit__()
+
+
+@pytest.fixture(scope="session")
+def given_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster that runs already: TEST_SLURM_URL and TEST_SLURM_KEY_PATH, users alice and bob."""
+    url, key_path = os.environ.get("TEST_SLURM_URL"), os.environ.get("TEST_SLURM_KEY_PATH")
+    if not url or not key_path:
+        _missing(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")
+    return Cluster("given Slurm", url or "", Path(key_path or "").read_bytes(), "alice", "bob")
+
+
+REAL_CLUSTERS = [
+    pytest.param("distribution", marks=pytest.mark.real),
+    pytest.param("given", marks=pytest.mark.real),
+]
+
+
+@pytest.fixture(scope="session", params=["local", *REAL_CLUSTERS])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Every cluster that the client must get on with."""
+    found: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    return found
+
+
+@pytest.fixture
+def smtp(tmp_path: Path) -> Iterator[SmtpServer]:
+    with SmtpServer(tmp_path) as server:
+        yield server

@@ -1,0 +1,281 @@
+"""What SlurmClient promises, on every cluster: the stand-in, and each real Slurm."""
+
+import gc
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+
+from app.errors import SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.job_state import JobState
+from app.models.job import SlurmJob
+from app.models.task import Task
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Reply
+from tests.conftest import REAL_CLUSTERS, Cluster, until
+from tests.tasks import make_task, new_uuid
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[SlurmClient]:
+    early_jobs(cluster)
+    client = cluster.client()
+    yield client
+    client.close()
+
+
+def submit(cluster: Cluster, client: SlurmClient, command: str = "true", **slurm: Any) -> int:
+    task = Task.model_validate(make_task(cluster.user, slurm={"mem": 50, "environment": "A=b c", **slurm}))
+    job_id, _ = client.submit(task, command, f"slurm-proxy:{task.uuid}")
+    return job_id
+
+
+def ended(client: SlurmClient, job_id: int, seconds: float = 100) -> SlurmJob:
+    def look() -> SlurmJob | None:
+        job = client.job(job_id)
+        return job if job is not None and job.job_state.is_final else None
+
+    found: SlurmJob = until(look, seconds, f"the end of job {job_id}")
+    return found
+
+
+def wait_for(client: SlurmClient, job_id: int, state: JobState) -> None:
+    until(lambda: (job := client.job(job_id)) is not None and job.job_state is state, 60, f"{state}")
+
+
+def delete(cluster: Cluster, client: SlurmClient, job_id: int) -> None:
+    reply = client.raw("DELETE", f"job/{job_id}", user=cluster.user)
+    assert reply.status == 200, reply.text
+
+
+def test_a_job_runs_as_its_user_and_comes_back_whole(cluster: Cluster, client: SlurmClient) -> None:
+    job_id = submit(cluster, client, "exit 0", job_name="whole", time_minutes=5, comment="mine")
+    job = ended(client, job_id)
+    assert (job.job_state, job.exit_code, job.signal) == (JobState.COMPLETED, 0, None)
+    assert (job.username, job.name, job.time_limit_minutes, job.memory_mb) == (cluster.user, "whole", 5, 50)
+    assert job.comment is not None
+    assert job.comment.endswith(" mine")
+    assert job.submit_time is not None
+    assert job.start_time is not None
+    assert job.end_time is not None
+    assert job.submit_time <= job.start_time <= job.end_time
+    assert abs(job.submit_time - datetime.now(UTC)) < timedelta(minutes=3)
+    assert job.array_tasks is None
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "number"),
+    [("exit 3", 3, None), ("kill -9 $$", None, signal.SIGKILL)],
+)
+def test_a_failure_says_how(
+    cluster: Cluster, client: SlurmClient, command: str, exit_code: int | None, number: int | None
+) -> None:
+    job = ended(client, submit(cluster, client, command))
+    assert (job.job_state, job.exit_code, job.signal) == (JobState.FAILED, exit_code, number)
+
+
+def test_a_running_and_a_pending_job_can_be_cancelled(cluster: Cluster, client: SlurmClient) -> None:
+    running, held = submit(cluster, client, "sleep 600"), submit(cluster, client, hold=True)
+    wait_for(client, running, JobState.RUNNING)
+    for job_id in (running, held):
+        delete(cluster, client, job_id)
+        assert ended(client, job_id).job_state is JobState.CANCELLED
+
+
+def test_the_environment_is_exactly_what_was_asked_for(cluster: Cluster, client: SlurmClient) -> None:
+    job_id = submit(cluster, client, '[ "$A" = "b c" ] && [ -n "$SLURM_JOB_ID" ] && exit 7')
+    assert ended(client, job_id).exit_code == 7
+
+
+@pytest.mark.parametrize(
+    "slurm",
+    [
+        {"partition": "no-such-partition"},
+        {"mem": 2**30},
+        {"array": "nonsense"},
+        {"dependency": "nonsense"},
+    ],
+)
+def test_a_refusal_is_told_in_slurms_words(
+    cluster: Cluster, client: SlurmClient, slurm: dict[str, Any]
+) -> None:
+    with pytest.raises(SlurmRefused, match=r"^Slurm refused the job: \w+"):
+        submit(cluster, client, **slurm)
+
+
+def test_a_user_that_the_cluster_does_not_know_is_refused(cluster: Cluster, client: SlurmClient) -> None:
+    task = Task.model_validate(make_task("nobody-knows-me"))
+    with pytest.raises(SlurmRefused):
+        client.submit(task, "true", "tag")
+
+
+def test_poll_tells_only_what_differs(cluster: Cluster, client: SlurmClient) -> None:
+    held = submit(cluster, client, hold=True)
+    done = submit(cluster, client)
+    ended(client, done)
+    known = {held: JobState.PENDING, done: JobState.RUNNING, 4_000_000: JobState.RUNNING}
+    news = client.poll(known)
+    assert news.keys() == {done, 4_000_000}
+    assert news[4_000_000] is None
+    found = news[done]
+    assert found is not None
+    assert found.job_state is JobState.COMPLETED
+    assert client.poll({held: JobState.PENDING}) == {}
+    assert client.poll({}) == {}
+    delete(cluster, client, held)
+    job = client.poll({held: JobState.PENDING})[held]
+    assert job is not None
+    assert job.job_state is JobState.CANCELLED
+
+
+def test_news_that_was_not_stored_comes_again(cluster: Cluster, client: SlurmClient) -> None:
+    done = submit(cluster, client)
+    ended(client, done)
+    for _ in range(3):
+        assert done in client.poll({done: JobState.RUNNING})
+
+
+def test_a_job_is_found_by_its_tag(cluster: Cluster, client: SlurmClient) -> None:
+    started = datetime.now(UTC)
+    task = Task.model_validate(make_task(cluster.user, slurm={"mem": 50}))
+    tag = f"slurm-proxy:{task.uuid}"
+    job_id, _ = client.submit(task, "true", tag)
+    found = client.find_tagged(tag, cluster.user, started)
+    assert found is not None
+    assert found.job_id == job_id
+    assert client.find_tagged(tag + "x", cluster.user, started) is None
+    assert client.find_tagged(tag[:-1], cluster.user, started) is None
+    assert client.find_tagged(tag, "root", started) is None
+
+
+def test_a_job_that_nobody_knows_is_none(client: SlurmClient) -> None:
+    assert client.job(4_000_000) is None
+    assert client.accounting([4_000_000]) == {}
+
+
+def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
+    client = replace(cluster, key=b"another key, of more than 32 bytes!!").client()
+    for ask in (
+        lambda: client.poll({1: JobState.RUNNING}),
+        lambda: client.job(1),
+        lambda: client.find_tagged("x", "alice", datetime.now(UTC)),
+    ):
+        with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
+            ask()
+    client.close()
+
+
+def test_raw_answers_are_for_operators(cluster: Cluster, client: SlurmClient) -> None:
+    assert client.raw("GET", "ping").body["pings"]
+    assert "statistics" in client.raw("GET", "diag").body
+    submit(cluster, client)
+    assert client.raw_list(0).body["jobs"]
+
+
+class Counted:
+    """Counts what really goes to slurmrestd."""
+
+    def __init__(self, client: SlurmClient) -> None:
+        self.requests: list[str] = []
+        self._inner = client._connection.request
+        client._connection.request = self._request  # type: ignore[method-assign]
+
+    def _request(self, method: str, path: str, **options: Any) -> Reply:
+        self.requests.append(f"{method} {path}")
+        return self._inner(method, path, **options)
+
+
+def test_three_hundred_jobs_cost_a_handful_of_requests(cluster: Cluster, client: SlurmClient) -> None:
+    jobs = [submit(cluster, client, hold=True) for _ in range(300)]
+    known: dict[int, JobState] = dict.fromkeys(jobs, JobState.PENDING)
+    counted = Counted(client)
+    for _ in range(3):
+        counted.requests.clear()
+        assert client.poll(known) == {}
+        assert len(counted.requests) <= 2, counted.requests
+    for job_id in jobs:
+        delete(cluster, client, job_id)
+    counted.requests.clear()
+    news = client.poll(known)
+    assert {job.job_state for job in news.values() if job} == {JobState.CANCELLED}
+    assert len(news) == 300
+    assert len(counted.requests) <= 5, counted.requests
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_an_array_is_one_job(cluster: Cluster, client: SlurmClient) -> None:
+    job_id = submit(
+        cluster, client, "sleep $((SLURM_ARRAY_TASK_ID * 2)); exit $SLURM_ARRAY_TASK_ID", array="0-2"
+    )
+    known = {job_id: JobState.PENDING}
+    seen = []
+    deadline = time.monotonic() + 60
+    while not known[job_id].is_final:
+        assert time.monotonic() < deadline
+        for job in client.poll(known).values():
+            assert job is not None
+            known[job_id] = job.job_state
+            seen.append(job)
+        time.sleep(0.3)
+    assert known[job_id] is JobState.FAILED
+    assert seen[-1].array_tasks == {JobState.COMPLETED: 1, JobState.FAILED: 2}
+    assert all(job.job_state is not JobState.COMPLETED for job in seen)
+
+
+def test_nobody_listens() -> None:
+    client = Cluster("none", "http://127.0.0.1:9", b"x" * 32, "a", "b").client(connect_timeout=0.5)
+    with pytest.raises(SlurmUnavailable, match=r"127\.0\.0\.1:9 cannot be reached"):
+        client.submit(Task.model_validate(make_task()), "true", new_uuid())
+    client.close()
+
+
+def test_no_socket_there() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the adapter leaves such a socket to the collector
+        client = Cluster("none", "unix:///nowhere/rest.sock", b"x" * 32, "a", "b").client()
+        with pytest.raises(SlurmUnavailable, match="cannot be reached"):
+            client.submit(Task.model_validate(make_task()), "true", new_uuid())
+        client.close()
+        gc.collect()
+
+
+# --- what takes its time: started with the first test on a cluster, looked at here -------------
+
+
+@cache
+def early_jobs(cluster: Cluster) -> dict[str, int]:
+    client = cluster.client()
+    jobs = {
+        "long": submit(cluster, client, "sleep 600", time_minutes=1),
+        "good": submit(cluster, client),
+        "bad": submit(cluster, client, "exit 3"),
+    }
+    client.close()
+    return jobs
+
+
+def test_what_slurmctld_has_forgotten_slurmdbd_knows(cluster: Cluster, client: SlurmClient) -> None:
+    good, bad = early_jobs(cluster)["good"], early_jobs(cluster)["bad"]
+    until(
+        lambda: client.poll({good: JobState.COMPLETED, bad: JobState.FAILED}) == {good: None, bad: None},
+        cluster.min_job_age * 4 + 20,
+        "that slurmctld forgets",
+    )
+    found = client.accounting([good, bad, 4_000_000])
+    assert found.keys() == {good, bad}
+    assert (found[good].job_state, found[good].exit_code) == (JobState.COMPLETED, 0)
+    assert found[bad].job_state is JobState.FAILED
+    assert found[bad].exit_code in (3, None), "None where slurmdbd does not know, never 0"
+    assert found[bad].username == cluster.user
+    assert client.job(bad) == found[bad]
+
+
+def test_a_time_limit_ends_a_job(cluster: Cluster, client: SlurmClient) -> None:
+    job = ended(client, early_jobs(cluster)["long"], 30 + 100 * cluster.minute / 60)
+    assert job.job_state is JobState.TIMEOUT
