@@ -1,7 +1,10 @@
 """The background threads: one that polls Slurm while it leads, and one for each channel."""
 
 import logging
+import os
 import random
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -32,14 +35,15 @@ class Monitor:
         watcher: Watcher,
         delivery: Delivery,
         *,
-        owner: str,
+        owner: str | None = None,
         interval: float,
         lease: float,
     ) -> None:
         self._store = store
         self._watcher = watcher
         self._delivery = delivery
-        self._owner = owner
+        self._given_owner = owner
+        self._owner = owner or _identity()
         self._interval = interval
         self._lease = timedelta(seconds=lease)
         self._stopping = threading.Event()
@@ -66,6 +70,7 @@ class Monitor:
     def start(self) -> None:
         """Starts the threads; once, and after any fork."""
         self._stopping.clear()
+        self._owner = self._given_owner or _identity()
         self._spawn("monitor", self.tick, self._stopping)
         for method, wake in self._wake.items():
             self._spawn(f"deliver-{method}", partial(self.deliver, method), wake)
@@ -107,3 +112,8 @@ class Monitor:
             logger.warning("%s: %s", threading.current_thread().name, error)
         except Exception:
             logger.exception("%s failed", threading.current_thread().name)
+
+
+def _identity() -> str:
+    """The name by which this process leads: no two have the same, not even after a fork."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

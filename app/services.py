@@ -1,8 +1,5 @@
 """The composition root: from settings to the parts, and from the parts to the use cases."""
 
-import os
-import secrets
-import socket
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,7 +79,6 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             store,
             watcher,
             Delivery(store, senders, retry_for=retry_for),
-            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
         ),

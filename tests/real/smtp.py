@@ -68,7 +68,10 @@ class SmtpServer:
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        message = cast("EmailMessage", message_from_bytes(envelope.content, policy=policy.default))
+        message = cast(
+            "EmailMessage",
+            message_from_bytes(envelope.content.replace(b"\r\n", b"\n"), policy=policy.default),
+        )
         self.mails.append(Mail(envelope.mail_from, list(envelope.rcpt_tos), message))
         return "250 taken"
 
