@@ -7,7 +7,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Annotated, ClassVar, Self
 
-from email_validator import validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.constants import Settings
@@ -16,6 +16,7 @@ from app.models.record import utc_now
 from app.models.rules import Line, ShellText, must
 from app.senders.base import Message
 
+SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 

@@ -80,7 +80,7 @@ class SmtpServer:
     ) -> AuthResult:
         given = (data.login.decode(), data.password.decode()) if isinstance(data, LoginPassword) else None
         self.logins.append(given[0] if given else "")
-        return AuthResult(success=given == self._login)
+        return AuthResult(success=given == self._login, handled=False)
 
 
 def _context(certificate_path: Path, key_path: Path) -> ssl.SSLContext:
