@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Cluster:
     other: str
     minute: float = 60.0  # seconds in a minute of a time limit
     min_job_age: float = 30.0
+    partition: str = "debug"  # the one that lets a job run for days
     real: SlurmCluster | None = field(default=None, repr=False)
 
     def client(self, **options: Any) -> SlurmClient:
@@ -60,6 +62,7 @@ def _missing(request: pytest.FixtureRequest, part: str, why: str) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_NOT_COVERED] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: with its servers stopped
     for name in Settings.model_fields:  # the developer's own settings are not the tests'
         os.environ.pop(name, None)
         os.environ.pop(f"{name}_FILE", None)
@@ -132,7 +135,7 @@ def distribution_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def given_cluster(request: pytest.FixtureRequest) -> Cluster:
-    """A cluster that runs already: TEST_SLURM_URL and TEST_SLURM_KEY_PATH, users alice and bob."""
+    """A cluster that runs already: TEST_SLURM_URL and TEST_SLURM_KEY_PATH, users alice and bob, partition debug."""
     url, key_path = os.environ.get("TEST_SLURM_URL"), os.environ.get("TEST_SLURM_KEY_PATH")
     if not url or not key_path:
         _missing(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")

@@ -160,13 +160,14 @@ def hello_world_of_the_readme() -> list[str]:
 
 
 def test_the_hello_world_of_the_readme_by_wget(stage: Stage, cluster: Cluster) -> None:
-    """Word for word, but for the user's name and home, the uuid, and where this service listens."""
+    """Word for word, but for the user, his home, the partition, the uuid, and where this service listens."""
     install({"wget": "wget"})
     account, uuid = pwd.getpwnam(cluster.user), new_uuid()
     shutil.rmtree(Path(account.pw_dir) / "slurm-proxy-test", ignore_errors=True)
     replaced = {
         "/home/areynolds": account.pw_dir,
         "areynolds": cluster.user,
+        "hpcz-test": cluster.partition,
         "123e4567-e89b-12d3-a456-426614174000": uuid,
         "127.0.0.1:5001": stage.service.url.removeprefix("http://"),
     }
