@@ -107,6 +107,12 @@ def local_cluster() -> Iterator[Cluster]:
     local.stop()
 
 
+@pytest.fixture(scope="session")
+def local_user() -> str:
+    """One whom this machine knows, and as whom these tests can run jobs."""
+    return "alice" if _users_exist() else _me()
+
+
 def _me() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
@@ -135,7 +141,7 @@ def distribution_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def given_cluster(request: pytest.FixtureRequest) -> Cluster:
-    """A cluster that runs already: TEST_SLURM_URL and TEST_SLURM_KEY_PATH, users alice and bob, partition debug."""
+    """One that runs already: TEST_SLURM_URL, TEST_SLURM_KEY_PATH; users alice and bob, partition debug."""
     url, key_path = os.environ.get("TEST_SLURM_URL"), os.environ.get("TEST_SLURM_KEY_PATH")
     if not url or not key_path:
         _missing(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")
