@@ -28,7 +28,8 @@ def main() -> int:
     load_dotenv(Path(__file__).with_name(".env"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job begins without it
+        signal.signal(number, _stop)
     try:
         return run_demo(Path.cwd() / "demo") if arguments.demo else _serve()
     except SettingsError as error:
@@ -53,7 +54,7 @@ def _serve() -> int:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM ends the server as Ctrl-C does: after the requests at hand, and with the lease given back."""
+    """Ends the server in order: after the requests at hand, and with the lease given back."""
     raise KeyboardInterrupt
 
 

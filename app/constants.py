@@ -142,6 +142,10 @@ class Settings(BaseModel):
     NOTIFICATIONS_RETRY_SECONDS: Seconds = Field(
         86_400, description="How long a message is tried again before it is given up, in seconds."
     )
+    NOTIFICATIONS_CLAIM_SECONDS: Seconds = Field(
+        180,
+        description="How long a message may be in sending before another process takes it over, in seconds.",
+    )
     NOTIFICATIONS_SMTP_SERVER: str | None = Field(
         None, description="The mail server; without it the method email is not configured."
     )

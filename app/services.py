@@ -35,8 +35,7 @@ class Services:
     monitor: Monitor
 
     def start(self) -> None:
-        """Opens the store and starts the monitor; after any fork. StoreUnavailable if there is no store."""
-        self.store.prepare()
+        """Starts the monitor; after any fork. A store that is away by then is waited for."""
         self.monitor.start()
 
     def stop(self) -> None:
@@ -63,7 +62,12 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         unknown_after=timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS),
         reconcile_after=timedelta(seconds=30 + 2 * settings.SLURM_REST_READ_TIMEOUT_SECONDS),
     )
-    retry_for = timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS)
+    delivery = Delivery(
+        store,
+        senders,
+        claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
+        retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
+    )
     return Services(
         store=store,
         slurm=slurm,
@@ -78,17 +82,17 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         monitor=Monitor(
             store,
             watcher,
-            Delivery(store, senders, retry_for=retry_for),
+            delivery,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
         ),
     )
 
 
-def start_or_exit(services: Services, settings: Settings) -> None:
-    """Starts; without its store a server says so in two lines, and ends with status 3."""
+def prepare_or_exit(services: Services, settings: Settings) -> None:
+    """Makes the store ready, before any fork; without it a server says so in two lines, and ends with 3."""
     try:
-        services.start()
+        services.store.prepare()
     except StoreUnavailable as error:
         name = "MongoDB" if settings.MONGODB_URI else "Store"
         print(f" * {name} connection failed - is the server running?", file=sys.stderr)  # noqa: T201

@@ -8,7 +8,7 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from app.constants import Settings
-from app.services import Services, start_or_exit
+from app.services import Services, prepare_or_exit
 
 
 class Server:
@@ -25,7 +25,8 @@ class Server:
         return f"http://{self._settings.FLASK_APP_HOST}:{self._http.server_port}"
 
     def __enter__(self) -> Self:
-        start_or_exit(self._services, self._settings)
+        prepare_or_exit(self._services, self._settings)
+        self._services.start()
         self._thread.start()
         return self
 

@@ -2,9 +2,17 @@
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
-from app.services import start_or_exit
+from dotenv import load_dotenv
+
+from app.constants import read_settings
+from app.errors import SettingsError
+from app.services import build_services, prepare_or_exit
+
+load_dotenv(Path(__file__).parent.parent / ".env")
 
 bind = os.environ.get("GUNICORN_BIND", "127.0.0.1:5001")
 workers = int(os.environ.get("GUNICORN_WORKERS", "2"))
@@ -16,10 +24,21 @@ accesslog = "-"
 errorlog = "-"
 
 
+def on_starting(server: Any) -> None:
+    """Looks at the settings and the store once, before the fork; a fault ends the server with its reason."""
+    try:
+        settings = read_settings()
+        services = build_services(settings)
+    except SettingsError as error:
+        sys.exit(f"slurm-proxy cannot start: {error}")
+    prepare_or_exit(services, settings)
+    services.stop()
+
+
 def post_worker_init(worker: Any) -> None:
-    """Starts the monitor in each worker, after the fork; without its store the server ends."""
+    """Starts the monitor in each worker, after the fork."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    start_or_exit(worker.wsgi.extensions["slurm_proxy"], worker.wsgi.config["SLURM_PROXY_SETTINGS"])
+    worker.wsgi.extensions["slurm_proxy"].start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

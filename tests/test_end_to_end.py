@@ -24,8 +24,8 @@ HOG = 'x=$(head -c 400000000 /dev/zero | tr "\\0" x); sleep 30'
 # What each job does, and the states in which Slurm may then say it ended.
 STORY: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "good": ("true", {}, {"COMPLETED"}),
-    "failed": ("sleep 3; exit 3", {}, {"FAILED"}),
-    "killed": ("sleep 3; kill -9 $$", {}, {"FAILED"}),
+    "failed": ("sleep 6; exit 3", {}, {"FAILED"}),
+    "killed": ("sleep 6; kill -9 $$", {}, {"FAILED"}),
     "cancelled": ("sleep 600", {}, {"CANCELLED"}),
     "timeout": ("sleep 600", {"time": None, "time_minutes": 1}, {"TIMEOUT"}),
     # Slurm says OUT_OF_MEMORY only where it has cgroups; without them it kills, and says FAILED.
@@ -121,6 +121,7 @@ def _tell(stage: Stage) -> None:
         ids[name] = stage.submit(name, command, **fields)
     ids["held"] = stage.submit("held", "true", slurm={"hold": True, "mem": 50})
     until(lambda: stage.state("cancelled") == "RUNNING", 60, "the start of a job")
+    stage.ended("good")  # its message must not be on its way: the kill would rightly make it two
     stage.service.kill()
     stage.cancel(ids["cancelled"])
     stage.service.start()

@@ -68,7 +68,9 @@ class Service:
         self.watcher = Watcher(
             self.store, slurm, CATALOGUE, unknown_after=10 * MINUTE, reconcile_after=2 * MINUTE
         )
-        self.delivery = Delivery(self.store, senders, retry_for=timedelta(days=1), jitter=lambda: 1.0)
+        self.delivery = Delivery(
+            self.store, senders, claim_for=3 * MINUTE, retry_for=timedelta(days=1), jitter=lambda: 1.0
+        )
         self.monitor = self.new_monitor("here")
 
     def new_monitor(self, owner: str) -> Monitor:

@@ -91,8 +91,12 @@ def test_with_a_terminal_the_demo_goes_on_serving_until_ctrl_c(tmp_path: Path) -
         said += os.read(ours, 65536)
         return b"Serving until Ctrl-C." in said
 
-    until(serves, 60, "the end of the demonstration")
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
-    os.close(ours)
+    try:
+        until(serves, 60, "the end of the demonstration")
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+        os.close(ours)

@@ -13,7 +13,6 @@ from app.store import Claim, Outcome, TaskStore
 
 logger = logging.getLogger(__name__)
 
-_CLAIM = timedelta(minutes=3)  # longer than any sender's time-outs together
 _FIRST_WAIT = timedelta(seconds=5)
 _LONGEST_WAIT = timedelta(minutes=30)
 
@@ -26,11 +25,13 @@ class Delivery:
         store: TaskStore,
         senders: Mapping[str, Sender],
         *,
+        claim_for: timedelta,
         retry_for: timedelta,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._senders = senders
+        self._claim_for = claim_for
         self._retry_for = retry_for
         self._jitter = jitter  # between 0 and 1
 
@@ -40,7 +41,7 @@ class Delivery:
 
     def deliver_one(self, method: str, now: datetime) -> bool:
         """Tries one message of `method` that is due; False if there is none."""
-        claim = self._store.claim(method, secrets.token_hex(8), now, now + _CLAIM)
+        claim = self._store.claim(method, secrets.token_hex(8), now, now + self._claim_for)
         if claim is None:
             return False
         outcome = self._attempt(claim, now)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from bson import Int64
+from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import ASCENDING, DESCENDING, MongoClient, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError, DuplicateKeyError, PyMongoError
@@ -29,12 +31,22 @@ _OPEN_JOB_FIELDS = (
 )
 
 
+class _PlainInt(TypeDecoder):
+    """Large numbers come back as plain ones, as they were given."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: int) -> int:
+        return int(value)
+
+
 def connect(uri: str, timeout: float) -> "MongoClient[Document]":
     """A client whose operations take at most `timeout` seconds; SettingsError for a bad address."""
     try:
         return MongoClient(
             uri,
             tz_aware=True,
+            type_registry=TypeRegistry([_PlainInt()]),
             serverSelectionTimeoutMS=int(timeout * 1000),
             timeoutMS=int(timeout * 1000),
         )
