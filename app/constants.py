@@ -98,7 +98,12 @@ class Settings(BaseModel):
     )
     SLURM_REST_READ_TIMEOUT_SECONDS: Seconds = Field(
         30,
-        description="How long slurmrestd may take to answer, in seconds (20 while slurmctld is down).",
+        description="How long slurmrestd may take to answer, in seconds; a caller waits no longer than this"
+        " and two connect time-outs.",
+    )
+
+    SLURM_CLOCK_SKEW_SECONDS: Seconds = Field(
+        60, description="How far Slurm's clock and this machine's may be apart, in seconds."
     )
 
     MONGODB_URI: SecretStr | None = Field(

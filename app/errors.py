@@ -54,6 +54,13 @@ class DuplicateUuid(SlurmProxyError):
         return {"slurm_job_id": self.slurm_job_id}
 
 
+class IdempotencyKeyReused(SlurmProxyError):
+    """The key stands for another request than the one it came with first."""
+
+    status = 400
+    code = "idempotency_key_reused"
+
+
 class UnknownTask(SlurmProxyError):
     status = 400
     code = "unknown_task"
@@ -89,6 +96,10 @@ class SlurmUnavailable(SlurmProxyError):
     status = 503
     code = "slurm_unavailable"
     retry_after = 10
+
+
+class SlurmBusy(SlurmUnavailable):
+    """Too many requests are on their way to Slurm already; this one was never sent."""
 
 
 class SlurmMisbehaved(SlurmProxyError):

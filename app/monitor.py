@@ -13,6 +13,7 @@ from functools import partial
 
 from app.errors import SlurmProxyError
 from app.lifecycle.delivering import Delivery
+from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.watching import Watcher
 from app.models.record import utc_now
 from app.store import TaskStore
@@ -33,6 +34,7 @@ class Monitor:
         self,
         store: TaskStore,
         watcher: Watcher,
+        reconciler: Reconciler,
         delivery: Delivery,
         *,
         owner: str | None = None,
@@ -41,23 +43,31 @@ class Monitor:
     ) -> None:
         self._store = store
         self._watcher = watcher
+        self._reconciler = reconciler
         self._delivery = delivery
         self._given_owner = owner
         self._owner = owner or _identity()
         self._interval = interval
         self._lease = timedelta(seconds=lease)
+        self._fence: int | None = None  # while this process leads
         self._stopping = threading.Event()
         self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
         self._threads: list[threading.Thread] = []
 
     def tick(self, now: datetime) -> bool:
         """One polling cycle; False if another process leads."""
-        if not self._store.lead(self._owner, now, now + self._lease):
+        fence = self._fence = self._store.lead(self._owner, now, now + self._lease)
+        if fence is None:
             return False
-        if self._watcher.refresh(now):
+        if self._watcher.refresh(now, fence):
             self._messages_due()
-        self._watcher.reconcile(now)
+        self._reconciler.reconcile(now, fence)
         return True
+
+    def renew(self, now: datetime) -> None:
+        """Keeps the lease during a cycle that takes long, because Slurm does."""
+        if self._fence is not None:
+            self._fence = self._store.lead(self._owner, now, now + self._lease)
 
     def deliver(self, method: str, now: datetime) -> None:
         """Sends all that is due by one channel."""
@@ -71,9 +81,10 @@ class Monitor:
         """Starts the threads; once, and after any fork."""
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
-        self._spawn("monitor", self.tick, self._stopping)
+        self._spawn("monitor", self.tick, self._stopping, self._interval)
+        self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
-            self._spawn(f"deliver-{method}", partial(self.deliver, method), wake)
+            self._spawn(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)
 
     def stop(self) -> None:
         """Ends the threads after what they are at, and gives the lease back. May be called twice."""
@@ -81,6 +92,7 @@ class Monitor:
         self._messages_due()
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
+        self._fence = None
         if self._threads:
             self._guarded(lambda now: self._store.resign(self._owner))
         self._threads.clear()
@@ -90,16 +102,18 @@ class Monitor:
         for wake in self._wake.values():
             wake.set()
 
-    def _spawn(self, name: str, step: Callable[[datetime], object], wake: threading.Event) -> None:
-        thread = threading.Thread(target=self._run, args=(step, wake), name=name, daemon=True)
+    def _spawn(
+        self, name: str, step: Callable[[datetime], object], wake: threading.Event, interval: float
+    ) -> None:
+        thread = threading.Thread(target=self._run, args=(step, wake, interval), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _run(self, step: Callable[[datetime], object], wake: threading.Event) -> None:
+    def _run(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
             self._guarded(step)
-            rest = max(self._interval, _DUTY * (time.monotonic() - began))
+            rest = max(interval, _DUTY * (time.monotonic() - began))
             woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()

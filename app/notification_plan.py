@@ -132,7 +132,7 @@ def _facts(task: Task | WatchedTask, job: SlurmJob) -> list[tuple[str, str | Non
     run_time = job.run_seconds()
     return [
         ("Task", task.uuid),
-        ("Job", str(job.job_id)),
+        ("Job", str(job.job_id) if job.job_id else None),
         ("Name", _title(task)),
         ("User", task.username),
         ("State", str(job.job_state)),

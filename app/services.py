@@ -10,6 +10,7 @@ from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError, StoreUnavailable
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.looking_up import LookUp
+from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.models.task import CatalogueEntry
@@ -18,6 +19,7 @@ from app.notification_plan import Catalogue
 from app.senders import SENDERS
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
+from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
@@ -60,8 +62,9 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         slurm,
         catalogue,
         unknown_after=timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS),
-        reconcile_after=timedelta(seconds=30 + 2 * settings.SLURM_REST_READ_TIMEOUT_SECONDS),
     )
+    skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
+    submission_life = timedelta(seconds=slurm.longest_call) + skew
     delivery = Delivery(
         store,
         senders,
@@ -75,6 +78,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             store,
             slurm,
             catalogue,
+            submission_life=submission_life,
             methods=frozenset(senders),
             refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
         ),
@@ -82,6 +86,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         monitor=Monitor(
             store,
             watcher,
+            Reconciler(store, slurm, catalogue, submission_life=submission_life, skew=skew),
             delivery,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
@@ -127,4 +132,4 @@ def _slurm(settings: Settings) -> SlurmClient:
         read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
         ca_path=settings.SLURM_REST_CA_PATH,
     )
-    return SlurmClient(connection, settings.SLURM_REST_USERNAME, settings.TASK_TIME_UNIT)
+    return SlurmClient(Session(connection, settings.SLURM_REST_USERNAME), settings.TASK_TIME_UNIT)

@@ -68,7 +68,7 @@ def live_through(store: TaskStore, number: int) -> None:
     task = hello_world(number)
     record = TaskRecord(task=task, slurm_username="areynolds", created_at=now, updated_at=now)
     store.add(record)
-    store.accept(record.uuid, number, JobState.PENDING, now)
+    store.accept(record, number, JobState.PENDING, now)
     job = SlurmJob(
         job_id=number,
         username="areynolds",
@@ -88,7 +88,9 @@ def live_through(store: TaskStore, number: int) -> None:
         comment=f"slurm-proxy:{record.uuid}",
     )
     due = end_notifications({}, record, job, now)
-    store.apply([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)])
+    fence = store.lead("me", now, now + timedelta(minutes=1))
+    assert fence is not None
+    store.apply([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)
     claim = store.claim("email", "me", now + timedelta(seconds=1), now + timedelta(minutes=1))
     assert claim is not None
     store.settle(claim, Outcome(NotificationStatus.SENT, now))

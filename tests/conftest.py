@@ -15,6 +15,7 @@ from app.constants import Settings
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.local import LocalCluster
+from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.real import RealPartMissing
 from tests.real.mongod import Mongod
@@ -43,7 +44,7 @@ class Cluster:
         connection = Connection(
             self.url, TokenMint(self.key, 300), **{"connect_timeout": 3, "read_timeout": 30, **options}
         )
-        return SlurmClient(connection, "slurm")
+        return SlurmClient(Session(connection, "slurm"))
 
 
 def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:

@@ -8,29 +8,44 @@ from app.errors import SlurmProxyError
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
+from app.slurm.client import Search
 
 
 class FakeSlurm:
     """Has the methods of SlurmClient; a test moves its jobs on by hand."""
 
+    longest_call = 36.0
+
     def __init__(self) -> None:
+        self.has_accounting = True
         self.jobs: dict[int, SlurmJob] = {}  # what slurmctld knows
         self.ended: dict[int, SlurmJob] = {}  # what slurmdbd knows
         self.submitted: list[tuple[Task, str, str]] = []
         self.calls: list[str] = []
         self.failure: SlurmProxyError | None = None  # raised by the next submit
         self.keeps_job = False  # whether that submit made a job all the same
+        self.known_down: SlurmProxyError | None = None  # the circuit breaker is open
         self.down: SlurmProxyError | None = None  # raised by everything else
         self.accounting_down: SlurmProxyError | None = None
         self._next_id = 1000
 
-    def submit(self, task: Task, command: str, tag: str) -> tuple[int, list[str]]:
+    def check(self) -> None:
+        if self.known_down is not None:
+            raise self.known_down
+
+    def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
         self.calls.append("submit")
         self.submitted.append((task, command, tag))
         failure, self.failure = self.failure, None
         if failure is None or self.keeps_job:
             self._next_id += 1
-            self.put(self._next_id, username=task.username, comment=tag)
+            self.put(
+                self._next_id,
+                username=task.username,
+                comment=tag,
+                name=task.slurm.job_name,
+                working_directory=task.cwd,
+            )
         if failure is not None:
             raise failure
         return self._next_id, []
@@ -68,9 +83,15 @@ class FakeSlurm:
         self._ask("job")
         return self.jobs.get(job_id) or self.ended.get(job_id)
 
-    def find_tagged(self, tag: str, username: str, since: datetime) -> SlurmJob | None:
-        self._ask("find_tagged")
-        return next((job for job in self.jobs.values() if job.comment == tag), None)
+    def search(self, usernames: Collection[str], since: datetime, timeout: float | None = None) -> Search:
+        self._ask("search")
+        if self.accounting_down is not None:
+            raise self.accounting_down
+        users = set(usernames)
+        return Search(
+            [job for job in self.jobs.values() if job.username in users],
+            [job for job in self.ended.values() if job.username in users] if self.has_accounting else None,
+        )
 
     def close(self) -> None:
         pass

@@ -56,8 +56,8 @@ class Service:
         """SIGTERM; the exit status."""
         return self._end(signal.SIGTERM)
 
-    def post(self, path: str, body: Any) -> requests.Response:
-        return requests.post(self.url + path, json=body, timeout=60)
+    def post(self, path: str, body: Any, **headers: str) -> requests.Response:
+        return requests.post(self.url + path, json=body, headers=headers, timeout=60)
 
     def get(self, path: str) -> Any:
         response = requests.get(self.url + path, timeout=60)

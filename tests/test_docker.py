@@ -47,7 +47,7 @@ class Gunicorn:
     def leaders(self) -> list[str]:
         connection = sqlite3.connect(self.store)
         try:
-            return [row[0] for row in connection.execute("SELECT owner FROM leases")]
+            return [row[0] for row in connection.execute("SELECT owner FROM leases WHERE owner != ''")]
         except sqlite3.OperationalError:  # not made yet
             return []
         finally:

@@ -11,6 +11,7 @@ import pytest
 from app.errors import (
     DeliveryFailed,
     DuplicateUuid,
+    IdempotencyKeyReused,
     InvalidRequest,
     NotTheOwner,
     SlurmAmbiguous,
@@ -25,6 +26,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.looking_up import LookUp
+from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.models.record import NotificationStatus, OpenJob, TaskRecord, utc_now
@@ -48,6 +50,7 @@ CATALOGUE = {
     ),
 }
 MINUTE = timedelta(minutes=1)
+LIFE = timedelta(seconds=96)
 
 
 class Service:
@@ -62,19 +65,27 @@ class Service:
         senders: Any = {"email": self.email, "test": self.test}
         slurm: Any = self.slurm
         self.intake = Intake(
-            self.store, slurm, CATALOGUE, methods=frozenset(senders), refused_users={"root", "slurm"}
+            self.store,
+            slurm,
+            CATALOGUE,
+            submission_life=LIFE,
+            methods=frozenset(senders),
+            refused_users={"root", "slurm"},
         )
         self.look_up = LookUp(self.store, slurm)
-        self.watcher = Watcher(
-            self.store, slurm, CATALOGUE, unknown_after=10 * MINUTE, reconcile_after=2 * MINUTE
+        self.watcher = Watcher(self.store, slurm, CATALOGUE, unknown_after=10 * MINUTE)
+        self.reconciler = Reconciler(
+            self.store, slurm, CATALOGUE, submission_life=LIFE, skew=MINUTE, pause=timedelta(0)
         )
         self.delivery = Delivery(
             self.store, senders, claim_for=3 * MINUTE, retry_for=timedelta(days=1), jitter=lambda: 1.0
         )
         self.monitor = self.new_monitor("here")
 
-    def new_monitor(self, owner: str) -> Monitor:
-        return Monitor(self.store, self.watcher, self.delivery, owner=owner, interval=1, lease=30)
+    def new_monitor(self, owner: str, interval: float = 1) -> Monitor:
+        return Monitor(
+            self.store, self.watcher, self.reconciler, self.delivery, owner=owner, interval=interval, lease=30
+        )
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
         task = make_task(**fields)
@@ -85,7 +96,18 @@ class Service:
 
     def move(self, job_id: int, state: JobState, **fields: Any) -> None:
         self.slurm.put(job_id, state, **fields)
-        self.watcher.refresh(utc_now())
+        self.refresh(utc_now())
+
+    def refresh(self, at: datetime) -> int:
+        return self.watcher.refresh(at, self.fence())
+
+    def reconcile(self, at: datetime) -> None:
+        self.reconciler.reconcile(at, self.fence())
+
+    def fence(self) -> int:
+        fence = self.store.lead("here", utc_now(), utc_now() - MINUTE)
+        assert fence is not None
+        return fence
 
     def deliver(self, at: datetime | None = None) -> None:
         for method in self.delivery.methods:
@@ -123,9 +145,9 @@ def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None
     class Watching(FakeSlurm):
         seen = None
 
-        def submit(self, task: Any, command: str, tag: str) -> tuple[int, list[str]]:
+        def submit(self, task: Any, *args: Any) -> tuple[int, list[str]]:
             self.seen = service.store.by_uuids([task.uuid])[task.uuid]
-            return super().submit(task, command, tag)
+            return super().submit(task, *args)
 
     watching: Any = Watching()
     service.intake._slurm = watching
@@ -166,9 +188,9 @@ def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service
         service.intake.submit({"task": task})
     with pytest.raises(DuplicateUuid):
         service.intake.submit({"task": task})
-    service.watcher.reconcile(utc_now())
+    service.reconcile(utc_now())
     assert service.record(task).slurm_job_id is None, "too early to tell"
-    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    service.reconcile(utc_now() + 3 * MINUTE)
     assert service.intake.submit({"task": task})["slurm_job_id"]
 
 
@@ -179,10 +201,10 @@ def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
     with pytest.raises(SlurmAmbiguous):
         service.intake.submit({"task": task})
     with pytest.raises(SlurmUnavailable):
-        service.watcher.reconcile(utc_now() + 3 * MINUTE)
+        service.reconcile(utc_now() + 3 * MINUTE)
     assert service.record(task).slurm_job_id is None, "nothing is settled while Slurm is down"
     service.slurm.down = None
-    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    service.reconcile(utc_now() + 3 * MINUTE)
     (job_id,) = service.slurm.jobs
     assert service.record(task).slurm_job_id == job_id
 
@@ -199,7 +221,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
     broken.close()
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert "database" in answer["warnings"][0]
-    service.watcher.reconcile(utc_now() + 3 * MINUTE)
+    service.reconcile(utc_now() + 3 * MINUTE)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
 
 
@@ -217,6 +239,203 @@ def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service
     ]
     service.move(answer["slurm_job_id"], JobState.COMPLETED)
     assert [item.method for item in service.record(task).notifications] == ["slack", "rabbitmq", "test"]
+
+
+# --- one task, one job -----------------------------------------------------------------------
+
+
+def left_open(service: Service, *, exists: bool, **fields: Any) -> dict[str, Any]:
+    """A task whose submission got no answer, at a time when nothing could be looked up."""
+    task = make_task(**fields)
+    service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), exists
+    service.slurm.down = SlurmUnavailable("and slurmctld went away")
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task})
+    service.slurm.down = None
+    return task
+
+
+def purge(service: Service) -> None:
+    for job_id in list(service.slurm.jobs):
+        service.slurm.forget(job_id)
+
+
+def test_a_retry_with_its_key_gets_the_first_answer(service: Service) -> None:
+    task = make_task(notification={"methods": ["slack"]})
+    first = service.intake.submit({"task": task}, "a key")
+    assert first["warnings"]
+    assert service.intake.submit({"task": task}, "a key") == first
+    assert service.intake.submit({"task": task}, task["uuid"]) == first, "the uuid is a key, too"
+    assert len(service.slurm.submitted) == 1
+
+
+def test_a_key_stands_for_one_request(service: Service) -> None:
+    task = make_task()
+    service.intake.submit({"task": task}, "a key")
+    for other in (make_task(), {**task, "cmd": "rm"}):
+        with pytest.raises(IdempotencyKeyReused):
+            service.intake.submit({"task": other}, "a key")
+    with pytest.raises(IdempotencyKeyReused):
+        service.intake.submit({"task": {**task, "cmd": "rm"}}, task["uuid"])
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit({"task": task}, "another key")
+    assert len(service.slurm.submitted) == 1
+
+
+def test_a_retry_before_it_is_settled_is_told_to_wait(service: Service) -> None:
+    task = left_open(service, exists=True)
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task}, task["uuid"])
+    service.reconcile(utc_now() + MINUTE)
+    answer = service.intake.submit({"task": task}, task["uuid"])
+    assert answer["slurm_job_id"] in service.slurm.jobs
+    assert len(service.slurm.submitted) == 1
+
+
+def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Service) -> None:
+    task = make_task()
+    service.slurm.failure = SlurmAmbiguous("time-out")
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task}, "a key")
+    service.reconcile(utc_now() + MINUTE)
+    assert service.record(task).is_reserved, "its request may still be on its way"
+    service.reconcile(utc_now() + 3 * MINUTE)
+    answer = service.look_up.by_uuid(task["uuid"])
+    assert "never reached Slurm" in answer["monitor"]["submission_error"]
+    assert answer["slurm"]["job_state"] is None
+    again = service.intake.submit({"task": task}, "a key")
+    assert service.look_up.by_uuid(task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]
+
+
+def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Service) -> None:
+    class Noting(FakeSlurm):
+        expires: datetime | None = None
+
+        def submit(self, task: Any, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
+            self.expires = expires
+            raise SlurmAmbiguous("time-out")
+
+    noting: Any = Noting()
+    service.intake._slurm = noting
+    task = make_task()
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task})
+    service.reconcile(noting.expires + timedelta(seconds=59))
+    assert service.record(task).is_reserved
+    service.reconcile(noting.expires + timedelta(seconds=61))
+    assert not service.record(task).is_reserved
+
+
+def test_an_answer_that_comes_after_all_is_kept(service: Service) -> None:
+    task = left_open(service, exists=False)
+    record = service.record(task)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    assert service.store.accept(record, 4711, JobState.PENDING, utc_now())
+    found = service.record(task)
+    assert (found.slurm_job_id, found.submission_error) == (4711, None)
+
+
+def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
+    task = left_open(service, exists=False)
+    old = service.record(task)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    time.sleep(0.002)  # records are told apart by their millisecond
+    answer = service.intake.submit({"task": task})
+    assert not service.store.accept(old, 4711, JobState.PENDING, utc_now())
+    service.store.release(old)
+    assert service.record(task).slurm_job_id == answer["slurm_job_id"]
+
+
+def test_what_only_slurmdbd_knows_is_adopted_by_its_looks(service: Service) -> None:
+    task = left_open(service, exists=True)
+    service.submit(slurm={"job_name": "another name"})
+    purge(service)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    job_id = service.record(task).slurm_job_id
+    assert job_id is not None
+    assert service.slurm.ended[job_id].name == "slurm-proxy-test.generic"
+
+
+def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
+    task = left_open(service, exists=True, notification=make_email())
+    service.slurm.put(999, username="alice", name="slurm-proxy-test.generic", working_directory="/home/alice")
+    purge(service)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    record = service.record(task)
+    assert (record.slurm_job_id, record.slurm_job_state) == (None, JobState.UNKNOWN)
+    assert "2 jobs look like it" in str(record.submission_error)
+    assert [item.event for item in record.notifications] == ["end"]
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit({"task": task})
+    with pytest.raises(SlurmAmbiguous):
+        service.intake.submit({"task": task}, task["uuid"])
+    service.deliver(utc_now() + 4 * MINUTE)
+    assert service.email.messages[0].subject.startswith("[UNKNOWN]")
+
+
+def test_one_job_is_not_given_to_two_that_both_fit(service: Service) -> None:
+    first, second = left_open(service, exists=True), left_open(service, exists=False)
+    purge(service)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    for task in (first, second):
+        assert service.record(task).slurm_job_state is JobState.UNKNOWN
+
+
+def test_a_job_that_a_record_owns_is_not_given_away(service: Service) -> None:
+    service.submit()
+    lost = left_open(service, exists=False)
+    purge(service)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    assert service.record(lost).slurm_job_id is None
+    assert "may be used again" in str(service.record(lost).submission_error)
+
+
+def test_without_slurmdbd_an_old_reservation_is_not_guessed(service: Service) -> None:
+    service.slurm.has_accounting = False
+    early, late = left_open(service, exists=False), left_open(service, exists=False)
+    service.reconcile(utc_now() + 4 * MINUTE)
+    assert service.record(early).submission_error == service.record(late).submission_error
+    lost = left_open(service, exists=False)
+    service.reconcile(utc_now() + 6 * MINUTE)
+    assert service.record(lost).slurm_job_state is JobState.UNKNOWN
+
+
+def test_nothing_is_settled_while_slurmdbd_is_away(service: Service) -> None:
+    task = left_open(service, exists=False)
+    service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
+    with pytest.raises(SlurmUnavailable):
+        service.reconcile(utc_now() + 3 * MINUTE)
+    assert service.record(task).is_reserved
+
+
+def test_many_reservations_cost_one_look(service: Service) -> None:
+    for exists in (True, False, True):
+        left_open(service, exists=exists)
+    service.slurm.calls.clear()
+    service.reconcile(utc_now() + 3 * MINUTE)
+    assert service.slurm.calls == ["search"]
+
+
+def test_while_slurm_is_known_to_be_down_nothing_is_reserved(service: Service) -> None:
+    taken, job_id = service.submit()
+    task = make_task()
+    service.slurm.known_down = SlurmUnavailable("down")
+    with pytest.raises(SlurmUnavailable):
+        service.intake.submit({"task": task})
+    with pytest.raises(UnknownTask):
+        service.look_up.by_uuid(task["uuid"])
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit({"task": taken})
+    assert service.intake.submit({"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
+
+
+def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
+    task, job_id = service.submit()
+    fence = service.fence()
+    service.slurm.put(job_id, JobState.COMPLETED)
+    assert service.store.lead("another", utc_now(), utc_now() + MINUTE) == fence + 1
+    assert service.watcher.refresh(utc_now(), fence) == 0
+    assert service.record(task).slurm_job_state is JobState.PENDING
 
 
 # --- taking over -----------------------------------------------------------------------------
@@ -240,7 +459,7 @@ def test_a_job_from_elsewhere_is_taken_over(service: Service) -> None:
 def test_a_job_that_has_ended_already_is_announced_at_once(service: Service) -> None:
     service.slurm.put(5, JobState.TIMEOUT)
     watch(service, 5, task={"notification": make_email()})
-    service.watcher.refresh(utc_now())
+    service.refresh(utc_now())
     service.deliver()
     assert len(service.email.messages) == 1
 
@@ -314,7 +533,7 @@ def test_a_job_that_slurmctld_forgot_ends_as_slurmdbd_has_it(service: Service) -
     task, job_id = service.submit(notification=make_email())
     service.slurm.put(job_id, JobState.OUT_OF_MEMORY)
     service.slurm.forget(job_id)
-    service.watcher.refresh(utc_now())
+    service.refresh(utc_now())
     assert service.record(task).slurm_job_state is JobState.OUT_OF_MEMORY
 
 
@@ -322,10 +541,10 @@ def test_a_job_that_nobody_knows_is_unknown_after_a_while_and_never_a_success(se
     task, job_id = service.submit(notification=make_email())
     service.slurm.forget(job_id, accounted=False)
     now = utc_now()
-    service.watcher.refresh(now)
-    service.watcher.refresh(now + 9 * MINUTE)
+    service.refresh(now)
+    service.refresh(now + 9 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.PENDING
-    service.watcher.refresh(now + 10 * MINUTE)
+    service.refresh(now + 10 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.UNKNOWN
     service.deliver(now + 11 * MINUTE)
     (message,) = service.email.messages
@@ -337,11 +556,11 @@ def test_a_job_that_comes_back_is_not_missing_any_more(service: Service) -> None
     job = service.slurm.jobs[job_id]
     service.slurm.forget(job_id, accounted=False)
     now = utc_now()
-    service.watcher.refresh(now)
+    service.refresh(now)
     service.slurm.jobs[job_id] = job
-    service.watcher.refresh(now + MINUTE)
+    service.refresh(now + MINUTE)
     service.slurm.forget(job_id, accounted=False)
-    service.watcher.refresh(now + 12 * MINUTE)
+    service.refresh(now + 12 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.PENDING, "the clock starts anew"
 
 
@@ -350,11 +569,11 @@ def test_down_is_not_gone(service: Service) -> None:
     service.slurm.forget(job_id)
     service.slurm.accounting_down = SlurmUnavailable("slurmdbd is down")
     for minutes in range(0, 60, 10):
-        service.watcher.refresh(utc_now() + minutes * MINUTE)
+        service.refresh(utc_now() + minutes * MINUTE)
     assert service.record(task).slurm_job_state is JobState.PENDING
     service.slurm.down = SlurmUnavailable("slurmctld is down")
     with pytest.raises(SlurmUnavailable):
-        service.watcher.refresh(utc_now() + 120 * MINUTE)
+        service.refresh(utc_now() + 120 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.PENDING
 
 
@@ -362,10 +581,10 @@ def test_a_reused_job_id_is_another_job(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.forget(job_id)
     service.slurm.put(job_id, JobState.COMPLETED, username="bob")
-    service.watcher.refresh(utc_now())
+    service.refresh(utc_now())
     assert service.record(task).slurm_job_state is not JobState.COMPLETED
     service.slurm.put(job_id, JobState.COMPLETED, username="alice", comment="slurm-proxy:another")
-    service.watcher.refresh(utc_now())
+    service.refresh(utc_now())
     assert service.record(task).slurm_job_state is not JobState.COMPLETED
 
 
@@ -390,7 +609,7 @@ def test_two_records_of_one_job_are_both_announced(service: Service) -> None:
 def test_a_cycle_without_news_writes_nothing(service: Service) -> None:
     task, _ = service.submit()
     before = service.record(task)
-    assert service.watcher.refresh(utc_now() + MINUTE) == 0
+    assert service.refresh(utc_now() + MINUTE) == 0
     assert service.record(task) == before
 
 
@@ -556,7 +775,7 @@ def test_only_the_leader_polls(service: Service) -> None:
 
 
 def test_the_threads_notice_an_end_announce_it_and_stop(service: Service) -> None:
-    monitor = Monitor(service.store, service.watcher, service.delivery, owner="x", interval=0.02, lease=30)
+    monitor = service.new_monitor("x", interval=0.02)
     _, job_id = service.submit(notification=make_email())
     monitor.start()
     try:
@@ -569,7 +788,7 @@ def test_the_threads_notice_an_end_announce_it_and_stop(service: Service) -> Non
 
 
 def test_the_threads_outlive_an_outage(service: Service) -> None:
-    monitor = Monitor(service.store, service.watcher, service.delivery, owner="x", interval=0.02, lease=30)
+    monitor = service.new_monitor("x", interval=0.02)
     _, job_id = service.submit(notification=make_email())
     service.slurm.down = SlurmUnavailable("down")
     monitor.start()
@@ -596,7 +815,7 @@ def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.put(job_id, JobState.COMPLETED)
     stale = service.store.open_jobs()
-    assert service.watcher.refresh(utc_now()) == 1
+    assert service.refresh(utc_now()) == 1
 
     class Paused(SqliteStore):
         def open_jobs(self) -> list[OpenJob]:
@@ -604,6 +823,6 @@ def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
 
     late: Any = service.watcher
     late._store = Paused(service.store._path)
-    assert late.refresh(utc_now()) == 0
+    assert late.refresh(utc_now(), service.fence()) == 0
     late._store.close()
     assert len(service.record(task).notifications) == 1

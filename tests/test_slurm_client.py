@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.errors import SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
+from app.lifecycle.identity import is_tagged
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.client import SlurmClient
@@ -32,8 +33,12 @@ def client(cluster: Cluster) -> Iterator[SlurmClient]:
 
 def submit(cluster: Cluster, client: SlurmClient, command: str = "true", **slurm: Any) -> int:
     task = Task.model_validate(make_task(cluster.user, slurm={"mem": 50, "environment": "A=b c", **slurm}))
-    job_id, _ = client.submit(task, command, f"slurm-proxy:{task.uuid}")
+    job_id, _ = client.submit(task, command, f"slurm-proxy:{task.uuid}", in_a_minute())
     return job_id
+
+
+def in_a_minute() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
 
 
 def ended(client: SlurmClient, job_id: int, seconds: float = 100) -> SlurmJob:
@@ -112,7 +117,7 @@ def test_a_refusal_is_told_in_slurms_words(
 def test_a_user_that_the_cluster_does_not_know_is_refused(cluster: Cluster, client: SlurmClient) -> None:
     task = Task.model_validate(make_task("nobody-knows-me"))
     with pytest.raises(SlurmRefused):
-        client.submit(task, "true", "tag")
+        client.submit(task, "true", "tag", in_a_minute())
 
 
 def test_poll_tells_only_what_differs(cluster: Cluster, client: SlurmClient) -> None:
@@ -144,14 +149,25 @@ def test_news_that_was_not_stored_comes_again(cluster: Cluster, client: SlurmCli
 def test_a_job_is_found_by_its_tag(cluster: Cluster, client: SlurmClient) -> None:
     started = datetime.now(UTC)
     task = Task.model_validate(make_task(cluster.user, slurm={"mem": 50}))
-    tag = f"slurm-proxy:{task.uuid}"
-    job_id, _ = client.submit(task, "true", tag)
-    found = client.find_tagged(tag, cluster.user, started)
-    assert found is not None
+    job_id, _ = client.submit(task, "true", f"slurm-proxy:{task.uuid}", in_a_minute())
+    seen = client.search([cluster.user], started)
+    (found,) = [job for job in seen.controller if is_tagged(job, task.uuid)]
     assert found.job_id == job_id
-    assert client.find_tagged(tag + "x", cluster.user, started) is None
-    assert client.find_tagged(tag[:-1], cluster.user, started) is None
-    assert client.find_tagged(tag, "root", started) is None
+    assert found.working_directory == task.cwd
+    assert seen.accounting is not None
+    assert not [
+        job for job in seen.jobs() if is_tagged(job, task.uuid + "x") or is_tagged(job, task.uuid[:-1])
+    ]
+    assert client.search(["root"], started).jobs() == []
+
+
+def test_a_submission_that_comes_too_late_is_not_taken(cluster: Cluster, client: SlurmClient) -> None:
+    """What a process that was frozen, or a network that held it back, sends after the time of its token."""
+    started = datetime.now(UTC)
+    task = Task.model_validate(make_task(cluster.user, slurm={"mem": 50}))
+    with pytest.raises((SlurmMisbehaved, SlurmAmbiguous)):
+        client.submit(task, "true", f"slurm-proxy:{task.uuid}", started - timedelta(seconds=2))
+    assert not [job for job in client.search([cluster.user], started).jobs() if is_tagged(job, task.uuid)]
 
 
 def test_a_job_that_nobody_knows_is_none(client: SlurmClient) -> None:
@@ -164,7 +180,7 @@ def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
     for ask in (
         lambda: client.poll({1: JobState.RUNNING}),
         lambda: client.job(1),
-        lambda: client.find_tagged("x", "alice", datetime.now(UTC)),
+        lambda: client.search(["alice"], datetime.now(UTC)),
     ):
         with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
             ask()
@@ -183,8 +199,8 @@ class Counted:
 
     def __init__(self, client: SlurmClient) -> None:
         self.requests: list[str] = []
-        self._inner = client._connection.request
-        client._connection.request = self._request  # type: ignore[method-assign]
+        self._inner = client._session._connection.request
+        client._session._connection.request = self._request  # type: ignore[method-assign]
 
     def _request(self, method: str, path: str, **options: Any) -> Reply:
         self.requests.append(f"{method} {path}")
@@ -231,7 +247,7 @@ def test_an_array_is_one_job(cluster: Cluster, client: SlurmClient) -> None:
 def test_nobody_listens() -> None:
     client = Cluster("none", "http://127.0.0.1:9", b"x" * 32, "a", "b").client(connect_timeout=0.5)
     with pytest.raises(SlurmUnavailable, match=r"127\.0\.0\.1:9 cannot be reached"):
-        client.submit(Task.model_validate(make_task()), "true", new_uuid())
+        client.submit(Task.model_validate(make_task()), "true", new_uuid(), in_a_minute())
     client.close()
 
 
@@ -240,7 +256,7 @@ def test_no_socket_there() -> None:
         warnings.simplefilter("ignore", ResourceWarning)  # the adapter leaves such a socket to the collector
         client = Cluster("none", "unix:///nowhere/rest.sock", b"x" * 32, "a", "b").client()
         with pytest.raises(SlurmUnavailable, match="cannot be reached"):
-            client.submit(Task.model_validate(make_task()), "true", new_uuid())
+            client.submit(Task.model_validate(make_task()), "true", new_uuid(), in_a_minute())
         client.close()
         gc.collect()
 

@@ -85,6 +85,12 @@ def find(store: TaskStore, uuid: str) -> TaskRecord | None:
     return store.by_uuids([uuid]).get(uuid)
 
 
+def fence_of(store: TaskStore) -> int:
+    fence = store.lead("the tests", NOW, NOW)
+    assert fence is not None
+    return fence
+
+
 def end(record: TaskRecord, *notifications: Notification) -> Change:
     job = SlurmJob(job_id=7, username="alice", job_state=JobState.FAILED, exit_code=3, submit_time=NOW)
     return Change(record.uuid, JobState.RUNNING, JobState.FAILED, LATER, job, notifications)
@@ -150,7 +156,7 @@ def test_a_reservation_can_be_released_and_taken_again(store: TaskStore) -> None
     store.add(record)
     assert store.reservations(LATER) == [record]
     assert store.reservations(NOW) == []
-    store.release(record.uuid)
+    store.release(record)
     assert find(store, record.uuid) is None
     store.add(record)
 
@@ -158,7 +164,7 @@ def test_a_reservation_can_be_released_and_taken_again(store: TaskStore) -> None
 def test_only_a_reservation_can_be_released(store: TaskStore) -> None:
     record = make_running()
     store.add(record)
-    store.release(record.uuid)
+    store.release(record)
     assert find(store, record.uuid) == record
 
 
@@ -166,14 +172,105 @@ def test_a_reservation_is_accepted_once(store: TaskStore) -> None:
     record = make_record()
     store.add(record)
     assert store.open_jobs() == []
-    assert store.accept(record.uuid, 12, JobState.PENDING, LATER)
-    assert not store.accept(record.uuid, 13, JobState.PENDING, LATER)
-    assert not store.accept("never heard of", 13, JobState.PENDING, LATER)
+    assert store.accept(record, 12, JobState.PENDING, LATER)
+    assert not store.accept(record, 13, JobState.PENDING, LATER)
+    assert not store.accept(make_record(), 13, JobState.PENDING, LATER)
     accepted = store.by_job_id(12)
     assert accepted is not None
     assert (accepted.slurm_job_state, accepted.updated_at) == (JobState.PENDING, LATER)
     assert [job.slurm_job_id for job in store.open_jobs()] == [12]
     assert store.reservations(LATER) == []
+
+
+def test_a_failed_submission_gives_its_place_up(store: TaskStore) -> None:
+    record = make_record(idempotency_key="k")
+    store.add(record)
+    assert store.fail(record, "why", LATER)
+    assert not store.fail(record, "again", LATER)
+    found = find(store, record.uuid)
+    assert found is not None
+    assert (found.submission_error, found.is_reserved, found.idempotency_key) == ("why", False, None)
+    assert store.reservations(LATER) == []
+    successor = make_record(task=record.task, created_at=LATER, idempotency_key="k")
+    store.add(successor)
+    assert find(store, record.uuid) == successor
+    assert store.reservations(LATER + timedelta(seconds=1)) == [successor]
+    assert not store.fail(record, "the old one's", LATER)
+    assert not store.accept(record, 12, JobState.PENDING, LATER)
+    store.release(record)
+    assert find(store, record.uuid) == successor
+    with pytest.raises(DuplicateUuid):
+        store.add(record)
+
+
+def test_a_failed_submission_that_has_a_job_after_all_is_its_record(store: TaskStore) -> None:
+    record = make_record()
+    store.add(record)
+    store.fail(record, "why", LATER)
+    assert store.accept(record, 12, JobState.PENDING, LATER, ["careful"])
+    found = find(store, record.uuid)
+    assert found is not None
+    assert (found.slurm_job_id, found.submission_error, found.warnings) == (12, None, ("careful",))
+
+
+def test_a_key_is_taken_once(store: TaskStore) -> None:
+    record = make_record(idempotency_key="k")
+    store.add(record)
+    store.accept(record, 12, JobState.PENDING, LATER)
+    with pytest.raises(DuplicateUuid) as caught:
+        store.add(make_record(idempotency_key="k"))
+    assert caught.value.slurm_job_id == 12
+    for _ in range(2):  # no key is no key
+        store.add(make_record())
+    found = store.by_idempotency_key("k")
+    assert found is not None
+    assert found.uuid == record.uuid
+    assert store.by_idempotency_key("another") is None
+    failed = make_record()
+    store.add(failed)
+    store.fail(failed, "why", LATER)
+    with pytest.raises(DuplicateUuid):
+        store.add(make_record(task=failed.task, idempotency_key="k"))
+
+
+def test_a_submission_that_cannot_be_told_ends_as_unknown(store: TaskStore) -> None:
+    record = make_record()
+    store.add(record)
+    change = Change(
+        record.uuid, None, JobState.UNKNOWN, LATER, None, (make_notification(),), submission_error="why"
+    )
+    assert store.apply([change], fence_of(store)) == 1
+    assert store.apply([change], fence_of(store)) == 0
+    found = find(store, record.uuid)
+    assert found is not None
+    assert (found.slurm_job_state, found.submission_error) == (JobState.UNKNOWN, "why")
+    assert len(found.notifications) == 1
+    assert store.reservations(LATER) == store.open_jobs() == []
+    with pytest.raises(DuplicateUuid):
+        store.add(record)
+
+
+def test_a_leader_of_the_past_writes_nothing(factory: Factory) -> None:
+    old, new = factory(), factory()
+    running, reserved = make_running(), make_record()
+    for record in (running, reserved):
+        old.add(record)
+    past = old.lead("old", NOW, NOW)
+    assert past is not None
+    assert new.lead("new", LATER, LATER) == past + 1
+    unknown = Change(reserved.uuid, None, JobState.UNKNOWN, LATER, None)
+    assert old.apply([end(running), unknown], past) == 0
+    assert new.apply([end(running), unknown], past + 1) == 2
+
+
+def test_the_fence_grows_with_each_change_of_leader_alone(store: TaskStore) -> None:
+    minute = timedelta(minutes=1)
+    first = store.lead("a", NOW, NOW)
+    assert first is not None
+    assert store.lead("a", NOW, NOW) == first
+    store.resign("a")
+    assert store.lead("a", NOW, NOW) == first + 1
+    assert store.lead("b", NOW + minute, NOW + minute) == first + 2
 
 
 def test_of_several_records_of_a_job_id_the_newest_counts(store: TaskStore) -> None:
@@ -201,7 +298,8 @@ def test_a_cycle_reads_open_jobs_alone(store: TaskStore) -> None:
 def test_a_change_and_its_notifications_are_one_write(store: TaskStore) -> None:
     record = make_running()
     store.add(record)
-    assert store.apply([end(record, make_notification("email"), make_notification("test"))]) == 1
+    change = end(record, make_notification("email"), make_notification("test"))
+    assert store.apply([change], fence_of(store)) == 1
     found = find(store, record.uuid)
     assert found is not None
     assert (found.slurm_job_state, found.updated_at) == (JobState.FAILED, LATER)
@@ -214,8 +312,8 @@ def test_a_change_and_its_notifications_are_one_write(store: TaskStore) -> None:
 def test_a_change_is_applied_once(store: TaskStore) -> None:
     record = make_running()
     store.add(record)
-    store.apply([end(record, make_notification())])
-    assert store.apply([end(record, make_notification())]) == 0
+    store.apply([end(record, make_notification())], fence_of(store))
+    assert store.apply([end(record, make_notification())], fence_of(store)) == 0
     found = find(store, record.uuid)
     assert found is not None
     assert len(found.notifications) == 1
@@ -225,9 +323,9 @@ def test_many_changes_are_one_call_and_the_stale_ones_are_left_out(store: TaskSt
     records = [make_running(slurm_job_id=number) for number in range(20)]
     for record in records:
         store.add(record)
-    store.apply([end(records[0])])
-    assert store.apply(end(record) for record in records) == 19
-    assert store.apply([]) == 0
+    store.apply([end(records[0])], fence_of(store))
+    assert store.apply([end(record) for record in records], fence_of(store)) == 19
+    assert store.apply([], fence_of(store)) == 0
 
 
 def claim(store: TaskStore, token: str = "me", now: datetime = NOW, method: str = "email") -> Claim | None:

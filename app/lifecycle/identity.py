@@ -1,11 +1,11 @@
 """Tells whether a job that Slurm shows is the one that a record follows: job ids are used again."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import OpenJob, TaskRecord
-from app.slurm.answers import is_tagged
 
 TAG = "slurm-proxy:"
 # How far our clock and Slurm's may be apart, for a job that was never seen in slurmctld.
@@ -17,6 +17,17 @@ def tag_of(uuid: str) -> str:
     return TAG + uuid
 
 
+def is_tagged(job: SlurmJob, uuid: str) -> bool:
+    """The caller's own comment may stand behind the tag."""
+    return (job.comment or "").partition(" ")[0] == tag_of(uuid)
+
+
+def tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
+    """The one among `jobs` that bears the record's tag."""
+    mine = (job for job in jobs if job.username == record.slurm_username and is_tagged(job, record.uuid))
+    return next(mine, None)
+
+
 def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
     """By the tag in the comment, else by user and submit time.
 
@@ -25,7 +36,7 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
     """
     if job is None or job.username != record.slurm_username:
         return False
-    if is_tagged(job, tag_of(record.uuid)):
+    if is_tagged(job, record.uuid):
         return True
     if record.submit_time is not None:
         return job.submit_time == record.submit_time or job.restarts > 0

@@ -5,7 +5,14 @@ from typing import Any
 
 from cachetools import TTLCache, cached
 
-from app.errors import InvalidRequest, SlurmMisbehaved, SlurmUnavailable, UnknownJob, UnknownTask
+from app.errors import (
+    InvalidRequest,
+    SlurmMisbehaved,
+    SlurmProxyError,
+    SlurmUnavailable,
+    UnknownJob,
+    UnknownTask,
+)
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job, open_job
 from app.models.job import SlurmJob
@@ -23,8 +30,9 @@ class LookUp:
 
     def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
         self._store = store
-        cache: TTLCache[Any, SlurmJob | None] = TTLCache(_CACHED_JOBS, ttl=_FRESH_SECONDS)
-        self._job = cached(cache, condition=threading.Condition())(slurm.job)
+        self._slurm = slurm
+        cache: TTLCache[Any, SlurmJob | SlurmProxyError | None] = TTLCache(_CACHED_JOBS, ttl=_FRESH_SECONDS)
+        self._job = cached(cache, condition=threading.Condition())(self._ask)
 
     def by_job_id(self, text: str) -> dict[str, Any]:
         """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
@@ -51,13 +59,19 @@ class LookUp:
         """
         if record.slurm_job_id is None or not record.is_open:
             return _facts(record, record.job)
-        try:
-            job = self._job(record.slurm_job_id)
-        except (SlurmUnavailable, SlurmMisbehaved) as error:
-            return {**_facts(record, record.job), "stale": True, "error": str(error)}
+        job = self._job(record.slurm_job_id)
+        if isinstance(job, SlurmProxyError):
+            return {**_facts(record, record.job), "stale": True, "error": str(job)}
         if not is_same_job(open_job(record, record.slurm_job_id), job):
             return {**_facts(record, None), "job_state": JobState.UNKNOWN}
         return _facts(record, job)
+
+    def _ask(self, job_id: int) -> SlurmJob | SlurmProxyError | None:
+        """A failure is an answer too: all who wait for it get it at once, and none tries in turn."""
+        try:
+            return self._slurm.job(job_id)
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
+            return error
 
 
 def _facts(record: TaskRecord, job: SlurmJob | None) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Takes tasks in: submits new ones, and takes over jobs that were submitted elsewhere."""
 
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from app.errors import (
+    DuplicateUuid,
+    IdempotencyKeyReused,
     InvalidRequest,
     NotTheOwner,
     SlurmAmbiguous,
@@ -17,7 +21,7 @@ from app.errors import (
     UnknownJob,
 )
 from app.job_state import JobState
-from app.lifecycle.identity import tag_of
+from app.lifecycle.identity import tag_of, tagged
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.task import (
@@ -39,6 +43,9 @@ logger = logging.getLogger(__name__)
 _Request = TypeVar("_Request", bound=BaseModel)
 
 
+_SHORTEST_LOOK = 1.0  # seconds; with less there is no sense in looking for a job
+
+
 class Intake:
     """The use cases of `POST /submit` and `POST /monitor`."""
 
@@ -48,18 +55,21 @@ class Intake:
         slurm: SlurmClient,
         catalogue: Catalogue,
         *,
+        submission_life: timedelta,
         methods: Collection[str],
         refused_users: Collection[str],
     ) -> None:
         self._store = store
         self._slurm = slurm
         self._catalogue = catalogue
+        self._submission_life = submission_life
         self._methods = methods
         self._context = {"catalogue": catalogue, "refused_users": refused_users}
 
-    def submit(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def submit(self, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Reserves the uuid, submits one Slurm job as the task's user, and starts to watch it.
 
+        The same task again under the same `key` (or under its uuid as the key) gets the first answer.
         InvalidRequest, DuplicateUuid, SlurmRefused, SlurmUnavailable: there is no new job.
         SlurmAmbiguous: there may be one; the reservation stays and is settled later.
         """
@@ -71,13 +81,17 @@ class Intake:
             created_at=now,
             updated_at=now,
             notifications=tuple(undeliverable(self._catalogue, task, self._methods, now)),
+            idempotency_key=key,
         )
-        self._store.add(record)
+        try:
+            self._reserve(record)
+        except DuplicateUuid:
+            if key is None:
+                raise
+            return self._first_answer(record, key)
         job_id, warnings = self._submit_once(task, record)
         warnings += [item.last_error for item in record.notifications if item.last_error]
-        warnings += self._accept(task.uuid, job_id)
-        answer = {"uuid": task.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
-        return {**answer, "warnings": warnings} if warnings else answer
+        return _answer(record, job_id, warnings + self._accept(record, job_id, warnings))
 
     def watch(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Takes over a job that is in Slurm already; it must belong to the task's user."""
@@ -110,36 +124,72 @@ class Intake:
         due = end_notifications(self._catalogue, record, job, now)
         return record.model_copy(update={"notifications": (*record.notifications, *due)})
 
+    def _reserve(self, record: TaskRecord) -> None:
+        """Puts the intent on disk; not while Slurm is known to be down, unless the uuid is taken anyway."""
+        try:
+            self._slurm.check()
+        except SlurmUnavailable:
+            if record.uuid in self._store.by_uuids([record.uuid]):
+                self._store.add(record)
+            raise
+        self._store.add(record)
+
+    def _first_answer(self, record: TaskRecord, key: str) -> dict[str, Any]:
+        """What the first request with this key was answered, if it was the same."""
+        first = self._store.by_idempotency_key(key)
+        if first is None and key == record.uuid:
+            first = self._store.by_uuids([key]).get(key)
+        if first is None:
+            raise DuplicateUuid(record.uuid, self._job_of(record.uuid))
+        if first.task != record.task:
+            raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
+        if first.slurm_job_id is None:
+            raise _cannot_be_told(first.uuid)
+        return _answer(first, first.slurm_job_id, first.warnings)
+
+    def _job_of(self, uuid: str) -> int | None:
+        record = self._store.by_uuids([uuid]).get(uuid)
+        return record.slurm_job_id if record else None
+
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
         command = self._catalogue[task.name].command(task)
-        tag = tag_of(task.uuid)
+        began = time.monotonic()
         try:
-            return self._slurm.submit(task, command, tag)
+            return self._slurm.submit(
+                task, command, tag_of(task.uuid), record.created_at + self._submission_life
+            )
         except (SlurmRefused, SlurmUnavailable, SlurmMisbehaved):
-            self._store.release(task.uuid)
+            self._release(record)
             raise
         except SlurmAmbiguous as error:
             logger.warning("submission of %s: %s; looking for its job", task.uuid, error)
-            return self._adopted(task, record), []
+            left = self._slurm.longest_call - (time.monotonic() - began)
+            return self._found(record, left), []
 
-    def _adopted(self, task: Task, record: TaskRecord) -> int:
+    def _release(self, record: TaskRecord) -> None:
+        try:
+            self._store.release(record)
+        except StoreUnavailable as error:  # the caller is told what matters; the rest is settled later
+            logger.warning("task %s made no job, but its reservation stays for now: %s", record.uuid, error)
+
+    def _found(self, record: TaskRecord, seconds: float) -> int:
         """The job that an ambiguous submission made after all; SlurmAmbiguous if it cannot be told now."""
-        try:
-            job = self._slurm.find_tagged(tag_of(task.uuid), task.username, record.created_at)
-        except (SlurmUnavailable, SlurmMisbehaved):
-            job = None
+        job = None
+        if seconds > _SHORTEST_LOOK:
+            try:
+                seen = self._slurm.search([record.slurm_username], record.created_at, timeout=seconds / 2)
+                job = tagged(record, seen.jobs())
+            except (SlurmUnavailable, SlurmMisbehaved) as error:
+                logger.warning("task %s: %s", record.uuid, error)
         if job is None:
-            raise SlurmAmbiguous(
-                f"it cannot be told yet whether Slurm took task {task.uuid}; "
-                f"GET /monitor/task_uuid/{task.uuid} will tell, do not submit it again before"
-            )
-        return job.job_id
+            raise _cannot_be_told(record.uuid)
+        return job.array_job_id or job.job_id
 
-    def _accept(self, uuid: str, job_id: int) -> list[str]:
+    def _accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
         try:
-            self._store.accept(uuid, job_id, JobState.PENDING, utc_now())
-        except StoreUnavailable:
-            logger.exception("job %s of task %s runs, but its reservation stays for now", job_id, uuid)
+            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+        except StoreUnavailable as error:
+            logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
             return ["the database did not answer; the record will be completed as soon as it does"]
         return []
 
@@ -172,3 +222,15 @@ class Intake:
             if method in SENDERS
             for fault in faults_of(SENDERS[method].Params, params, f"{where}.{method}")
         ]
+
+
+def _answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
+    answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
+    return {**answer, "warnings": list(warnings)} if warnings else answer
+
+
+def _cannot_be_told(uuid: str) -> SlurmAmbiguous:
+    return SlurmAmbiguous(
+        f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
+        "do not submit it under another uuid before"
+    )

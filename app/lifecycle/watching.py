@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from app.errors import SlurmUnavailable
 from app.job_state import JobState
-from app.lifecycle.identity import is_same_job, tag_of
+from app.lifecycle.identity import is_same_job
 from app.models.job import SlurmJob
 from app.models.record import Change, OpenJob, TaskRecord
 from app.notification_plan import Catalogue, end_notifications
@@ -14,8 +14,6 @@ from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
-
-_RESERVATIONS_PER_CYCLE = 5  # each needs a look at all of Slurm's jobs
 
 
 class Watcher:
@@ -28,16 +26,14 @@ class Watcher:
         catalogue: Catalogue,
         *,
         unknown_after: timedelta,
-        reconcile_after: timedelta,
     ) -> None:
         self._store = store
         self._slurm = slurm
         self._catalogue = catalogue
         self._unknown_after = unknown_after
-        self._reconcile_after = reconcile_after
         self._missing_since: dict[str, datetime] = {}
 
-    def refresh(self, now: datetime) -> int:
+    def refresh(self, now: datetime, fence: int) -> int:
         """Brings the open records up to what Slurm says; returns how many changed.
 
         SlurmUnavailable, SlurmMisbehaved: nothing is known, nothing was changed.
@@ -54,22 +50,7 @@ class Watcher:
                 lost.append(record)
         missing = {record.uuid for record in lost}
         self._missing_since = {uuid: at for uuid, at in self._missing_since.items() if uuid in missing}
-        return self._apply([*changed, *self._traced(lost, now)], now)
-
-    def reconcile(self, now: datetime) -> None:
-        """Settles reservations that were left open by a crash or an ambiguous answer.
-
-        A job that bears the tag is adopted; where Slurm surely has none the uuid is free again.
-        """
-        for record in self._store.reservations(now - self._reconcile_after)[:_RESERVATIONS_PER_CYCLE]:
-            tag = tag_of(record.uuid)
-            job = self._slurm.find_tagged(tag, record.slurm_username, record.created_at)
-            if job is None:
-                logger.warning("task %s never reached Slurm; its uuid is free again", record.uuid)
-                self._store.release(record.uuid)
-            else:
-                logger.warning("task %s is job %s after all", record.uuid, job.job_id)
-                self._store.accept(record.uuid, job.job_id, JobState.PENDING, now)
+        return self._apply([*changed, *self._traced(lost, now)], now, fence)
 
     def _traced(self, lost: list[OpenJob], now: datetime) -> Iterable[tuple[OpenJob, SlurmJob]]:
         """Jobs that slurmctld has forgotten, as slurmdbd ended them; UNKNOWN after a while if it cannot."""
@@ -87,15 +68,18 @@ class Watcher:
             elif now - self._missing_since.setdefault(record.uuid, now) >= self._unknown_after:
                 yield record, _unknown(record)
 
-    def _apply(self, news: Iterable[tuple[OpenJob, SlurmJob]], now: datetime) -> int:
+    def _apply(self, news: Iterable[tuple[OpenJob, SlurmJob]], now: datetime, fence: int) -> int:
         news = [(record, job) for record, job in news if job.job_state is not record.slurm_job_state]
         if not news:
             return 0
         ended = self._store.by_uuids([record.uuid for record, job in news if job.job_state.is_settled])
         changes = [self._change(record, job, ended, now) for record, job in news]
-        applied = self._store.apply(changes)
-        for change in changes:
-            logger.info("task %s: %s -> %s", change.uuid, change.before, change.after)
+        applied = self._store.apply(changes, fence)
+        if applied == len(changes):
+            for change in changes:
+                logger.info("task %s: %s -> %s", change.uuid, change.before, change.after)
+        else:
+            logger.warning("%d of %d changes were applied: another leads, or led", applied, len(changes))
         return applied
 
     def _change(

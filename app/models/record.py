@@ -50,7 +50,10 @@ class Notification(BaseModel):
 
 
 class TaskRecord(BaseModel):
-    """A task and what became of it. While `slurm_job_id` is None it is a reservation."""
+    """A task and what became of it.
+
+    Without `slurm_job_id` it is a reservation, until `submission_error` says why there is no job.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,6 +65,9 @@ class TaskRecord(BaseModel):
     updated_at: Utc
     job: SlurmJob | None = None
     notifications: tuple[Notification, ...] = ()
+    idempotency_key: str | None = None
+    warnings: tuple[str, ...] = ()  # of the first answer
+    submission_error: str | None = None
 
     @property
     def uuid(self) -> str:
@@ -72,9 +78,17 @@ class TaskRecord(BaseModel):
         """There is a job, and its end is still to come."""
         return self.slurm_job_state is not None and not self.slurm_job_state.is_settled
 
+    @property
+    def is_reserved(self) -> bool:
+        """It cannot be told yet whether there is a job."""
+        return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
+
     def public(self) -> dict[str, Any]:
         """What callers see of the record."""
-        body = self.model_dump(mode="json", exclude={"task", "job", "notifications"})
+        body = self.model_dump(mode="json", exclude={"task", "job", "notifications", "idempotency_key"})
+        for name in ("warnings", "submission_error"):
+            if not body[name]:
+                del body[name]
         return {
             **body,
             "task": self.task,
@@ -99,8 +113,9 @@ class Change:
     """What one look at Slurm changes in one record; applied in one atomic write, or not at all."""
 
     uuid: str
-    before: JobState
+    before: JobState | None
     after: JobState
     at: datetime
     job: SlurmJob | None
     notifications: tuple[Notification, ...] = ()
+    submission_error: str | None = None

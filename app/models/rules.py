@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from app.errors import InvalidRequest
+
 MAX_INT = 2**31 - 1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
 
@@ -113,3 +115,13 @@ Moment = Annotated[
     must("be seconds since the epoch, or an ISO 8601 time with its offset"),
 ]
 JobId = Annotated[int, Field(strict=True, gt=0, le=2**32 - 1), must("be a positive integer, a Slurm job id")]
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key in an `Idempotency-Key` header, quoted or not; InvalidRequest if it cannot be one."""
+    if header is None:
+        return None
+    key = header.strip().removeprefix('"').removesuffix('"')
+    if not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise InvalidRequest(["Idempotency-Key: must be 1 to 255 printable ASCII characters"])
+    return key

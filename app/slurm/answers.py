@@ -14,11 +14,6 @@ logger = logging.getLogger(__name__)
 _NO_CONTROLLER = 1800
 
 
-def is_tagged(job: SlurmJob, tag: str) -> bool:
-    comment = job.comment or ""
-    return comment == tag or comment.startswith(f"{tag} ")
-
-
 def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
     """The jobs of a good answer. An empty list in a bad one is no proof that a job is gone."""
     jobs = reply.body.get("jobs")
@@ -76,8 +71,7 @@ def submission_failure(reply: Reply) -> Exception:
     errors = [(number, words) for number, words in reply.errors() if number > 0]
     if any(number == _NO_CONTROLLER for number, _ in errors):
         return SlurmUnavailable("slurmctld does not answer; nothing was submitted")
-    refusals = [words for number, words in errors if 2000 <= number < 10_000]
-    if refusals:
+    if refusals := reply.refusals():
         return SlurmRefused(f"Slurm refused the job: {refusals[-1]}")
     if reply.status == 404:
         return SlurmUnavailable("slurmrestd no longer offers the version it did; nothing was submitted")

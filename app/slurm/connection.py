@@ -1,8 +1,10 @@
 """The one place that speaks HTTP to slurmrestd."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,12 +14,12 @@ from requests.adapters import HTTPAdapter
 from requests_unixsocket.adapters import UnixAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
-from app.errors import SlurmAmbiguous, SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmBusy, SlurmUnavailable
 from app.slurm.tokens import TokenMint
 
 logger = logging.getLogger(__name__)
 
-# slurmrestd stops answering near 124 connections: each process keeps a few, and waits for a free one.
+# slurmrestd stops answering near 124 connections: each process keeps a few.
 _POOL_SIZE = 8
 _NEVER_SENT = (
     NewConnectionError,
@@ -27,6 +29,8 @@ _NEVER_SENT = (
     FileNotFoundError,
     PermissionError,
 )
+
+_REFUSALS = frozenset(range(2000, 10_000)) - frozenset(range(5000, 6000))
 
 Query = Sequence[tuple[str, str | int]]
 
@@ -42,6 +46,13 @@ class Reply:
     def errors(self) -> list[tuple[int, str]]:
         """Slurm's error numbers and words; each version spells the number in its own way."""
         return [(_number(item), _words(item)) for item in self.body.get("errors") or []]
+
+    def refusals(self) -> list[str]:
+        """Slurm's words where it clearly says no: its own errors, not those of the way to it.
+
+        Below 2000 and from 5000 to 5999 are faults of the communication: slurmctld may have taken a job then.
+        """
+        return [words for number, words in self.errors() if number in _REFUSALS]
 
 
 def _number(item: dict[str, Any]) -> int:
@@ -69,11 +80,13 @@ class Connection:
     ) -> None:
         self.host = host
         self._tokens = tokens
-        self._timeouts = (connect_timeout, read_timeout)
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._free = threading.BoundedSemaphore(_POOL_SIZE)
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy and no .netrc between here and Slurm
         self._session.verify = str(ca_path) if ca_path else True
-        pool = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL_SIZE, pool_block=True)
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL_SIZE)
         self._session.mount("http://", pool)
         self._session.mount("https://", pool)
         self._base = host
@@ -82,19 +95,46 @@ class Connection:
             self._session.mount("http+unix://", unix)
             self._base = "http+unix://" + quote(host.removeprefix("unix://"), safe="")
 
-    def request(self, method: str, path: str, *, user: str, query: Query = (), json: object = None) -> Reply:
-        """One request as `user`.
+    @property
+    def longest_call(self) -> float:
+        """Seconds that one request may take: for a free connection, to connect, and to be answered."""
+        return 2 * self._connect_timeout + self._read_timeout
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        user: str,
+        query: Query = (),
+        json: object = None,
+        expires: datetime | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """One request as `user`; slurmrestd has `timeout` seconds to answer, or the configured time.
+
+        From `expires` on Slurm takes it no more, however late it arrives.
         SlurmUnavailable if it was never sent, or only asked; SlurmAmbiguous if it may have been carried out.
         """
+        headers = self._tokens.headers(user, expires)
+        if not self._free.acquire(timeout=self._connect_timeout):
+            raise SlurmBusy(f"all connections to slurmrestd at {self.host} are busy")
+        try:
+            return self._request(method, path, headers, query, json, timeout or self._read_timeout)
+        finally:
+            self._free.release()
+
+    def _request(
+        self, method: str, path: str, headers: dict[str, str], query: Query, json: object, timeout: float
+    ) -> Reply:
         try:
             response = self._session.request(
                 method,
                 self._base + path,
                 params=list(query),
                 json=json,
-                headers=self._tokens.headers(user),
-                timeout=self._timeouts,
+                headers=headers,
+                timeout=(self._connect_timeout, timeout),
                 allow_redirects=False,
             )
         except requests.RequestException as error:
@@ -103,7 +143,7 @@ class Connection:
             words = f"slurmrestd at {self.host} did not answer in time or broke off"
             raise (SlurmUnavailable if method == "GET" else SlurmAmbiguous)(words) from error
         reply = Reply(response.status_code, _json_object(response), response.text[:500])
-        logger.debug("%s %s as %s: %s", method, path, user, reply.status)
+        logger.debug("%s %s as %s: %s", method, path, headers["X-SLURM-USER-NAME"], reply.status)
         return reply
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import jwt
 
@@ -13,9 +14,10 @@ class TokenMint:
     key: bytes = field(repr=False)
     lifetime: int  # seconds
 
-    def headers(self, username: str) -> dict[str, str]:
-        """Both headers; older servers refuse the token alone."""
+    def headers(self, username: str, expires: datetime | None = None) -> dict[str, str]:
+        """Both headers; older servers refuse the token alone. It is good until `expires`, or its lifetime."""
         now = int(time.time())
-        claims = {"iat": now, "exp": now + self.lifetime, "sun": username}
+        end = int(expires.timestamp()) if expires else now + self.lifetime
+        claims = {"iat": now, "exp": end, "sun": username}
         token = jwt.encode(claims, self.key, algorithm="HS256")
         return {"X-SLURM-USER-NAME": username, "X-SLURM-USER-TOKEN": token}

@@ -37,13 +37,24 @@ class TaskStore(Protocol):
         """Connects, and makes the indexes that every query needs."""
 
     def add(self, record: TaskRecord) -> None:
-        """Keeps a new record; DuplicateUuid if its uuid was ever used."""
+        """Keeps a new record; DuplicateUuid if its uuid or its idempotency key was ever used.
 
-    def release(self, uuid: str) -> None:
-        """Forgets a reservation, and only that: the uuid may be used again."""
+        A record whose submission failed gives its place up.
+        """
 
-    def accept(self, uuid: str, job_id: int, state: JobState, at: datetime) -> bool:
-        """Turns a reservation into the record of a job; False if it was none."""
+    def release(self, record: TaskRecord) -> None:
+        """Forgets this very reservation, and only that: the uuid may be used again."""
+
+    def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
+        """Ends this very reservation without a job; its uuid and key may be used again."""
+
+    def accept(
+        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+    ) -> bool:
+        """Turns this very reservation into the record of a job, even a failed one; False if it has a job."""
+
+    def by_idempotency_key(self, key: str) -> TaskRecord | None:
+        """The record that was added with this key."""
 
     def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
         """The records with these uuids, as far as there are any."""
@@ -55,12 +66,13 @@ class TaskStore(Protocol):
         """All jobs whose end is still to come."""
 
     def reservations(self, before: datetime) -> list[TaskRecord]:
-        """Reservations made before that moment and still without a job."""
+        """Reservations made before that moment of which it cannot be told yet whether there is a job."""
 
-    def apply(self, changes: Iterable[Change]) -> int:
+    def apply(self, changes: Iterable[Change], fence: int) -> int:
         """Applies each change whose record is still in the state `before`, with its notifications.
 
-        One write for all, each record atomic by itself; returns how many were applied.
+        One write for all, each record atomic by itself; returns how many were applied. Nothing is written
+        for a leader whose `fence` is no longer the newest.
         """
 
     def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
@@ -69,8 +81,11 @@ class TaskStore(Protocol):
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         """Keeps what became of a claimed notification; False if the claim had been taken over."""
 
-    def lead(self, owner: str, now: datetime, until: datetime) -> bool:
-        """Takes or renews the monitor's lease; False while somebody else holds it."""
+    def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
+        """Takes or renews the monitor's lease; None while somebody else holds it.
+
+        The fence that is returned grows whenever the lease goes to another owner.
+        """
 
     def resign(self, owner: str) -> None:
         """Gives the lease back, so that another process can lead at once."""

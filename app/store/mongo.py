@@ -5,7 +5,7 @@ Writes wait for a majority and its journal: `w: 1` alone loses acknowledged reco
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from bson import Int64
@@ -20,6 +20,8 @@ from app.models.record import Change, Notification, NotificationStatus, OpenJob,
 from app.store import Claim, Outcome
 
 Document = dict[str, Any]
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _OPEN_JOB_FIELDS = (
     "task.uuid",
@@ -61,6 +63,7 @@ class MongoStore:
         self._client = client
         concern = WriteConcern(w="majority", j=True)
         self._tasks: Collection[Document] = client[database].get_collection(collection, write_concern=concern)
+        self._stamped: int | None = None
         self._leases: Collection[Document] = client[database].get_collection(
             f"{collection}_leases", write_concern=concern
         )
@@ -68,6 +71,7 @@ class MongoStore:
     def prepare(self) -> None:
         with _answering():
             self._tasks.create_index([("task.uuid", ASCENDING)], unique=True)
+            self._tasks.create_index([("idempotency_key", ASCENDING)], unique=True, sparse=True)
             self._tasks.create_index([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)])
             for field in ("is_open", "is_reserved"):  # the few records that a cycle looks for
                 self._tasks.create_index([(field, ASCENDING)], partialFilterExpression={field: True})
@@ -76,22 +80,59 @@ class MongoStore:
             )
 
     def add(self, record: TaskRecord) -> None:
+        document = _document(record)
         with _answering():
             try:
-                self._tasks.insert_one(_document(record))
-            except DuplicateKeyError:
-                taken = self._tasks.find_one({"task.uuid": record.uuid}, {"slurm_job_id": 1}) or {}
-                raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
+                self._tasks.insert_one(document)
+            except DuplicateKeyError as error:
+                self._add_in_place_of_a_failed_one(record, document, error)
 
-    def release(self, uuid: str) -> None:
-        with _answering():
-            self._tasks.delete_one({"task.uuid": uuid, "is_reserved": True})
+    def _add_in_place_of_a_failed_one(
+        self, record: TaskRecord, document: Document, error: DuplicateKeyError
+    ) -> None:
+        failed = {**_this_reservation(record), "submission_error": {"$ne": None}}
+        del failed["created_at"], document["_id"]
+        try:
+            if self._tasks.replace_one(failed, document).modified_count == 1:
+                return
+        except DuplicateKeyError:  # of the idempotency key
+            pass
+        field = "idempotency_key" if "idempotency_key" in str(error.details) else "task.uuid"
+        value = record.idempotency_key if field == "idempotency_key" else record.uuid
+        taken = self._tasks.find_one({field: value}, {"slurm_job_id": 1}) or {}
+        raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
 
-    def accept(self, uuid: str, job_id: int, state: JobState, at: datetime) -> bool:
-        changes = {"slurm_job_id": job_id, "is_reserved": False, **_state(state), "updated_at": at}
+    def release(self, record: TaskRecord) -> None:
         with _answering():
-            result = self._tasks.update_one({"task.uuid": uuid, "is_reserved": True}, {"$set": changes})
+            self._tasks.delete_one(_this_reservation(record))
+
+    def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
+        changes = {"submission_error": reason, "is_reserved": False, "updated_at": at}
+        with _answering():
+            result = self._tasks.update_one(
+                {**_this_reservation(record), "submission_error": None},
+                {"$set": changes, "$unset": {"idempotency_key": ""}},
+            )
             return result.modified_count == 1
+
+    def accept(
+        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+    ) -> bool:
+        changes = {
+            "slurm_job_id": job_id,
+            "is_reserved": False,
+            **_state(state),
+            "updated_at": at,
+            "warnings": list(warnings),
+            "submission_error": None,
+        }
+        with _answering():
+            return self._tasks.update_one(_this_reservation(record), {"$set": changes}).modified_count == 1
+
+    def by_idempotency_key(self, key: str) -> TaskRecord | None:
+        with _answering():
+            document = self._tasks.find_one({"idempotency_key": key})
+            return _record(document) if document else None
 
     def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
         with _answering():
@@ -125,8 +166,8 @@ class MongoStore:
             found = self._tasks.find({"is_reserved": True, "created_at": {"$lt": before}})
             return [_record(document) for document in found]
 
-    def apply(self, changes: Iterable[Change]) -> int:
-        updates = [_update(change) for change in changes]
+    def apply(self, changes: Iterable[Change], fence: int) -> int:
+        updates = [_update(change, fence) for change in changes]
         if not updates:
             return 0
         with _answering():
@@ -167,18 +208,33 @@ class MongoStore:
             )
             return result.modified_count == 1
 
-    def lead(self, owner: str, now: datetime, until: datetime) -> bool:
+    def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
         free = {"_id": "monitor", "$or": [{"owner": owner}, {"until": {"$lt": now}}]}
+        grown = {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [{"$eq": ["$owner", owner]}, 0, 1]}]}
+        taken = {"owner": {"$literal": owner}, "until": until, "fence": grown}
         with _answering():
             try:
-                self._leases.update_one(free, {"$set": {"owner": owner, "until": until}}, upsert=True)
+                lease = self._leases.find_one_and_update(
+                    free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
+                )
             except DuplicateKeyError:  # it exists and is somebody else's
-                return False
-            return True
+                return None
+            fence = int((lease or {})["fence"])
+            if fence != self._stamped:
+                self._stamp(fence)
+            return fence
+
+    def _stamp(self, fence: int) -> None:
+        """Marks all that an earlier leader may still want to change: from now on its writes find nothing."""
+        for field in ("is_open", "is_reserved"):
+            self._tasks.update_many({field: True, **_not_after(fence - 1)}, {"$set": {"fence": fence}})
+        self._stamped = fence
 
     def resign(self, owner: str) -> None:
         with _answering():
-            self._leases.delete_one({"_id": "monitor", "owner": owner})
+            self._leases.update_one(
+                {"_id": "monitor", "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
+            )
 
     def ping(self) -> None:
         with _answering():
@@ -203,18 +259,37 @@ def _state(state: JobState | None) -> Document:
     }
 
 
-def _document(record: TaskRecord) -> Document:
+def _this_reservation(record: TaskRecord) -> Document:
     return {
+        "task.uuid": record.uuid,
+        "created_at": record.created_at,
+        "slurm_job_id": None,
+        "slurm_job_state": None,
+    }
+
+
+def _not_after(fence: int) -> Document:
+    """Matches what no leader after that one has marked."""
+    return {"fence": {"$not": {"$gt": fence}}}
+
+
+def _document(record: TaskRecord) -> Document:
+    document = {
         "task": record.task,
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
-        "is_reserved": record.slurm_job_id is None,
+        "is_reserved": record.is_reserved,
         **_state(record.slurm_job_state),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
         "job": _plain(record.job.model_dump()) if record.job else None,
         "notifications": _dumped(record.notifications),
+        "warnings": list(record.warnings),
+        "submission_error": record.submission_error,
     }
+    if record.idempotency_key is not None:  # its index is sparse
+        document["idempotency_key"] = record.idempotency_key
+    return document
 
 
 def _plain(document: Document) -> Document:
@@ -234,14 +309,20 @@ def _record(document: Document) -> TaskRecord:
     return TaskRecord.model_validate(document)
 
 
-def _update(change: Change) -> UpdateOne:
-    changes: Document = {**_state(change.after), "updated_at": change.at}
+def _update(change: Change, fence: int) -> UpdateOne:
+    changes: Document = {**_state(change.after), "is_reserved": False, "updated_at": change.at}
+    wanted: Document = {"task.uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
+    if change.before is None:
+        wanted["is_reserved"] = True
+        changes["submission_error"] = change.submission_error
+    else:
+        wanted["slurm_job_state"] = change.before.value
     if change.job is not None:
         changes["job"] = _plain(change.job.model_dump())
     update: Document = {"$set": changes}
     if change.notifications:
         update["$push"] = {"notifications": {"$each": _dumped(change.notifications)}}
-    return UpdateOne({"task.uuid": change.uuid, "slurm_job_state": change.before.value}, update)
+    return UpdateOne(wanted, update)
 
 
 def _dumped(notifications: Sequence[Notification]) -> list[Document]:

@@ -27,11 +27,15 @@ CREATE TABLE IF NOT EXISTS tasks (
     updated_at INTEGER NOT NULL,
     submit_time INTEGER,
     task TEXT NOT NULL,
-    job TEXT
+    job TEXT,
+    idempotency_key TEXT UNIQUE,
+    warnings TEXT NOT NULL,
+    submission_error TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
-CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at) WHERE slurm_job_id IS NULL;
+CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
+    WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
 CREATE TABLE IF NOT EXISTS notifications (
     id TEXT PRIMARY KEY,
     uuid TEXT NOT NULL REFERENCES tasks (uuid) ON DELETE CASCADE,
@@ -48,9 +52,12 @@ CREATE TABLE IF NOT EXISTS notifications (
 CREATE INDEX IF NOT EXISTS notifications_due ON notifications (method, attempt_after)
     WHERE attempt_after IS NOT NULL;
 CREATE INDEX IF NOT EXISTS notifications_uuid ON notifications (uuid, position);
-CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS leases (
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, fence INTEGER NOT NULL
+);
 """
 
+_THIS_RESERVATION = "uuid = ? AND created_at = ? AND slurm_job_id IS NULL AND slurm_job_state IS NULL"
 # The columns that change while a notification lives; the rest of it stands in `message`.
 _LIFE = ("status", "attempts", "attempt_after", "claim", "last_error", "sent_at")
 
@@ -70,25 +77,48 @@ class SqliteStore:
 
     def add(self, record: TaskRecord) -> None:
         with self._write() as connection:
+            connection.execute(
+                "DELETE FROM tasks WHERE uuid = ? AND slurm_job_id IS NULL AND slurm_job_state IS NULL"
+                " AND submission_error IS NOT NULL",
+                (record.uuid,),
+            )
             taken = connection.execute(
-                "SELECT slurm_job_id FROM tasks WHERE uuid = ?", (record.uuid,)
+                "SELECT slurm_job_id FROM tasks WHERE uuid = ? OR idempotency_key = ?",
+                (record.uuid, record.idempotency_key),
             ).fetchone()
             if taken is not None:
                 raise DuplicateUuid(record.uuid, taken[0])
             _insert(connection, record)
 
-    def release(self, uuid: str) -> None:
+    def release(self, record: TaskRecord) -> None:
         with self._write() as connection:
-            connection.execute("DELETE FROM tasks WHERE uuid = ? AND slurm_job_id IS NULL", (uuid,))
+            connection.execute("DELETE FROM tasks WHERE " + _THIS_RESERVATION, _this(record))  # noqa: S608
 
-    def accept(self, uuid: str, job_id: int, state: JobState, at: datetime) -> bool:
+    def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
         with self._write() as connection:
             changed = connection.execute(
-                "UPDATE tasks SET slurm_job_id = ?, slurm_job_state = ?, is_open = ?, updated_at = ?"
-                " WHERE uuid = ? AND slurm_job_id IS NULL",
-                (job_id, state, not state.is_settled, _ms(at), uuid),
+                "UPDATE tasks SET submission_error = ?, updated_at = ?, idempotency_key = NULL WHERE "  # noqa: S608
+                + _THIS_RESERVATION
+                + " AND submission_error IS NULL",
+                (reason, _ms(at), *_this(record)),
             )
             return changed.rowcount == 1
+
+    def accept(
+        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+    ) -> bool:
+        with self._write() as connection:
+            changed = connection.execute(
+                "UPDATE tasks SET slurm_job_id = ?, slurm_job_state = ?, is_open = ?, updated_at = ?,"  # noqa: S608
+                " warnings = ?, submission_error = NULL WHERE " + _THIS_RESERVATION,
+                (job_id, state, not state.is_settled, _ms(at), json.dumps(list(warnings)), *_this(record)),
+            )
+            return changed.rowcount == 1
+
+    def by_idempotency_key(self, key: str) -> TaskRecord | None:
+        with self._read() as connection:
+            row = connection.execute("SELECT * FROM tasks WHERE idempotency_key = ?", (key,)).fetchone()
+            return _record(connection, row) if row else None
 
     def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
         with self._read() as connection:
@@ -125,12 +155,17 @@ class SqliteStore:
     def reservations(self, before: datetime) -> list[TaskRecord]:
         with self._read() as connection:
             rows = connection.execute(
-                "SELECT * FROM tasks WHERE slurm_job_id IS NULL AND created_at < ?", (_ms(before),)
+                "SELECT * FROM tasks WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL"
+                " AND submission_error IS NULL AND created_at < ?",
+                (_ms(before),),
             )
             return [_record(connection, row) for row in rows.fetchall()]
 
-    def apply(self, changes: Iterable[Change]) -> int:
+    def apply(self, changes: Iterable[Change], fence: int) -> int:
         with self._write() as connection:
+            newest = connection.execute("SELECT fence FROM leases WHERE name = 'monitor'").fetchone()
+            if newest is None or newest[0] != fence:
+                return 0
             return sum(_apply(connection, change) for change in changes)
 
     def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
@@ -160,19 +195,20 @@ class SqliteStore:
             )
             return changed.rowcount == 1
 
-    def lead(self, owner: str, now: datetime, until: datetime) -> bool:
+    def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
         with self._write() as connection:
-            changed = connection.execute(
-                "INSERT INTO leases (name, owner, until) VALUES ('monitor', ?, ?) ON CONFLICT (name)"
-                " DO UPDATE SET owner = excluded.owner, until = excluded.until"
-                " WHERE owner = excluded.owner OR until < ?",
+            row = connection.execute(
+                "INSERT INTO leases (name, owner, until, fence) VALUES ('monitor', ?, ?, 1)"
+                " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until,"
+                " fence = fence + (owner != excluded.owner)"
+                " WHERE owner = excluded.owner OR until < ? RETURNING fence",
                 (owner, _ms(until), _ms(now)),
-            )
-            return changed.rowcount == 1
+            ).fetchone()
+            return row[0] if row else None
 
     def resign(self, owner: str) -> None:
         with self._write() as connection:
-            connection.execute("DELETE FROM leases WHERE owner = ?", (owner,))
+            connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))
 
     def ping(self) -> None:
         with self._read() as connection:
@@ -211,10 +247,11 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
 
 def _ms(moment: datetime) -> int:
@@ -225,10 +262,14 @@ def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
+def _this(record: TaskRecord) -> tuple[str, int]:
+    return record.uuid, _ms(record.created_at)
+
+
 def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
     submit_time = record.job.submit_time if record.job else None
     connection.execute(
-        "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.uuid,
             record.slurm_username,
@@ -240,6 +281,9 @@ def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
             _ms(submit_time) if submit_time else None,
             json.dumps(record.task),
             record.job.model_dump_json() if record.job else None,
+            record.idempotency_key,
+            json.dumps(list(record.warnings)),
+            record.submission_error,
         ),
     )
     _add_notifications(connection, record.uuid, record.notifications)
@@ -274,14 +318,16 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
     submit_time = change.job.submit_time if change.job else None
     changed = connection.execute(
         "UPDATE tasks SET slurm_job_state = ?, is_open = ?, updated_at = ?,"
-        " submit_time = coalesce(?, submit_time), job = coalesce(?, job)"
-        " WHERE uuid = ? AND slurm_job_state = ?",
+        " submit_time = coalesce(?, submit_time), job = coalesce(?, job),"
+        " submission_error = coalesce(?, submission_error)"
+        " WHERE uuid = ? AND slurm_job_state IS ? AND (slurm_job_id IS NOT NULL OR submission_error IS NULL)",
         (
             change.after,
             not change.after.is_settled,
             _ms(change.at),
             _ms(submit_time) if submit_time else None,
             change.job.model_dump_json() if change.job else None,
+            change.submission_error,
             change.uuid,
             change.before,
         ),
@@ -303,6 +349,9 @@ def _record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
         updated_at=_moment(row["updated_at"]),
         job=SlurmJob.model_validate_json(row["job"]) if row["job"] else None,
         notifications=tuple(map(_notification, rows)),
+        idempotency_key=row["idempotency_key"],
+        warnings=tuple(json.loads(row["warnings"])),
+        submission_error=row["submission_error"],
     )
 
 

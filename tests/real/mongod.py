@@ -3,17 +3,22 @@
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import signal
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
 
 from tests.real import RealPartMissing
-from tests.real.processes import Daemon, answers, free_port
+from tests.real.processes import Daemon, answers, free_port, until
 
 _VERSION = "8.0.15"
 _CACHE = Path.home() / ".cache" / "slurm-proxy-tests"
@@ -27,8 +32,10 @@ _DOWNLOADS = {
 class Mongod:
     """Enter it to have `uri`. Only a server that it started is ever stopped."""
 
-    def __init__(self) -> None:
-        self.uri = os.environ.get("TEST_MONGODB_URI", "")
+    def __init__(self, *, own_replica_set: bool = False) -> None:
+        """`own_replica_set`: one that may be killed; without a mongod to start it is RealPartMissing."""
+        self.uri = "" if own_replica_set else os.environ.get("TEST_MONGODB_URI", "")
+        self._own_replica_set = own_replica_set
         self._folder = Path()
         self._daemon: Daemon | None = None
         self._port = 0
@@ -37,12 +44,27 @@ class Mongod:
         if not self.uri:
             self._folder = Path(tempfile.mkdtemp(prefix="slurm-proxy-mongod-"))
             self._port = free_port()
-            argv = [_program(), "--dbpath", str(self._folder), "--port", str(self._port)]
+            argv = [*_program(), "--dbpath", str(self._folder), "--port", str(self._port)]
             argv += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
+            argv += ["--replSet", "tests"] if self._own_replica_set else []
             self._daemon = Daemon(argv, self._folder / "log")
             self.uri = f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
             self.start()
+            if self._own_replica_set:
+                self._initiate()
         return self
+
+    def _initiate(self) -> None:
+        """Makes the replica set, and waits for its primary."""
+        members = [{"_id": 0, "host": f"127.0.0.1:{self._port}"}]
+        with MongoClient[Any](self.uri) as client:
+            client.admin.command("replSetInitiate", {"_id": "tests", "members": members})
+            until(lambda: client.admin.command("hello")["isWritablePrimary"], 30, "a primary")
+
+    def step_down(self, seconds: int = 2) -> None:
+        """The primary gives up being one for so long."""
+        with MongoClient[Any](self.uri) as client, suppress(AutoReconnect):
+            client.admin.command("replSetStepDown", seconds, force=True)
 
     def start(self) -> None:
         assert self._daemon is not None
@@ -60,8 +82,9 @@ class Mongod:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _program() -> str:
-    return shutil.which("mongod") or str(_downloaded())
+def _program() -> list[str]:
+    """TEST_MONGOD is the command of a mongod that is not on PATH."""
+    return shlex.split(os.environ.get("TEST_MONGOD", "")) or [shutil.which("mongod") or str(_downloaded())]
 
 
 def _downloaded() -> Path:

@@ -1,0 +1,142 @@
+"""Settles reservations that a crash or an ambiguous answer left open: adopted, or freed with the reason.
+
+A submission carries a token that ends with `submission_life`: once that is over, no request that is still on
+its way can become a job, so that a job which Slurm does not show then never will be.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from app.job_state import JobState
+from app.lifecycle.identity import TAG, tagged
+from app.models.job import SlurmJob
+from app.models.record import Change, TaskRecord
+from app.models.task import Task
+from app.notification_plan import Catalogue, end_notifications
+from app.slurm.client import Search, SlurmClient
+from app.store import TaskStore
+
+logger = logging.getLogger(__name__)
+
+_PAUSE = timedelta(seconds=15)  # between two looks, each of which reads all of slurmctld's jobs
+_CONTROLLER_KEEPS = timedelta(seconds=300)  # MinJobAge by default: how long slurmctld shows an ended job
+_FREED = "this submission never reached Slurm; the uuid may be used again"
+_CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
+
+
+class Reconciler:
+    """What the leading monitor does about open reservations. Not thread-safe: one thread calls it."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        slurm: SlurmClient,
+        catalogue: Catalogue,
+        *,
+        submission_life: timedelta,
+        skew: timedelta,
+        pause: timedelta = _PAUSE,
+    ) -> None:
+        self._store = store
+        self._slurm = slurm
+        self._catalogue = catalogue
+        self._submission_life = submission_life
+        self._skew = skew
+        self._under_way = timedelta(seconds=slurm.longest_call)
+        self._pause = pause
+        self._next: datetime | None = None
+
+    def reconcile(self, now: datetime, fence: int) -> None:
+        """Looks once at Slurm for all of them. SlurmUnavailable, SlurmMisbehaved: nothing was settled."""
+        if self._next is not None and now < self._next:
+            return
+        reserved = self._store.reservations(now - self._under_way)
+        if not reserved:
+            return
+        self._next = now + self._pause
+        users = {record.slurm_username for record in reserved}
+        seen = self._slurm.search(users, min(record.created_at for record in reserved))
+        jobs = seen.jobs()
+        untagged = [record for record in reserved if not self._adopt(record, tagged(record, jobs), now)]
+        over = [record for record in untagged if now >= self._latest(record)]
+        likely = {record.uuid: self._likely(record, seen) for record in over}
+        rivals = [job for jobs in likely.values() for job in jobs]
+        for record in over:
+            self._settle(record, likely[record.uuid], rivals, seen, now, fence)
+
+    def _latest(self, record: TaskRecord) -> datetime:
+        """When a job of this record is there for all to see, if there is one at all."""
+        return record.created_at + self._submission_life + self._skew
+
+    def _settle(
+        self,
+        record: TaskRecord,
+        likely: Sequence[SlurmJob],
+        rivals: Sequence[SlurmJob],
+        seen: Search,
+        now: datetime,
+        fence: int,
+    ) -> None:
+        """A record whose job bears no tag: slurmdbd keeps comments only with AccountingStoreFlags."""
+        if len(likely) == 1 and rivals.count(likely[0]) == 1:
+            self._adopt(record, likely[0], now)
+        elif likely:
+            self._give_up(record, f"{len(likely)} jobs look like it", now, fence)
+        elif seen.accounting is None and now > record.created_at + _CONTROLLER_KEEPS:
+            self._give_up(record, "there is no slurmdbd, and slurmctld may have forgotten it", now, fence)
+        elif self._store.fail(record, _FREED, now):
+            logger.warning("task %s never reached Slurm; its uuid is free again", record.uuid)
+
+    def _adopt(self, record: TaskRecord, job: SlurmJob | None, now: datetime) -> bool:
+        if job is None:
+            return False
+        job_id = job.array_job_id or job.job_id
+        if self._store.accept(record, job_id, JobState.PENDING, now):
+            logger.warning("task %s is job %s after all", record.uuid, job_id)
+        return True
+
+    def _give_up(self, record: TaskRecord, why: str, now: datetime, fence: int) -> None:
+        """The uuid stays taken: it may have run."""
+        logger.warning("task %s: %s%s", record.uuid, _CANNOT_BE_TOLD, why)
+        unknown = SlurmJob(job_id=0, username=record.slurm_username, job_state=JobState.UNKNOWN)
+        change = Change(
+            uuid=record.uuid,
+            before=None,
+            after=JobState.UNKNOWN,
+            at=now,
+            job=None,
+            notifications=end_notifications(self._catalogue, record, unknown, now),
+            submission_error=_CANNOT_BE_TOLD + why,
+        )
+        self._store.apply([change], fence)
+
+    def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
+        """The jobs that only slurmdbd still knows, look like this task's, and that no record owns.
+
+        What slurmctld knows shows its comment: without the tag it is not ours.
+        """
+        in_controller = {job.job_id for job in seen.controller}
+        found = _one_of_each_array(job for job in seen.accounting or [] if job.job_id not in in_controller)
+        return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
+
+    def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:
+        task = Task.model_validate(record.task)
+        return (
+            job.username == record.slurm_username
+            and not (job.comment or "").startswith(TAG)
+            and task.slurm.job_name in (None, job.name)
+            and job.working_directory in (None, task.cwd)
+            and job.submit_time is not None
+            and record.created_at - self._skew <= job.submit_time <= self._latest(record)
+        )
+
+    def _is_owned(self, job: SlurmJob) -> bool:
+        owner = self._store.by_job_id(job.array_job_id or job.job_id)
+        if owner is None or job.submit_time is None:
+            return False
+        return owner.created_at <= job.submit_time + self._skew
+
+
+def _one_of_each_array(jobs: Iterable[SlurmJob]) -> list[SlurmJob]:
+    return list({job.array_job_id or job.job_id: job for job in jobs}.values())

@@ -1,0 +1,72 @@
+"""Answers at once while Slurm is known to be down, and finds out by itself when it is back."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from app.errors import SlurmUnavailable
+
+logger = logging.getLogger(__name__)
+
+_FAILURES = 3  # in a row, before the circuit opens
+_FIRST_PAUSE = 1.0  # seconds before the first probe; doubles with every probe that fails
+_LONGEST_PAUSE = 15.0
+
+
+class CircuitBreaker:
+    """Counts failures; while it is open nobody waits for Slurm but a probe in a thread of its own.
+
+    The libraries at hand serialise all calls, or let a caller pay for the probe with his time-out.
+    """
+
+    def __init__(self, probe: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._probe = probe  # raises while Slurm is down
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._probe_at: float | None = None  # None while closed
+        self._probing = False
+        self._reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self._probe_at is not None
+
+    def check(self) -> None:
+        """SlurmUnavailable at once while the circuit is open; starts a probe when one is due."""
+        with self._lock:
+            if self._probe_at is None:
+                return
+            if not self._probing and self._clock() >= self._probe_at:
+                self._probing = True
+                threading.Thread(target=self._find_out, name="slurm-probe", daemon=True).start()
+            raise SlurmUnavailable(f"Slurm has not been answering: {self._reason}")
+
+    def succeeded(self) -> None:
+        with self._lock:
+            if self._probe_at is not None:
+                logger.info("Slurm answers again")
+            self._failures, self._pause, self._probe_at = 0, _FIRST_PAUSE, None
+
+    def failed(self, reason: str) -> None:
+        with self._lock:
+            self._failures += 1
+            self._reason = reason
+            if self._probe_at is None and self._failures >= _FAILURES:
+                logger.warning("Slurm does not answer; callers are told so at once: %s", reason)
+                self._probe_at = self._clock() + self._pause
+
+    def _find_out(self) -> None:
+        try:
+            self._probe()
+        except Exception as error:  # whatever it is, Slurm cannot be used yet
+            with self._lock:
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._probe_at, self._reason = self._clock() + self._pause, str(error)
+        else:
+            self.succeeded()
+        finally:
+            with self._lock:
+                self._probing = False

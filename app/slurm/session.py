@@ -1,0 +1,141 @@
+"""A lasting relation with one slurmrestd: which version it speaks, and whether Slurm answers at all."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmUnavailable
+from app.slurm.breaker import CircuitBreaker
+from app.slurm.connection import Connection, Query, Reply
+from app.slurm.dialect import SPOKEN, Dialect
+
+logger = logging.getLogger(__name__)
+
+_BAD_TOKEN = 1007
+
+
+class Session:
+    """Thread-safe. While Slurm is known to be down every call is refused at once, with SlurmUnavailable."""
+
+    def __init__(self, connection: Connection, service_user: str) -> None:
+        self._connection = connection
+        self._service_user = service_user
+        self._dialect: Dialect | None = None
+        self._breaker = CircuitBreaker(self._probe)
+        self._announcing = threading.Lock()
+
+    @property
+    def longest_call(self) -> float:
+        return self._connection.longest_call
+
+    def check(self) -> None:
+        """SlurmUnavailable at once while Slurm is known to be down."""
+        self._breaker.check()
+
+    def speak(self) -> Dialect:
+        """The newest form that both sides know; found out once."""
+        dialect = self._dialect
+        if dialect is None:
+            with self._guarded():
+                dialect = self._discover()
+            with self._announcing:
+                if self._dialect is None:
+                    logger.info("slurmrestd at %s: %s", self._connection.host, dialect.api)
+                self._dialect = dialect
+        return dialect
+
+    def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+        """As the service's own user; `path` stands below /slurm/<version>/."""
+        return self.send("GET", path, query=query, timeout=timeout)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        user: str = "",
+        query: Query = (),
+        json: object = None,
+        expires: datetime | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """One request to slurmctld, as Connection.request; SlurmMisbehaved if the token is not taken."""
+        path = f"/slurm/{self.speak().api}/{path}"
+        user = user or self._service_user
+        with self._guarded():
+            reply = self._exchange(
+                method, path, user=user, query=query, json=json, expires=expires, timeout=timeout
+            )
+        if reply.status == 404 and not reply.body:
+            self._dialect = None  # the version is gone: find out again at the next call
+        elif not path.endswith("/ping"):  # that one slurmrestd answers by itself
+            self._judge(reply)
+        return reply
+
+    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+        """One request to slurmdbd; its outages are not Slurm's."""
+        path = f"/slurmdb/{self.speak().api}/jobs"
+        self.check()
+        return self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        user: str,
+        query: Query = (),
+        json: object = None,
+        expires: datetime | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        reply = self._connection.request(
+            method, path, user=user, query=query, json=json, expires=expires, timeout=timeout
+        )
+        if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
+            raise SlurmMisbehaved("Slurm does not accept this service's token: is the key the cluster's?")
+        return reply
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Lets nothing through while the circuit is open, and counts what gets no answer."""
+        self._breaker.check()
+        try:
+            yield
+        except SlurmBusy:
+            raise
+        except (SlurmUnavailable, SlurmAmbiguous) as error:
+            self._breaker.failed(str(error))
+            raise
+
+    def _judge(self, reply: Reply) -> None:
+        """A server error without a refusal of Slurm's own means that slurmctld does not answer."""
+        if reply.status >= 500 and not reply.refusals():
+            words = [words for _, words in reply.errors()] or [f"status {reply.status}"]
+            self._breaker.failed(f"slurmrestd answered {reply.status}: {words[0]}")
+        else:
+            self._breaker.succeeded()
+
+    def _probe(self) -> None:
+        """Raises unless slurmctld itself answers; not held up by the circuit."""
+        dialect = self._dialect or self._discover()
+        reply = self._exchange("GET", f"/slurm/{dialect.api}/diag", user=self._service_user)
+        if reply.status != 200:
+            raise SlurmUnavailable(f"slurmrestd answered {reply.status}")
+
+    def _discover(self) -> Dialect:
+        for api in SPOKEN:
+            if self._exchange("GET", f"/slurm/{api}/ping", user=self._service_user).status != 404:
+                return Dialect(api)
+        reply = self._exchange("GET", "/openapi/v3", user=self._service_user)
+        paths = reply.body.get("paths") or {}
+        offered = sorted({path.split("/")[2] for path in paths if path.startswith("/slurm/v")})
+        raise SlurmMisbehaved(
+            f"slurmrestd offers {', '.join(offered) or 'no version'}; "
+            f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}"
+        )

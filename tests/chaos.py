@@ -1,0 +1,342 @@
+"""Kills and cuts everything at random while clients submit, then holds Slurm's own list against the records.
+
+python -m tests.chaos [--store mongodb|sqlite] [--cluster given|distribution] [--submissions N] [--faults N]
+"""
+
+import argparse
+import base64
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from app.job_state import JobState
+from app.models.record import NotificationStatus, utc_now
+from app.store import TaskStore
+from app.store.mongo import MongoStore, connect
+from app.store.sqlite import SqliteStore
+from tests.conftest import Cluster, until
+from tests.real.mongod import Mongod
+from tests.real.network import Fault, Network
+from tests.real.processes import answers, free_port
+from tests.real.slurm_cluster import SlurmCluster
+from tests.tasks import make_task
+
+ROOT = Path(__file__).parent.parent
+LEASE = 3.0  # seconds
+SETTLED_WITHIN = 300.0  # seconds from the last fault to the last end
+
+
+class Host:
+    """One gunicorn with two workers, as on a machine of its own."""
+
+    def __init__(self, settings: dict[str, str], log: Path) -> None:
+        self.port = free_port()
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "GUNICORN_BIND": f"127.0.0.1:{self.port}",
+            **settings,
+        }
+        self._log = log
+        self._master: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Again and again where its store is away: as supervisord does."""
+        while not answers(self.port):
+            if self._master is None or self._master.poll() is not None:
+                with self._log.open("ab") as log:
+                    argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py"]
+                    self._master = subprocess.Popen(
+                        [*argv, "app:create_app()"], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                    )
+            time.sleep(0.2)
+
+    def workers(self) -> list[int]:
+        assert self._master is not None
+        path = Path(f"/proc/{self._master.pid}/task/{self._master.pid}/children")
+        return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+    def kill(self) -> None:
+        """All of it, as a machine that loses its power."""
+        assert self._master is not None
+        for pid in [self._master.pid, *self.workers()]:
+            _signal(pid, signal.SIGKILL)
+        self._master.wait(10)
+
+    def stop(self) -> None:
+        assert self._master is not None
+        self._master.terminate()
+        self._master.wait(60)
+
+
+@dataclass
+class Result:
+    submitted: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    answered: dict[str, int] = field(default_factory=dict)  # uuid to job id, of answers with 200
+    abandoned: set[str] = field(default_factory=set)  # sent once, without an answer
+    jobs: dict[str, set[int]] = field(default_factory=dict)  # uuid to job ids, by Slurm's own list
+    faulty: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        ran_twice = sum(len(ids) > 1 for ids in self.jobs.values())
+        return (
+            f"{self.submitted} submissions, {self.faults.total()} faults {dict(self.faults)}: "
+            f"{len(self.jobs)} uuids ran, {ran_twice} twice; {len(self.answered)} answered with a job, "
+            f"{len(self.abandoned)} sent once without an answer; {len(self.faulty)} violations"
+        )
+
+
+class Chaos:
+    def __init__(self, cluster: Cluster, store: TaskStore, settings: dict[str, str], folder: Path) -> None:
+        self.cluster = cluster
+        self.store = store
+        self.network = Network(cluster.url)
+        base = {
+            "SLURM_REST_HOST": self.network.url,
+            "SLURM_JWT_HS256_KEY_BASE64": base64.b64encode(cluster.key).decode(),
+            "SLURM_REST_CONNECT_TIMEOUT_SECONDS": "1",
+            "SLURM_REST_READ_TIMEOUT_SECONDS": "3",
+            "SLURM_CLOCK_SKEW_SECONDS": "5",
+            "MONITOR_POLLING_SECONDS": "0.5",
+            "MONITOR_LEASE_SECONDS": str(LEASE),
+            "NOTIFICATIONS_CLAIM_SECONDS": "10",
+        }
+        self.hosts = [Host({**base, **settings}, folder / f"host{number}.log") for number in (1, 2)]
+        self.result = Result()
+        self.faults: list[Callable[[], object]] = [
+            self.kill_worker,
+            self.kill_worker,
+            self.freeze_worker,
+            self.kill_host,
+            self.cut,
+            self.lose_answers,
+            self.hang,
+        ]
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def run(self, submissions: int, faults: int, pace: float) -> Result:
+        """`pace`: seconds between two faults."""
+        began = datetime.now(UTC)
+        with self.network:
+            for host in self.hosts:
+                host.start()
+            clients = [threading.Thread(target=self._client, args=(submissions,)) for _ in range(8)]
+            for client in clients:
+                client.start()
+            while self.result.faults.total() < faults:
+                fault = random.choice(self.faults)
+                fault()
+                self.result.faults[fault.__name__] += 1
+                time.sleep(random.uniform(0, 2 * pace))
+            for host in self.hosts:
+                host.start()
+            for client in clients:
+                client.join()
+            self._settle()
+            self._compare(began)
+            for host in self.hosts:
+                host.stop()
+        return self.result
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def _random_worker(self) -> int | None:
+        workers = random.choice(self.hosts).workers()
+        return random.choice(workers) if workers else None
+
+    def kill_worker(self) -> None:
+        if (pid := self._random_worker()) is not None:
+            _signal(pid, signal.SIGKILL)
+
+    def freeze_worker(self) -> None:
+        if (pid := self._random_worker()) is not None:
+            _signal(pid, signal.SIGSTOP)
+            threading.Timer(random.uniform(1, 3 * LEASE), _signal, (pid, signal.SIGCONT)).start()
+
+    def kill_host(self) -> None:
+        host = random.choice(self.hosts)
+        host.kill()
+        host.start()
+
+    def cut(self) -> None:
+        self.network.cut()
+
+    def lose_answers(self) -> None:
+        self._for_a_while(Fault.SWALLOW, 0.3)
+
+    def hang(self) -> None:
+        self._for_a_while(Fault.HANG, 1.0)
+
+    def _for_a_while(self, fault: Fault, seconds: float) -> None:
+        self.network.fault = fault
+        time.sleep(random.uniform(0, 2 * seconds))
+        self.network.fault = Fault.NONE
+
+    # --- clients --------------------------------------------------------------------------------
+
+    def _client(self, submissions: int) -> None:
+        while True:
+            with self._lock:
+                if self.result.submitted >= submissions:
+                    return
+                self.result.submitted += 1
+            name = f"chaos-{uuid.uuid4()}"
+            task = make_task(
+                self.cluster.user,
+                "/tmp/slurm-proxy-chaos",
+                cwd="/tmp",
+                cmd="true",
+                params=[],
+                uuid=name,
+                slurm={"mem": 10, "job_name": name, "cpus_per_task": 1, "time": 1},
+                notification={"methods": ["test"]},
+            )
+            if random.random() < 0.7:
+                self._insist(task)
+            else:
+                self._try_once(task)
+
+    def _insist(self, task: dict[str, Any]) -> None:
+        while (answer := self._post(task, {"Idempotency-Key": task["uuid"]})) is None:
+            time.sleep(random.uniform(0.2, 1))
+        self.result.answered[task["uuid"]] = answer
+
+    def _try_once(self, task: dict[str, Any]) -> None:
+        answer = self._post(task, {})
+        if answer is None:
+            self.result.abandoned.add(task["uuid"])
+        else:
+            self.result.answered[task["uuid"]] = answer
+
+    def _post(self, task: dict[str, Any], headers: dict[str, str]) -> int | None:
+        """The job id, or None where it is worth another try; a 400 is a violation."""
+        url = f"http://127.0.0.1:{random.choice(self.hosts).port}/submit"
+        try:
+            response = requests.post(url, json={"task": task}, headers=headers, timeout=30)
+        except requests.RequestException:
+            return None
+        if response.status_code == 200:
+            return int(response.json()["slurm_job_id"])
+        if response.status_code < 500 or response.status_code == 500:
+            self.result.faulty.append(f"{task['uuid']}: {response.status_code} {response.text}")
+        return None
+
+    # --- the reckoning --------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Waits until nothing is reserved, nothing is open, and every message is out."""
+        future = utc_now() + timedelta(days=1)
+        until(lambda: not self.store.reservations(future), SETTLED_WITHIN, "the end of all reservations")
+        until(lambda: not self.store.open_jobs(), SETTLED_WITHIN, "the end of all jobs")
+        ids = list(self.result.answered)
+        until(lambda: not self._unsent(ids), SETTLED_WITHIN, "the last message")
+
+    def _unsent(self, uuids: list[str]) -> list[str]:
+        return [
+            record.uuid
+            for record in self.store.by_uuids(uuids).values()
+            if [item.status for item in record.notifications] != [NotificationStatus.SENT]
+        ]
+
+    def _compare(self, began: datetime) -> None:
+        known = {*self.result.answered, *self.result.abandoned}
+        client = self.cluster.client()
+        for job in client.search([self.cluster.user], began).jobs():
+            if job.name in known:
+                self.result.jobs.setdefault(job.name, set()).add(job.job_id)
+        client.close()
+        records = self.store.by_uuids(list(known))
+        say = self.result.faulty.append
+        for name, ids in self.result.jobs.items():
+            record = records.get(name)
+            if len(ids) > 1:
+                say(f"{name} ran more than once: {ids}")
+            elif record is None or record.slurm_job_id not in ids:
+                say(f"{name} is job {ids}, but its record says {record and record.slurm_job_id}")
+        for name, job_id in self.result.answered.items():
+            if self.result.jobs.get(name) != {job_id}:
+                say(f"{name} was answered with job {job_id}, but Slurm has {self.result.jobs.get(name)}")
+        for record in records.values():
+            if record.slurm_job_id is not None and record.slurm_job_state is not JobState.COMPLETED:
+                say(f"{record.uuid}: job {record.slurm_job_id} is recorded as {record.slurm_job_state}")
+        for name in self._unsent([record.uuid for record in records.values() if record.slurm_job_id]):
+            say(f"{name}: its end was not announced once")
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def on_sqlite(cluster: Cluster, folder: Path) -> Chaos:
+    path = folder / "chaos.sqlite3"
+    return Chaos(cluster, SqliteStore(path), {"SQLITE_PATH": str(path)}, folder)
+
+
+def on_mongodb(cluster: Cluster, folder: Path, mongod: Mongod, *, may_kill: bool) -> Chaos:
+    """`may_kill`: this mongod is ours alone, and a replica set."""
+    database = uuid.uuid4().hex
+    settings = {
+        "MONGODB_URI": mongod.uri,
+        "MONGODB_MONITOR_DB": database,
+        "MONGODB_TIMEOUT_SECONDS": "2",
+    }
+    chaos = Chaos(cluster, MongoStore(connect(mongod.uri, 30), database, "jobs"), settings, folder)
+
+    def kill_mongodb() -> None:
+        mongod.kill()
+        time.sleep(random.uniform(0, 1))
+        mongod.start()
+
+    if may_kill:
+        chaos.faults += [kill_mongodb, mongod.step_down]
+    return chaos
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", choices=["mongodb", "sqlite"], default="mongodb")
+    parser.add_argument("--cluster", choices=["given", "distribution"], default="given")
+    parser.add_argument("--submissions", type=int, default=3000)
+    parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--pace", type=float, default=1.0, help="seconds between two faults, on average")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-proxy-chaos-")))
+        if options.cluster == "given":
+            key = Path(os.environ["TEST_SLURM_KEY_PATH"]).read_bytes()
+            cluster = Cluster("given", os.environ["TEST_SLURM_URL"], key, "alice", "bob")
+        else:
+            slurm = stack.enter_context(SlurmCluster())
+            cluster = Cluster("distribution", slurm.url, slurm.key_path.read_bytes(), "alice", "bob")
+        if options.store == "sqlite":
+            chaos = on_sqlite(cluster, folder)
+        else:
+            mongod = stack.enter_context(Mongod(own_replica_set=True))
+            chaos = on_mongodb(cluster, folder, mongod, may_kill=True)
+        began = time.monotonic()
+        result = chaos.run(options.submissions, options.faults, options.pace)
+        print(f"{options.store}, {options.cluster}, {time.monotonic() - began:.0f} s: {result.summary()}")
+        print("\n".join(result.faulty))
+        chaos.store.close()
+    return 1 if result.faulty else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

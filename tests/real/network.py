@@ -1,0 +1,91 @@
+"""A network that fails as it is told: a TCP proxy on loopback, between the service and what it calls."""
+
+import socket
+import struct
+import threading
+from enum import Enum
+from typing import Self
+from urllib.parse import urlsplit
+
+_CHUNK = 65536
+
+
+class Fault(Enum):
+    NONE = "none"
+    RESET = "every connection is broken off"
+    HANG = "requests are taken, and never answered"
+    SWALLOW = "requests arrive, and their answers are lost"
+
+
+class Network:
+    """Enter it to have `url`. A change of `fault` counts for new data on open connections, too."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self.fault = Fault.NONE
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _reset(self._listener)
+        self.cut()
+
+    def cut(self) -> None:
+        """Breaks off whatever is open, in the middle of anything."""
+        with self._lock:
+            for end in self._sockets:
+                _reset(end)
+            self._sockets.clear()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.fault is Fault.RESET:
+                _reset(client)
+                continue
+            try:
+                server = socket.create_connection(self._target, 5)
+            except OSError:
+                _reset(client)
+                continue
+            server.settimeout(None)
+            with self._lock:
+                self._sockets |= {client, server}
+            for source, sink, is_answer in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._carry, args=(source, sink, is_answer), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+        try:
+            while data := source.recv(_CHUNK):
+                if self.fault is Fault.RESET or (self.fault is Fault.SWALLOW and is_answer):
+                    break
+                if self.fault is not Fault.HANG:
+                    sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            _reset(end)
+            with self._lock:
+                self._sockets.discard(end)
+
+
+def _reset(end: socket.socket) -> None:
+    try:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in recv
+    except OSError:
+        pass
+    end.close()

@@ -1,0 +1,85 @@
+"""The circuit breaker, without a network."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from app.errors import SlurmUnavailable
+from app.slurm.breaker import CircuitBreaker
+from tests.conftest import until
+
+
+class Slurm:
+    """What a probe finds."""
+
+    def __init__(self) -> None:
+        self.down = True
+        self.probes = 0
+        self.held = threading.Event()
+        self.held.set()
+
+    def probe(self) -> None:
+        self.probes += 1
+        self.held.wait(10)
+        if self.down:
+            raise SlurmUnavailable("still down")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(probe: Callable[[], object], clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(probe, clock)
+    for _ in range(3):
+        breaker.check()
+        breaker.failed("no answer")
+    return breaker
+
+
+def test_a_few_failures_in_a_row_open_it() -> None:
+    breaker = CircuitBreaker(lambda: None, Clock())
+    for _ in range(2):
+        breaker.failed("no answer")
+    breaker.succeeded()
+    for _ in range(2):
+        breaker.failed("no answer")
+    breaker.check()
+    breaker.failed("no answer")
+    with pytest.raises(SlurmUnavailable, match="no answer"):
+        breaker.check()
+
+
+def test_one_probe_at_a_time_and_callers_do_not_wait_for_it() -> None:
+    slurm, clock = Slurm(), Clock()
+    breaker = opened(slurm.probe, clock)
+    slurm.held.clear()
+    clock.now = 2
+    for _ in range(5):
+        with pytest.raises(SlurmUnavailable):
+            breaker.check()
+    until(lambda: slurm.probes == 1, 5, "a probe")
+    slurm.down = False
+    slurm.held.set()
+    until(lambda: not breaker.is_open, 5, "the end of the outage")
+    breaker.check()
+    assert slurm.probes == 1
+
+
+def test_probes_become_rarer_while_it_lasts() -> None:
+    slurm, clock = Slurm(), Clock()
+    breaker = opened(slurm.probe, clock)
+    times = []
+    for second in range(60):
+        clock.now = second
+        before = slurm.probes
+        with pytest.raises(SlurmUnavailable):
+            breaker.check()
+        until(lambda: not breaker._probing, 5, "the end of a probe")
+        if slurm.probes > before:
+            times.append(second)
+    assert times == [1, 3, 7, 15, 30, 45]

@@ -1,0 +1,251 @@
+"""What a caller sees while something is down, how fast, and that it heals without a restart."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import create_app
+from app.errors import SlurmUnavailable, StoreUnavailable
+from app.store.sqlite import SqliteStore
+from tests.conftest import Cluster, until
+from tests.real.mongod import Mongod
+from tests.real.network import Fault, Network
+from tests.real.processes import free_port
+from tests.real.smtp import SmtpServer
+from tests.service import Service
+from tests.tasks import make_task, new_uuid
+from tests.test_store import make_record
+
+READ_TIMEOUT = 2.0
+LONGEST = READ_TIMEOUT + 2 * 1.0  # to be answered, for a free connection, and to connect
+ANSWERED_AT_ONCE = 3.0
+
+
+class Stage:
+    """A service that speaks to Slurm through a network that can fail."""
+
+    def __init__(self, service: Service, cluster: Cluster, network: Network) -> None:
+        self.service = service
+        self.cluster = cluster
+        self.network = network
+
+    def task(self, **fields: Any) -> dict[str, Any]:
+        base = {"cwd": "/tmp", "slurm": {"mem": 50}}
+        return make_task(self.cluster.user, "/tmp/slurm-proxy-outages", **{**base, **fields})
+
+    def submit(self, task: dict[str, Any] | None = None, **headers: str) -> tuple[int, Any, float]:
+        """Status, body, seconds."""
+        began = time.monotonic()
+        response = self.service.post("/submit", {"task": task or self.task()}, **headers)
+        if response.status_code >= 502:
+            assert int(response.headers["Retry-After"]) > 0
+        return response.status_code, response.json(), time.monotonic() - began
+
+    def heals(self) -> None:
+        until(lambda: self.submit()[0] == 200, 60, "the first submission after the outage")
+
+
+def staged(cluster: Cluster, network: Network, folder: Path, **settings: str) -> Iterator[Stage]:
+    base = {
+        "TASK_ALLOWED_SERVICE_USERS": cluster.user,
+        "SLURM_REST_CONNECT_TIMEOUT_SECONDS": "1",
+        "SLURM_REST_READ_TIMEOUT_SECONDS": str(READ_TIMEOUT),
+        "MONITOR_POLLING_SECONDS": "2",
+    }
+    with SmtpServer(folder) as smtp:
+        service = Service(folder, cluster, smtp, **{**base, **settings})
+        service.start()
+        stage = Stage(service, cluster, network)
+        stage.heals()
+        yield stage
+        assert service.stop() == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def stage(local_cluster: Cluster, tmp_path_factory: Any) -> Iterator[Stage]:
+    with Network(local_cluster.url) as network:
+        yield from staged(
+            replace(local_cluster, url=network.url), network, tmp_path_factory.mktemp("outages")
+        )
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.HANG])
+def test_callers_wait_no_longer_than_the_settings_say_and_then_not_at_all(stage: Stage, fault: Fault) -> None:
+    stage.network.fault = fault
+    try:
+        for _ in range(5):
+            status, body, seconds = stage.submit()
+            assert (status, body["code"]) in {(503, "slurm_unavailable"), (504, "submission_unknown")}
+            assert seconds < LONGEST + 1
+        for _ in range(5):
+            status, body, seconds = stage.submit()
+            assert (status, body["code"]) == (503, "slurm_unavailable")
+            assert seconds < ANSWERED_AT_ONCE
+    finally:
+        stage.network.fault = Fault.NONE
+    stage.heals()
+
+
+def test_a_get_is_answered_during_an_outage(stage: Stage) -> None:
+    task = stage.task(cmd="sleep 60; echo")
+    assert stage.submit(task)[0] == 200
+    stage.network.fault = Fault.HANG
+    try:
+        time.sleep(2.5)  # longer than an answer of Slurm is taken for fresh
+        began = time.monotonic()
+        answer = stage.service.get(f"/monitor/task_uuid/{task['uuid']}")
+        assert time.monotonic() - began < LONGEST + 1
+        assert answer["slurm"]["stale"] is True
+        assert answer["monitor"]["task"] == task
+    finally:
+        stage.network.fault = Fault.NONE
+    stage.heals()
+
+
+def test_a_lost_answer_is_found_again_by_the_same_request(stage: Stage) -> None:
+    """The job is there, its answer was swallowed: whoever asks again with the key gets the job."""
+    task = stage.task()
+    stage.network.fault = Fault.SWALLOW
+    status, body, _ = stage.submit(task)
+    stage.network.fault = Fault.NONE
+    assert (status, body["code"]) == (504, "submission_unknown")
+    key = {"Idempotency-Key": f'"{task["uuid"]}"'}
+    until(lambda: stage.submit(task, **key)[0] == 200, 90, "the adoption of the job")
+    answer = stage.submit(task, **key)[1]
+    record = stage.service.record(task)
+    assert record["slurm_job_id"] == answer["slurm_job_id"]
+    client = stage.cluster.client()
+    jobs = [job for job in client.raw_list(0).body["jobs"] if task["uuid"] in job["comment"]]
+    client.close()
+    assert len(jobs) <= 1, "it may have left slurmctld by now, but was never there twice"
+
+
+def test_a_key_cannot_be_anything(stage: Stage) -> None:
+    status, body, _ = stage.submit(**{"Idempotency-Key": "x" * 256})
+    assert (status, body["code"]) == (400, "invalid_request")
+    assert body["details"] == ["Idempotency-Key: must be 1 to 255 printable ASCII characters"]
+
+
+def test_a_wrong_key_for_tokens_is_told_apart(local_cluster: Cluster, tmp_path: Path) -> None:
+    stranger = replace(local_cluster, key=b"the key of another cluster, 32 bytes")
+    with SmtpServer(tmp_path) as smtp:
+        service = Service(tmp_path, stranger, smtp, TASK_ALLOWED_SERVICE_USERS=local_cluster.user)
+        service.start()
+        for _ in range(5):
+            response = service.post("/submit", {"task": make_task(local_cluster.user)})
+            assert (response.status_code, response.json()["code"]) == (502, "slurm_error")
+        assert service.stop() == 0
+
+
+def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
+    app = create_app(
+        {
+            "SLURM_REST_HOST": f"http://127.0.0.1:{free_port()}",
+            "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0" * 6,
+            "SQLITE_PATH": tmp_path / "store.sqlite3",
+        }
+    )
+    services = app.extensions["slurm_proxy"]
+    services.store.prepare()
+    for _ in range(5):
+        response = app.test_client().post("/submit", json={"task": make_task()})
+        assert (response.status_code, response.get_json()["code"]) == (503, "slurm_unavailable")
+    with pytest.raises(SlurmUnavailable, match="has not been answering"):
+        services.slurm.check()
+    services.stop()
+
+
+# --- real daemons ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_stage(distribution_cluster: Cluster, tmp_path_factory: Any) -> Iterator[Stage]:
+    with Network(distribution_cluster.url) as network:
+        cluster = replace(distribution_cluster, url=network.url)
+        folder = tmp_path_factory.mktemp("real")
+        yield from staged(cluster, network, folder, SLURM_REST_READ_TIMEOUT_SECONDS="30")
+
+
+@pytest.mark.real
+def test_slurmctld_down(real_stage: Stage) -> None:
+    slurm = real_stage.cluster.real
+    assert slurm is not None
+    task = real_stage.task(cmd="sleep 5; echo")
+    assert real_stage.submit(task)[0] == 200
+    slurm.stop_daemon("slurmctld")
+    try:
+        until(lambda: real_stage.submit()[2] < 1, 90, "an answer at once")
+        status, body, seconds = real_stage.submit()
+        assert (status, body["code"]) == (503, "slurm_unavailable")
+        assert seconds < ANSWERED_AT_ONCE
+        assert not real_stage.service.record(task)["notifications"]
+    finally:
+        slurm.start_daemon("slurmctld")
+    real_stage.heals()
+    until(lambda: real_stage.service.record(task)["slurm_job_state"] == "COMPLETED", 60, "the end of the job")
+
+
+@pytest.mark.real
+def test_slurmdbd_down_keeps_nobody_from_submitting(real_stage: Stage) -> None:
+    slurm = real_stage.cluster.real
+    assert slurm is not None
+    slurm.stop_daemon("slurmdbd")
+    try:
+        for _ in range(5):
+            status, _, seconds = real_stage.submit()
+            assert status == 200
+            assert seconds < ANSWERED_AT_ONCE
+    finally:
+        slurm.start_daemon("slurmdbd")
+
+
+# --- stores ------------------------------------------------------------------------------------
+
+
+def test_mongodb_away(local_cluster: Cluster, tmp_path: Path, mongod: Mongod) -> None:
+    with Network(mongod.uri) as network, SmtpServer(tmp_path) as smtp:
+        settings = {
+            "MONGODB_URI": network.url.replace("http", "mongodb", 1) + "/?directConnection=true",
+            "MONGODB_MONITOR_DB": new_uuid(),
+            "MONGODB_TIMEOUT_SECONDS": "1",
+            "TASK_ALLOWED_SERVICE_USERS": local_cluster.user,
+        }
+        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service.start()
+        stage = Stage(service, local_cluster, network)
+        task = stage.task()
+        assert stage.submit(task)[0] == 200
+        network.fault = Fault.RESET
+        network.cut()
+        for _ in range(3):
+            status, body, seconds = stage.submit()
+            assert (status, body["code"]) == (503, "store_unavailable")
+            assert seconds < ANSWERED_AT_ONCE
+        network.fault = Fault.NONE
+        stage.heals()
+        until(lambda: service.record(task)["slurm_job_state"] == "COMPLETED", 60, "the end of the job")
+        assert service.stop() == 0
+
+
+def test_a_full_disk_refuses_new_records_and_keeps_the_old(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    store.prepare()
+    kept = make_record()
+    store.add(kept)
+    connection: sqlite3.Connection = store._connection()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")  # as a disk without a free block does
+    big = make_record(task=make_task(ballast="x" * 100_000))
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.add(big)
+    assert list(store.by_uuids([kept.uuid, big.uuid])) == [kept.uuid]
+    connection.execute("PRAGMA max_page_count = 100000")
+    store.add(big)
+    assert len(store.by_uuids([kept.uuid, big.uuid])) == 2
+    store.close()
