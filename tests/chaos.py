@@ -46,11 +46,7 @@ class Host:
 
     def __init__(self, settings: dict[str, str], log: Path) -> None:
         self.port = free_port()
-        self._environment = {
-            "PATH": os.environ["PATH"],
-            "GUNICORN_BIND": f"127.0.0.1:{self.port}",
-            **settings,
-        }
+        self.settings = settings
         self._log = log
         self._master: subprocess.Popen[bytes] | None = None
 
@@ -60,8 +56,13 @@ class Host:
             if self._master is None or self._master.poll() is not None:
                 with self._log.open("ab") as log:
                     argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py"]
+                    bound = {"PATH": os.environ["PATH"], "GUNICORN_BIND": f"127.0.0.1:{self.port}"}
                     self._master = subprocess.Popen(
-                        [*argv, "app:create_app()"], cwd=ROOT, env=self._environment, stdout=log, stderr=log
+                        [*argv, "app:create_app()"],
+                        cwd=ROOT,
+                        env={**bound, **self.settings},
+                        stdout=log,
+                        stderr=log,
                     )
             time.sleep(0.2)
 

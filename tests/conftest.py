@@ -99,6 +99,18 @@ def mongod(request: pytest.FixtureRequest, mongod_if_any: Mongod | None) -> Mong
 
 
 @pytest.fixture(scope="session")
+def replica_set(request: pytest.FixtureRequest) -> Iterator[Mongod]:
+    """A MongoDB of our own, that may be killed and told to step down."""
+    server = Mongod(own_replica_set=True)
+    try:
+        server.__enter__()
+    except RealPartMissing as missing:
+        _missing(request, "a MongoDB replica set", str(missing))
+    yield server
+    server.__exit__()
+
+
+@pytest.fixture(scope="session")
 def local_cluster() -> Iterator[Cluster]:
     """The stand-in of `run.py --demo`, with short minutes."""
     key = b"a key for the tests alone, of 32+ bytes"

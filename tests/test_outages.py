@@ -1,9 +1,13 @@
 """What a caller sees while something is down, how fast, and that it heals without a restart."""
 
+import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,51 @@ def test_callers_wait_no_longer_than_the_settings_say_and_then_not_at_all(stage:
     stage.heals()
 
 
+class _Broken(BaseHTTPRequestHandler):
+    """What stands in front of slurmrestd, or it itself, is at fault."""
+
+    status = 500
+
+    def do_GET(self) -> None:
+        body = b"<html>something is wrong</html>"
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 511])
+def test_a_slurmrestd_that_answers_only_errors(stage: Stage, status: int) -> None:
+    handler = type("Broken", (_Broken,), {"status": status})
+    target = stage.network.target
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        stage.network.target = ("127.0.0.1", broken.server_port)
+        stage.network.cut()
+        try:
+            codes = set()
+            for _ in range(8):
+                answered, body, seconds = stage.submit()
+                codes.add((answered, body["code"]))
+                assert seconds < ANSWERED_AT_ONCE
+        finally:
+            stage.network.target = target
+            stage.network.cut()
+            broken.shutdown()
+    if status == 511:  # slurmrestd's own word for a token that it does not take
+        assert codes == {(502, "slurm_error")}
+    else:  # no proof that nothing was taken; after three the circuit is open
+        assert codes == {(504, "submission_unknown"), (503, "slurm_unavailable")}
+    stage.heals()
+
+
 def test_a_get_is_answered_during_an_outage(stage: Stage) -> None:
     task = stage.task(cmd="sleep 60; echo")
     assert stage.submit(task)[0] == 200
@@ -132,15 +181,20 @@ def test_a_key_cannot_be_anything(stage: Stage) -> None:
     assert body["details"] == ["Idempotency-Key: must be 1 to 255 printable ASCII characters"]
 
 
-def test_a_wrong_key_for_tokens_is_told_apart(local_cluster: Cluster, tmp_path: Path) -> None:
-    stranger = replace(local_cluster, key=b"the key of another cluster, 32 bytes")
+def test_a_wrong_key_for_tokens(cluster: Cluster, tmp_path: Path) -> None:
+    """Slurm 22.05 answers as if it were down; later ones say that it is the token."""
+    stranger = replace(cluster, key=b"the key of another cluster, 32 bytes")
     with SmtpServer(tmp_path) as smtp:
-        service = Service(tmp_path, stranger, smtp, TASK_ALLOWED_SERVICE_USERS=local_cluster.user)
+        service = Service(tmp_path, stranger, smtp, TASK_ALLOWED_SERVICE_USERS=cluster.user)
         service.start()
-        for _ in range(5):
-            response = service.post("/submit", {"task": make_task(local_cluster.user)})
-            assert (response.status_code, response.json()["code"]) == (502, "slurm_error")
+        answers = [service.post("/submit", {"task": make_task(cluster.user)}) for _ in range(5)]
         assert service.stop() == 0
+    codes = {(answer.status_code, answer.json()["code"]) for answer in answers}
+    if "22.05" in cluster.name:
+        assert codes == {(504, "submission_unknown"), (503, "slurm_unavailable")}
+        assert "Zero Bytes" in answers[-1].json()["error"]
+    else:
+        assert codes == {(502, "slurm_error")}
 
 
 def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
@@ -192,6 +246,22 @@ def test_slurmctld_down(real_stage: Stage) -> None:
 
 
 @pytest.mark.real
+def test_slurmctld_hangs(real_stage: Stage) -> None:
+    """It takes connections, and never answers: slurmrestd gives up after its own time."""
+    slurm = real_stage.cluster.real
+    assert slurm is not None
+    slurm.signal_daemon("slurmctld", signal.SIGSTOP)
+    try:
+        until(lambda: real_stage.submit()[2] < 1, 200, "an answer at once")
+        status, body, seconds = real_stage.submit()
+        assert (status, body["code"]) == (503, "slurm_unavailable")
+        assert seconds < ANSWERED_AT_ONCE
+    finally:
+        slurm.signal_daemon("slurmctld", signal.SIGCONT)
+    real_stage.heals()
+
+
+@pytest.mark.real
 def test_slurmdbd_down_keeps_nobody_from_submitting(real_stage: Stage) -> None:
     slurm = real_stage.cluster.real
     assert slurm is not None
@@ -231,6 +301,38 @@ def test_mongodb_away(local_cluster: Cluster, tmp_path: Path, mongod: Mongod) ->
         stage.heals()
         until(lambda: service.record(task)["slurm_job_state"] == "COMPLETED", 60, "the end of the job")
         assert service.stop() == 0
+
+
+@pytest.mark.real
+def test_mongodb_killed_and_its_primary_moved(
+    local_cluster: Cluster, tmp_path: Path, replica_set: Mongod
+) -> None:
+    with SmtpServer(tmp_path) as smtp:
+        settings = {
+            "MONGODB_URI": replica_set.uri,
+            "MONGODB_MONITOR_DB": new_uuid(),
+            "MONGODB_TIMEOUT_SECONDS": "1",
+            "TASK_ALLOWED_SERVICE_USERS": local_cluster.user,
+        }
+        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service.start()
+        with Network(local_cluster.url) as network:
+            stage = Stage(service, local_cluster, network)
+            for outage in (replica_set.kill, partial(replica_set.step_down, 5)):
+                task = stage.task(cmd="sleep 3; echo")
+                assert stage.submit(task)[0] == 200
+                outage()
+                status, body, seconds = stage.submit()
+                assert (status, body["code"]) == (503, "store_unavailable")
+                assert seconds < ANSWERED_AT_ONCE
+                replica_set.start()
+                stage.heals()
+                until(partial(is_completed, service, task), 60, "the end of the job")
+        assert service.stop() == 0
+
+
+def is_completed(service: Service, task: dict[str, Any]) -> bool:
+    return bool(service.record(task)["slurm_job_state"] == "COMPLETED")
 
 
 def test_a_full_disk_refuses_new_records_and_keeps_the_old(tmp_path: Path) -> None:

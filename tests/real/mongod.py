@@ -67,8 +67,10 @@ class Mongod:
             client.admin.command("replSetStepDown", seconds, force=True)
 
     def start(self) -> None:
+        """Does nothing if it runs."""
         assert self._daemon is not None
-        self._daemon.start()
+        if not self._daemon.is_alive():
+            self._daemon.start()
         self._daemon.ready(lambda: answers(self._port), 60)
 
     def kill(self) -> None:

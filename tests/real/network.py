@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from enum import Enum
 from typing import Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ class Fault(Enum):
     RESET = "every connection is broken off"
     HANG = "requests are taken, and never answered"
     SWALLOW = "requests arrive, and their answers are lost"
+    HOLD = "requests arrive, and their answers come when the fault is over"
 
 
 class Network:
@@ -22,8 +24,9 @@ class Network:
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
-        self._target = (parts.hostname or "", parts.port or 80)
+        self.target = (parts.hostname or "", parts.port or 80)  # for new connections
         self.fault = Fault.NONE
+        self.holds = threading.Event()  # an answer is being held
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -57,7 +60,7 @@ class Network:
                 _reset(client)
                 continue
             try:
-                server = socket.create_connection(self._target, 5)
+                server = socket.create_connection(self.target, 5)
             except OSError:
                 _reset(client)
                 continue
@@ -72,6 +75,9 @@ class Network:
             while data := source.recv(_CHUNK):
                 if self.fault is Fault.RESET or (self.fault is Fault.SWALLOW and is_answer):
                     break
+                while self.fault is Fault.HOLD and is_answer:
+                    self.holds.set()
+                    time.sleep(0.01)
                 if self.fault is not Fault.HANG:
                     sink.sendall(data)
         except OSError:

@@ -77,6 +77,10 @@ class Daemon:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15) -> None:
         """Ends the whole session of the server, by force if it takes too long."""
         process, self._process = self._process, None

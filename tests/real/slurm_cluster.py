@@ -99,6 +99,9 @@ class SlurmCluster:
         self._daemons[name].start()
         self._daemons[name].ready(self._ready[name], 60)
 
+    def signal_daemon(self, name: str, number: int) -> None:
+        self._daemons[name].send(number)
+
     # --- setting up -------------------------------------------------------------------------
 
     def _prepare(self) -> None:
