@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ from tests.tasks import make_task
 
 ROOT = Path(__file__).parent.parent
 LEASE = 3.0  # seconds
-SETTLED_WITHIN = 300.0  # seconds from the last fault to the last end
+PATIENCE = 300.0  # seconds in which something must move, until all has settled
 
 
 class Host:
@@ -132,7 +132,7 @@ class Chaos:
         self._over = threading.Event()
 
     def run(self, submissions: int, faults: int, pace: float) -> Result:
-        """`pace`: seconds between two faults."""
+        """At least so many of both; `pace`: seconds between two faults, on average."""
         began = datetime.now(UTC)
         with self.network:
             for host in self.hosts:
@@ -145,6 +145,7 @@ class Chaos:
                 fault()
                 self.result.faults[fault.__name__] += 1
                 time.sleep(random.uniform(0, 2 * pace))
+            self._over.set()
             for host in self.hosts:
                 host.start()
             for client in clients:
@@ -194,7 +195,7 @@ class Chaos:
     def _client(self, submissions: int) -> None:
         while True:
             with self._lock:
-                if self.result.submitted >= submissions:
+                if self.result.submitted >= submissions and self._over.is_set():
                     return
                 self.result.submitted += 1
             name = f"chaos-{uuid.uuid4()}"
@@ -243,10 +244,10 @@ class Chaos:
     def _settle(self) -> None:
         """Waits until nothing is reserved, nothing is open, and every message is out."""
         future = utc_now() + timedelta(days=1)
-        until(lambda: not self.store.reservations(future), SETTLED_WITHIN, "the end of all reservations")
-        until(lambda: not self.store.open_jobs(), SETTLED_WITHIN, "the end of all jobs")
+        _until_none(lambda: self.store.reservations(future), "reservations")
+        _until_none(self.store.open_jobs, "open jobs")
         ids = list(self.result.answered)
-        until(lambda: not self._unsent(ids), SETTLED_WITHIN, "the last message")
+        _until_none(lambda: self._unsent(ids), "messages that are not out")
 
     def _unsent(self, uuids: list[str]) -> list[str]:
         return [
@@ -278,6 +279,12 @@ class Chaos:
                 say(f"{record.uuid}: job {record.slurm_job_id} is recorded as {record.slurm_job_state}")
         for name in self._unsent([record.uuid for record in records.values() if record.slurm_job_id]):
             say(f"{name}: its end was not announced once")
+
+
+def _until_none(left: Callable[[], Sized], what: str) -> None:
+    """Waits as long as there are fewer and fewer."""
+    while count := len(left()):
+        until(lambda: len(left()) < count, PATIENCE, f"fewer than {count} {what}")
 
 
 def _signal(pid: int, number: int) -> None:

@@ -22,5 +22,5 @@ def test_one_task_one_job_whatever_is_killed(
     result = chaos.run(submissions=60, faults=15, pace=0.7)
     chaos.store.close()
     assert result.faulty == [], result.summary()
-    assert result.submitted == 60
+    assert result.submitted >= 60
     assert len(result.jobs) >= len(result.answered) > 0
