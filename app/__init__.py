@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from app import http_errors, task_monitoring, task_slurm_rest, task_submission
+from app import http_errors, task_monitoring, task_notifications, task_slurm_rest, task_submission
 from app.constants import read_settings
 from app.services import build_services
 
@@ -28,8 +28,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["slurm_proxy"] = build_services(settings)
-    for blueprint in (task_submission.blueprint, task_monitoring.blueprint, task_slurm_rest.blueprint):
-        app.register_blueprint(blueprint)
+    for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest):
+        app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
     http_errors.register(app)
     return app

@@ -58,6 +58,8 @@ def _json_object(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+_SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
@@ -144,6 +146,21 @@ class Settings(BaseModel):
         description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
     )
 
+    NOTIFICATIONS_CEILING: int = Field(
+        20,
+        ge=0,
+        description="How many messages one person gets by one method in NOTIFICATIONS_WINDOW_SECONDS; further"
+        " ones are gathered into one. 0: as many as there are.",
+    )
+    NOTIFICATIONS_WINDOW_SECONDS: Seconds = Field(600, description="The length of that window, in seconds.")
+    NOTIFICATIONS_HTTP_TIMEOUT_SECONDS: Annotated[Seconds, Field(ge=1)] = Field(
+        15, description="How long Gmail, Slack and webhooks may take to answer, in seconds."
+    )
+    NOTIFICATIONS_MAIL_ALLOWED: Words = Field(
+        (),
+        description="The addresses and whole domains that email and gmail may go to, separated by commas;"
+        " without it any.",
+    )
     NOTIFICATIONS_RETRY_SECONDS: Seconds = Field(
         86_400, description="How long a message is tried again before it is given up, in seconds."
     )
@@ -175,6 +192,56 @@ class Settings(BaseModel):
         15, description="How long the mail server may take to answer, in seconds."
     )
 
+    NOTIFICATIONS_GMAIL_CREDENTIALS_PATH: Path | None = Field(
+        None,
+        description="The JSON file of a Google service account with delegation, or of an authorised user;"
+        " without it the method gmail is not configured.",
+    )
+    NOTIFICATIONS_GMAIL_API_URL: str = Field(
+        "https://gmail.googleapis.com", description="Where the Gmail API is."
+    )
+
+    NOTIFICATIONS_SLACK_BOT_TOKEN: SecretStr | None = Field(
+        None,
+        description="The bot token of a Slack app with the scope chat:write; without it the method slack is"
+        " not configured.",
+    )
+    NOTIFICATIONS_SLACK_CHANNEL: str | None = Field(
+        None, description="The channel for messages that name none."
+    )
+    NOTIFICATIONS_SLACK_API_URL: str = Field("https://slack.com/api/", description="Where Slack's API is.")
+
+    NOTIFICATIONS_RABBITMQ_HOST: str | None = Field(
+        None, description="The RabbitMQ server; without it the method rabbitmq is not configured."
+    )
+    NOTIFICATIONS_RABBITMQ_PORT: int | None = Field(
+        None, ge=1, le=65535, description="Its port; by default 5672, with TLS 5671."
+    )
+    NOTIFICATIONS_RABBITMQ_USERNAME: str = Field("guest", description="The user to log in as.")
+    NOTIFICATIONS_RABBITMQ_PASSWORD: SecretStr | None = Field(None, description="The password of that user.")
+    NOTIFICATIONS_RABBITMQ_PATH: str = Field("/", description="The virtual host.")
+    NOTIFICATIONS_RABBITMQ_TLS: bool = Field(
+        False, description="Whether the connection uses TLS: true or false."
+    )
+    NOTIFICATIONS_RABBITMQ_CA_PATH: Path | None = Field(
+        None,
+        description="The certificate authority of RabbitMQ, where the system does not know it.",
+    )
+    NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS: Seconds = Field(
+        15, description="How long RabbitMQ may take to answer, in seconds."
+    )
+
+    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+        default_factory=dict,
+        description="Whom the method webhook may call: a JSON object of hosts (host or host:port) and the"
+        " secret that signs for each, in base64, as of openssl rand -base64 32.",
+    )
+
+    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+        default_factory=dict,
+        description="The targets of the method apprise: a JSON object of names and Apprise URLs.",
+    )
+
     @field_validator("SLURM_REST_HOST")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
@@ -189,6 +256,14 @@ class Settings(BaseModel):
             decode_key(value.get_secret_value())
         return value
 
+    @field_validator("NOTIFICATIONS_WEBHOOK_RECEIVERS")
+    @classmethod
+    def _signing_secrets(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for host, secret in value.items():
+            if len(_signing_key(secret)) < _SHORTEST_SIGNING_KEY:
+                raise ValueError(f"the secret of {host} has fewer than {_SHORTEST_SIGNING_KEY} bytes")
+        return value
+
     @model_validator(mode="after")
     def _key_for_slurm(self) -> Self:
         has_key = self.SLURM_JWT_HS256_KEY_BASE64 or self.SLURM_JWT_HS256_KEY_PATH
@@ -197,6 +272,14 @@ class Settings(BaseModel):
                 "SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set beside SLURM_REST_HOST"
             )
         return self
+
+    def webhook_secrets(self) -> dict[str, bytes]:
+        """The hosts that webhooks may call, in lower case, and the key that signs for each."""
+        receivers = self.NOTIFICATIONS_WEBHOOK_RECEIVERS
+        return {host.lower(): _signing_key(secret) for host, secret in receivers.items()}
+
+    def rabbitmq_port(self) -> int:
+        return self.NOTIFICATIONS_RABBITMQ_PORT or (5671 if self.NOTIFICATIONS_RABBITMQ_TLS else 5672)
 
     def slurm_key(self) -> bytes:
         """The raw bytes of the cluster's key; SettingsError if its file cannot be read."""
@@ -208,6 +291,11 @@ class Settings(BaseModel):
             return self.SLURM_JWT_HS256_KEY_PATH.read_bytes()
         except OSError as error:
             raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {error.strerror}") from error
+
+
+def _signing_key(secret: SecretStr) -> bytes:
+    """A secret as the Standard Webhooks specification writes it, with or without its prefix."""
+    return decode_key(secret.get_secret_value().removeprefix("whsec_"))
 
 
 def decode_key(text: str) -> bytes:

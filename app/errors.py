@@ -71,6 +71,18 @@ class UnknownJob(SlurmProxyError):
     code = "unknown_job"
 
 
+class UnknownNotification(SlurmProxyError):
+    status = 404
+    code = "unknown_notification"
+
+
+class NotDead(SlurmProxyError):
+    """Only a dead notification can be told to try again."""
+
+    status = 409
+    code = "not_dead"
+
+
 class NotTheOwner(SlurmProxyError):
     """The job belongs to somebody else than the request says."""
 

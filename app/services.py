@@ -8,14 +8,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError, StoreUnavailable
-from app.lifecycle.delivering import Delivery
+from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
+from app.lifecycle.outbox import Outbox
 from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
+from app.messages.plan import Catalogue, Planner
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
-from app.notification_plan import Catalogue
 from app.senders import SENDERS
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
@@ -34,6 +35,7 @@ class Services:
     slurm: SlurmClient
     intake: Intake
     look_up: LookUp
+    outbox: Outbox
     monitor: Monitor
 
     def start(self) -> None:
@@ -51,16 +53,17 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 
     SettingsError names what is missing or wrong.
     """
-    catalogue = _catalogue(settings)
+    methods = tuple(SENDERS)
     store = _store(settings)
     slurm = slurm or _slurm(settings)
     configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
     senders = {method: sender for method, sender in configured.items() if sender is not None}
+    planner = Planner(_catalogue(settings), senders)
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
     watcher = Watcher(
         store,
         slurm,
-        catalogue,
+        planner,
         unknown_after=timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS),
     )
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
@@ -68,8 +71,14 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     delivery = Delivery(
         store,
         senders,
-        claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
-        retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
+        Patience(
+            claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
+            retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
+            ceiling=settings.NOTIFICATIONS_CEILING,
+            window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
+        ),
+        methods=methods,
+        context={"settings": settings},
     )
     return Services(
         store=store,
@@ -77,16 +86,17 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         intake=Intake(
             store,
             slurm,
-            catalogue,
+            planner,
             submission_life=submission_life,
-            methods=frozenset(senders),
             refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
+            settings=settings,
         ),
         look_up=LookUp(store, slurm),
+        outbox=Outbox(store, methods),
         monitor=Monitor(
             store,
             watcher,
-            Reconciler(store, slurm, catalogue, submission_life=submission_life, skew=skew),
+            Reconciler(store, slurm, planner, submission_life=submission_life, skew=skew),
             delivery,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
@@ -108,7 +118,8 @@ def prepare_or_exit(services: Services, settings: Settings) -> None:
 def _catalogue(settings: Settings) -> Catalogue:
     entries = {**TASK_METADATA, **settings.TASK_METADATA}
     try:
-        return TypeAdapter(dict[str, CatalogueEntry]).validate_python(entries)
+        known = TypeAdapter(dict[str, CatalogueEntry])
+        return known.validate_python(entries, context={"methods": tuple(SENDERS)})
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))

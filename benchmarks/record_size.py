@@ -15,9 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from app.job_state import JobState
+from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, NotificationStatus, TaskRecord
-from app.notification_plan import end_notifications
 from app.store import Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -87,7 +87,7 @@ def live_through(store: TaskStore, number: int) -> None:
         standard_output=task["dirs"]["output"] + "/" + task["slurm"]["output"],
         comment=f"slurm-proxy:{record.uuid}",
     )
-    due = end_notifications({}, record, job, now)
+    due = Planner({}, ["email"]).at_look(record, job, now).notifications
     fence = store.lead("me", now, now + timedelta(minutes=1))
     assert fence is not None
     store.apply([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)

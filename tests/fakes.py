@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict
+
+from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
+from app.senders import Message, Sender
 from app.slurm.client import Search
 
 
@@ -20,6 +24,7 @@ class FakeSlurm:
         self.has_accounting = True
         self.jobs: dict[int, SlurmJob] = {}  # what slurmctld knows
         self.ended: dict[int, SlurmJob] = {}  # what slurmdbd knows
+        self.accounts_at_once = True  # slurmdbd hears of an end in the same moment
         self.submitted: list[tuple[Task, str, str]] = []
         self.calls: list[str] = []
         self.failure: SlurmProxyError | None = None  # raised by the next submit
@@ -57,6 +62,8 @@ class FakeSlurm:
         base = before.model_dump() if before else {"submit_time": now, "username": "alice"}
         job = SlurmJob.model_validate({**base, "job_id": job_id, "job_state": state, **fields})
         self.jobs[job_id] = job
+        if state.is_final and self.accounts_at_once:
+            self.ended[job_id] = job.model_copy(update={"comment": None})
         return job
 
     def forget(self, job_id: int, *, accounted: bool = True) -> None:
@@ -64,6 +71,8 @@ class FakeSlurm:
         job = self.jobs.pop(job_id)
         if accounted:
             self.ended[job_id] = job.model_copy(update={"comment": None})
+        else:
+            self.ended.pop(job_id, None)
 
     def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
         self._ask("poll")
@@ -73,8 +82,14 @@ class FakeSlurm:
             if job_id not in self.jobs or self.jobs[job_id].job_state is not state
         }
 
-    def accounting(self, job_ids: Collection[int]) -> dict[int, SlurmJob]:
+    def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
+        self._ask("look")
+        return {job_id: self.jobs.get(job_id) for job_id in job_ids}
+
+    def accounting(self, job_ids: Collection[int]) -> dict[int, SlurmJob] | None:
         self._ask("accounting")
+        if not self.has_accounting:
+            return None
         if self.accounting_down is not None:
             raise self.accounting_down
         return {job_id: self.ended[job_id] for job_id in job_ids if job_id in self.ended}
@@ -102,14 +117,28 @@ class FakeSlurm:
             raise self.down
 
 
-class RecordingSender:
+class AnyParams(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class RecordingSender(Sender):
     """Takes every message, or fails as it is told."""
 
-    def __init__(self) -> None:
+    Params = AnyParams
+
+    def __init__(self, *, for_people: bool = False) -> None:
+        self.for_people = for_people  # type: ignore[misc]
         self.messages: list[Any] = []
         self.failures: list[Exception] = []  # raised one after the other, before messages are taken
 
-    def send(self, message: Any) -> None:
+    @classmethod
+    def configured(cls, settings: Settings) -> Self:
+        return cls()
+
+    def receiver(self, params: Any) -> str:
+        return str(getattr(params, "recipient", ""))
+
+    def send(self, message: Message, params: Any) -> None:
         if self.failures:
             raise self.failures.pop(0)
         self.messages.append(message)

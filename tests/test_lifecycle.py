@@ -24,11 +24,12 @@ from app.errors import (
     UnknownTask,
 )
 from app.job_state import JobState
-from app.lifecycle.delivering import Delivery
+from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
+from app.messages.plan import Planner
 from app.models.record import NotificationStatus, OpenJob, TaskRecord, utc_now
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
@@ -53,33 +54,34 @@ MINUTE = timedelta(minutes=1)
 LIFE = timedelta(seconds=96)
 
 
+PATIENCE = Patience(claim_for=3 * MINUTE, retry_for=timedelta(days=1))
+
+
 class Service:
     """The use cases put together as app/services.py does it, on fakes where the network would be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: Patience = PATIENCE) -> None:
         self.store = SqliteStore(path)
         self.store.prepare()
         self.slurm = FakeSlurm()
-        self.email = RecordingSender()
+        self.email = RecordingSender(for_people=True)
         self.test = RecordingSender()
         senders: Any = {"email": self.email, "test": self.test}
         slurm: Any = self.slurm
+        planner = Planner(CATALOGUE, senders)
         self.intake = Intake(
             self.store,
             slurm,
-            CATALOGUE,
+            planner,
             submission_life=LIFE,
-            methods=frozenset(senders),
             refused_users={"root", "slurm"},
         )
         self.look_up = LookUp(self.store, slurm)
-        self.watcher = Watcher(self.store, slurm, CATALOGUE, unknown_after=10 * MINUTE)
+        self.watcher = Watcher(self.store, slurm, planner, unknown_after=10 * MINUTE)
         self.reconciler = Reconciler(
-            self.store, slurm, CATALOGUE, submission_life=LIFE, skew=MINUTE, pause=timedelta(0)
+            self.store, slurm, planner, submission_life=LIFE, skew=MINUTE, pause=timedelta(0)
         )
-        self.delivery = Delivery(
-            self.store, senders, claim_for=3 * MINUTE, retry_for=timedelta(days=1), jitter=lambda: 1.0
-        )
+        self.delivery = Delivery(self.store, senders, patience, methods=["email", "test"], jitter=lambda: 1.0)
         self.monitor = self.new_monitor("here")
 
     def new_monitor(self, owner: str, interval: float = 1) -> Monitor:
@@ -226,7 +228,8 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
 
 
 def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service: Service) -> None:
-    task = make_task(notification={"methods": ["slack", "rabbithq", "test"]})
+    params = {"rabbithq": {"queue": "jobs"}}
+    task = make_task(notification={"methods": ["slack", "rabbithq", "test"], "params": params})
     answer = service.intake.submit({"task": task})
     assert answer["warnings"] == [
         "this server is not configured for slack",

@@ -39,6 +39,8 @@ def test_the_example_is_the_settings_and_their_defaults() -> None:
 def _written(default: object) -> str:
     if default is None or default in ((), {}):
         return ""
+    if isinstance(default, bool):
+        return str(default).lower()
     return f"{default:.0f}" if isinstance(default, float) else str(default)
 
 

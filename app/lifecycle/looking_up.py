@@ -15,6 +15,7 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job, open_job
+from app.lifecycle.showing import shown_record
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
@@ -50,7 +51,7 @@ class LookUp:
         return self._answer(record)
 
     def _answer(self, record: TaskRecord) -> dict[str, Any]:
-        return {"slurm": self._scheduler_says(record), "monitor": record.public()}
+        return {"slurm": self._scheduler_says(record), "monitor": shown_record(record)}
 
     def _scheduler_says(self, record: TaskRecord) -> dict[str, Any]:
         """A job that has ended changes no more: its stored facts are Slurm's last word.

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from app.job_state import JobState
 from app.lifecycle.identity import TAG, tagged
+from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
 from app.models.task import Task
-from app.notification_plan import Catalogue, end_notifications
 from app.slurm.client import Search, SlurmClient
 from app.store import TaskStore
 
@@ -32,7 +32,7 @@ class Reconciler:
         self,
         store: TaskStore,
         slurm: SlurmClient,
-        catalogue: Catalogue,
+        planner: Planner,
         *,
         submission_life: timedelta,
         skew: timedelta,
@@ -40,7 +40,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._slurm = slurm
-        self._catalogue = catalogue
+        self._planner = planner
         self._submission_life = submission_life
         self._skew = skew
         self._under_way = timedelta(seconds=slurm.longest_call)
@@ -106,7 +106,7 @@ class Reconciler:
             after=JobState.UNKNOWN,
             at=now,
             job=None,
-            notifications=end_notifications(self._catalogue, record, unknown, now),
+            notifications=self._planner.at_look(record, unknown, now).notifications,
             submission_error=_CANNOT_BE_TOLD + why,
         )
         self._store.apply([change], fence)

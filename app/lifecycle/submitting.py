@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.constants import Settings
 from app.errors import (
     DuplicateUuid,
     IdempotencyKeyReused,
@@ -22,6 +23,8 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.identity import tag_of, tagged
+from app.lifecycle.showing import shown_record
+from app.messages.plan import Plan, Planner, merged_params
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.task import (
@@ -33,7 +36,6 @@ from app.models.task import (
     faults_of,
     parse,
 )
-from app.notification_plan import Catalogue, end_notifications, merged_params, undeliverable
 from app.senders import SENDERS
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
@@ -53,18 +55,24 @@ class Intake:
         self,
         store: TaskStore,
         slurm: SlurmClient,
-        catalogue: Catalogue,
+        planner: Planner,
         *,
         submission_life: timedelta,
-        methods: Collection[str],
         refused_users: Collection[str],
+        settings: Settings | None = None,
     ) -> None:
+        """`settings`: what notification parameters are held against, such as whom callers may write to."""
         self._store = store
         self._slurm = slurm
-        self._catalogue = catalogue
+        self._planner = planner
+        self._catalogue = planner.catalogue
         self._submission_life = submission_life
-        self._methods = methods
-        self._context = {"catalogue": catalogue, "refused_users": refused_users}
+        self._context = {
+            "catalogue": planner.catalogue,
+            "refused_users": refused_users,
+            "methods": tuple(SENDERS),
+            "settings": settings,
+        }
 
     def submit(self, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Reserves the uuid, submits one Slurm job as the task's user, and starts to watch it.
@@ -80,9 +88,9 @@ class Intake:
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            notifications=tuple(undeliverable(self._catalogue, task, self._methods, now)),
             idempotency_key=key,
         )
+        record = _planned(record, self._planner.at_submission(record, now))
         try:
             self._reserve(record)
         except DuplicateUuid:
@@ -105,7 +113,7 @@ class Intake:
             )
         record = self._watched(body["monitor"]["task"], request.task, job)
         self._store.add(record)
-        return record.public()
+        return shown_record(record)
 
     def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:
         now = utc_now()
@@ -117,12 +125,9 @@ class Intake:
             created_at=now,
             updated_at=now,
             job=job,
-            notifications=tuple(undeliverable(self._catalogue, task, self._methods, now)),
         )
-        if record.is_open:
-            return record
-        due = end_notifications(self._catalogue, record, job, now)
-        return record.model_copy(update={"notifications": (*record.notifications, *due)})
+        record = _planned(record, self._planner.at_submission(record, now))
+        return record if record.is_open else _planned(record, self._planner.at_look(record, job, now))
 
     def _reserve(self, record: TaskRecord) -> None:
         """Puts the intent on disk; not while Slurm is known to be down, unless the uuid is taken anyway."""
@@ -211,7 +216,7 @@ class Intake:
         if not isinstance(body, dict):
             return []
         try:
-            wanted = NotificationRequest.model_validate(body.get("notification", {}))
+            wanted = NotificationRequest.model_validate(body.get("notification", {}), context=self._context)
         except ValidationError:
             return []  # listed with the faults of the body
         merged = merged_params(self._catalogue, body.get("name"), wanted)
@@ -219,9 +224,13 @@ class Intake:
         return [
             fault
             for method, params in merged.items()
-            if method in SENDERS
-            for fault in faults_of(SENDERS[method].Params, params, f"{where}.{method}")
+            for fault in faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
         ]
+
+
+def _planned(record: TaskRecord, plan: Plan) -> TaskRecord:
+    notifications = (*record.notifications, *plan.notifications)
+    return record.model_copy(update={"notifications": notifications, "alarm_at": plan.alarm_at})
 
 
 def _answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:

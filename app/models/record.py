@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from app.job_state import JobState
+from app.models.content import Content
 from app.models.job import SlurmJob, Utc
 
 
@@ -21,6 +22,7 @@ class NotificationStatus(StrEnum):
     DUE = "due"
     CLAIMED = "claimed"
     RETRYING = "retrying"
+    GATHERED = "gathered"
     SENT = "sent"
     DEAD = "dead"
     UNDELIVERABLE = "undeliverable"
@@ -35,8 +37,7 @@ class Notification(BaseModel):
     event: str
     method: str
     params: dict[str, Any]
-    subject: str = ""
-    text: str = ""
+    content: Content | None = None  # None where there is nobody to write for: undeliverable from the start
     status: NotificationStatus
     created_at: Utc
     attempts: int = 0
@@ -44,9 +45,9 @@ class Notification(BaseModel):
     claim: str | None = None
     last_error: str | None = None
     sent_at: Utc | None = None
-
-    def public(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"params", "claim"})
+    revived_at: Utc | None = None  # when a dead one was told to try again
+    recipient: str | None = None  # whom it is gathered for, once it was held back
+    digest: str | None = None  # the id of the notification that brings this one along
 
 
 class TaskRecord(BaseModel):
@@ -68,6 +69,7 @@ class TaskRecord(BaseModel):
     idempotency_key: str | None = None
     warnings: tuple[str, ...] = ()  # of the first answer
     submission_error: str | None = None
+    alarm_at: Utc | None = None  # when an event may be due that no change of state announces
 
     @property
     def uuid(self) -> str:
@@ -83,18 +85,6 @@ class TaskRecord(BaseModel):
         """It cannot be told yet whether there is a job."""
         return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
 
-    def public(self) -> dict[str, Any]:
-        """What callers see of the record."""
-        body = self.model_dump(mode="json", exclude={"task", "job", "notifications", "idempotency_key"})
-        for name in ("warnings", "submission_error"):
-            if not body[name]:
-                del body[name]
-        return {
-            **body,
-            "task": self.task,
-            "notifications": [notification.public() for notification in self.notifications],
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
@@ -106,6 +96,7 @@ class OpenJob:
     slurm_username: str
     created_at: datetime
     submit_time: datetime | None  # Slurm's own, once it was seen
+    alarm_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +110,4 @@ class Change:
     job: SlurmJob | None
     notifications: tuple[Notification, ...] = ()
     submission_error: str | None = None
+    alarm_at: datetime | None = None

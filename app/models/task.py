@@ -2,12 +2,12 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, cast
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -18,20 +18,58 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidRequest
 from app.job_state import JobState
-from app.models.rules import AbsolutePath, Command, JobId, Line, ShellText, Username, Uuid, must
+from app.models.rules import (
+    AbsolutePath,
+    Command,
+    JobId,
+    Line,
+    Minutes,
+    ShellText,
+    Username,
+    Uuid,
+    must,
+)
 from app.models.slurm_options import SlurmOptions
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _canonical_method(value: object) -> object:
-    return "rabbitmq" if value == "rabbithq" else value
+def _known_method(value: str, info: ValidationInfo) -> str:
+    """With a validation context, one of the channels that there are."""
+    method = "rabbitmq" if value == "rabbithq" else value
+    methods = (info.context or {}).get("methods")
+    if methods is not None and method not in methods:
+        raise PydanticCustomError("rule", "must be one of {words}", {"words": ", ".join(methods)})
+    return method
 
 
-Method = Annotated[
-    Literal["email", "gmail", "slack", "rabbitmq", "test"],
-    BeforeValidator(_canonical_method),
-    must("be one of email, gmail, slack, rabbitmq, test"),
+Method = Annotated[Line, AfterValidator(_known_method)]
+
+
+class EventName(StrEnum):
+    """What a caller can be told of, in the sense of sbatch's --mail-type."""
+
+    BEGIN = "begin"
+    END = "end"
+    FAIL = "fail"
+    REQUEUE = "requeue"
+    INVALID_DEPEND = "invalid_depend"
+    TIME_LIMIT_50 = "time_limit_50"
+    TIME_LIMIT_80 = "time_limit_80"
+    TIME_LIMIT_90 = "time_limit_90"
+
+
+class PendingOver(BaseModel):
+    """The job has been waiting for so many minutes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pending_over: Minutes
+
+
+EventWish = Annotated[
+    EventName | PendingOver,
+    must(f'be one of {", ".join(EventName)}, or {{"pending_over": <minutes>}}'),
 ]
 
 
@@ -55,6 +93,7 @@ class NotificationRequest(BaseModel):
 
     methods: tuple[Method, ...] = ()
     params: dict[Method, dict[str, Any]] = Field(default_factory=dict)
+    events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = None  # None: the end
 
 
 def _allowed_user(username: str, info: ValidationInfo) -> str:
@@ -155,10 +194,12 @@ def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None =
         raise InvalidRequest([_fault(model, fault, "") for fault in error.errors()]) from None
 
 
-def faults_of(model: type[BaseModel], value: object, root: str) -> list[str]:
+def faults_of(
+    model: type[BaseModel], value: object, root: str, context: Mapping[str, Any] | None = None
+) -> list[str]:
     """What is wrong with `value` as a `model`, each fault with its path below `root`."""
     try:
-        model.model_validate(value)
+        model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
         return [_fault(model, fault, root) for fault in error.errors()]
     return []

@@ -1,12 +1,16 @@
-"""What every sender is: a model of its parameters, a way to be configured, and one method."""
+"""What every sender is: a model of its parameters, a way to be configured, and one method that sends."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from email.utils import mktime_tz, parsedate_tz
+from time import time
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationInfo
 
 from app.constants import Settings
+from app.messages.layout import as_event, as_html, as_text
+from app.models.content import Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,19 +18,62 @@ class Message:
     """One message to one channel. `id` is the same at every attempt; receivers deduplicate by it."""
 
     id: str
-    params: Mapping[str, Any]
-    subject: str
-    text: str
+    event: str
+    content: Content
+
+    @property
+    def subject(self) -> str:
+        return self.content.subject
+
+    @property
+    def text(self) -> str:
+        return as_text(self.content)
+
+    @property
+    def html(self) -> str:
+        return as_html(self.content)
+
+    def as_event(self) -> dict[str, Any]:
+        """For programs: a JSON object."""
+        return as_event(self.id, self.event, self.content)
 
 
-class Sender(Protocol):
+class Sender(ABC):
     """One channel. Thread-safe: several threads may send at once."""
 
-    Params: ClassVar[type[BaseModel]]  # what `task.notification.params.<method>` must hold
+    # What `task.notification.params.<method>` must hold. The validation context has the `settings`, so that
+    # the operator's lists of whom callers may reach are held against a request as well as a delivery.
+    Params: ClassVar[type[BaseModel]]
+    for_people: ClassVar[bool] = False  # a flood of messages is gathered into one
 
     @classmethod
+    @abstractmethod
     def configured(cls, settings: Settings) -> Self | None:
         """The sender, or None where the settings do not name what it needs."""
 
-    def send(self, message: Message) -> None:
-        """Returns once the receiver has taken the message; otherwise DeliveryFailed."""
+    def receiver(self, params: Any) -> str:
+        """Who takes the message: the ceiling counts for each, and one that fails holds up no other."""
+        return ""
+
+    @abstractmethod
+    def send(self, message: Message, params: Any) -> None:
+        """Returns once the receiver has taken the message; otherwise DeliveryFailed.
+
+        `params` is a `Params`; there is one recipient in it. Every call on the network has a time-out.
+        """
+
+
+def settings_of(info: ValidationInfo) -> Settings | None:
+    """The settings that a model of parameters is held against; None where only its form counts."""
+    found: Settings | None = (info.context or {}).get("settings")
+    return found
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """A `Retry-After` header, seconds or a date, as seconds from now (RFC 9110, 10.2.3)."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    moment = parsedate_tz(retry_after)
+    return None if moment is None else max(0.0, mktime_tz(moment) - time())

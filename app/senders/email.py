@@ -2,60 +2,19 @@
 
 import smtplib
 import ssl
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.utils import format_datetime
-from typing import Annotated, ClassVar, Self
-
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from typing import ClassVar, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.models.record import utc_now
-from app.models.rules import Line, ShellText, must
-from app.senders.base import Message
+from app.senders.base import Message, Sender
+from app.senders.mail import MailParams, mail
 
-SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
-def _parsed(value: str) -> Address:
-    """One address with or without a display name, of any domain, local ones too; ValueError if it is none."""
-    found = validate_email(
-        value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
-    )
-    return Address(found.display_name or "", found.local_part, found.ascii_domain or found.domain)
-
-
-def _address(value: str) -> str:
-    _parsed(value)
-    return value
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-MailAddress = Annotated[Line, AfterValidator(_address), must("be an e-mail address")]
-
-
-class EmailParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    sender: MailAddress
-    recipient: Annotated[
-        list[MailAddress],
-        Field(min_length=1, max_length=100),
-        BeforeValidator(_as_list),
-        must("be an e-mail address or a list of at most 100"),
-    ]
-    subject: Line | None = None
-    body: ShellText | None = None
-
-
-class EmailSender:
-    Params: ClassVar[type[BaseModel]] = EmailParams
+class EmailSender(Sender):
+    Params: ClassVar[type[MailParams]] = MailParams
+    for_people = True
 
     def __init__(self, settings: Settings, server: str) -> None:
         self._settings = settings
@@ -67,12 +26,14 @@ class EmailSender:
         server = settings.NOTIFICATIONS_SMTP_SERVER
         return cls(settings, server) if server else None
 
-    def send(self, message: Message) -> None:
+    def receiver(self, params: MailParams) -> str:
+        return params.recipient[0].lower()
+
+    def send(self, message: Message, params: MailParams) -> None:
         """Permanent: what the server says with 5xx of the addresses or the message itself."""
-        mail = _mail(message, EmailParams.model_validate(message.params))
         try:
             with self._connect() as smtp:
-                smtp.send_message(mail)
+                smtp.send_message(mail(message, params))
         except smtplib.SMTPRecipientsRefused as error:
             raise _refused(*next(iter(error.recipients.values()))) from error
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
@@ -101,19 +62,6 @@ class EmailSender:
             smtp.close()
             raise
         return smtp
-
-
-def _mail(message: Message, params: EmailParams) -> EmailMessage:
-    mail = EmailMessage()
-    sender = _parsed(params.sender)
-    mail["From"] = sender
-    mail["To"] = [_parsed(recipient) for recipient in params.recipient]
-    mail["Subject"] = message.subject
-    mail["Date"] = format_datetime(utc_now())
-    mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
-    mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(message.text)
-    return mail
 
 
 def _refused(code: int, words: bytes | str) -> DeliveryFailed:

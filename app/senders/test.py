@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 
 from app.constants import Settings
-from app.senders.base import Message
+from app.senders.base import Message, Sender
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +17,13 @@ class TestParams(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class TestSender:
-    Params: ClassVar[type[BaseModel]] = TestParams
+class TestSender(Sender):
+    Params: ClassVar[type[TestParams]] = TestParams
 
     @classmethod
     def configured(cls, settings: Settings) -> Self:
         return cls()
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, params: TestParams) -> None:
         """The key alone is logged: what a message says is nobody's but its receiver's."""
         logger.info("test notification %s went out", message.id)

@@ -5,7 +5,7 @@ Every method may raise SlurmUnavailable ("ask again later; nothing is known") an
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -105,18 +105,32 @@ class SlurmClient:
             states = self._states(known)
             if states is not None:
                 changed = [job_id for job_id in known if states.get(job_id) is not known[job_id]]
-                return _news(known, self._details(changed))
+                return _news(known, self.look(changed))
         return self._differences_in_list(known)
 
-    def accounting(self, job_ids: Collection[int], timeout: float | None = None) -> dict[int, SlurmJob]:
-        """What slurmdbd knows of these jobs; {} where there is no slurmdbd.
+    def look(self, job_ids: Sequence[int]) -> dict[int, SlurmJob | None]:
+        """What slurmctld says of these jobs: one by one, or all at once where that is less work for it.
+
+        Of very many only the first ones: the others must wait for another look.
+        """
+        if len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids):
+            found = by_id(self._listed(), job_ids)
+            return {job_id: found.get(job_id) for job_id in job_ids}
+        return {job_id: self._controller_job(job_id) for job_id in job_ids[:_MOST_SINGLE_LOOKS]}
+
+    def accounting(
+        self, job_ids: Collection[int], timeout: float | None = None
+    ) -> dict[int, SlurmJob] | None:
+        """What slurmdbd knows of these jobs; None where there is no slurmdbd.
 
         SlurmUnavailable while slurmdbd is down: that is no proof of anything.
         """
         found: dict[int, SlurmJob] = {}
         for chunk in _chunks(list(job_ids)):
             parts = self._accounting(self._session.speak().step_queries(chunk), timeout)
-            found |= by_id(parts or [], chunk)
+            if parts is None:
+                return None
+            found |= by_id(parts, chunk)
         return found
 
     def job(self, job_id: int) -> SlurmJob | None:
@@ -124,7 +138,7 @@ class SlurmClient:
         began = time.monotonic()
         job = self._controller_job(job_id)
         left = self.longest_call - (time.monotonic() - began)
-        return job or self.accounting([job_id], max(left, 1)).get(job_id)
+        return job or (self.accounting([job_id], max(left, 1)) or {}).get(job_id)
 
     # --- diagnostics ------------------------------------------------------------------------
 
@@ -152,13 +166,6 @@ class SlurmClient:
                 # "123", or "123_4" for a task of an array, whose last task keeps the array's own id
                 states[int(str(item["job_id"]).partition("_")[0])] = reading.state(item["state"])
         return states
-
-    def _details(self, job_ids: list[int]) -> dict[int, SlurmJob | None]:
-        """Reads changed jobs one by one, or all at once where that is less work for slurmctld."""
-        if len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids):
-            found = by_id(self._listed(), job_ids)
-            return {job_id: found.get(job_id) for job_id in job_ids}
-        return {job_id: self._controller_job(job_id) for job_id in job_ids[:_MOST_SINGLE_LOOKS]}
 
     def _count_jobs(self) -> int:
         return len(raw_jobs(self._session.get("jobs/state")))

@@ -25,6 +25,8 @@ class Outcome:
     at: datetime
     attempt_after: datetime | None = None  # the next attempt, where there is one
     error: str | None = None
+    recipient: str | None = None  # whom it is gathered for
+    was_attempt: bool = True
 
 
 class TaskStore(Protocol):
@@ -79,7 +81,32 @@ class TaskStore(Protocol):
         """Takes one notification of `method` that is due at `now`; after `until` others may take it."""
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Keeps what became of a claimed notification; False if the claim had been taken over."""
+        """Keeps what became of a claimed notification; False if the claim had been taken over.
+
+        What its digest brought along is sent or dead with it.
+        """
+
+    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+        """Ties all that is gathered for the same recipient, and due, to the claimed notification.
+
+        Only the first call does: from then on the digest brings the same ones along, whoever claims it.
+        """
+
+    def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
+        """Counts a message to `recipient`, of at most `most` in a window that began, or now begins, and ends
+        at `until`. None if there was room; else when the window ends."""
+
+    def give_slot_back(self, recipient: str) -> None:
+        """The message that a slot was taken for did not go out."""
+
+    def notification(self, id_: str) -> Claim | None:
+        """The notification with that id."""
+
+    def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
+        """Up to `most` notifications in that status, by that method or any; the oldest first."""
+
+    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+        """Makes dead notifications due once more: one, or all by a method, or all; returns how many."""
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
         """Takes or renews the monitor's lease; None while somebody else holds it.

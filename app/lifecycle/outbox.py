@@ -1,0 +1,54 @@
+"""What an operator does about messages that did not arrive: sees them, and has them sent again."""
+
+from typing import Any
+
+from app.errors import InvalidRequest, NotDead, UnknownNotification
+from app.lifecycle.showing import shown_claim
+from app.models.record import NotificationStatus, utc_now
+from app.store import TaskStore
+
+_MOST = 1000
+
+
+class Outbox:
+    """The use cases of `/notifications`."""
+
+    def __init__(self, store: TaskStore, methods: tuple[str, ...]) -> None:
+        self._store = store
+        self._methods = methods
+
+    def find(self, status: str, method: str | None, limit: str) -> dict[str, Any]:
+        """The oldest notifications in that status; InvalidRequest names the parameter that is wrong."""
+        faults = [] if status in list(NotificationStatus) else [_choice("status", list(NotificationStatus))]
+        faults += self._method_faults(method)
+        if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:6]) <= _MOST):
+            faults.append(f"limit: must be a whole number from 1 to {_MOST}")
+        if faults:
+            raise InvalidRequest(faults)
+        found = self._store.notifications(NotificationStatus(status), method, int(limit) + 1)
+        shown = [shown_claim(item) for item in found[: int(limit)]]
+        return {"notifications": shown, "more": len(found) > len(shown)}
+
+    def retry(self, id_: str) -> dict[str, Any]:
+        """UnknownNotification; NotDead for one that is on its way, has arrived, or never can."""
+        if self._store.revive(utc_now(), id_=id_) == 0:
+            found = self._store.notification(id_)
+            if found is None:
+                raise UnknownNotification(f"there is no notification {id_}")
+            status = found.notification.status
+            raise NotDead(f"the notification {id_} is {status}; only dead ones can be sent again")
+        found = self._store.notification(id_)
+        return shown_claim(found) if found else {}
+
+    def retry_all(self, method: str | None) -> dict[str, Any]:
+        """All dead ones, or those of one method."""
+        if faults := self._method_faults(method):
+            raise InvalidRequest(faults)
+        return {"retried": self._store.revive(utc_now(), method=method)}
+
+    def _method_faults(self, method: str | None) -> list[str]:
+        return [] if method is None or method in self._methods else [_choice("method", self._methods)]
+
+
+def _choice(name: str, words: list[NotificationStatus] | tuple[str, ...]) -> str:
+    return f"{name}: must be one of {', '.join(words)}"

@@ -1,0 +1,89 @@
+"""Writes one message: the caller's own words, and the facts of the job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.job_state import JobState
+from app.messages.events import Event
+from app.messages.figures import cpu_efficiency, duration, hint
+from app.messages.words import filled, one_line
+from app.models.content import Content
+from app.models.job import SlurmJob
+from app.models.output_files import output_path
+from app.models.task import Task, WatchedTask
+
+_MB = 1024 * 1024
+_OUTCOMES = {
+    JobState.CANCELLED: "was cancelled",
+    JobState.OUT_OF_MEMORY: "ran out of memory",
+    JobState.TIMEOUT: "reached its time limit",
+    JobState.DEADLINE: "could not end before its deadline",
+    JobState.NODE_FAIL: "lost its node",
+    JobState.PREEMPTED: "was preempted",
+    JobState.UNKNOWN: "is no longer known to Slurm, and how it ended cannot be told",
+}
+
+
+def content(event: Event, params: Mapping[str, Any], task: Task | WatchedTask, job: SlurmJob) -> Content:
+    """What is said of `event`; before bad news stands the state, whatever the caller's words promise."""
+    known = facts(task, job)
+    run_time = job.run_seconds()
+    values = {
+        **known,
+        "event": event.name,
+        "run_time": None if run_time is None else duration(run_time),
+    }
+    is_bad_end = job.job_state.is_settled and not job.job_state.is_success
+    mark = str(job.job_state) if is_bad_end else event.mark
+    default = f"{known['name']} (job {job.job_id}): {event.mark or job.job_state}"
+    subject = filled(str(params.get("subject") or default), values)
+    return Content(
+        subject=one_line(f"[{mark}] {subject}" if mark else subject),
+        headline=_bad_news(job) if is_bad_end else event.headline,
+        words=filled(_own_words(params), values),
+        facts=known,
+        hint=hint(job) if job.job_state.is_settled else "",
+        is_bad_news=is_bad_end,
+    )
+
+
+def facts(task: Task | WatchedTask, job: SlurmJob) -> dict[str, Any]:
+    """What is known of the job, by names that programs can rely on; what is not known is left out."""
+    start, end, limit = job.start_time, job.end_time, job.time_limit_minutes
+    known = {
+        "task_uuid": task.uuid,
+        "slurm_job_id": job.job_id or None,
+        "slurm_job_state": str(job.job_state),
+        "name": _title(task, job),
+        "username": task.username,
+        "reason": None if job.job_state.is_success else job.reason,
+        "exit_code": job.exit_code,
+        "signal": job.signal,
+        "array_tasks": {str(state): count for state, count in (job.array_tasks or {}).items()} or None,
+        "start_time": start.isoformat() if start else None,
+        "end_time": end.isoformat() if end else None,
+        "run_seconds": job.run_seconds(),
+        "time_limit_seconds": None if limit is None else 60 * limit,
+        "cpus": job.cpus,
+        "cpu_seconds": job.cpu_seconds,
+        "cpu_efficiency": cpu_efficiency(job),
+        "max_memory_bytes": job.max_memory_bytes,
+        "memory_bytes": None if job.memory_mb is None else job.memory_mb * _MB,
+        "output": output_path(task, job) if isinstance(task, Task) else job.standard_output,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _title(task: Task | WatchedTask, job: SlurmJob) -> str:
+    name = task.slurm.job_name if isinstance(task, Task) else None
+    return one_line(name or task.name or job.name or task.uuid)
+
+
+def _own_words(params: Mapping[str, Any]) -> str:
+    """The body, or what Slack calls its message; a body that is no text is for programs alone."""
+    words = params.get("body") or params.get("msg") or ""
+    return words if isinstance(words, str) else ""
+
+
+def _bad_news(job: SlurmJob) -> str:
+    return f"The job did not succeed: it {_OUTCOMES.get(job.job_state, f'ended as {job.job_state}')}."

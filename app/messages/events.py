@@ -1,0 +1,111 @@
+"""What has happened to a job that its caller wishes to be told of, and when there may be more to tell."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.job_state import JobState
+from app.models.job import SlurmJob
+from app.models.record import TaskRecord
+from app.models.task import EventName, PendingOver
+
+Wishes = Sequence[EventName | PendingOver]
+
+_LIMITS = {EventName.TIME_LIMIT_50: 0.5, EventName.TIME_LIMIT_80: 0.8, EventName.TIME_LIMIT_90: 0.9}
+_NEVER = "DependencyNeverSatisfied"
+_LOOK_AT_DEPENDENCIES = timedelta(minutes=1)  # a state of its own Slurm has none for them
+_NOT_BEGUN = (JobState.PENDING, JobState.CONFIGURING)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell of. `key` is what tells it from all others of the task: a job may begin twice."""
+
+    name: str
+    key: str
+    headline: str = ""
+    mark: str = ""  # what stands before the caller's own subject
+
+
+def events_of(wishes: Wishes, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
+    """What is due now, or was before; whoever asks leaves out what was told already."""
+    names = [wish for wish in wishes if isinstance(wish, EventName)]
+    if EventName.END in names:  # which tells of a bad end, too
+        names = [name for name in names if name is not EventName.FAIL]
+    found = [_moved(name, record, job) for name in names]
+    found.append(_time_used(wishes, job, at))
+    found += [_waited(wish, record, job, at) for wish in wishes if isinstance(wish, PendingOver)]
+    return [event for event in found if event is not None]
+
+
+def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime) -> datetime | None:
+    """The next moment after `at` when an event may be due without any change of the job's state."""
+    state = job.job_state if job else JobState.PENDING
+    moments: list[datetime] = []
+    if state is JobState.PENDING:
+        waits = [wish for wish in wishes if isinstance(wish, PendingOver)]
+        moments += [_waiting_since(record, job) + timedelta(minutes=wish.pending_over) for wish in waits]
+        if EventName.INVALID_DEPEND in wishes:
+            moments.append(at + _LOOK_AT_DEPENDENCIES)
+    if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
+        moments += [job.start_time + share * limit for name, share in _LIMITS.items() if name in wishes]
+    return min((moment for moment in moments if moment > at), default=None)
+
+
+def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
+    """What a job's state, reason or number of restarts tells."""
+    state, again = job.job_state, f":{job.restarts}" if job.restarts else ""
+    if name is EventName.END and state.is_settled:
+        return Event("end", "end")
+    if name is EventName.FAIL and state.is_settled and not state.is_success:
+        return Event("fail", "fail")
+    if name is EventName.BEGIN and job.start_time and job.nodes and state not in _NOT_BEGUN:
+        return Event("begin", f"begin{again}", "The job has begun.", "begun")
+    if name is EventName.REQUEUE and job.restarts > _restarts(record):
+        words = f"The job was put back into the queue (restart {job.restarts})."
+        return Event("requeue", f"requeue{again}", words, "requeued")
+    if name is EventName.INVALID_DEPEND and job.reason == _NEVER:
+        words = "The job can never begin: what it depends on did not end as it had to."
+        return Event("invalid_depend", "invalid_depend", words, "cannot begin")
+    return None
+
+
+def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime) -> Event | None:
+    """The largest share of the time limit that is used up, while the job runs."""
+    limit = _limit(job)
+    if limit is None or job.start_time is None:
+        return None
+    reached = [
+        (share, name)
+        for name, share in _LIMITS.items()
+        if name in wishes and at - job.start_time >= share * limit
+    ]
+    if not reached:
+        return None
+    share, name = max(reached)
+    used = f"{100 * share:.0f} % of its time limit"
+    return Event(name, f"{name}:{job.restarts}" if job.restarts else name, f"The job has used {used}.", used)
+
+
+def _waited(wish: PendingOver, record: TaskRecord, job: SlurmJob, at: datetime) -> Event | None:
+    if job.job_state is not JobState.PENDING or at < _waiting_since(record, job) + timedelta(
+        minutes=wish.pending_over
+    ):
+        return None
+    words = f"The job has been waiting for more than {wish.pending_over} minutes."
+    return Event("pending_over", f"pending_over:{wish.pending_over}", words, "still waiting")
+
+
+def _restarts(record: TaskRecord) -> int:
+    return record.job.restarts if record.job else 0
+
+
+def _limit(job: SlurmJob) -> timedelta | None:
+    """Its time limit while it runs."""
+    if job.job_state is not JobState.RUNNING or job.time_limit_minutes is None or job.array_tasks:
+        return None
+    return timedelta(minutes=job.time_limit_minutes)
+
+
+def _waiting_since(record: TaskRecord, job: SlurmJob | None) -> datetime:
+    return (job.submit_time if job else None) or record.created_at

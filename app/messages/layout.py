@@ -1,0 +1,93 @@
+"""The one layout of a message: rows for people, and its rendering as plain text, HTML and JSON."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from app.messages.figures import duration, size
+from app.models.content import Content
+
+Row = tuple[str, str]
+
+_LONGEST_DIGEST = 100  # lines
+
+_templates = Environment(
+    loader=PackageLoader("app", "messages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def rows(facts: Mapping[str, Any]) -> list[Row]:
+    """The facts that are known, each with its label, as a reader wants them."""
+    known = [
+        ("Task", facts.get("task_uuid")),
+        ("Job", facts.get("slurm_job_id")),
+        ("Name", facts.get("name")),
+        ("User", facts.get("username")),
+        ("State", facts.get("slurm_job_state")),
+        ("Tasks", _tasks(facts.get("array_tasks"))),
+        ("Reason", facts.get("reason")),
+        ("Exit code", facts.get("exit_code")),
+        ("Signal", facts.get("signal")),
+        ("Run time", _of(facts, "run_seconds", "time_limit_seconds", duration)),
+        ("CPU", _cpu(facts)),
+        ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
+        ("Output", facts.get("output")),
+    ]
+    return [(label, str(value)) for label, value in known if value is not None]
+
+
+def as_text(content: Content) -> str:
+    """Plain text; what came first in `content` comes first here."""
+    table = "\n".join(f"{label:<10} {value}" for label, value in rows(content.facts))
+    words = content.words
+    if content.headline and words:
+        words = "What the sender wrote before the job ran:\n\n" + words
+    parts = [content.headline, words, table, content.hint]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_html(content: Content) -> str:
+    return _templates.get_template("message.html").render(content=content, rows=rows(content.facts))
+
+
+def as_event(message_id: str, event: str, content: Content) -> dict[str, Any]:
+    """For programs: the facts by their names, and the same words that people get."""
+    named = {"id": message_id, "event": event, **content.facts}
+    return {**named, "subject": content.subject, "text": as_text(content)}
+
+
+def digest(contents: Sequence[Content]) -> Content:
+    """One message in place of many, which says how many it holds and how each job stands."""
+    lines = [_line(content) for content in contents[:_LONGEST_DIGEST]]
+    if len(contents) > _LONGEST_DIGEST:
+        lines.append(f"… and {len(contents) - _LONGEST_DIGEST} more")
+    bad = sum(content.is_bad_news for content in contents)
+    subject = f"{len(contents)} messages about jobs" + (f", {bad} of them bad news" if bad else "")
+    headline = f"So many messages came in a short time that {len(contents)} of them are gathered in this one."
+    return Content(subject=subject, headline=headline, hint="\n".join(lines))
+
+
+def _line(content: Content) -> str:
+    facts = content.facts
+    job, state = f"job {facts.get('slurm_job_id', '?')}", facts.get("slurm_job_state", "")
+    return f"{job:<14} {state:<13} {content.subject}"
+
+
+def _tasks(counts: Mapping[str, int] | None) -> str | None:
+    if not counts:
+        return None
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _of(facts: Mapping[str, Any], used: str, limit: str, form: Callable[[float], str]) -> str | None:
+    if facts.get(used) is None:
+        return None
+    return form(facts[used]) + (f" of {form(facts[limit])}" if facts.get(limit) else "")
+
+
+def _cpu(facts: Mapping[str, Any]) -> str | None:
+    share, cpus = facts.get("cpu_efficiency"), facts.get("cpus")
+    if share is None or not cpus:
+        return None
+    return f"{100 * share:.0f} % of {cpus} CPU{'s' if cpus > 1 else ''}"

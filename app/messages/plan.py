@@ -1,0 +1,118 @@
+"""Decides who is told what, and when to look again. Pure: no clock, no database, no network."""
+
+import copy
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.messages.compose import content
+from app.messages.events import Event, Wishes, alarm, events_of
+from app.models.job import SlurmJob
+from app.models.record import Notification, NotificationStatus, TaskRecord
+from app.models.task import CatalogueEntry, EventName, NotificationRequest, Task, WatchedTask
+
+Catalogue = Mapping[str, CatalogueEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one look at a job leads to."""
+
+    notifications: tuple[Notification, ...]
+    alarm_at: datetime | None
+
+
+class Planner:
+    """Knows the catalogue, and which channels this server is configured for."""
+
+    def __init__(self, catalogue: Catalogue, methods: Collection[str]) -> None:
+        self.catalogue = catalogue
+        self._methods = methods
+
+    def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
+        """The channels that this server cannot use, so that the record says so at once; the first alarm."""
+        task = task_of(record)
+        wishes = self._wishes(task)
+        name = EventName.END if EventName.END in wishes else _name(wishes[0])
+        notifications = [
+            item
+            for item in self._blanks(task, Event(name, name), at)
+            if item.status is NotificationStatus.UNDELIVERABLE
+        ]
+        return Plan(tuple(notifications), alarm(wishes, record, record.job, at))
+
+    def at_look(self, record: TaskRecord, job: SlurmJob, at: datetime) -> Plan:
+        """What is due now that Slurm says this of the job, and was not due before."""
+        task = task_of(record)
+        wishes = self._wishes(task)
+        known = {notification.id for notification in record.notifications}
+        due = [
+            item.model_copy(update={"content": content(event, item.params, task, job)})
+            for event in events_of(wishes, record, job, at)
+            for item in self._blanks(task, event, at)
+            if item.id not in known
+        ]
+        return Plan(tuple(due), alarm(wishes, record, job, at))
+
+    def _wishes(self, task: Task | WatchedTask) -> Wishes:
+        """The catalogue's events and the task's own; the end if neither names any."""
+        requests = _requests(self.catalogue, task.name, task.notification)
+        wishes = [wish for request in requests for wish in request.events or ()]
+        return list(dict.fromkeys(wishes)) or [EventName.END]
+
+    def _blanks(self, task: Task | WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
+        """One for each method, and for each recipient of it: one may fail where another does not."""
+        for method, params in merged_params(self.catalogue, task.name, task.notification).items():
+            recipients = params.get("recipient")
+            for recipient in dict.fromkeys(recipients) if isinstance(recipients, list) else [recipients]:
+                can_send = method in self._methods
+                key = hashlib.sha256(f"{task.uuid} {event.key} {method} {recipient or ''}".encode())
+                yield Notification(
+                    id=key.hexdigest()[:32],
+                    event=event.name,
+                    method=method,
+                    params={**params, "recipient": recipient} if recipient else params,
+                    status=NotificationStatus.DUE if can_send else NotificationStatus.UNDELIVERABLE,
+                    created_at=at,
+                    attempt_after=at if can_send else None,
+                    last_error=None if can_send else f"this server is not configured for {method}",
+                )
+
+
+def merged_params(
+    catalogue: Catalogue, name: object, wanted: NotificationRequest
+) -> dict[str, dict[str, Any]]:
+    """The channels of a task called `name`, the catalogue's first, each with its parameters.
+
+    The task's own parameters win over the catalogue's, key by key; nothing is shared with the catalogue.
+    """
+    requests = _requests(catalogue, name, wanted)
+    merged: dict[str, dict[str, Any]] = {}
+    for request in requests:
+        for method in request.methods:
+            merged.setdefault(method, {})
+    for own in (request.params for request in requests):
+        for method, params in own.items():
+            if method in merged:
+                merged[method].update(copy.deepcopy(params))
+    return merged
+
+
+def task_of(record: TaskRecord) -> Task | WatchedTask:
+    """The task as it was checked when it came in: whole, or the little that a watched job needs."""
+    model = Task if {"cwd", "dirs", "slurm"} <= record.task.keys() else WatchedTask
+    try:
+        return model.model_validate(record.task)
+    except ValueError:  # a watched job's task may hold anything beside username and uuid
+        return WatchedTask.model_validate(record.task)
+
+
+def _requests(catalogue: Catalogue, name: object, wanted: NotificationRequest) -> list[NotificationRequest]:
+    entry = catalogue.get(name) if isinstance(name, str) else None
+    return [entry.notification, wanted] if entry else [wanted]
+
+
+def _name(wish: object) -> str:
+    return wish if isinstance(wish, EventName) else "pending_over"

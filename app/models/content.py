@@ -1,0 +1,18 @@
+"""What one message says, before any channel gives it a form."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Content(BaseModel):
+    """The parts of a message, in the order in which a reader needs them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    subject: str
+    headline: str = ""  # what must be known first, such as bad news
+    words: str = ""  # the caller's own
+    facts: dict[str, Any] = Field(default_factory=dict)  # for programs; the layout makes rows of them
+    hint: str = ""  # one plain sentence on what to do better
+    is_bad_news: bool = False  # the job has ended, and not well

@@ -1,0 +1,81 @@
+"""What `email` and `gmail` have in common: the parameters, and the message as RFC 5322 wants it."""
+
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Annotated
+
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from app.models.record import utc_now
+from app.models.rules import Line, ShellText, must
+from app.senders.base import Message, settings_of
+
+SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
+
+
+def parsed(value: str) -> Address:
+    """One address with or without a display name, of any domain, local ones too; ValueError if it is none."""
+    found = validate_email(
+        value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
+    )
+    return Address(found.display_name or "", found.local_part, found.ascii_domain or found.domain)
+
+
+def _address(value: str) -> str:
+    parsed(value)
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _allowed(values: list[str], info: ValidationInfo) -> list[str]:
+    """The operator's list holds addresses (ann@example.com) and whole domains (example.com)."""
+    settings = settings_of(info)
+    allowed = {word.lower() for word in settings.NOTIFICATIONS_MAIL_ALLOWED} if settings else set()
+    for address in map(parsed, values) if allowed else ():
+        if not {address.addr_spec.lower(), address.domain.lower()} & allowed:
+            words = {"address": address.addr_spec}
+            raise PydanticCustomError("rule", "this server sends no mail to {address}", words)
+    return values
+
+
+MailAddress = Annotated[Line, AfterValidator(_address), must("be an e-mail address")]
+
+
+class MailParams(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sender: MailAddress
+    recipient: Annotated[
+        Annotated[
+            list[MailAddress],
+            Field(min_length=1, max_length=100),
+            BeforeValidator(_as_list),
+            must("be an e-mail address or a list of at most 100"),
+        ],
+        AfterValidator(_allowed),
+    ]
+    reply_to: MailAddress | None = None
+    subject: Line | None = None
+    body: ShellText | None = None
+
+
+def mail(message: Message, params: MailParams) -> EmailMessage:
+    """Plain text and HTML that say the same; never answered by a vacation program (RFC 3834)."""
+    built, sender = EmailMessage(), parsed(params.sender)
+    built["From"] = sender
+    built["To"] = [parsed(recipient) for recipient in params.recipient]
+    if params.reply_to is not None:
+        built["Reply-To"] = parsed(params.reply_to)
+    built["Subject"] = message.subject
+    built["Date"] = format_datetime(utc_now())
+    built["Message-ID"] = f"<{message.id}@{sender.domain}>"
+    built["Auto-Submitted"] = "auto-generated"
+    built.set_content(message.text)
+    built.add_alternative(message.html, subtype="html")
+    return built

@@ -1,0 +1,127 @@
+"""The method `rabbitmq`: the event as JSON, persistent, and taken only once the broker has confirmed it."""
+
+import json
+import ssl
+from typing import Annotated, ClassVar, Self
+
+from pika import BasicProperties, BlockingConnection, ConnectionParameters, PlainCredentials, SSLOptions
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.constants import Settings
+from app.errors import DeliveryFailed
+from app.models.record import utc_now
+from app.models.rules import Flag, Line, must
+from app.senders.base import Message, Sender
+
+_NOT_FOUND = 404
+_PERSISTENT = 2
+
+Name = Annotated[
+    str, Field(strict=True, max_length=255), must("be the name of an exchange, or empty for the default one")
+]
+
+
+class RabbitmqParams(BaseModel):
+    """`passive`: the queue must be there already; otherwise it is made, durable, where it is not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queue: Line | None = None
+    exchange: Name = ""
+    routing_key: Line | None = None
+    passive: Flag = False
+    subject: Line | None = None
+    body: JsonValue = None
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        if self.queue is None and self.routing_key is None and not self.exchange:
+            raise PydanticCustomError("rule", "must name a queue, a routing_key or an exchange")
+        return self
+
+
+class RabbitmqSender(Sender):
+    Params: ClassVar[type[RabbitmqParams]] = RabbitmqParams
+
+    def __init__(self, settings: Settings, host: str) -> None:
+        timeout = settings.NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS
+        password = settings.NOTIFICATIONS_RABBITMQ_PASSWORD
+        login = PlainCredentials(
+            settings.NOTIFICATIONS_RABBITMQ_USERNAME, password.get_secret_value() if password else ""
+        )
+        tls = None
+        if settings.NOTIFICATIONS_RABBITMQ_TLS:
+            tls = SSLOptions(ssl.create_default_context(cafile=settings.NOTIFICATIONS_RABBITMQ_CA_PATH), host)
+        self._name = f"{host}:{settings.rabbitmq_port()}"
+        self._parameters = ConnectionParameters(
+            host=host,
+            port=settings.rabbitmq_port(),
+            virtual_host=settings.NOTIFICATIONS_RABBITMQ_PATH,
+            credentials=login,
+            ssl_options=tls,
+            socket_timeout=timeout,
+            stack_timeout=timeout,
+            blocked_connection_timeout=timeout,
+            heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
+        )
+
+    @classmethod
+    def configured(cls, settings: Settings) -> Self | None:
+        host = settings.NOTIFICATIONS_RABBITMQ_HOST
+        return cls(settings, host) if host else None
+
+    def send(self, message: Message, params: RabbitmqParams) -> None:
+        """Permanent: no queue takes it, or the broker refuses what the caller named."""
+        body = json.dumps({**message.as_event(), "body": params.body}).encode()
+        try:
+            with BlockingConnection(self._parameters) as connection:
+                channel = _ready(connection, params)
+                channel.confirm_delivery()
+                channel.basic_publish(
+                    params.exchange,
+                    params.routing_key or params.queue or "",
+                    body,
+                    _properties(message),
+                    mandatory=True,
+                )
+        except UnroutableError as error:
+            raise DeliveryFailed("RabbitMQ has no queue that takes the message", permanent=True) from error
+        except ChannelClosedByBroker as error:
+            words = f"RabbitMQ refuses the message: {error.reply_code} {error.reply_text}"
+            raise DeliveryFailed(words, permanent=error.reply_code < 500) from error
+        except NackError as error:
+            raise DeliveryFailed("RabbitMQ could not keep the message", permanent=False) from error
+        except (AMQPError, OSError) as error:
+            words = f"RabbitMQ at {self._name} cannot be used: {error or type(error).__name__}"
+            raise DeliveryFailed(words, permanent=False) from error
+
+
+def _ready(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:
+    """A channel, once the queue is there and takes what the exchange is given."""
+    channel = connection.channel()
+    if params.queue is None:
+        return channel
+    try:
+        channel.queue_declare(params.queue, passive=True)
+    except ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND or params.passive:
+            raise
+        channel = connection.channel()
+        channel.queue_declare(params.queue, durable=True)
+    if params.exchange and not params.passive:
+        channel.queue_bind(params.queue, params.exchange, params.routing_key or params.queue)
+    return channel
+
+
+def _properties(message: Message) -> BasicProperties:
+    return BasicProperties(
+        content_type="application/json",
+        delivery_mode=_PERSISTENT,
+        message_id=message.id,
+        timestamp=int(utc_now().timestamp()),
+        type=f"job.{message.event}",
+        app_id="slurm-proxy",
+    )

@@ -1,0 +1,80 @@
+"""The connection, its collections and their indexes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bson import Int64
+from bson.codec_options import TypeDecoder, TypeRegistry
+from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
+from pymongo.collection import Collection
+from pymongo.errors import ConfigurationError, PyMongoError
+
+from app.errors import SettingsError, StoreUnavailable
+
+Document = dict[str, Any]
+
+
+class _PlainInt(TypeDecoder):
+    """Large numbers come back as plain ones, as they were given."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: int) -> int:
+        return int(value)
+
+
+def connect(uri: str, timeout: float) -> "MongoClient[Document]":
+    """A client whose operations take at most `timeout` seconds; SettingsError for a bad address."""
+    try:
+        return MongoClient(
+            uri,
+            tz_aware=True,
+            type_registry=TypeRegistry([_PlainInt()]),
+            serverSelectionTimeoutMS=int(timeout * 1000),
+            timeoutMS=int(timeout * 1000),
+        )
+    except (ConfigurationError, ValueError) as error:
+        raise SettingsError(f"MONGODB_URI: {error}") from error
+
+
+class MongoDatabase:
+    """Thread-safe; opens its connections when it is first used, so after any fork."""
+
+    def __init__(self, client: "MongoClient[Document]", database: str, collection: str) -> None:
+        self.client = client
+        concern = WriteConcern(w="majority", j=True)
+        self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=concern)
+        self.leases: Collection[Document] = client[database].get_collection(
+            f"{collection}_leases", write_concern=concern
+        )
+        self.windows: Collection[Document] = client[database].get_collection(f"{collection}_windows")
+
+    def prepare(self) -> None:
+        with answering():
+            self.tasks.create_index([("task.uuid", ASCENDING)], unique=True)
+            self.tasks.create_index([("idempotency_key", ASCENDING)], unique=True, sparse=True)
+            self.tasks.create_index([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)])
+            for field in ("is_open", "is_reserved"):  # the few records that a cycle looks for
+                self.tasks.create_index([(field, ASCENDING)], partialFilterExpression={field: True})
+            self.tasks.create_index(
+                [("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]
+            )
+            for field in ("id", "status", "digest"):
+                self.tasks.create_index([(f"notifications.{field}", ASCENDING)], sparse=True)
+            self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
+
+    def ping(self) -> None:
+        with answering():
+            self.client.admin.command("ping")
+
+    def close(self) -> None:
+        self.client.close()
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise StoreUnavailable(f"MongoDB does not answer: {error}") from error

@@ -1,0 +1,147 @@
+"""The notifications inside the records: claimed, gathered, settled."""
+
+from datetime import datetime
+from typing import cast
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from app.models.record import Notification, NotificationStatus
+from app.store import Claim, Outcome
+from app.store.mongo.database import Document, MongoDatabase, answering
+from app.store.mongo.documents import read_record
+
+_OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
+
+
+class MongoOutbox(MongoDatabase):
+    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
+        due = {"method": method, "attempt_after": {"$lte": now}}
+        with answering():
+            document = self.tasks.find_one_and_update(
+                {"notifications": {"$elemMatch": due}},
+                {
+                    "$set": {
+                        "notifications.$.status": NotificationStatus.CLAIMED.value,
+                        "notifications.$.claim": token,
+                        "notifications.$.attempt_after": until,
+                    },
+                    "$inc": {"notifications.$.attempts": 1},
+                },
+                return_document=ReturnDocument.AFTER,
+            )
+        if document is None:
+            return None
+        record = read_record(document)
+        return Claim(record.uuid, next(item for item in record.notifications if item.claim == token))
+
+    def settle(self, claim: Claim, outcome: Outcome) -> bool:
+        mine = {"id": claim.notification.id, "claim": claim.notification.claim}
+        ending = {
+            "status": outcome.status.value,
+            "last_error": outcome.error,
+            "sent_at": outcome.at if outcome.status is NotificationStatus.SENT else None,
+        }
+        changes = {**ending, "attempt_after": outcome.attempt_after, "claim": None}
+        if outcome.recipient is not None:
+            changes["recipient"] = outcome.recipient
+        update: Document = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
+        if not outcome.was_attempt:
+            update["$inc"] = {"notifications.$.attempts": -1}
+        with answering():
+            if outcome.status in _OVER and claim.notification.recipient is not None:
+                # First what it brought along: if this process ends in between, the digest comes again, whole.
+                gathered = {"digest": claim.notification.id, "status": NotificationStatus.GATHERED.value}
+                self._update_items(gathered, ending)
+            result = self.tasks.update_one(
+                {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
+            )
+            return result.modified_count == 1
+
+    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+        head = claim.notification
+        mine = {"id": head.id, "claim": head.claim, "digest": None}
+        with answering():
+            first = self.tasks.update_one(
+                {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
+                {"$set": {"notifications.$.digest": head.id}},
+            )
+            if first.modified_count == 1:
+                due = {
+                    "method": head.method,
+                    "attempt_after": {"$lte": now},
+                    "recipient": head.recipient,
+                    "status": NotificationStatus.GATHERED.value,
+                    "digest": None,
+                }
+                self._update_items(due, {"digest": head.id, "attempt_after": None})
+            found = self._items({"digest": head.id}, None)
+            return [item for item in found if item.notification.id != head.id]
+
+    def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
+        running = {"_id": recipient, "until": {"$gt": now}}
+        over = {"_id": recipient, "until": {"$lte": now}}
+        with answering():
+            while True:
+                one_more = {**running, "count": {"$lt": most}}
+                if self.windows.update_one(one_more, {"$inc": {"count": 1}}).matched_count == 1:
+                    return None
+                try:
+                    self.windows.update_one(over, {"$set": {"until": until, "count": 1}}, upsert=True)
+                    return None
+                except DuplicateKeyError:  # a window that still runs
+                    full = self.windows.find_one({**running, "count": {"$gte": most}})
+                    if full is not None:
+                        return cast("datetime", full["until"])
+
+    def give_slot_back(self, recipient: str) -> None:
+        with answering():
+            self.windows.update_one({"_id": recipient, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
+
+    def notification(self, id_: str) -> Claim | None:
+        with answering():
+            return next(iter(self._items({"id": id_}, 1)), None)
+
+    def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
+        with answering():
+            return self._items({"status": status.value, **({"method": method} if method else {})}, most)
+
+    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+        wanted: Document = {"status": NotificationStatus.DEAD.value}
+        wanted |= {"id": id_} if id_ else {}
+        wanted |= {"method": method} if method else {}
+        changes = {
+            "status": NotificationStatus.RETRYING.value,
+            "attempts": 0,
+            "attempt_after": at,
+            "revived_at": at,
+            "recipient": None,
+            "digest": None,
+        }
+        with answering():
+            self._update_items(wanted, changes)
+            return sum(1 for _ in self._items({"revived_at": at, **({"id": id_} if id_ else {})}, None))
+
+    def _update_items(self, wanted: Document, changes: Document) -> None:
+        """Changes every notification that is as `wanted`; each record atomic by itself."""
+        self.tasks.update_many(
+            {"notifications": {"$elemMatch": wanted}},
+            {"$set": {f"notifications.$[item].{field}": value for field, value in changes.items()}},
+            array_filters=[{f"item.{field}": value for field, value in wanted.items()}],
+        )
+
+    def _items(self, wanted: Document, most: int | None) -> list[Claim]:
+        """The notifications that are as `wanted`, the oldest first."""
+        stages: list[Document] = [
+            {"$match": {"notifications": {"$elemMatch": wanted}}},
+            {"$project": {"notifications": 1, "uuid": "$task.uuid"}},
+            {"$unwind": "$notifications"},
+            {"$match": {f"notifications.{field}": value for field, value in wanted.items()}},
+            {"$sort": {"notifications.created_at": 1, "notifications.id": 1}},
+        ]
+        if most is not None:
+            stages.append({"$limit": most})
+        return [
+            Claim(item["uuid"], Notification.model_validate(item["notifications"]))
+            for item in self.tasks.aggregate(stages)
+        ]

@@ -1,0 +1,187 @@
+"""The records, and the lease of the one who watches them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from pymongo import DESCENDING, ReturnDocument, UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from app.errors import DuplicateUuid
+from app.job_state import JobState
+from app.models.record import Change, OpenJob, TaskRecord
+from app.store.mongo.database import Document, MongoDatabase, answering
+from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+_OPEN_JOB_FIELDS = (
+    "task.uuid",
+    "slurm_job_id",
+    "slurm_job_state",
+    "slurm_username",
+    "created_at",
+    "job.submit_time",
+    "alarm_at",
+)
+
+
+class MongoRecords(MongoDatabase):
+    _stamped: int | None = None  # the fence that this process has marked open records with
+
+    def add(self, record: TaskRecord) -> None:
+        document = new_document(record)
+        with answering():
+            try:
+                self.tasks.insert_one(document)
+            except DuplicateKeyError as error:
+                self._add_in_place_of_a_failed_one(record, document, error)
+
+    def _add_in_place_of_a_failed_one(
+        self, record: TaskRecord, document: Document, error: DuplicateKeyError
+    ) -> None:
+        failed = {**_this_reservation(record), "submission_error": {"$ne": None}}
+        del failed["created_at"], document["_id"]
+        try:
+            if self.tasks.replace_one(failed, document).modified_count == 1:
+                return
+        except DuplicateKeyError:  # of the idempotency key
+            pass
+        field = "idempotency_key" if "idempotency_key" in str(error.details) else "task.uuid"
+        value = record.idempotency_key if field == "idempotency_key" else record.uuid
+        taken = self.tasks.find_one({field: value}, {"slurm_job_id": 1}) or {}
+        raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
+
+    def release(self, record: TaskRecord) -> None:
+        with answering():
+            self.tasks.delete_one(_this_reservation(record))
+
+    def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
+        changes = {"submission_error": reason, "is_reserved": False, "updated_at": at}
+        with answering():
+            result = self.tasks.update_one(
+                {**_this_reservation(record), "submission_error": None},
+                {"$set": changes, "$unset": {"idempotency_key": ""}},
+            )
+            return result.modified_count == 1
+
+    def accept(
+        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+    ) -> bool:
+        changes = {
+            "slurm_job_id": job_id,
+            "is_reserved": False,
+            **state_fields(state),
+            "updated_at": at,
+            "warnings": list(warnings),
+            "submission_error": None,
+        }
+        with answering():
+            return self.tasks.update_one(_this_reservation(record), {"$set": changes}).modified_count == 1
+
+    def by_idempotency_key(self, key: str) -> TaskRecord | None:
+        with answering():
+            document = self.tasks.find_one({"idempotency_key": key})
+            return read_record(document) if document else None
+
+    def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
+        with answering():
+            found = map(read_record, self.tasks.find({"task.uuid": {"$in": list(uuids)}}))
+            return {record.uuid: record for record in found}
+
+    def by_job_id(self, job_id: int) -> TaskRecord | None:
+        with answering():
+            document = self.tasks.find_one(
+                {"slurm_job_id": job_id}, sort=[("created_at", DESCENDING), ("_id", DESCENDING)]
+            )
+            return read_record(document) if document else None
+
+    def open_jobs(self) -> list[OpenJob]:
+        with answering():
+            found = self.tasks.find({"is_open": True}, dict.fromkeys(_OPEN_JOB_FIELDS, 1))
+            return [
+                OpenJob(
+                    item["task"]["uuid"],
+                    item["slurm_job_id"],
+                    JobState(item["slurm_job_state"]),
+                    item["slurm_username"],
+                    item["created_at"],
+                    (item.get("job") or {}).get("submit_time"),
+                    item.get("alarm_at"),
+                )
+                for item in found
+            ]
+
+    def reservations(self, before: datetime) -> list[TaskRecord]:
+        with answering():
+            found = self.tasks.find({"is_reserved": True, "created_at": {"$lt": before}})
+            return [read_record(document) for document in found]
+
+    def apply(self, changes: Iterable[Change], fence: int) -> int:
+        updates = [_update(change, fence) for change in changes]
+        if not updates:
+            return 0
+        with answering():
+            return self.tasks.bulk_write(updates, ordered=False).modified_count
+
+    def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
+        free = {"_id": "monitor", "$or": [{"owner": owner}, {"until": {"$lt": now}}]}
+        grown = {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [{"$eq": ["$owner", owner]}, 0, 1]}]}
+        taken = {"owner": {"$literal": owner}, "until": until, "fence": grown}
+        with answering():
+            try:
+                lease = self.leases.find_one_and_update(
+                    free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
+                )
+            except DuplicateKeyError:  # it exists and is somebody else's
+                return None
+            fence = int((lease or {})["fence"])
+            if fence != self._stamped:
+                self._stamp(fence)
+            return fence
+
+    def _stamp(self, fence: int) -> None:
+        """Marks all that an earlier leader may still want to change: from now on its writes find nothing."""
+        for field in ("is_open", "is_reserved"):
+            self.tasks.update_many({field: True, **_not_after(fence - 1)}, {"$set": {"fence": fence}})
+        self._stamped = fence
+
+    def resign(self, owner: str) -> None:
+        with answering():
+            self.leases.update_one(
+                {"_id": "monitor", "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
+            )
+
+
+def _this_reservation(record: TaskRecord) -> Document:
+    return {
+        "task.uuid": record.uuid,
+        "created_at": record.created_at,
+        "slurm_job_id": None,
+        "slurm_job_state": None,
+    }
+
+
+def _not_after(fence: int) -> Document:
+    """Matches what no leader after that one has marked."""
+    return {"fence": {"$not": {"$gt": fence}}}
+
+
+def _update(change: Change, fence: int) -> UpdateOne:
+    changes: Document = {
+        **state_fields(change.after),
+        "is_reserved": False,
+        "updated_at": change.at,
+        "alarm_at": change.alarm_at,
+    }
+    wanted: Document = {"task.uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
+    if change.before is None:
+        wanted["is_reserved"] = True
+        changes["submission_error"] = change.submission_error
+    else:
+        wanted["slurm_job_state"] = change.before.value
+    if change.job is not None:
+        changes["job"] = plain(change.job.model_dump())
+    update: Document = {"$set": changes}
+    if change.notifications:
+        update["$push"] = {"notifications": {"$each": dumped(change.notifications)}}
+    return UpdateOne(wanted, update)

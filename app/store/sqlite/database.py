@@ -1,0 +1,155 @@
+"""The file, its tables, and one connection for each thread."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.errors import StoreUnavailable
+
+_BUSY_MS = 5_000  # how long a statement waits for another process's write
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tasks (
+    uuid TEXT PRIMARY KEY,
+    slurm_username TEXT NOT NULL,
+    slurm_job_id INTEGER,
+    slurm_job_state TEXT,
+    is_open INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    submit_time INTEGER,
+    task TEXT NOT NULL,
+    job TEXT,
+    idempotency_key TEXT UNIQUE,
+    warnings TEXT NOT NULL,
+    submission_error TEXT,
+    alarm_at INTEGER
+);
+CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
+CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
+CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
+    WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
+CREATE TABLE IF NOT EXISTS notifications (
+    id TEXT PRIMARY KEY,
+    uuid TEXT NOT NULL REFERENCES tasks (uuid) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    status TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    attempt_after INTEGER,
+    claim TEXT,
+    last_error TEXT,
+    sent_at INTEGER,
+    revived_at INTEGER,
+    recipient TEXT,
+    digest TEXT,
+    message TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS notifications_due ON notifications (method, attempt_after)
+    WHERE attempt_after IS NOT NULL;
+CREATE INDEX IF NOT EXISTS notifications_uuid ON notifications (uuid, position);
+CREATE INDEX IF NOT EXISTS notifications_status ON notifications (status) WHERE status != 'sent';
+CREATE INDEX IF NOT EXISTS notifications_gathered ON notifications (recipient) WHERE recipient IS NOT NULL;
+CREATE INDEX IF NOT EXISTS notifications_digest ON notifications (digest) WHERE digest IS NOT NULL;
+CREATE TABLE IF NOT EXISTS windows (
+    recipient TEXT PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS windows_until ON windows (until);
+CREATE TABLE IF NOT EXISTS leases (
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, fence INTEGER NOT NULL
+);
+"""
+# Columns that files of an earlier version do not have.
+_ADDED = (
+    ("tasks", "alarm_at INTEGER"),
+    ("notifications", "revived_at INTEGER"),
+    ("notifications", "recipient TEXT"),
+    ("notifications", "digest TEXT"),
+)
+
+
+class SqliteDatabase:
+    """Every write is one transaction. StoreUnavailable for whatever goes wrong with the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        with self.reading() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        with self.writing() as connection:
+            _add_columns(connection)
+        with self.reading() as connection:
+            connection.executescript(_SCHEMA)
+
+    def ping(self) -> None:
+        with self.reading() as connection:
+            connection.execute("SELECT 1")
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+            self._local = threading.local()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            connection.row_factory = sqlite3.Row
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = connection
+            with self._lock:
+                self._all.append(connection)
+        return connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the store {self._path} does not answer: {error}") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk has ended it already
+                    connection.execute("ROLLBACK")
+                raise
+
+
+def milliseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def milliseconds_if_any(at: datetime | None) -> int | None:
+    return milliseconds(at) if at is not None else None
+
+
+def moment(number: int) -> datetime:
+    return datetime.fromtimestamp(number / 1000, UTC)
+
+
+def moment_if_any(number: int | None) -> datetime | None:
+    return moment(number) if number is not None else None
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    for table, column in _ADDED:
+        there = {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if there and column.split()[0] not in there:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")

@@ -1,0 +1,170 @@
+"""The notifications: claimed, gathered, settled."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from app.models.record import Notification, NotificationStatus
+from app.store import Claim, Outcome
+from app.store.sqlite.database import (
+    SqliteDatabase,
+    milliseconds,
+    milliseconds_if_any,
+    moment,
+    moment_if_any,
+)
+
+# The columns that change while a notification lives; the rest of it stands in `message`.
+_LIFE = (
+    "status",
+    "attempts",
+    "attempt_after",
+    "claim",
+    "last_error",
+    "sent_at",
+    "revived_at",
+    "recipient",
+    "digest",
+)
+_OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
+_MOMENTS = ("attempt_after", "sent_at", "revived_at")
+
+
+class SqliteOutbox(SqliteDatabase):
+    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
+        with self.writing() as connection:
+            row = connection.execute(
+                "UPDATE notifications SET status = ?, claim = ?, attempt_after = ?, attempts = attempts + 1"
+                " WHERE id = (SELECT id FROM notifications WHERE method = ? AND attempt_after <= ?"
+                " ORDER BY attempt_after LIMIT 1) RETURNING *",
+                (NotificationStatus.CLAIMED, token, milliseconds(until), method, milliseconds(now)),
+            ).fetchone()
+            return Claim(row["uuid"], read_notification(row)) if row else None
+
+    def settle(self, claim: Claim, outcome: Outcome) -> bool:
+        sent_at = milliseconds(outcome.at) if outcome.status is NotificationStatus.SENT else None
+        with self.writing() as connection:
+            changed = connection.execute(
+                "UPDATE notifications SET status = ?, attempt_after = ?, last_error = ?, sent_at = ?,"
+                " recipient = coalesce(?, recipient), attempts = attempts - ?, claim = NULL"
+                " WHERE id = ? AND claim = ?",
+                (
+                    outcome.status,
+                    milliseconds_if_any(outcome.attempt_after),
+                    outcome.error,
+                    sent_at,
+                    outcome.recipient,
+                    not outcome.was_attempt,
+                    claim.notification.id,
+                    claim.notification.claim,
+                ),
+            )
+            if changed.rowcount == 1 and outcome.status in _OVER:
+                connection.execute(
+                    "UPDATE notifications SET status = ?, last_error = ?, sent_at = ?"
+                    " WHERE digest = ? AND status = ?",
+                    (
+                        outcome.status,
+                        outcome.error,
+                        sent_at,
+                        claim.notification.id,
+                        NotificationStatus.GATHERED,
+                    ),
+                )
+            return changed.rowcount == 1
+
+    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+        head = claim.notification
+        with self.writing() as connection:
+            first = connection.execute(
+                "UPDATE notifications SET digest = id WHERE id = ? AND claim = ? AND digest IS NULL",
+                (head.id, head.claim),
+            )
+            if first.rowcount == 1:
+                connection.execute(
+                    "UPDATE notifications SET digest = ?, attempt_after = NULL"
+                    " WHERE recipient = ? AND method = ? AND status = ? AND attempt_after <= ?"
+                    " AND digest IS NULL",
+                    (head.id, head.recipient, head.method, NotificationStatus.GATHERED, milliseconds(now)),
+                )
+            rows = connection.execute(
+                "SELECT * FROM notifications WHERE digest = ? AND id != ? ORDER BY rowid", (head.id, head.id)
+            )
+            return [Claim(row["uuid"], read_notification(row)) for row in rows.fetchall()]
+
+    def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
+        with self.writing() as connection:
+            connection.execute("DELETE FROM windows WHERE until <= ?", (milliseconds(now),))
+            taken = connection.execute(
+                "INSERT INTO windows (recipient, until, count) VALUES (?, ?, 1)"
+                " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?",
+                (recipient, milliseconds(until), most),
+            )
+            if taken.rowcount == 1:
+                return None
+            row = connection.execute("SELECT until FROM windows WHERE recipient = ?", (recipient,)).fetchone()
+            return moment(row[0])
+
+    def give_slot_back(self, recipient: str) -> None:
+        with self.writing() as connection:
+            connection.execute(
+                "UPDATE windows SET count = count - 1 WHERE recipient = ? AND count > 0", (recipient,)
+            )
+
+    def notification(self, id_: str) -> Claim | None:
+        with self.reading() as connection:
+            row = connection.execute("SELECT * FROM notifications WHERE id = ?", (id_,)).fetchone()
+            return Claim(row["uuid"], read_notification(row)) if row else None
+
+    def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM notifications WHERE status = ? AND ? IN (method, '') ORDER BY rowid LIMIT ?",
+                (status, method or "", most),
+            )
+            return [Claim(row["uuid"], read_notification(row)) for row in rows.fetchall()]
+
+    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+        with self.writing() as connection:
+            changed = connection.execute(
+                "UPDATE notifications SET status = ?, attempts = 0, attempt_after = ?, revived_at = ?,"
+                " recipient = NULL, digest = NULL WHERE status = ? AND ? IN (id, '') AND ? IN (method, '')",
+                (
+                    NotificationStatus.RETRYING,
+                    milliseconds(at),
+                    milliseconds(at),
+                    NotificationStatus.DEAD,
+                    id_ or "",
+                    method or "",
+                ),
+            )
+            return changed.rowcount
+
+
+def add_notifications(
+    connection: sqlite3.Connection, uuid: str, notifications: Sequence[Notification]
+) -> None:
+    first = connection.execute("SELECT count(*) FROM notifications WHERE uuid = ?", (uuid,)).fetchone()[0]
+    columns = ("id", "uuid", "position", "method", *_LIFE, "message")
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO notifications ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608
+        [
+            (item.id, uuid, position, item.method, *_life(item), item.model_dump_json(exclude=set(_LIFE)))
+            for position, item in enumerate(notifications, start=first)
+        ],
+    )
+
+
+def _life(item: Notification) -> Iterator[object]:
+    for column in _LIFE:
+        value = getattr(item, column)
+        yield milliseconds_if_any(value) if column in _MOMENTS else value
+
+
+def read_notification(row: sqlite3.Row) -> Notification:
+    life = {column: row[column] for column in _LIFE}
+    for column in _MOMENTS:
+        life[column] = moment_if_any(life[column])
+    return Notification.model_validate({**json.loads(row["message"]), **life})
