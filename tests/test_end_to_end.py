@@ -136,7 +136,7 @@ def check_end(stage: Stage, name: str) -> None:
     record = stage.ended(name)
     assert record["slurm_job_state"] in STORY[name][2]
     (mail,) = stage.mails(name)
-    text = mail.message.get_content()
+    text = mail.text()
     if name == "good":
         assert mail.message["Subject"] == "about good"
         assert text.startswith("the good job has completed\n")
@@ -191,7 +191,7 @@ def test_the_hello_world_of_the_readme_by_wget(stage: Stage, cluster: Cluster) -
         mail for mail in stage.smtp.mails if mail.message["Subject"] == "hello-world test job finished!"
     ]
     assert (mail.sender, mail.recipients) == ("username@gmail.com", ["username@gmail.com"])
-    text = mail.message.get_content()
+    text = mail.text()
     assert text.startswith("hello!\n")
     for fact in (uuid, str(job_id), "slurm-proxy-test.generic", cluster.user, "COMPLETED", str(output)):
         assert fact in text
@@ -243,7 +243,7 @@ def test_a_job_submitted_elsewhere_is_handed_over_and_announced(stage: Stage) ->
     assert stage.ended("it")["slurm_job_state"] == "FAILED"
     (mail,) = stage.mails("it")
     assert mail.message["Subject"] == "[FAILED] about it"
-    assert "Exit code  4" in mail.message.get_content()
+    assert "Exit code  4" in mail.text()
     assert stage.service.post("/monitor", body).json()["code"] == "duplicate_uuid"
 
 

@@ -829,3 +829,110 @@ def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
     assert late.refresh(utc_now(), service.fence()) == 0
     late._store.close()
     assert len(service.record(task).notifications) == 1
+
+
+# --- figures and events ----------------------------------------------------------------------
+
+
+def test_an_end_waits_a_little_for_the_figures_of_slurmdbd(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.accounts_at_once = False
+    service.slurm.put(job_id, JobState.COMPLETED, exit_code=0, memory_mb=4096)
+    now = utc_now()
+    assert service.refresh(now) == 0
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    measured = service.slurm.jobs[job_id].model_copy(
+        update={"max_memory_bytes": 2**30, "cpu_seconds": 5.0, "exit_code": None, "comment": None}
+    )
+    service.slurm.ended[job_id] = measured
+    assert service.refresh(now + timedelta(seconds=5)) == 1
+    job = service.record(task).job
+    assert job is not None
+    assert (job.exit_code, job.max_memory_bytes, job.cpu_seconds) == (0, 2**30, 5.0)
+    service.deliver(now + timedelta(seconds=6))
+    assert "Memory     1.0 GB of 4.0 GB" in service.email.messages[0].text
+
+
+def test_an_end_does_not_wait_for_long(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.accounts_at_once = False
+    service.slurm.put(job_id, JobState.COMPLETED)
+    now = utc_now()
+    service.refresh(now)
+    service.refresh(now + timedelta(seconds=10))
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("failure", ["no slurmdbd", "down", "odd"])
+def test_without_figures_an_end_is_told_at_once(service: Service, failure: str) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.accounts_at_once = False
+    service.slurm.has_accounting = failure != "no slurmdbd"
+    service.slurm.accounting_down = {
+        "no slurmdbd": None,
+        "down": SlurmUnavailable("slurmdbd is down"),
+        "odd": SlurmMisbehaved("what?"),
+    }[failure]
+    service.move(job_id, JobState.COMPLETED)
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+
+
+def test_the_figures_of_many_ends_cost_one_request(service: Service) -> None:
+    ids = [service.submit()[1] for _ in range(50)]
+    for job_id in ids:
+        service.slurm.put(job_id, JobState.COMPLETED)
+    service.slurm.calls.clear()
+    assert service.refresh(utc_now()) == 50
+    assert service.slurm.calls == ["poll", "accounting"]
+
+
+def test_a_job_that_waits_for_long_is_told_of_by_one_look(service: Service) -> None:
+    wish = {**make_email(), "events": ["end", {"pending_over": 30}]}
+    tasks = [service.submit(notification=wish) for _ in range(3)]
+    now = utc_now()
+    service.slurm.calls.clear()
+    assert service.refresh(now + 29 * MINUTE) == 0
+    assert service.refresh(now + 31 * MINUTE) == 3
+    assert service.refresh(now + 40 * MINUTE) == 0
+    assert service.slurm.calls == ["poll", "poll", "look", "poll"]
+    service.deliver(now + 40 * MINUTE)
+    assert [message.event for message in service.email.messages] == ["pending_over"] * 3
+    assert service.email.messages[0].subject == "[still waiting] the test job has ended"
+    task, job_id = tasks[0]
+    service.move(job_id, JobState.COMPLETED)
+    assert [item.event for item in service.record(task).notifications] == ["pending_over", "end"]
+
+
+def test_a_running_job_is_told_of_its_time_by_slurms_own_clock(service: Service) -> None:
+    wish = {**make_email(), "events": ["begin", "time_limit_50", "time_limit_90"]}
+    task, job_id = service.submit(notification=wish)
+    start = utc_now()
+    service.move(job_id, JobState.RUNNING, start_time=start, nodes="n1", time_limit_minutes=100)
+    assert service.refresh(start + 49 * MINUTE) == 0
+    service.slurm.put(job_id, JobState.RUNNING, time_limit_minutes=200)  # the operator gave it more
+    service.refresh(start + 51 * MINUTE)
+    assert [item.event for item in service.record(task).notifications] == ["begin"]
+    service.refresh(start + 101 * MINUTE)
+    service.refresh(start + 181 * MINUTE)
+    events = [item.event for item in service.record(task).notifications]
+    assert events == ["begin", "time_limit_50", "time_limit_90"]
+
+
+def test_a_dependency_that_never_comes_true_is_noticed_while_the_job_waits(service: Service) -> None:
+    wish = {**make_email(), "events": ["invalid_depend"]}
+    task, job_id = service.submit(notification=wish)
+    now = utc_now()
+    service.refresh(now + 1.5 * MINUTE)
+    service.slurm.put(job_id, JobState.PENDING, reason="DependencyNeverSatisfied")
+    service.refresh(now + 2 * MINUTE)
+    assert service.record(task).notifications == ()
+    service.refresh(now + 3 * MINUTE)
+    assert [item.event for item in service.record(task).notifications] == ["invalid_depend"]
+
+
+def test_an_alarm_is_no_reason_to_believe_another_job(service: Service) -> None:
+    wish = {**make_email(), "events": [{"pending_over": 1}]}
+    task, job_id = service.submit(notification=wish)
+    service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(update={"username": "bob"})
+    service.refresh(utc_now() + 2 * MINUTE)
+    assert service.record(task).notifications == ()

@@ -434,3 +434,198 @@ def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
             with pytest.raises(StoreUnavailable):
                 ask()
         store.close()
+
+
+# --- gathering -------------------------------------------------------------------------------
+
+ANN = "email:ann@example.com"
+
+
+def held_back(store: TaskStore, count: int, opens: datetime = LATER) -> list[Notification]:
+    """So many notifications that were claimed, and held back until a window opens."""
+    record = make_running(notifications=tuple(make_notification() for _ in range(count)))
+    store.add(record)
+    for number in range(count):
+        mine = claim(store, f"hold {number}")
+        assert mine is not None
+        outcome = Outcome(NotificationStatus.GATHERED, NOW, opens, None, ANN, was_attempt=False)
+        assert store.settle(mine, outcome)
+    found = find(store, record.uuid)
+    assert found is not None
+    return list(found.notifications)
+
+
+def statuses(store: TaskStore, *ids: str) -> list[NotificationStatus]:
+    found = [store.notification(id_) for id_ in ids]
+    return [item.notification.status for item in found if item is not None]
+
+
+def test_what_is_held_back_was_no_attempt_and_comes_when_its_window_opens(store: TaskStore) -> None:
+    (item,) = held_back(store, 1)
+    assert (item.status, item.attempts, item.recipient) == (NotificationStatus.GATHERED, 0, ANN)
+    assert claim(store, now=LATER - timedelta(milliseconds=1)) is None
+    assert claim(store, now=LATER) is not None
+
+
+def test_one_brings_along_all_that_are_held_back_for_the_same_person(store: TaskStore) -> None:
+    ids = {item.id for item in held_back(store, 5)}
+    late = held_back(store, 1, LATER + timedelta(hours=1))[0]
+    head = claim(store, now=LATER)
+    assert head is not None
+    brought = store.gather(head, LATER)
+    assert {item.notification.id for item in brought} == ids - {head.notification.id}
+    assert claim(store, "other", LATER) is None, "none of them goes alone"
+    assert store.settle(head, Outcome(NotificationStatus.SENT, LATER))
+    assert set(statuses(store, *ids)) == {NotificationStatus.SENT}
+    assert statuses(store, late.id) == [NotificationStatus.GATHERED]
+    assert find_digests(store, ids) == {head.notification.id}
+
+
+def find_digests(store: TaskStore, ids: set[str]) -> set[str | None]:
+    found = [store.notification(id_) for id_ in ids]
+    return {item.notification.digest for item in found if item is not None}
+
+
+def test_a_digest_that_is_sent_again_holds_the_same(store: TaskStore) -> None:
+    held_back(store, 3)
+    head = claim(store, now=LATER)
+    assert head is not None
+    first = {item.notification.id for item in store.gather(head, LATER)}
+    held_back(store, 2)
+    again = claim(store, "after a crash", LATER + timedelta(minutes=1))
+    while again is not None and again.notification.id != head.notification.id:
+        again = claim(store, new_uuid(), LATER + timedelta(minutes=1))
+    assert again is not None
+    assert {item.notification.id for item in store.gather(again, LATER + timedelta(minutes=1))} == first
+
+
+def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(store: TaskStore) -> None:
+    ids = [item.id for item in held_back(store, 3)]
+    head = claim(store, now=LATER)
+    assert head is not None
+    store.gather(head, LATER)
+    store.settle(head, Outcome(NotificationStatus.DEAD, LATER, error="no such address"))
+    dead = store.notifications(NotificationStatus.DEAD, None, 10)
+    assert {item.notification.id for item in dead} == set(ids)
+    assert {item.notification.last_error for item in dead} == {"no such address"}
+    assert store.revive(LATER) == 3
+    assert find_digests(store, set(ids)) == {None}
+    assert {claim(store, id_, LATER) is not None for id_ in ids} == {True}
+
+
+def test_gathering_from_many_processes_brings_each_along_once(factory: Factory) -> None:
+    stores = [factory() for _ in range(4)]
+    ids = {item.id for item in held_back(stores[0], 40)}
+
+    def send(store: TaskStore) -> list[str]:
+        sent: list[str] = []
+        while (head := claim(store, new_uuid(), LATER)) is not None:
+            brought = store.gather(head, LATER)
+            sent += [head.notification.id, *(item.notification.id for item in brought)]
+            store.settle(head, Outcome(NotificationStatus.SENT, LATER))
+        return sent
+
+    with ThreadPoolExecutor(4) as pool:
+        sent = [id_ for ids_ in pool.map(send, stores) for id_ in ids_]
+    assert sorted(sent) == sorted(ids)
+
+
+# --- the ceiling -----------------------------------------------------------------------------
+
+
+def test_a_window_takes_so_many_and_says_when_the_next_one_opens(store: TaskStore) -> None:
+    ends = NOW + timedelta(minutes=10)
+    assert [store.take_slot(ANN, 2, NOW, ends) for _ in range(3)] == [None, None, ends]
+    assert store.take_slot("email:bob@example.com", 2, NOW, ends) is None
+    assert store.take_slot(ANN, 2, ends - timedelta(milliseconds=1), LATER) == ends
+    assert store.take_slot(ANN, 2, ends, ends + timedelta(minutes=10)) is None
+
+
+def test_a_slot_that_was_not_used_is_given_back(store: TaskStore) -> None:
+    assert store.take_slot(ANN, 1, NOW, LATER) is None
+    store.give_slot_back(ANN)
+    assert store.take_slot(ANN, 1, NOW, LATER) is None
+    assert store.take_slot(ANN, 1, NOW, LATER) == LATER
+    store.give_slot_back("nobody")
+
+
+def test_a_window_never_takes_more_than_it_may(factory: Factory) -> None:
+    stores = [factory() for _ in range(4)]
+
+    def take(store: TaskStore) -> int:
+        return sum(store.take_slot(ANN, 10, NOW, LATER) is None for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(take, stores)) == 10
+
+
+# --- what an operator does -------------------------------------------------------------------
+
+
+def test_dead_ones_are_found_and_made_due_once_more(store: TaskStore) -> None:
+    record = make_running(notifications=(make_notification(), make_notification(), make_notification("test")))
+    store.add(record)
+    mine = [claim(store, "a"), claim(store, "b"), claim(store, "c", method="test")]
+    for item in mine:
+        assert item is not None
+        store.settle(item, Outcome(NotificationStatus.DEAD, NOW, error="no"))
+    dead = store.notifications(NotificationStatus.DEAD, None, 10)
+    assert [item.uuid for item in dead] == [record.uuid] * 3
+    assert len(store.notifications(NotificationStatus.DEAD, "email", 10)) == 2
+    assert len(store.notifications(NotificationStatus.DEAD, None, 1)) == 1
+    assert store.notifications(NotificationStatus.SENT, None, 10) == []
+    first = next(item.notification.id for item in dead if item.notification.method == "email")
+    assert store.revive(LATER, id_=first) == 1
+    assert store.revive(LATER, id_=first) == 0, "it is not dead any more"
+    assert store.revive(LATER, id_="unknown") == 0
+    found = store.notification(first)
+    assert found is not None
+    assert (found.notification.status, found.notification.attempts) == (NotificationStatus.RETRYING, 0)
+    assert (found.notification.revived_at, found.notification.last_error) == (LATER, "no")
+    assert store.revive(LATER + timedelta(minutes=1), method="test") == 1
+    assert store.revive(LATER + timedelta(minutes=2)) == 1
+    assert store.notification("unknown") is None
+
+
+def test_a_notification_that_comes_twice_is_kept_once(store: TaskStore) -> None:
+    record = make_running()
+    store.add(record)
+    item, fence = make_notification(), fence_of(store)
+    change = Change(record.uuid, JobState.RUNNING, JobState.RUNNING, LATER, None, (item,))
+    assert store.apply([change], fence) == 1
+    store.apply([change], fence)
+    found = find(store, record.uuid)
+    assert found is not None
+    assert found.notifications == (item,)
+
+
+def test_an_alarm_is_kept_and_read_in_every_cycle(store: TaskStore) -> None:
+    record = make_running(alarm_at=NOW)
+    store.add(record)
+    assert [item.alarm_at for item in store.open_jobs()] == [NOW]
+    change = Change(record.uuid, JobState.RUNNING, JobState.RUNNING, NOW, None, alarm_at=LATER)
+    assert store.apply([change], fence_of(store)) == 1
+    assert [item.alarm_at for item in store.open_jobs()] == [LATER]
+
+
+def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    store = SqliteStore(path)
+    store.prepare()
+    record = make_running(notifications=(make_notification(),))
+    store.add(record)
+    with store.writing() as connection:
+        for index in ("notifications_gathered", "notifications_digest"):
+            connection.execute(f"DROP INDEX {index}")
+        for table, column in (
+            ("tasks", "alarm_at"),
+            ("notifications", "revived_at"),
+            ("notifications", "recipient"),
+            ("notifications", "digest"),
+        ):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    store.close()
+    later = SqliteStore(path)
+    later.prepare()
+    assert find(later, record.uuid) == record
+    later.close()

@@ -15,7 +15,9 @@ from app import MAX_BODY_BYTES, create_app
 from app.constants import read_settings
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
+from app.models.record import NotificationStatus, utc_now
 from app.services import build_services
+from app.store import Outcome
 from tests.fakes import FakeSlurm
 from tests.tasks import make_email, make_task
 
@@ -200,8 +202,42 @@ def test_a_fault_of_our_own_is_json_without_a_traceback(client: FlaskClient, slu
     assert "secret words" not in response.text
 
 
+def test_the_outbox_is_shown_and_dead_messages_are_sent_again(app: Flask, client: FlaskClient) -> None:
+    services = app.extensions["slurm_proxy"]
+    task = make_task(notification=make_email())
+    job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
+    services.slurm.put(job_id, JobState.FAILED, exit_code=3)
+    services.monitor.tick(utc_now())
+    claim = services.store.claim("email", "me", utc_now(), utc_now())
+    services.store.settle(claim, Outcome(NotificationStatus.DEAD, utc_now(), error="550 no such user"))
+    for path in ("/notifications", "/notifications/", "/notifications?status=dead&method=email&limit=1"):
+        (item,) = client.get(path).json["notifications"]
+    assert item["task_uuid"] == task["uuid"]
+    assert (item["status"], item["last_error"]) == ("dead", "550 no such user")
+    assert item["subject"] == "[FAILED] the test job has ended"
+    assert client.get("/notifications?status=sent").json == {"notifications": [], "more": False}
+    retried = client.post(f"/notifications/{item['id']}/retry/")
+    assert (retried.status_code, retried.json["status"]) == (200, "retrying")
+    check_error(client.post(f"/notifications/{item['id']}/retry"), 409, "not_dead")
+    check_error(client.post("/notifications/nothing/retry"), 404, "unknown_notification")
+    assert client.post("/notifications/retry?method=email").json == {"retried": 0}
+    for path in ("/notifications?status=lost", "/notifications?limit=0", "/notifications?method=pigeon"):
+        check_error(client.get(path), 400, "invalid_request")
+    check_error(client.post("/notifications/retry?method=pigeon"), 400, "invalid_request")
+
+
 @pytest.mark.parametrize(
-    "path", ["/slurm/diag", "/slurm/ping", "/slurm/jobs/0", "/slurm/job/1", "/slurm/job/submit"]
+    "path",
+    [
+        "/slurm/diag",
+        "/slurm/ping",
+        "/slurm/jobs/0",
+        "/slurm/job/1",
+        "/slurm/job/submit",
+        "/notifications",
+        "/notifications/x/retry",
+        "/notifications/retry",
+    ],
 )
 @pytest.mark.parametrize(
     "caller",
@@ -215,7 +251,7 @@ def test_a_fault_of_our_own_is_json_without_a_traceback(client: FlaskClient, slu
 def test_the_private_routes_are_closed_to_others(
     client: FlaskClient, path: str, caller: dict[str, Any]
 ) -> None:
-    method = "POST" if path.endswith("submit") else "GET"
+    method = "POST" if path.endswith(("submit", "retry")) else "GET"
     check_error(client.open(path, method=method, **caller), 403, "forbidden")
 
 
@@ -322,6 +358,10 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
         for value in ([], "x", {"pigeon": {}}, {"email": []}, {"email": "x"})
     ],
     ("task.notification.typo", []),
+    *[("task.notification.events", value) for value in ("end", {}, ["END"], [1], [None], ["time_limit"])],
+    *[("task.notification.events", [{"pending_over": value}]) for value in (0, -1, "60", 1.5, None)],
+    ("task.notification.events", [{"pending_over": 5, "more": 1}]),
+    ("task.notification.events", ["end"] * 21),
     *[
         (f"task.notification.params.email.{name}", value)
         for name in ("sender", "recipient")

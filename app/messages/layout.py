@@ -30,6 +30,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
         ("Exit code", facts.get("exit_code")),
         ("Signal", facts.get("signal")),
         ("Run time", _of(facts, "run_seconds", "time_limit_seconds", duration)),
+        ("Time limit", None if "run_seconds" in facts else _alone(facts, "time_limit_seconds", duration)),
         ("CPU", _cpu(facts)),
         ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
         ("Output", facts.get("output")),
@@ -64,7 +65,7 @@ def digest(contents: Sequence[Content]) -> Content:
         lines.append(f"… and {len(contents) - _LONGEST_DIGEST} more")
     bad = sum(content.is_bad_news for content in contents)
     subject = f"{len(contents)} messages about jobs" + (f", {bad} of them bad news" if bad else "")
-    headline = f"So many messages came in a short time that {len(contents)} of them are gathered in this one."
+    headline = f"So many messages came in a short time that these {len(contents)} are gathered in one."
     return Content(subject=subject, headline=headline, hint="\n".join(lines))
 
 
@@ -78,6 +79,10 @@ def _tasks(counts: Mapping[str, int] | None) -> str | None:
     if not counts:
         return None
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _alone(facts: Mapping[str, Any], name: str, form: Callable[[float], str]) -> str | None:
+    return None if facts.get(name) is None else form(facts[name])
 
 
 def _of(facts: Mapping[str, Any], used: str, limit: str, form: Callable[[float], str]) -> str | None:

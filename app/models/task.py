@@ -69,7 +69,7 @@ class PendingOver(BaseModel):
 
 EventWish = Annotated[
     EventName | PendingOver,
-    must(f'be one of {", ".join(EventName)}, or {{"pending_over": <minutes>}}'),
+    must(f'be one of {", ".join(EventName)}, or {{"pending_over": minutes}}'),
 ]
 
 

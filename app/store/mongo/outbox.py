@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import cast
 
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from app.models.record import Notification, NotificationStatus
@@ -110,7 +110,7 @@ class MongoOutbox(MongoDatabase):
         wanted: Document = {"status": NotificationStatus.DEAD.value}
         wanted |= {"id": id_} if id_ else {}
         wanted |= {"method": method} if method else {}
-        changes = {
+        changes: Document = {
             "status": NotificationStatus.RETRYING.value,
             "attempts": 0,
             "attempt_after": at,
@@ -118,9 +118,19 @@ class MongoOutbox(MongoDatabase):
             "recipient": None,
             "digest": None,
         }
+        update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
         with answering():
-            self._update_items(wanted, changes)
-            return sum(1 for _ in self._items({"revived_at": at, **({"id": id_} if id_ else {})}, None))
+            updates = [
+                UpdateOne(
+                    {
+                        "task.uuid": found.uuid,
+                        "notifications": {"$elemMatch": {**wanted, "id": found.notification.id}},
+                    },
+                    update,
+                )
+                for found in self._items(wanted, None)
+            ]
+            return self.tasks.bulk_write(updates, ordered=False).modified_count if updates else 0
 
     def _update_items(self, wanted: Document, changes: Document) -> None:
         """Changes every notification that is as `wanted`; each record atomic by itself."""

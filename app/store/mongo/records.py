@@ -183,5 +183,6 @@ def _update(change: Change, fence: int) -> UpdateOne:
         changes["job"] = plain(change.job.model_dump())
     update: Document = {"$set": changes}
     if change.notifications:
+        wanted["notifications.id"] = {"$nin": [item.id for item in change.notifications]}
         update["$push"] = {"notifications": {"$each": dumped(change.notifications)}}
     return UpdateOne(wanted, update)

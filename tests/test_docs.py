@@ -1,0 +1,141 @@
+"""What the documentation shows is what the program does."""
+
+import re
+import socket
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.constants import read_settings
+from app.errors import DeliveryFailed
+from app.job_state import JobState
+from app.messages.layout import as_text, digest
+from app.messages.plan import Planner
+from app.messages.words import PLACEHOLDERS
+from app.models.content import Content
+from app.models.job import SlurmJob
+from app.models.record import TaskRecord
+from app.models.task import EventName
+from app.senders import SENDERS, Message
+from tests.tasks import make_email, make_task
+
+DOCS = Path(__file__).parent.parent / "docs"
+START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+def job_of(state: JobState, minutes: float = 95, **fields: Any) -> SlurmJob:
+    base = {
+        "job_id": 4711,
+        "username": "ann",
+        "job_state": state,
+        "nodes": "node-0042",
+        "cpus": 8,
+        "memory_mb": 65536,
+        "time_limit_minutes": 240,
+        "submit_time": START,
+        "start_time": START,
+        "end_time": START + timedelta(minutes=minutes) if state.is_settled else None,
+    }
+    return SlurmJob.model_validate({**base, **fields})
+
+
+def content_of(job: SlurmJob, at: datetime = START, events: tuple[str, ...] = ("end",)) -> Content:
+    notification = make_email(
+        subject="Alignment of sample ${name}: ${slurm_job_state}",
+        body="Alignment has completed successfully. The reads are in ${output}.",
+    )
+    task = make_task(
+        "ann",
+        "/home/ann/align",
+        uuid="123e4567-e89b-12d3-a456-426614174000",
+        slurm={"job_name": "align-17", "output": "align.%j.txt"},
+        notification={**notification, "events": list(events)},
+    )
+    record = TaskRecord(task=task, slurm_username="ann", created_at=START, updated_at=START)
+    (item,) = Planner({}, ["email"]).at_look(record, job, at).notifications
+    assert item.content is not None
+    return item.content
+
+
+GOOD = job_of(JobState.COMPLETED, exit_code=0, cpu_seconds=36500, max_memory_bytes=3 * 2**30)
+BAD = job_of(JobState.FAILED, 2, job_id=4712, exit_code=127, reason="NonZeroExitCode", cpu_seconds=3)
+EXAMPLES = {
+    "Completed": content_of(GOOD),
+    "Failed": content_of(BAD),
+    "Out of memory": content_of(
+        job_of(
+            JobState.OUT_OF_MEMORY,
+            memory_mb=4096,
+            max_memory_bytes=4 * 2**30,
+            signal=9,
+            reason="OutOfMemory",
+            cpu_seconds=22000,
+        )
+    ),
+    "Time-out": content_of(
+        job_of(JobState.TIMEOUT, 240, reason="TimeLimit", cpu_seconds=110000, max_memory_bytes=50 * 2**30)
+    ),
+    "80 % of the time limit": content_of(
+        job_of(JobState.RUNNING), START + timedelta(minutes=200), ("time_limit_80",)
+    ),
+    "Array summary": content_of(
+        job_of(
+            JobState.FAILED,
+            exit_code=1,
+            reason="NonZeroExitCode",
+            array_tasks={JobState.COMPLETED: 97, JobState.FAILED: 3},
+        )
+    ),
+    "Digest": digest([content_of(GOOD), content_of(BAD), content_of(GOOD)]),
+}
+
+
+def shown(content: Content) -> str:
+    return f"Subject: {content.subject}\n\n{as_text(content)}"
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a page, without their fences."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / name).read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_messages_shown_are_those_that_people_get(title: str) -> None:
+    page = (DOCS / "messages.md").read_text()
+    assert f"### {title}\n\n```text\n{shown(EXAMPLES[title])}```\n" in page
+
+
+@pytest.mark.parametrize("word", [*PLACEHOLDERS, *EventName, "pending_over", *SENDERS])
+def test_every_word_that_a_caller_may_use_is_documented(word: str) -> None:
+    assert re.search(rf"`(\$\{{)?{word}\}}?`", (DOCS / "messages.md").read_text()), word
+
+
+def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
+    (source,) = blocks("channels.md", "python")
+    assert len(source.splitlines()) < 60
+    module: dict[str, Any] = {}
+    exec(compile(source, "syslog.py", "exec"), module)  # noqa: S102 - it is ours, and shown
+
+    class HereSender(module["SyslogSender"]):  # type: ignore[misc]
+        path = tmp_path / "log"
+
+    assert HereSender.configured(read_settings()) is None
+    sender = HereSender()
+    message = Message("key-1", "end", EXAMPLES["Failed"])
+    with pytest.raises(DeliveryFailed, match="the system's log does not answer") as failure:
+        sender.send(message, sender.Params())
+    assert not failure.value.permanent
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(HereSender.path))
+        log.settimeout(5)
+        assert HereSender.configured(read_settings()) is not None
+        sender.send(message, sender.Params(tag="cluster"))
+        assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
+
+
+if __name__ == "__main__":  # python -m tests.test_docs: the examples, to be copied into the page
+    for title, content in EXAMPLES.items():
+        sys.stdout.write(f"### {title}\n\n```text\n{shown(content)}```\n\n")
