@@ -26,8 +26,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     load_dotenv(Path(__file__).with_name(".env"))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    # The libraries' warnings; how much of our own is logged is LOG_LEVEL's affair.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job begins without it
         signal.signal(number, _stop)
     try:

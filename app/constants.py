@@ -116,6 +116,12 @@ class Settings(BaseModel):
         60, description="How far Slurm's clock and this machine's may be apart, in seconds."
     )
 
+    SLURM_MIN_JOB_AGE_SECONDS: Seconds = Field(
+        300,
+        description="How long slurmctld shows a job that has ended, in seconds: MinJobAge of slurm.conf. It"
+        " only counts where there is no slurmdbd, and must not be said to be longer than it is.",
+    )
+
     MONGODB_URI: SecretStr | None = Field(
         None,
         description="The MongoDB that keeps the records; without it they go to the file SQLITE_PATH.",

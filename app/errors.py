@@ -46,7 +46,7 @@ class DuplicateUuid(SlurmProxyError):
     code = "duplicate_uuid"
 
     def __init__(self, uuid: str, slurm_job_id: int | None) -> None:
-        job = f"by job {slurm_job_id}" if slurm_job_id else "by a submission still under way"
+        job = f"by job {slurm_job_id}" if slurm_job_id else "by a submission whose job is not known"
         super().__init__(f"task.uuid: {uuid} is already used {job}")
         self.slurm_job_id = slurm_job_id
 
@@ -128,6 +128,13 @@ class SlurmAmbiguous(SlurmProxyError):
     status = 504
     code = "submission_unknown"
     retry_after = 30
+
+
+class RecordUnfit(SlurmProxyError):
+    """The database cannot keep this very record: it is too large."""
+
+    status = 400
+    code = "record_unfit"
 
 
 class StoreUnavailable(SlurmProxyError):

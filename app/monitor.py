@@ -14,6 +14,7 @@ from functools import partial
 from app.errors import SlurmProxyError
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.reconciling import Reconciler
+from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.models.record import utc_now
 from app.store import TaskStore
@@ -33,6 +34,7 @@ class Monitor:
     def __init__(
         self,
         store: TaskStore,
+        intake: Intake,
         watcher: Watcher,
         reconciler: Reconciler,
         delivery: Delivery,
@@ -42,6 +44,7 @@ class Monitor:
         lease: float,
     ) -> None:
         self._store = store
+        self._intake = intake
         self._watcher = watcher
         self._reconciler = reconciler
         self._delivery = delivery
@@ -59,13 +62,16 @@ class Monitor:
         fence = self._fence = self._store.lead(self._owner, now, now + self._lease)
         if fence is None:
             return False
-        if self._watcher.refresh(now, fence):
-            self._messages_due()
-        self._reconciler.reconcile(now, fence)
+        try:
+            if self._watcher.refresh(now, fence):
+                self._messages_due()
+        finally:  # what hinders the one need not hinder the other
+            self._reconciler.reconcile(now, fence)
         return True
 
     def renew(self, now: datetime) -> None:
-        """Keeps the lease during a cycle that takes long, because Slurm does."""
+        """Keeps the lease during a cycle that takes long, because Slurm does; looks whether Slurm is back."""
+        self._watcher.probe()
         if self._fence is not None:
             self._fence = self._store.lead(self._owner, now, now + self._lease)
 
@@ -82,6 +88,7 @@ class Monitor:
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
         self._spawn("monitor", self.tick, self._stopping, self._interval)
+        self._spawn("late", lambda _: self._intake.record_late(), self._stopping, self._interval)
         self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
             self._spawn(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)

@@ -80,23 +80,33 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         methods=methods,
         context={"settings": settings},
     )
+    intake = Intake(
+        store,
+        slurm,
+        planner,
+        submission_life=submission_life,
+        refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
+        settings=settings,
+    )
+    reconciler = Reconciler(
+        store,
+        slurm,
+        planner,
+        submission_life=submission_life,
+        skew=skew,
+        min_job_age=timedelta(seconds=settings.SLURM_MIN_JOB_AGE_SECONDS),
+    )
     return Services(
         store=store,
         slurm=slurm,
-        intake=Intake(
-            store,
-            slurm,
-            planner,
-            submission_life=submission_life,
-            refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
-            settings=settings,
-        ),
+        intake=intake,
         look_up=LookUp(store, slurm),
         outbox=Outbox(store, methods),
         monitor=Monitor(
             store,
+            intake,
             watcher,
-            Reconciler(store, slurm, planner, submission_life=submission_life, skew=skew),
+            reconciler,
             delivery,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,

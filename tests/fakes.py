@@ -12,7 +12,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.senders import Message, Sender
-from app.slurm.client import Search
+from app.slurm.client import Accounting, Search
 
 
 class FakeSlurm:
@@ -31,6 +31,7 @@ class FakeSlurm:
         self.keeps_job = False  # whether that submit made a job all the same
         self.known_down: SlurmProxyError | None = None  # the circuit breaker is open
         self.down: SlurmProxyError | None = None  # raised by everything else
+        self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
         self.accounting_down: SlurmProxyError | None = None
         self._next_id = 1000
 
@@ -100,13 +101,15 @@ class FakeSlurm:
 
     def search(self, usernames: Collection[str], since: datetime, timeout: float | None = None) -> Search:
         self._ask("search")
-        if self.accounting_down is not None:
-            raise self.accounting_down
         users = set(usernames)
-        return Search(
-            [job for job in self.jobs.values() if job.username in users],
-            [job for job in self.ended.values() if job.username in users] if self.has_accounting else None,
-        )
+        here = [job for job in self.jobs.values() if job.username in users]
+        if not self.has_accounting:
+            return Search(here, [], Accounting.NONE)
+        if self.accounting_down is not None:
+            return Search(here, [], Accounting.AWAY)
+        known = [] if self.accounting_is_behind else self.ended.values()
+        state = Accounting.BEHIND if self.accounting_is_behind else Accounting.CURRENT
+        return Search(here, [job for job in known if job.username in users], state)
 
     def close(self) -> None:
         pass

@@ -1,7 +1,8 @@
 """The use cases, on a real embedded store and a cluster in memory."""
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from app.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     NotTheOwner,
+    RecordUnfit,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
@@ -30,7 +32,7 @@ from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Planner
-from app.models.record import NotificationStatus, OpenJob, TaskRecord, utc_now
+from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.store.sqlite import SqliteStore
@@ -79,14 +81,27 @@ class Service:
         self.look_up = LookUp(self.store, slurm)
         self.watcher = Watcher(self.store, slurm, planner, unknown_after=10 * MINUTE)
         self.reconciler = Reconciler(
-            self.store, slurm, planner, submission_life=LIFE, skew=MINUTE, pause=timedelta(0)
+            self.store,
+            slurm,
+            planner,
+            submission_life=LIFE,
+            skew=MINUTE,
+            min_job_age=5 * MINUTE,
+            pause=timedelta(0),
         )
         self.delivery = Delivery(self.store, senders, patience, methods=["email", "test"], jitter=lambda: 1.0)
         self.monitor = self.new_monitor("here")
 
     def new_monitor(self, owner: str, interval: float = 1) -> Monitor:
         return Monitor(
-            self.store, self.watcher, self.reconciler, self.delivery, owner=owner, interval=interval, lease=30
+            self.store,
+            self.intake,
+            self.watcher,
+            self.reconciler,
+            self.delivery,
+            owner=owner,
+            interval=interval,
+            lease=30,
         )
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
@@ -366,11 +381,11 @@ def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
     service.reconcile(utc_now() + 3 * MINUTE)
     record = service.record(task)
     assert (record.slurm_job_id, record.slurm_job_state) == (None, JobState.UNKNOWN)
-    assert "2 jobs look like it" in str(record.submission_error)
+    assert "jobs that may be it: 2" in str(record.submission_error)
     assert [item.event for item in record.notifications] == ["end"]
     with pytest.raises(DuplicateUuid):
         service.intake.submit({"task": task})
-    with pytest.raises(SlurmAmbiguous):
+    with pytest.raises(DuplicateUuid):
         service.intake.submit({"task": task}, task["uuid"])
     service.deliver(utc_now() + 4 * MINUTE)
     assert service.email.messages[0].subject.startswith("[UNKNOWN]")
@@ -403,12 +418,141 @@ def test_without_slurmdbd_an_old_reservation_is_not_guessed(service: Service) ->
     assert service.record(lost).slurm_job_state is JobState.UNKNOWN
 
 
-def test_nothing_is_settled_while_slurmdbd_is_away(service: Service) -> None:
-    task = left_open(service, exists=False)
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_is_freed_while_slurmdbd_is_away(service: Service, exists: bool) -> None:
+    task = left_open(service, exists=exists)
+    purge(service)
     service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
-    with pytest.raises(SlurmUnavailable):
-        service.reconcile(utc_now() + 3 * MINUTE)
+    for minutes in (3, 60):
+        service.reconcile(utc_now() + minutes * MINUTE)
+        assert service.record(task).is_reserved
+    service.slurm.accounting_down = None
+    service.reconcile(utc_now() + 61 * MINUTE)
+    assert (service.record(task).slurm_job_id is not None) is exists
+
+
+@pytest.mark.parametrize("minutes", [3, 60])
+def test_a_slurmdbd_that_has_not_heard_all_is_no_proof(service: Service, minutes: int) -> None:
+    """After an outage it answers at once, and learns only then what slurmctld has kept for it."""
+    task = left_open(service, exists=True)
+    purge(service)
+    service.slurm.accounting_is_behind = True
+    at = utc_now() + minutes * MINUTE + 2 * MINUTE
+    service.reconcile(at)
     assert service.record(task).is_reserved
+    service.slurm.accounting_is_behind = False
+    service.reconcile(at + MINUTE)
+    assert service.record(task).slurm_job_id in service.slurm.ended
+    assert len(service.slurm.submitted) == 1
+
+
+def test_what_slurmctld_shows_is_adopted_while_slurmdbd_is_away(service: Service) -> None:
+    task = left_open(service, exists=True)
+    service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
+    service.reconcile(utc_now() + MINUTE)
+    assert service.record(task).slurm_job_id in service.slurm.jobs
+    service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
+    assert service.submit()[1] in service.slurm.jobs, "the submission itself finds it, too"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [('say "hi"', "say `hi`"), ("it's", "its"), ("n" * 1000, "n" * 255), ("\\x", "x")]
+)
+def test_a_name_that_slurmdbd_has_altered_is_still_that_of_the_job(
+    service: Service, name: str, kept: str
+) -> None:
+    task = left_open(service, exists=True, slurm={"job_name": name})
+    (job_id,) = service.slurm.jobs
+    service.slurm.put(job_id, name=kept)
+    purge(service)
+    service.reconcile(utc_now() + 6 * MINUTE)
+    assert service.record(task).slurm_job_id == job_id
+
+
+def test_a_job_that_only_has_another_name_is_reason_enough_not_to_guess(service: Service) -> None:
+    task = left_open(service, exists=True)
+    (job_id,) = service.slurm.jobs
+    service.slurm.put(job_id, name="altered beyond recognition")
+    purge(service)
+    service.reconcile(utc_now() + 6 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.UNKNOWN
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit({"task": task}, task["uuid"])
+
+
+def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Service) -> None:
+    task = left_open(service, exists=False)
+    service.reconcile(utc_now() + 4 * MINUTE)
+    before = service.record(task)
+    service.slurm.known_down = SlurmUnavailable("down")
+    with pytest.raises(SlurmUnavailable):
+        service.intake.submit({"task": task})
+    assert service.record(task) == before
+    service.slurm.known_down = None
+    assert service.intake.submit({"task": task})["slurm_job_id"]
+
+
+class GivesBack(SqliteStore):
+    """The first that comes finds the uuid taken by one who gives it back in the same moment."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.taken = 1
+
+    def add(self, record: TaskRecord) -> None:
+        if self.taken:
+            self.taken -= 1
+            raise DuplicateUuid(record.uuid, None)
+        super().add(record)
+
+
+def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
+    service = Service(tmp_path / "store.sqlite3")
+    store = GivesBack(tmp_path / "store.sqlite3")
+    service.intake._store = store
+    task, job_id = service.submit()
+    assert service.record(task).slurm_job_id == job_id
+    store.taken = 99
+    with pytest.raises(StoreUnavailable):
+        service.submit()
+    store.close()
+    service.store.close()
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, True), (1, 1.0), (0, False), ("1", 1), (None, False)])
+def test_a_key_tells_values_apart_that_python_does_not(service: Service, first: Any, then: Any) -> None:
+    task = make_task(meta=first)
+    service.intake.submit({"task": task}, "k")
+    with pytest.raises(IdempotencyKeyReused):
+        service.intake.submit({"task": {**task, "meta": then}}, "k")
+
+
+class Forgets(SqliteStore):
+    """Cannot keep the outcome of a submission for a while."""
+
+    is_away = True
+
+    def accept(self, *args: Any, **kwargs: Any) -> bool:
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return super().accept(*args, **kwargs)
+
+
+def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> None:
+    service = Service(tmp_path / "store.sqlite3")
+    store = Forgets(tmp_path / "store.sqlite3")
+    service.intake._store = store
+    answer = service.intake.submit({"task": (task := make_task())})
+    assert "completed as soon as" in answer["warnings"][0]
+    assert service.record(task).is_reserved
+    with pytest.raises(StoreUnavailable):
+        service.intake.record_late()
+    store.is_away = False
+    service.intake.record_late()
+    service.intake.record_late()
+    assert service.record(task).slurm_job_id == answer["slurm_job_id"]
+    store.close()
+    service.store.close()
 
 
 def test_many_reservations_cost_one_look(service: Service) -> None:
@@ -614,6 +758,72 @@ def test_a_cycle_without_news_writes_nothing(service: Service) -> None:
     before = service.record(task)
     assert service.refresh(utc_now() + MINUTE) == 0
     assert service.record(task) == before
+
+
+class Broken(SqliteStore):
+    """One record cannot be read, or not be kept."""
+
+    unreadable = ""
+    too_large = ""
+
+    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+        if self.unreadable in uuids:
+            raise ValueError("a record that nobody can read")
+        return super().by_uuids(uuids, within)
+
+    def apply(self, changes: Iterable[Change], fence: int) -> int:
+        changes = list(changes)
+        if any(change.uuid == self.too_large and change.notifications for change in changes):
+            raise RecordUnfit("too large")
+        return super().apply(changes, fence)
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "too_large", "odd"])
+def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(tmp_path / "store.sqlite3")
+    store = Broken(tmp_path / "store.sqlite3")
+    service.watcher._store = store
+    tasks = [service.submit(notification=make_email()) for _ in range(3)]
+    bad = tasks[1][0]["uuid"]
+    if fault == "odd":
+        with store.writing() as connection:
+            odd = {**tasks[1][0], "notification": {"methods": [{}]}}
+            connection.execute("UPDATE tasks SET task = ? WHERE uuid = ?", (json.dumps(odd), bad))
+    else:
+        setattr(store, fault, bad)
+    for _, job_id in tasks:
+        service.slurm.put(job_id, JobState.COMPLETED)
+    service.refresh(utc_now())
+    service.deliver()
+    assert {service.record(task).slurm_job_state for task, _ in tasks} == {JobState.COMPLETED}
+    assert len(service.email.messages) == 2
+    assert bad in caplog.text
+    store.close()
+    service.store.close()
+
+
+def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> None:
+    class Fails(Watcher):
+        def refresh(self, now: datetime, fence: int) -> int:
+            raise ZeroDivisionError
+
+    task = left_open(service, exists=True)
+    service.monitor._watcher = Fails(
+        service.store, service.slurm, service.watcher._planner, unknown_after=MINUTE
+    )  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError):
+        service.monitor.tick(utc_now() + MINUTE)
+    assert service.record(task).slurm_job_id is not None
+
+
+def test_messages_that_would_fill_the_database_are_refused(service: Service) -> None:
+    people = [f"p{number}@example.com" for number in range(100)]
+    with pytest.raises(InvalidRequest, match="must not take more than 262144 bytes"):
+        service.submit(notification=make_email(recipient=people, body="x" * 10_000))
+    assert service.slurm.calls == []
+    service.submit(notification=make_email(body="x" * 200_000))
 
 
 # --- delivering ------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import pytest
 
 from app import create_app
 from app.errors import SlurmUnavailable, StoreUnavailable
+from app.models.task import Task
+from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, until
 from tests.real.mongod import Mongod
@@ -23,6 +25,7 @@ from tests.real.processes import free_port
 from tests.real.smtp import SmtpServer
 from tests.service import Service
 from tests.tasks import make_task, new_uuid
+from tests.test_slurm_client import in_a_minute
 from tests.test_store import make_record
 
 READ_TIMEOUT = 2.0
@@ -273,6 +276,56 @@ def test_slurmdbd_down_keeps_nobody_from_submitting(real_stage: Stage) -> None:
             assert seconds < ANSWERED_AT_ONCE
     finally:
         slurm.start_daemon("slurmdbd")
+
+
+@pytest.fixture
+def quick_stage(distribution_cluster: Cluster, tmp_path: Path) -> Iterator[Stage]:
+    """Settles within seconds what cannot be told."""
+    settings = {"SLURM_CLOCK_SKEW_SECONDS": "2", "MONITOR_POLLING_SECONDS": "0.5"}
+    with Network(distribution_cluster.url) as network:
+        yield from staged(replace(distribution_cluster, url=network.url), network, tmp_path, **settings)
+
+
+@pytest.mark.real
+def test_a_lost_answer_is_never_freed_by_a_slurmdbd_that_has_yet_to_learn_of_its_job(
+    quick_stage: Stage, distribution_cluster: Cluster
+) -> None:
+    """slurmctld has forgotten the job, and slurmdbd, back from an outage, answers before it was told."""
+    slurm, client = distribution_cluster.real, distribution_cluster.client()
+    assert slurm is not None
+    name = new_uuid()
+    task = quick_stage.task(slurm={"mem": 50, "job_name": name})
+    slurm.stop_daemon("slurmdbd")
+    fillers = [held(client, distribution_cluster) for _ in range(100)]
+    quick_stage.network.fault = Fault.SWALLOW
+    status, body, _ = quick_stage.submit(task)
+    quick_stage.network.fault = Fault.NONE
+    assert (status, body["code"]) == (504, "submission_unknown")
+    quick_stage.service.kill()  # it would find the job in slurmctld
+    for job_id in fillers:
+        client.raw("DELETE", f"job/{job_id}", user=distribution_cluster.user)
+    client.close()
+    until(lambda: name not in slurm.run("squeue", "-h", "-t", "all", "-o", "%j"), 150, "a purged job")
+    quick_stage.service.start()
+    assert not settled(quick_stage.service, task)
+    slurm.start_daemon("slurmdbd")
+    record = until(lambda: settled(quick_stage.service, task), 90, "a settled submission")
+    assert record.get("submission_error") is None
+    job_id = record["slurm_job_id"]
+    status, body, _ = quick_stage.submit(task, **{"Idempotency-Key": task["uuid"]})
+    assert (status, body["slurm_job_id"]) == (200, job_id)
+    ran = slurm.run("sacct", "-a", "-X", "-n", "-P", "--name", name, "-o", "jobid,state").split()
+    assert ran == [f"{job_id}|COMPLETED"]
+
+
+def held(client: SlurmClient, cluster: Cluster) -> int:
+    task = Task.model_validate(make_task(cluster.user, cwd="/tmp", slurm={"mem": 10, "hold": True}))
+    return client.submit(task, "true", "a filler", in_a_minute())[0]
+
+
+def settled(service: Service, task: dict[str, Any]) -> Any:
+    record = service.record(task)
+    return record if record["slurm_job_id"] or record.get("submission_error") else None
 
 
 # --- stores ------------------------------------------------------------------------------------

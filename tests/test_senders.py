@@ -8,8 +8,10 @@ import pytest
 
 from app.constants import read_settings
 from app.errors import DeliveryFailed
-from app.senders import SENDERS, Message
+from app.models.content import Content
+from app.senders import SENDERS, Message, Sender
 from app.senders.email import EmailSender
+from app.senders.mail import MailParams
 from app.senders.test import TestSender
 from tests.real.smtp import SmtpServer
 from tests.tasks import make_email
@@ -49,22 +51,26 @@ def sender_for(server: SmtpServer, security: str = "none", **settings: Any) -> E
     return sender
 
 
-def message(**params: Any) -> Message:
-    email = make_email(**params)["params"]["email"]
-    return Message("key-1", email, "Größe: it has ended", "hello\n.\nline two — done\n")
+MESSAGE = Message(
+    "key-1", "end", Content(subject="Größe: it has ended", words="hello\n.\nline two — done <b>&")
+)
 
 
-def refused(sender: EmailSender, **params: Any) -> DeliveryFailed:
+def params_of(**fields: Any) -> MailParams:
+    return MailParams.model_validate(make_email(**fields)["params"]["email"])
+
+
+def refused(sender: EmailSender, **fields: Any) -> DeliveryFailed:
     with pytest.raises(DeliveryFailed) as failure:
-        sender.send(message(**params))
+        sender.send(MESSAGE, params_of(**fields))
     return failure.value
 
 
 def test_every_sender_answers_to_the_protocol() -> None:
     for sender in SENDERS.values():
-        assert sender.Params.model_fields is not None
-        assert callable(sender.configured)
-        assert callable(sender.send)
+        assert issubclass(sender, Sender)
+        assert not sender.__abstractmethods__
+        assert "subject" in sender.Params.model_fields or sender.Params.model_config["extra"] == "allow"
 
 
 @pytest.mark.parametrize("security", ["none", "starttls", "tls"])
@@ -74,28 +80,33 @@ def test_mail_arrives_whole(new_server: NewServer, security: str, login: tuple[s
     settings: dict[str, Any] = {"NOTIFICATIONS_SMTP_CA_PATH": server.ca_path}
     if login:
         settings |= {"NOTIFICATIONS_SMTP_USERNAME": login[0], "NOTIFICATIONS_SMTP_PASSWORD": login[1]}
-    sender_for(server, security, **settings).send(
-        message(
-            sender="The Cluster <cluster@example.com>", recipient=["Ann <ann@example.org>", "root@localhost"]
-        )
+    params = params_of(
+        sender="The Cluster <cluster@example.com>",
+        recipient=["Ann <ann@example.org>", "root@localhost"],
+        reply_to="Help <help@example.net>",
     )
+    sender_for(server, security, **settings).send(MESSAGE, params)
     (mail,) = server.mails
     assert (mail.sender, mail.recipients) == ("cluster@example.com", ["ann@example.org", "root@localhost"])
     headers = mail.message
     assert headers["From"] == "The Cluster <cluster@example.com>"
     assert headers["To"] == "Ann <ann@example.org>, root@localhost"
+    assert headers["Reply-To"] == "Help <help@example.net>"
     assert headers["Subject"] == "Größe: it has ended"
     assert headers["Message-ID"] == "<key-1@example.com>"
     assert headers["Auto-Submitted"] == "auto-generated"
     assert headers["Date"].datetime is not None
-    assert headers.get_content() == "hello\n.\nline two — done\n"
+    plain, html = mail.message.iter_parts()
+    assert (plain.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
+    assert plain.get_content() == "hello\n.\nline two — done <b>&\n"
+    assert "hello\n.\nline two — done &lt;b&gt;&amp;" in html.get_content()
     assert server.logins == ([login[0]] if login else [])
 
 
 def test_the_same_message_has_the_same_id_at_every_attempt(new_server: NewServer) -> None:
     server = new_server()
     for _ in range(2):
-        sender_for(server).send(message())
+        sender_for(server).send(MESSAGE, params_of())
     assert {mail.message["Message-ID"] for mail in server.mails} == {"<key-1@example.com>"}
 
 
@@ -153,7 +164,7 @@ def test_a_server_that_is_away_is_tried_again(new_server: NewServer) -> None:
     server.__enter__()
     assert not failure.permanent
     assert f"{server.host}:{server.port}" in str(failure)
-    sender.send(message())
+    sender.send(MESSAGE, params_of())
     assert len(server.mails) == 1
 
 
@@ -166,6 +177,7 @@ def test_the_test_method_logs_its_key_and_not_a_word_of_the_message(
 ) -> None:
     caplog.set_level("INFO")
     sender = TestSender.configured(read_settings({}))
-    sender.send(Message("key-2", {}, "a private subject", "private words"))
+    content = Content(subject="a private subject", words="private words", facts={"name": "private"})
+    sender.send(Message("key-2", "end", content), TestSender.Params())
     assert "key-2" in caplog.text
     assert "private" not in caplog.text

@@ -1,14 +1,21 @@
 """What SlurmClient promises, on every cluster: the stand-in, and each real Slurm."""
 
 import gc
+import os
+import re
 import signal
+import socket
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,9 +24,11 @@ from app.job_state import JobState
 from app.lifecycle.identity import is_tagged
 from app.models.job import SlurmJob
 from app.models.task import Task
-from app.slurm.client import SlurmClient
-from app.slurm.connection import Reply
+from app.slurm.client import Accounting, SlurmClient
+from app.slurm.connection import Query, Reply
+from app.slurm.dialect import Dialect
 from tests.conftest import REAL_CLUSTERS, Cluster, until
+from tests.real.certificates import server_context
 from tests.tasks import make_task, new_uuid
 
 
@@ -154,7 +163,11 @@ def test_a_job_is_found_by_its_tag(cluster: Cluster, client: SlurmClient) -> Non
     (found,) = [job for job in seen.controller if is_tagged(job, task.uuid)]
     assert found.job_id == job_id
     assert found.working_directory == task.cwd
-    assert seen.accounting is not None
+    until(
+        lambda: client.search([cluster.user], started).accounting is Accounting.CURRENT,
+        30,
+        "slurmdbd to know all that slurmctld does",
+    )
     assert not [
         job for job in seen.jobs() if is_tagged(job, task.uuid + "x") or is_tagged(job, task.uuid[:-1])
     ]
@@ -242,6 +255,109 @@ def test_an_array_is_one_job(cluster: Cluster, client: SlurmClient) -> None:
     assert known[job_id] is JobState.FAILED
     assert seen[-1].array_tasks == {JobState.COMPLETED: 1, JobState.FAILED: 2}
     assert all(job.job_state is not JobState.COMPLETED for job in seen)
+
+
+class Garbled:
+    """A TLS server in front of slurmrestd that falls out of TLS once a submission has been answered."""
+
+    def __init__(self, target: str, folder: Path) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self._context = server_context(folder / "ca.pem", folder / "key.pem")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._relay(self._listener.accept()[0])
+
+    def _relay(self, plain: socket.socket) -> None:
+        with self._context.wrap_socket(plain, server_side=True) as tls:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += tls.recv(65536)
+            head, _, body = request.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head.lower())
+            while length and len(body) < int(length[1]):
+                body += tls.recv(65536)
+            with socket.create_connection(self._target, 5) as server:
+                server.sendall(head.replace(b"keep-alive", b"close") + b"\r\n\r\n" + body)
+                answer = b""
+                while chunk := server.recv(65536):
+                    answer += chunk
+            if head.startswith(b"POST"):
+                os.write(tls.fileno(), b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+            else:
+                tls.sendall(answer)
+
+
+def test_a_fault_of_tls_after_the_request_is_no_proof_that_it_was_never_sent(
+    local_cluster: Cluster, tmp_path: Path
+) -> None:
+    garbled = Garbled(local_cluster.url, tmp_path)
+    client = replace(local_cluster, url=garbled.url).client(ca_path=tmp_path / "ca.pem")
+    task = Task.model_validate(make_task(local_cluster.user, slurm={"mem": 50}))
+    started = datetime.now(UTC)
+    with pytest.raises(SlurmAmbiguous):
+        client.submit(task, "true", f"slurm-proxy:{task.uuid}", in_a_minute())
+    client.close()
+    garbled.close()
+    honest = local_cluster.client()
+    assert [job for job in honest.search([task.username], started).jobs() if is_tagged(job, task.uuid)]
+    honest.close()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_proof_of_it(local_cluster: Cluster, tmp_path: Path) -> None:
+    garbled = Garbled(local_cluster.url, tmp_path)
+    client = replace(local_cluster, url=garbled.url).client()
+    with pytest.raises(SlurmUnavailable, match="cannot be reached"):
+        client.job(1)
+    client.close()
+    garbled.close()
+
+
+class ListsOnly:
+    """A session with a slurmctld of very many jobs, whose arrays are PENDING in the list of states."""
+
+    def __init__(self, arrays: int, others: int) -> None:
+        self.paths: list[str] = []
+        self._states = [{"job_id": str(number), "state": ["PENDING"]} for number in range(1, arrays + 1)]
+        self._states += [
+            {"job_id": str(number), "state": ["COMPLETED"]} for number in range(1001, 1001 + others)
+        ]
+
+    def speak(self) -> Dialect:
+        return Dialect("v0.0.42")
+
+    def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+        self.paths.append(path)
+        wanted = {str(value) for name, value in query if name == "job_id"}
+        if path == "jobs/state":
+            return self._reply([item for item in self._states if not wanted or item["job_id"] in wanted])
+        states = {"PENDING": "RUNNING", "COMPLETED": "COMPLETED"}
+        whole = [
+            {"job_id": int(item["job_id"]), "user_name": "alice", "job_state": [states[item["state"][0]]]}
+            for item in self._states
+        ]
+        return self._reply([job for job in whole if path in ("jobs", f"job/{job['job_id']}")])
+
+    def _reply(self, jobs: list[dict[str, Any]]) -> Reply:
+        return Reply(200, {"jobs": jobs, "errors": []}, "")
+
+
+@pytest.mark.parametrize("arrays", [5, 150, 400])
+def test_an_end_is_noticed_however_many_arrays_seem_to_change(arrays: int) -> None:
+    session: Any = ListsOnly(arrays, others=5000)
+    known = dict.fromkeys(range(1, arrays + 1), JobState.RUNNING) | {1001: JobState.RUNNING}
+    news = SlurmClient(session).poll(known)
+    assert {job_id: job.job_state for job_id, job in news.items() if job} == {1001: JobState.COMPLETED}
+    assert len(session.paths) <= 10
 
 
 def test_nobody_listens() -> None:

@@ -1,8 +1,10 @@
 """The promises of TaskStore, each kept by every store."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,62 @@ def test_a_task_comes_back_verbatim(store: TaskStore) -> None:
     assert list(record.task) == list(task)
     assert list(record.task["zz"]) == list(odd)
     assert [type(value) for value in record.task["zz"]["a"]] == [type(value) for value in odd["a"]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"$ref": "a", "$id": "b"},
+        {"$id": 1, "$ref": "x", "more": {"$ref": "y", "$id": {"$db": "z"}}},
+        {"$$ref": 1, "$ref": 2, "$$$id": 3, "ref": 4, "$": 5, "$$": 6, "$refs": 7},
+        [{"$ref": "a", "$id": "b", "$db": "c"}],
+    ],
+)
+def test_what_a_database_takes_for_its_own_comes_back_verbatim(store: TaskStore, odd: Any) -> None:
+    task = make_task(meta=odd)
+    record = make_running(task=task, notifications=(make_notification(params={"body": odd}),))
+    store.add(record)
+    found = find(store, record.uuid)
+    assert found == record
+    assert json.dumps(found.task) == json.dumps(task)
+    taken = claim(store)
+    assert taken is not None
+    assert taken.notification.params == {"body": odd}
+    shown = store.notification(taken.notification.id)
+    assert shown is not None
+    assert shown.notification.params == {"body": odd}
+
+
+def test_a_uuid_that_sounds_like_a_field_is_still_a_uuid(store: TaskStore) -> None:
+    other = make_record()
+    store.add(other)
+    record = make_running(task=make_task(uuid="x.idempotency_key"), slurm_job_id=4711)
+    store.add(record)
+    with pytest.raises(DuplicateUuid) as taken:
+        store.add(make_record(task=record.task))
+    assert taken.value.slurm_job_id == 4711
+
+
+def test_many_threads_leave_few_files_open(tmp_path: Path) -> None:
+    """A server that makes a thread for each request must not run out of them."""
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    store.prepare()
+    for _ in range(200):
+        thread = threading.Thread(target=store.open_jobs)
+        thread.start()
+        thread.join()
+    assert open_files(tmp_path) <= 3
+    for _ in range(5):
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: store.ping(), range(500)))
+    assert open_files(tmp_path) <= 3 * 20
+    store.close()
+
+
+def open_files(folder: Path) -> int:
+    """How many files below that folder this process has open."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(str(folder) in str(link.readlink()) for link in links if link.is_symlink())
 
 
 def test_a_record_comes_back_whole(store: TaskStore) -> None:
@@ -236,8 +294,17 @@ def test_a_submission_that_cannot_be_told_ends_as_unknown(store: TaskStore) -> N
     record = make_record()
     store.add(record)
     change = Change(
-        record.uuid, None, JobState.UNKNOWN, LATER, None, (make_notification(),), submission_error="why"
+        record.uuid,
+        None,
+        JobState.UNKNOWN,
+        LATER,
+        None,
+        (make_notification(),),
+        submission_error="why",
+        reserved_at=record.created_at,
     )
+    later = replace(change, reserved_at=LATER)
+    assert store.apply([later], fence_of(store)) == 0, "it is about another reservation of the same uuid"
     assert store.apply([change], fence_of(store)) == 1
     assert store.apply([change], fence_of(store)) == 0
     found = find(store, record.uuid)
@@ -257,7 +324,7 @@ def test_a_leader_of_the_past_writes_nothing(factory: Factory) -> None:
     past = old.lead("old", NOW, NOW)
     assert past is not None
     assert new.lead("new", LATER, LATER) == past + 1
-    unknown = Change(reserved.uuid, None, JobState.UNKNOWN, LATER, None)
+    unknown = Change(reserved.uuid, None, JobState.UNKNOWN, LATER, None, reserved_at=reserved.created_at)
     assert old.apply([end(running), unknown], past) == 0
     assert new.apply([end(running), unknown], past + 1) == 2
 

@@ -5,6 +5,7 @@ its way can become a job, so that a job which Slurm does not show then never wil
 """
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -14,13 +15,14 @@ from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
 from app.models.task import Task
-from app.slurm.client import Search, SlurmClient
+from app.slurm.client import Accounting, Search, SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
 _PAUSE = timedelta(seconds=15)  # between two looks, each of which reads all of slurmctld's jobs
-_CONTROLLER_KEEPS = timedelta(seconds=300)  # MinJobAge by default: how long slurmctld shows an ended job
+_QUOTES = re.compile(r"[\"'`\\\\]")
+_KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 _FREED = "this submission never reached Slurm; the uuid may be used again"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
 
@@ -36,6 +38,7 @@ class Reconciler:
         *,
         submission_life: timedelta,
         skew: timedelta,
+        min_job_age: timedelta,
         pause: timedelta = _PAUSE,
     ) -> None:
         self._store = store
@@ -43,6 +46,7 @@ class Reconciler:
         self._planner = planner
         self._submission_life = submission_life
         self._skew = skew
+        self._min_job_age = min_job_age
         self._under_way = timedelta(seconds=slurm.longest_call)
         self._pause = pause
         self._next: datetime | None = None
@@ -63,7 +67,10 @@ class Reconciler:
         likely = {record.uuid: self._likely(record, seen) for record in over}
         rivals = [job for jobs in likely.values() for job in jobs]
         for record in over:
-            self._settle(record, likely[record.uuid], rivals, seen, now, fence)
+            if seen.accounting is Accounting.CURRENT:
+                self._settle(record, likely[record.uuid], rivals, now, fence)
+            elif seen.accounting is Accounting.NONE:
+                self._settle_by_controller(record, now, fence)
 
     def _latest(self, record: TaskRecord) -> datetime:
         """When a job of this record is there for all to see, if there is one at all."""
@@ -74,18 +81,27 @@ class Reconciler:
         record: TaskRecord,
         likely: Sequence[SlurmJob],
         rivals: Sequence[SlurmJob],
-        seen: Search,
         now: datetime,
         fence: int,
     ) -> None:
         """A record whose job bears no tag: slurmdbd keeps comments only with AccountingStoreFlags."""
-        if len(likely) == 1 and rivals.count(likely[0]) == 1:
+        if not likely:
+            self._free(record, now)
+        elif len(likely) == 1 and rivals.count(likely[0]) == 1 and _has_its_name(record, likely[0]):
             self._adopt(record, likely[0], now)
-        elif likely:
-            self._give_up(record, f"{len(likely)} jobs look like it", now, fence)
-        elif seen.accounting is None and now > record.created_at + _CONTROLLER_KEEPS:
-            self._give_up(record, "there is no slurmdbd, and slurmctld may have forgotten it", now, fence)
-        elif self._store.fail(record, _FREED, now):
+        else:
+            self._give_up(record, f"jobs that may be it: {len(likely)}", now, fence)
+
+    def _settle_by_controller(self, record: TaskRecord, now: datetime, fence: int) -> None:
+        """Where there is no slurmdbd: what slurmctld would still show, however soon it had ended."""
+        if now + self._skew < record.created_at + self._min_job_age:
+            self._free(record, now)
+        else:
+            why = "there is no slurmdbd, and slurmctld may have forgotten it"
+            self._give_up(record, why, now, fence)
+
+    def _free(self, record: TaskRecord, now: datetime) -> None:
+        if self._store.fail(record, _FREED, now):
             logger.warning("task %s never reached Slurm; its uuid is free again", record.uuid)
 
     def _adopt(self, record: TaskRecord, job: SlurmJob | None, now: datetime) -> bool:
@@ -108,6 +124,7 @@ class Reconciler:
             job=None,
             notifications=self._planner.at_look(record, unknown, now).notifications,
             submission_error=_CANNOT_BE_TOLD + why,
+            reserved_at=record.created_at,
         )
         self._store.apply([change], fence)
 
@@ -117,7 +134,7 @@ class Reconciler:
         What slurmctld knows shows its comment: without the tag it is not ours.
         """
         in_controller = {job.job_id for job in seen.controller}
-        found = _one_of_each_array(job for job in seen.accounting or [] if job.job_id not in in_controller)
+        found = _one_of_each_array(job for job in seen.accounted if job.job_id not in in_controller)
         return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
 
     def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:
@@ -125,8 +142,7 @@ class Reconciler:
         return (
             job.username == record.slurm_username
             and not (job.comment or "").startswith(TAG)
-            and task.slurm.job_name in (None, job.name)
-            and job.working_directory in (None, task.cwd)
+            and (job.working_directory is None or _are_alike(job.working_directory, task.cwd))
             and job.submit_time is not None
             and record.created_at - self._skew <= job.submit_time <= self._latest(record)
         )
@@ -136,6 +152,18 @@ class Reconciler:
         if owner is None or job.submit_time is None:
             return False
         return owner.created_at <= job.submit_time + self._skew
+
+
+def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
+    name = Task.model_validate(record.task).slurm.job_name
+    return name is None or job.name is None or _are_alike(name, job.name)
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Whether they may have been the same before slurmdbd altered quotes, and cut off what was too long."""
+    one, other = _QUOTES.sub("", one), _QUOTES.sub("", other)
+    is_long = min(len(one), len(other)) >= _KEPT_LENGTH
+    return one == other or (is_long and one[:_KEPT_LENGTH] == other[:_KEPT_LENGTH])
 
 
 def _one_of_each_array(jobs: Iterable[SlurmJob]) -> list[SlurmJob]:

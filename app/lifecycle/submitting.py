@@ -1,7 +1,9 @@
 """Takes tasks in: submits new ones, and takes over jobs that were submitted elsewhere."""
 
+import json
 import logging
 import time
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -46,6 +48,9 @@ _Request = TypeVar("_Request", bound=BaseModel)
 
 
 _SHORTEST_LOOK = 1.0  # seconds; with less there is no sense in looking for a job
+_SHORT_LOOK = 1.0  # seconds that the store may take while Slurm is down anyway
+_MOST_BYTES = 256 * 1024  # of the parameters of an event's messages, each of which is kept
+_RESERVATIONS = 5  # times that a uuid is tried which others are giving back
 
 
 class Intake:
@@ -67,6 +72,7 @@ class Intake:
         self._planner = planner
         self._catalogue = planner.catalogue
         self._submission_life = submission_life
+        self._unrecorded: deque[tuple[TaskRecord, int, tuple[str, ...]]] = deque()
         self._context = {
             "catalogue": planner.catalogue,
             "refused_users": refused_users,
@@ -91,12 +97,8 @@ class Intake:
             idempotency_key=key,
         )
         record = _planned(record, self._planner.at_submission(record, now))
-        try:
-            self._reserve(record)
-        except DuplicateUuid:
-            if key is None:
-                raise
-            return self._first_answer(record, key)
+        if (first := self._reserve(record)) is not None:
+            return first
         job_id, warnings = self._submit_once(task, record)
         warnings += [item.last_error for item in record.notifications if item.last_error]
         return _answer(record, job_id, warnings + self._accept(record, job_id, warnings))
@@ -129,32 +131,47 @@ class Intake:
         record = _planned(record, self._planner.at_submission(record, now))
         return record if record.is_open else _planned(record, self._planner.at_look(record, job, now))
 
-    def _reserve(self, record: TaskRecord) -> None:
-        """Puts the intent on disk; not while Slurm is known to be down, unless the uuid is taken anyway."""
+    def _reserve(self, record: TaskRecord) -> dict[str, Any] | None:
+        """Puts the intent on disk; or the first answer, where the same request with its key came before.
+
+        DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
+        While Slurm is known to be down nothing is put on disk.
+        """
         try:
             self._slurm.check()
         except SlurmUnavailable:
-            if record.uuid in self._store.by_uuids([record.uuid]):
+            owner = self._owner(record, within=_SHORT_LOOK)
+            if owner is None or owner.submission_error is not None:
+                raise
+            return self._first_answer(record, owner)
+        for _ in range(_RESERVATIONS):
+            try:
                 self._store.add(record)
-            raise
-        self._store.add(record)
+            except DuplicateUuid:
+                if (owner := self._owner(record)) is not None:
+                    return self._first_answer(record, owner)
+                continue  # whoever had it has just given it back
+            return None
+        raise StoreUnavailable("others come and go with the same uuid; try again")
 
-    def _first_answer(self, record: TaskRecord, key: str) -> dict[str, Any]:
-        """What the first request with this key was answered, if it was the same."""
-        first = self._store.by_idempotency_key(key)
-        if first is None and key == record.uuid:
-            first = self._store.by_uuids([key]).get(key)
-        if first is None:
-            raise DuplicateUuid(record.uuid, self._job_of(record.uuid))
-        if first.task != record.task:
+    def _owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:
+        """The record that stands in the way of this one: by its key, else by its uuid."""
+        key = record.idempotency_key
+        by_key = self._store.by_idempotency_key(key, within) if key is not None else None
+        return by_key or self._store.by_uuids([record.uuid], within).get(record.uuid)
+
+    def _first_answer(self, record: TaskRecord, first: TaskRecord) -> dict[str, Any]:
+        """What the first request was answered, if this one is the same and says so by its key."""
+        key = record.idempotency_key
+        if key is None or key not in (first.idempotency_key, first.uuid):
+            raise DuplicateUuid(record.uuid, first.slurm_job_id)
+        if _canonical(first.task) != _canonical(record.task):
             raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
-        if first.slurm_job_id is None:
+        if first.slurm_job_id is not None:
+            return _answer(first, first.slurm_job_id, first.warnings)
+        if first.is_reserved:
             raise _cannot_be_told(first.uuid)
-        return _answer(first, first.slurm_job_id, first.warnings)
-
-    def _job_of(self, uuid: str) -> int | None:
-        record = self._store.by_uuids([uuid]).get(uuid)
-        return record.slurm_job_id if record else None
+        raise DuplicateUuid(record.uuid, None)
 
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
         command = self._catalogue[task.name].command(task)
@@ -195,8 +212,17 @@ class Intake:
             self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
         except StoreUnavailable as error:
             logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
+            self._unrecorded.append((record, job_id, tuple(warnings)))
             return ["the database did not answer; the record will be completed as soon as it does"]
         return []
+
+    def record_late(self) -> None:
+        """Completes the records of jobs that the store could not keep at the time; StoreUnavailable still."""
+        for _ in range(len(self._unrecorded)):
+            record, job_id, warnings = self._unrecorded[0]
+            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+            logger.info("job %s of task %s is recorded now", job_id, record.uuid)
+            self._unrecorded.popleft()
 
     def _parse(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
         """The checked request; InvalidRequest lists the faults of the whole body at once."""
@@ -221,11 +247,21 @@ class Intake:
             return []  # listed with the faults of the body
         merged = merged_params(self._catalogue, body.get("name"), wanted)
         where = ".".join((*path, "notification", "params"))
-        return [
+        faults = [
             fault
             for method, params in merged.items()
             for fault in faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
         ]
+        size = sum(_recipients(params) * len(json.dumps(params)) for params in merged.values())
+        if size > _MOST_BYTES:
+            faults.append(f"{where}: all messages together must not take more than {_MOST_BYTES} bytes")
+        return faults
+
+
+def _recipients(params: Mapping[str, Any]) -> int:
+    """How often the parameters are kept: once for each."""
+    recipients = params.get("recipient")
+    return len(recipients) if isinstance(recipients, list) else 1
 
 
 def _planned(record: TaskRecord, plan: Plan) -> TaskRecord:
@@ -236,6 +272,11 @@ def _planned(record: TaskRecord, plan: Plan) -> TaskRecord:
 def _answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
     answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
     return {**answer, "warnings": list(warnings)} if warnings else answer
+
+
+def _canonical(task: Mapping[str, Any]) -> str:
+    """Equal for equal tasks only: to Python, true and 1 and 1.0 are equal, too."""
+    return json.dumps(task, sort_keys=True)
 
 
 def _cannot_be_told(uuid: str) -> SlurmAmbiguous:

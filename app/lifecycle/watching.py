@@ -1,10 +1,12 @@
 """Follows the open jobs: one look at Slurm, and what it changes in the records."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from app.errors import SlurmMisbehaved, SlurmUnavailable
+from app.errors import RecordUnfit, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job
 from app.messages.plan import Plan, Planner
@@ -57,6 +59,11 @@ class Watcher:
         news = [*self._with_figures(changed, now), *self._traced(lost, seen, now)]
         news = [(record, job) for record, job in news if job.job_state is not record.slurm_job_state]
         return self._apply([*news, *self._alarms(open_jobs, seen, now)], now, fence)
+
+    def probe(self) -> None:
+        """While Slurm is known to be down, finds out whether it is back, though nobody asks for anything."""
+        with suppress(SlurmUnavailable):
+            self._slurm.check()
 
     def _with_figures(self, news: list[_News], now: datetime) -> list[_News]:
         """Adds what slurmdbd measured to the jobs that have just ended; one that it does not have yet is
@@ -127,13 +134,8 @@ class Watcher:
     def _apply(self, news: list[_News], now: datetime, fence: int) -> int:
         if not news:
             return 0
-        records = self._store.by_uuids([record.uuid for record, _ in news])
-        changes = [
-            self._change(record, job, records[record.uuid], now)
-            for record, job in news
-            if record.uuid in records
-        ]
-        applied = self._store.apply(changes, fence)
+        changes = [self._change(item, now) for item in self._loaded(news)]
+        applied = self._keep(changes, fence)
         if applied != len(changes):
             logger.warning("%d of %d changes were applied: another leads, or led", applied, len(changes))
             return applied
@@ -142,8 +144,41 @@ class Watcher:
                 logger.info("task %s: %s -> %s", change.uuid, change.before, change.after)
         return applied
 
-    def _change(self, record: OpenJob, job: SlurmJob, whole: TaskRecord, now: datetime) -> Change:
-        plan: Plan = self._planner.at_look(whole, job, now)
+    def _keep(self, changes: Sequence[Change], fence: int) -> int:
+        """All in one write; one that cannot be kept as it is goes without its messages."""
+        try:
+            return self._store.apply(changes, fence)
+        except RecordUnfit as error:
+            logger.warning("one of %d changes: %s", len(changes), error)
+        return sum(self._keep_alone(change, fence) for change in changes)
+
+    def _keep_alone(self, change: Change, fence: int) -> int:
+        try:
+            return self._store.apply([change], fence)
+        except RecordUnfit:
+            logger.warning("task %s is kept without its messages: they are too large", change.uuid)
+            return self._store.apply([replace(change, notifications=(), job=None)], fence)
+
+    def _loaded(self, news: list[_News]) -> list[tuple[OpenJob, SlurmJob, TaskRecord | None]]:
+        """The whole records; None for one that cannot be read, so that it does not hide the others."""
+        try:
+            records = self._store.by_uuids([record.uuid for record, _ in news])
+        except ValueError:
+            records = {}
+            for record, _ in news:
+                records |= self._loaded_alone(record.uuid)
+        return [(record, job, records.get(record.uuid)) for record, job in news]
+
+    def _loaded_alone(self, uuid: str) -> dict[str, TaskRecord]:
+        try:
+            return self._store.by_uuids([uuid])
+        except ValueError:
+            logger.exception("the record of task %s cannot be read", uuid)
+            return {}
+
+    def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
+        record, job, whole = news
+        plan = self._plan(whole, job, now) if whole else Plan((), None)
         return Change(
             uuid=record.uuid,
             before=record.slurm_job_state,
@@ -153,6 +188,14 @@ class Watcher:
             notifications=plan.notifications,
             alarm_at=plan.alarm_at,
         )
+
+    def _plan(self, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
+        """One task that nobody can make sense of must not keep the others from their ends."""
+        try:
+            return self._planner.at_look(record, job, now)
+        except Exception:
+            logger.exception("task %s: what is due cannot be told", record.uuid)
+            return Plan((), None)
 
 
 def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:

@@ -110,4 +110,5 @@ class Change:
     job: SlurmJob | None
     notifications: tuple[Notification, ...] = ()
     submission_error: str | None = None
+    reserved_at: datetime | None = None  # which reservation it is about, where there is no job
     alarm_at: datetime | None = None

@@ -12,6 +12,8 @@ from app.constants import Settings
 from app.messages.layout import as_event, as_html, as_text
 from app.models.content import Content
 
+_LONGEST_WAIT = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -73,7 +75,11 @@ def seconds_of(retry_after: str | None) -> float | None:
     """A `Retry-After` header, seconds or a date, as seconds from now (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    moment = parsedate_tz(retry_after)
-    return None if moment is None else max(0.0, mktime_tz(moment) - time())
+    said = retry_after.strip()
+    if said.isascii() and said.isdigit():
+        return min(float(said), _LONGEST_WAIT)
+    try:
+        moment = parsedate_tz(said)
+        return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _LONGEST_WAIT)
+    except (ValueError, OverflowError):  # a date that there is not
+        return None

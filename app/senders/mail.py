@@ -9,6 +9,7 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from app.messages.words import one_line
 from app.models.record import utc_now
 from app.models.rules import Line, ShellText, must
 from app.senders.base import Message, settings_of
@@ -21,7 +22,12 @@ def parsed(value: str) -> Address:
     found = validate_email(
         value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
     )
-    return Address(found.display_name or "", found.local_part, found.ascii_domain or found.domain)
+    return Address(_plain(found.display_name or ""), found.local_part, found.ascii_domain or found.domain)
+
+
+def _plain(words: str) -> str:
+    """Fit for a header: one line, and no encoded word (RFC 2047), in which further lines could hide."""
+    return one_line(words).replace("=?", "= ?")
 
 
 def _address(value: str) -> str:
@@ -72,7 +78,7 @@ def mail(message: Message, params: MailParams) -> EmailMessage:
     built["To"] = [parsed(recipient) for recipient in params.recipient]
     if params.reply_to is not None:
         built["Reply-To"] = parsed(params.reply_to)
-    built["Subject"] = message.subject
+    built["Subject"] = _plain(message.subject)
     built["Date"] = format_datetime(utc_now())
     built["Message-ID"] = f"<{message.id}@{sender.domain}>"
     built["Auto-Submitted"] = "auto-generated"

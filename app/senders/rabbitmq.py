@@ -1,11 +1,13 @@
 """The method `rabbitmq`: the event as JSON, persistent, and taken only once the broker has confirmed it."""
 
 import json
+import logging
 import ssl
 from typing import Annotated, ClassVar, Self
 
 from pika import BasicProperties, BlockingConnection, ConnectionParameters, PlainCredentials, SSLOptions
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
@@ -47,6 +49,7 @@ class RabbitmqSender(Sender):
     Params: ClassVar[type[RabbitmqParams]] = RabbitmqParams
 
     def __init__(self, settings: Settings, host: str) -> None:
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # what matters is in the errors
         timeout = settings.NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS
         password = settings.NOTIFICATIONS_RABBITMQ_PASSWORD
         login = PlainCredentials(
@@ -94,9 +97,17 @@ class RabbitmqSender(Sender):
             raise DeliveryFailed(words, permanent=error.reply_code < 500) from error
         except NackError as error:
             raise DeliveryFailed("RabbitMQ could not keep the message", permanent=False) from error
-        except (AMQPError, OSError) as error:
-            words = f"RabbitMQ at {self._name} cannot be used: {error or type(error).__name__}"
+        except (AMQPError, AMQPConnectorException, OSError) as error:
+            words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
             raise DeliveryFailed(words, permanent=False) from error
+
+
+def _why(error: Exception) -> str:
+    """The library wraps what went wrong in up to three errors that say nothing."""
+    if isinstance(error, AMQPConnectorStackTimeout):
+        return "it does not answer"
+    inner = getattr(error, "exception", None) or next(iter(error.args), None)
+    return _why(inner) if isinstance(inner, Exception) else str(error) or type(error).__name__
 
 
 def _ready(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:

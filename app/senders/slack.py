@@ -1,6 +1,8 @@
 """The method `slack`: chat.postMessage, with the user's words where no markup can hide in them."""
 
+import re
 from typing import Any, ClassVar, Self
+from urllib.error import URLError
 
 from pydantic import BaseModel, ConfigDict
 from slack_sdk import WebClient
@@ -66,7 +68,8 @@ class SlackSender(Sender):
         except SlackApiError as error:
             raise _said(error, channel) from error
         except (SlackClientError, OSError) as error:
-            raise DeliveryFailed(f"Slack cannot be reached: {error}", permanent=False) from error
+            why = error.reason if isinstance(error, URLError) else error
+            raise DeliveryFailed(f"Slack cannot be reached: {why}", permanent=False) from error
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -85,6 +88,8 @@ def _said(error: SlackApiError, channel: str) -> DeliveryFailed:
     response: Any = error.response
     status = response.status_code
     said = response.get("error") if isinstance(response.data, dict) else None
+    if not re.fullmatch(r"\w+", str(said)):  # no word of Slack's, but of something in between
+        said = None
     is_passing = status == 429 or status >= 500 or said in _PASSING or said is None
     return DeliveryFailed(
         f"Slack refuses the message to {channel}: {said or f'status {status}'}",

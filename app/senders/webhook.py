@@ -76,14 +76,15 @@ class WebhookSender(Sender):
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy that could reach further, no .netrc
-                answer = session.post(
+                with session.post(
                     params.url,
                     data=body,
                     headers=headers,
                     timeout=self._timeout,
                     allow_redirects=False,
                     stream=True,  # what else it answers is not read: it could go on for ever
-                )
+                ) as answer:
+                    pass
         except requests.RequestException as error:
             words = f"the receiver at {receiver} cannot be reached: {type(error).__name__}"
             raise DeliveryFailed(words, permanent=False) from error

@@ -1,7 +1,7 @@
 """Makes sense of slurmrestd's answers: what is proof, what is a refusal, and what says nothing."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
@@ -30,13 +30,15 @@ def is_unchanged(reply: Reply) -> bool:
     return reply.status == 200 and any("No job changes" in warning for warning in warnings)
 
 
-def read_jobs(items: Iterable[dict[str, Any]]) -> list[SlurmJob]:
-    """A job whose state cannot be read is logged and left out, so that it does not hide the others."""
+def read_jobs(
+    items: Iterable[dict[str, Any]], read: Callable[[reading.Raw], SlurmJob] = reading.controller_job
+) -> list[SlurmJob]:
+    """A job that cannot be read is logged and left out, so that it does not hide the others."""
     jobs = []
     for raw in items:
         try:
-            jobs.append(reading.controller_job(raw))
-        except SlurmMisbehaved as error:
+            jobs.append(read(raw))
+        except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
             logger.warning("job %s: %s", raw.get("job_id"), error)
     return jobs
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
+from typing import Any
 
 from app.errors import SlurmUnavailable
 from app.job_state import JobState
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _IDS_PER_REQUEST = 500
 _SINGLE_LOOKS = 10  # up to so many changed jobs are read one by one without a thought
-_MOST_SINGLE_LOOKS = 100  # in one poll; the rest waits for the next
+_MOST_SINGLE_LOOKS = 100  # more are read at once, however many others are in the list
 _CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of slurmctld's
 _FULL_LIST_EVERY = 300  # seconds; heals what a larger skew would hide
 
@@ -32,15 +34,25 @@ _NOT_FOUND = 2017
 _NO_ACCOUNTING_ENTRY = 9003
 
 
+class Accounting(Enum):
+    """How much slurmdbd's silence about a job is worth."""
+
+    CURRENT = "it knows all that slurmctld has forgotten"
+    BEHIND = "slurmctld still has news for it"
+    AWAY = "it does not answer"
+    NONE = "there is none"
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
-    """All that Slurm knows of some users' jobs."""
+    """What Slurm knows of some users' jobs."""
 
     controller: list[SlurmJob]
-    accounting: list[SlurmJob] | None  # None where there is no slurmdbd
+    accounted: list[SlurmJob]
+    accounting: Accounting
 
     def jobs(self) -> list[SlurmJob]:
-        return [*self.controller, *(self.accounting or [])]
+        return [*self.controller, *self.accounted]
 
 
 class SlurmClient:
@@ -81,17 +93,22 @@ class SlurmClient:
         """The jobs of these users: those in slurmctld, and those of slurmdbd since then.
 
         `timeout`: seconds for each request, instead of the configured time.
-        SlurmUnavailable unless both daemons answer: a job that is in neither surely does not exist.
+        SlurmUnavailable if slurmctld does not answer.
         """
-        found = self._listed(timeout)
-        accounted: list[SlurmJob] | None = []
-        for query in self._accounting_queries(usernames, since):
-            part = self._accounting(query, timeout)
-            accounted = None if part is None else [*(accounted or []), *part]
-        return Search(
-            [job for job in found if job.username in usernames],
-            None if accounted is None else [job for job in accounted if job.username in usernames],
-        )
+        listed = raw_jobs(self._session.get("jobs", timeout=timeout))
+        found = [job for job in map(reading.whose_controller_job, listed) if job.username in usernames]
+        try:
+            # In this order: what slurmctld has forgotten by now has left its queue before slurmdbd is asked.
+            is_behind = self._news_for_accounting(timeout) > 0
+            parts = [self._accounted(query, timeout) for query in self._accounting_queries(usernames, since)]
+        except SlurmUnavailable as error:
+            logger.warning("only slurmctld was searched: %s", error)
+            return Search(found, [], Accounting.AWAY)
+        if None in parts:
+            return Search(found, [], Accounting.NONE)
+        everybody = [reading.whose_accounting_job(raw) for part in parts for raw in part or []]
+        accounted = [job for job in everybody if job.username in usernames]
+        return Search(found, accounted, Accounting.BEHIND if is_behind else Accounting.CURRENT)
 
     # --- watching ---------------------------------------------------------------------------
 
@@ -109,14 +126,12 @@ class SlurmClient:
         return self._differences_in_list(known)
 
     def look(self, job_ids: Sequence[int]) -> dict[int, SlurmJob | None]:
-        """What slurmctld says of these jobs: one by one, or all at once where that is less work for it.
-
-        Of very many only the first ones: the others must wait for another look.
-        """
-        if len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids):
+        """What slurmctld says of these jobs: one by one, or all at once where that is less work for it."""
+        is_many = len(job_ids) > _MOST_SINGLE_LOOKS
+        if is_many or (len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids)):
             found = by_id(self._listed(), job_ids)
             return {job_id: found.get(job_id) for job_id in job_ids}
-        return {job_id: self._controller_job(job_id) for job_id in job_ids[:_MOST_SINGLE_LOOKS]}
+        return {job_id: self._controller_job(job_id) for job_id in job_ids}
 
     def accounting(
         self, job_ids: Collection[int], timeout: float | None = None
@@ -127,10 +142,10 @@ class SlurmClient:
         """
         found: dict[int, SlurmJob] = {}
         for chunk in _chunks(list(job_ids)):
-            parts = self._accounting(self._session.speak().step_queries(chunk), timeout)
+            parts = self._accounted(self._session.speak().step_queries(chunk), timeout)
             if parts is None:
                 return None
-            found |= by_id(parts, chunk)
+            found |= by_id(read_jobs(parts, reading.accounting_job), chunk)
         return found
 
     def job(self, job_id: int) -> SlurmJob | None:
@@ -198,10 +213,18 @@ class SlurmClient:
     def _since(self, seconds: int) -> Query:
         return [("update_time", self._session.speak().update_time(seconds))] if seconds else []
 
-    def _listed(self, timeout: float | None = None) -> list[SlurmJob]:
-        return read_jobs(raw_jobs(self._session.get("jobs", timeout=timeout)))
+    def _listed(self) -> list[SlurmJob]:
+        return read_jobs(raw_jobs(self._session.get("jobs")))
 
-    def _accounting(self, query: Query, timeout: float | None) -> list[SlurmJob] | None:
+    def _news_for_accounting(self, timeout: float | None) -> int:
+        """How many messages slurmctld keeps for slurmdbd: after an outage it needs a while to send them."""
+        reply = self._session.get("diag", timeout=timeout)
+        size = reading.number((reply.body.get("statistics") or {}).get("dbd_agent_queue_size"))
+        if reply.status != 200 or size is None:
+            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.status}")
+        return size
+
+    def _accounted(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
         """None where there is no slurmdbd."""
         reply = self._session.accounting(query, timeout)
         if reply.status == 404 and not reply.body:
@@ -209,7 +232,7 @@ class SlurmClient:
         errors = [(number, words) for number, words in reply.errors() if number != _NO_ACCOUNTING_ENTRY]
         if reply.status != 200 or errors:
             raise SlurmUnavailable(f"slurmdbd does not answer: {errors[0][1] if errors else reply.status}")
-        return [reading.accounting_job(raw) for raw in reply.body.get("jobs") or []]
+        return reply.body.get("jobs") or []
 
     def _accounting_queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
         """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""

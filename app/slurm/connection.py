@@ -1,18 +1,21 @@
 """The one place that speaks HTTP to slurmrestd."""
 
+import json
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests_unixsocket.adapters import UnixAdapter
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from app.errors import SlurmAmbiguous, SlurmBusy, SlurmUnavailable
 from app.slurm.tokens import TokenMint
@@ -21,10 +24,12 @@ logger = logging.getLogger(__name__)
 
 # slurmrestd stops answering near 124 connections: each process keeps a few.
 _POOL_SIZE = 8
+_CHUNK_BYTES = 64 * 1024
+# A certificate is verified before anything is sent; any other fault of TLS may come after it.
 _NEVER_SENT = (
     NewConnectionError,
     ConnectTimeoutError,
-    SSLError,
+    SSLCertVerificationError,
     ConnectionRefusedError,
     FileNotFoundError,
     PermissionError,
@@ -107,7 +112,7 @@ class Connection:
         *,
         user: str,
         query: Query = (),
-        json: object = None,
+        body: object = None,
         expires: datetime | None = None,
         timeout: float | None = None,
     ) -> Reply:
@@ -120,29 +125,32 @@ class Connection:
         if not self._free.acquire(timeout=self._connect_timeout):
             raise SlurmBusy(f"all connections to slurmrestd at {self.host} are busy")
         try:
-            return self._request(method, path, headers, query, json, timeout or self._read_timeout)
+            return self._request(method, path, headers, query, body, timeout or self._read_timeout)
         finally:
             self._free.release()
 
     def _request(
-        self, method: str, path: str, headers: dict[str, str], query: Query, json: object, timeout: float
+        self, method: str, path: str, headers: dict[str, str], query: Query, body: object, timeout: float
     ) -> Reply:
+        deadline = time.monotonic() + self._connect_timeout + timeout
         try:
-            response = self._session.request(
+            with self._session.request(
                 method,
                 self._base + path,
                 params=list(query),
-                json=json,
+                json=body,
                 headers=headers,
                 timeout=(self._connect_timeout, timeout),
                 allow_redirects=False,
-            )
+                stream=True,
+            ) as response:
+                content = _whole(response, deadline)
         except requests.RequestException as error:
             if _never_sent(error):
                 raise SlurmUnavailable(f"slurmrestd at {self.host} cannot be reached") from error
             words = f"slurmrestd at {self.host} did not answer in time or broke off"
             raise (SlurmUnavailable if method == "GET" else SlurmAmbiguous)(words) from error
-        reply = Reply(response.status_code, _json_object(response), response.text[:500])
+        reply = Reply(response.status_code, _json_object(content), content[:500].decode(errors="replace"))
         logger.debug("%s %s as %s: %s", method, path, headers["X-SLURM-USER-NAME"], reply.status)
         return reply
 
@@ -150,10 +158,20 @@ class Connection:
         self._session.close()
 
 
-def _json_object(response: requests.Response) -> dict[str, Any]:
+def _whole(response: requests.Response, deadline: float) -> bytes:
+    """The body; the library's own time-out only counts from one packet to the next."""
+    content = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        content += chunk
+        if time.monotonic() > deadline:
+            raise requests.ReadTimeout("the answer did not end in time")
+    return bytes(content)
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        body = response.json()
-    except requests.JSONDecodeError:
+        body = json.loads(content)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -93,6 +93,15 @@ def accounting_job(raw: Raw) -> SlurmJob:
     )
 
 
+def whose_controller_job(raw: Raw) -> SlurmJob:
+    """Which job it is; its state does not matter, and may be one that nobody can read."""
+    return controller_job({**raw, "job_state": JobState.UNKNOWN})
+
+
+def whose_accounting_job(raw: Raw) -> SlurmJob:
+    return accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
+
+
 def _said(value: object) -> str | None:
     """Slurm's word, without its several ways of saying nothing."""
     return value if isinstance(value, str) and value not in _NOTHING else None

@@ -95,7 +95,7 @@ class Session:
         timeout: float | None = None,
     ) -> Reply:
         reply = self._connection.request(
-            method, path, user=user, query=query, json=json, expires=expires, timeout=timeout
+            method, path, user=user, query=query, body=json, expires=expires, timeout=timeout
         )
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
             raise SlurmMisbehaved("Slurm does not accept this service's token: is the key the cluster's?")

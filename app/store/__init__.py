@@ -55,11 +55,11 @@ class TaskStore(Protocol):
     ) -> bool:
         """Turns this very reservation into the record of a job, even a failed one; False if it has a job."""
 
-    def by_idempotency_key(self, key: str) -> TaskRecord | None:
-        """The record that was added with this key."""
+    def by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
+        """The record that was added with this key. `within`: seconds, instead of the configured time."""
 
-    def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
-        """The records with these uuids, as far as there are any."""
+    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+        """The records with these uuids, as far as there are any. `within`: as above."""
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
         """The newest record of that job id: Slurm uses ids again."""

@@ -1,21 +1,15 @@
 """A real SMTP server on loopback: STARTTLS, TLS or neither, with or without a login."""
 
-import datetime
-import ipaddress
-import ssl
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.real.certificates import server_context
 from tests.real.processes import free_port
 
 
@@ -26,6 +20,12 @@ class Mail:
     sender: str
     recipients: list[str]
     message: EmailMessage
+
+    def text(self) -> str:
+        """The plain text, beside which the same stands as HTML."""
+        part = self.message.get_body(("plain",))
+        assert part is not None
+        return str(part.get_content())
 
 
 class SmtpServer:
@@ -39,7 +39,7 @@ class SmtpServer:
         self.ca_path = folder / "smtp-ca.pem"
         self._security = security
         self._login = login
-        self._context = _context(self.ca_path, folder / "smtp-key.pem")
+        self._context = server_context(self.ca_path, folder / "smtp-key.pem")
         self._controller: Controller | None = None
 
     def __enter__(self) -> Self:
@@ -68,10 +68,7 @@ class SmtpServer:
         return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        message = cast(
-            "EmailMessage",
-            message_from_bytes(envelope.content.replace(b"\r\n", b"\n"), policy=policy.default),
-        )
+        message = message_from_bytes(envelope.content.replace(b"\r\n", b"\n"), policy=policy.default)
         self.mails.append(Mail(envelope.mail_from, list(envelope.rcpt_tos), message))
         return "250 taken"
 
@@ -81,32 +78,3 @@ class SmtpServer:
         given = (data.login.decode(), data.password.decode()) if isinstance(data, LoginPassword) else None
         self.logins.append(given[0] if given else "")
         return AuthResult(success=given == self._login, handled=False)
-
-
-def _context(certificate_path: Path, key_path: Path) -> ssl.SSLContext:
-    """A server's context with a certificate for loopback, which is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_path, key_path)
-    return context

@@ -141,4 +141,5 @@ def statistics(jobs: list[LocalJob]) -> dict[str, int]:
         "jobs_completed": count(JobState.COMPLETED),
         "jobs_canceled": count(JobState.CANCELLED),
         "jobs_failed": count(JobState.FAILED, JobState.TIMEOUT),
+        "dbd_agent_queue_size": 0,
     }

@@ -1,18 +1,21 @@
 """The connection, its collections and their indexes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import pymongo
 from bson import Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
 from pymongo.collection import Collection
-from pymongo.errors import ConfigurationError, PyMongoError
+from pymongo.errors import BulkWriteError, ConfigurationError, DocumentTooLarge, PyMongoError
 
-from app.errors import SettingsError, StoreUnavailable
+from app.errors import RecordUnfit, SettingsError, StoreUnavailable
 
 Document = dict[str, Any]
+
+_TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
 class _PlainInt(TypeDecoder):
@@ -73,8 +76,17 @@ class MongoDatabase:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def answering(within: float | None = None) -> Iterator[None]:
+    """`within`: seconds for what is done inside, instead of the configured time for each operation."""
     try:
-        yield
+        with pymongo.timeout(within) if within is not None else nullcontext():
+            yield
+    except DocumentTooLarge as error:
+        raise RecordUnfit(f"MongoDB cannot keep it: {error}") from error
+    except BulkWriteError as error:
+        codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
+        if codes and codes <= _TOO_LARGE:
+            raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
+        raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
     except PyMongoError as error:
         raise StoreUnavailable(f"MongoDB does not answer: {error}") from error

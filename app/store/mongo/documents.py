@@ -1,10 +1,13 @@
 """Records as documents, and back."""
 
+import re
 from collections.abc import Sequence
 
 from app.job_state import JobState
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.store.mongo.database import Document
+
+_REFERENCE = re.compile(r"\$+(ref|id|db)")
 
 
 def state_fields(state: JobState | None) -> Document:
@@ -16,7 +19,7 @@ def state_fields(state: JobState | None) -> Document:
 
 def new_document(record: TaskRecord) -> Document:
     document = {
-        "task": record.task,
+        "task": escaped(record.task),
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
         "is_reserved": record.is_reserved,
@@ -34,6 +37,28 @@ def new_document(record: TaskRecord) -> Document:
     return document
 
 
+def escaped(value: object) -> object:
+    """As MongoDB may keep it: the driver reads an object with `$ref` and `$id` as a reference of its own."""
+    if isinstance(value, dict):
+        return {_escape(key): escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
+
+
+def unescaped(value: object) -> object:
+    """What `escaped` was given."""
+    if isinstance(value, dict):
+        return {_unescape(key): unescaped(item) for key, item in value.items()}
+    return [unescaped(item) for item in value] if isinstance(value, list) else value
+
+
+def _escape(key: str) -> str:
+    return f"${key}" if _REFERENCE.fullmatch(key) else key
+
+
+def _unescape(key: str) -> str:
+    return key[1:] if key.startswith("$$") and _REFERENCE.fullmatch(key) else key
+
+
 def plain(document: Document) -> Document:
     """Enumerations as plain words, which is all that BSON knows."""
     return {
@@ -48,8 +73,17 @@ def _is_word(value: object) -> bool:
 
 def read_record(document: Document) -> TaskRecord:
     """Old deployments' documents have fewer fields; what is not there is None."""
-    return TaskRecord.model_validate(document)
+    notifications = [read_notification(item) for item in document.get("notifications", ())]
+    fields = {"task": unescaped(document["task"]), "notifications": notifications}
+    return TaskRecord.model_validate({**document, **fields})
+
+
+def read_notification(document: Document) -> Notification:
+    return Notification.model_validate({**document, "params": unescaped(document["params"])})
 
 
 def dumped(notifications: Sequence[Notification]) -> list[Document]:
-    return [plain(item.model_dump()) for item in notifications]
+    return [
+        plain({**item.model_dump(exclude={"params"}), "params": escaped(item.params)})
+        for item in notifications
+    ]

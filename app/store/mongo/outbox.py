@@ -6,10 +6,10 @@ from typing import cast
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from app.models.record import Notification, NotificationStatus
+from app.models.record import NotificationStatus
 from app.store import Claim, Outcome
 from app.store.mongo.database import Document, MongoDatabase, answering
-from app.store.mongo.documents import read_record
+from app.store.mongo.documents import read_notification, read_record
 
 _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
 
@@ -152,6 +152,6 @@ class MongoOutbox(MongoDatabase):
         if most is not None:
             stages.append({"$limit": most})
         return [
-            Claim(item["uuid"], Notification.model_validate(item["notifications"]))
+            Claim(item["uuid"], read_notification(item["notifications"]))
             for item in self.tasks.aggregate(stages)
         ]

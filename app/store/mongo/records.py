@@ -46,7 +46,8 @@ class MongoRecords(MongoDatabase):
                 return
         except DuplicateKeyError:  # of the idempotency key
             pass
-        field = "idempotency_key" if "idempotency_key" in str(error.details) else "task.uuid"
+        is_key = "idempotency_key" in (error.details or {}).get("keyPattern", {})
+        field = "idempotency_key" if is_key else "task.uuid"
         value = record.idempotency_key if field == "idempotency_key" else record.uuid
         taken = self.tasks.find_one({field: value}, {"slurm_job_id": 1}) or {}
         raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
@@ -78,13 +79,13 @@ class MongoRecords(MongoDatabase):
         with answering():
             return self.tasks.update_one(_this_reservation(record), {"$set": changes}).modified_count == 1
 
-    def by_idempotency_key(self, key: str) -> TaskRecord | None:
-        with answering():
+    def by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
+        with answering(within):
             document = self.tasks.find_one({"idempotency_key": key})
             return read_record(document) if document else None
 
-    def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
-        with answering():
+    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+        with answering(within):
             found = map(read_record, self.tasks.find({"task.uuid": {"$in": list(uuids)}}))
             return {record.uuid: record for record in found}
 
@@ -175,7 +176,7 @@ def _update(change: Change, fence: int) -> UpdateOne:
     }
     wanted: Document = {"task.uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
     if change.before is None:
-        wanted["is_reserved"] = True
+        wanted |= {"is_reserved": True, "created_at": change.reserved_at}
         changes["submission_error"] = change.submission_error
     else:
         wanted["slurm_job_state"] = change.before.value

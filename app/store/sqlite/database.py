@@ -1,7 +1,7 @@
-"""The file, its tables, and one connection for each thread."""
+"""The file, its tables, and its connections."""
 
+import queue
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from pathlib import Path
 from app.errors import StoreUnavailable
 
 _BUSY_MS = 5_000  # how long a statement waits for another process's write
+_MOST_IDLE = 8  # connections that are kept for the next call
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS notifications (
 CREATE INDEX IF NOT EXISTS notifications_due ON notifications (method, attempt_after)
     WHERE attempt_after IS NOT NULL;
 CREATE INDEX IF NOT EXISTS notifications_uuid ON notifications (uuid, position);
-CREATE INDEX IF NOT EXISTS notifications_status ON notifications (status) WHERE status != 'sent';
+CREATE INDEX IF NOT EXISTS notifications_status ON notifications (status);
 CREATE INDEX IF NOT EXISTS notifications_gathered ON notifications (recipient) WHERE recipient IS NOT NULL;
 CREATE INDEX IF NOT EXISTS notifications_digest ON notifications (digest) WHERE digest IS NOT NULL;
 CREATE TABLE IF NOT EXISTS windows (
@@ -76,9 +77,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MOST_IDLE)
 
     def prepare(self) -> None:
         with self.reading() as connection:
@@ -93,31 +92,29 @@ class SqliteDatabase:
             connection.execute("SELECT 1")
 
     def close(self) -> None:
-        with self._lock:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-            self._local = threading.local()
-
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            connection.row_factory = sqlite3.Row
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
-            with self._lock:
-                self._all.append(connection)
-        return connection
+        """Closes the connections that nobody uses; one in use is closed when it comes back after `close`."""
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except queue.Empty:
+                return
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile: as many as there are calls at a time, no more."""
         try:
-            yield self._connection()
+            connection = self._take()
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store {self._path} does not answer: {error}") from error
+            raise self._unavailable(error) from error
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            connection.close()  # whatever is wrong with it: the next call has a fresh one
+            raise self._unavailable(error) from error
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -130,6 +127,29 @@ class SqliteDatabase:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._open()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._idle.put_nowait(connection)
+        except queue.Full:
+            connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
+        return StoreUnavailable(f"the store {self._path} does not answer: {error}")
 
 
 def milliseconds(at: datetime) -> int:

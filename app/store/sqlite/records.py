@@ -69,12 +69,13 @@ class SqliteRecords(SqliteDatabase):
             )
             return changed.rowcount == 1
 
-    def by_idempotency_key(self, key: str) -> TaskRecord | None:
+    def by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM tasks WHERE idempotency_key = ?", (key,)).fetchone()
             return _record(connection, row) if row else None
 
-    def by_uuids(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
+    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+        """Nothing is waited for: in WAL mode no writer is in a reader's way."""
         with self.reading() as connection:
             marks = ",".join("?" * len(uuids))
             rows = connection.execute(f"SELECT * FROM tasks WHERE uuid IN ({marks})", uuids)  # noqa: S608
@@ -175,7 +176,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
         "UPDATE tasks SET slurm_job_state = ?, is_open = ?, updated_at = ?,"
         " submit_time = coalesce(?, submit_time), job = coalesce(?, job),"
         " submission_error = coalesce(?, submission_error), alarm_at = ?"
-        " WHERE uuid = ? AND slurm_job_state IS ? AND (slurm_job_id IS NOT NULL OR submission_error IS NULL)",
+        " WHERE uuid = ? AND slurm_job_state IS ?"
+        " AND (slurm_job_id IS NOT NULL OR (submission_error IS NULL AND created_at IS ?))",
         (
             change.after,
             not change.after.is_settled,
@@ -186,6 +188,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
             milliseconds_if_any(change.alarm_at),
             change.uuid,
             change.before,
+            milliseconds_if_any(change.reserved_at),
         ),
     )
     if changed.rowcount != 1:
