@@ -7,6 +7,7 @@ import argparse
 import base64
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import requests
 
@@ -39,6 +42,9 @@ from tests.tasks import make_task
 ROOT = Path(__file__).parent.parent
 LEASE = 3.0  # seconds
 PATIENCE = 300.0  # seconds in which something must move, until all has settled
+
+
+Control = Callable[[Literal["stop", "start"], str], object]
 
 
 class Host:
@@ -103,7 +109,15 @@ class Result:
 
 
 class Chaos:
-    def __init__(self, cluster: Cluster, store: TaskStore, settings: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: TaskStore,
+        settings: dict[str, str],
+        folder: Path,
+        control: Control | None = None,
+    ) -> None:
+        """`control`: stops and starts a daemon of the cluster, where that may be done."""
         self.cluster = cluster
         self.store = store
         self.network = Network(cluster.url)
@@ -119,7 +133,7 @@ class Chaos:
         }
         self.hosts = [Host({**base, **settings}, folder / f"host{number}.log") for number in (1, 2)]
         self.result = Result()
-        self.faults: list[Callable[[], object]] = [
+        self.faults: list[Callable[[], str | None]] = [
             self.kill_worker,
             self.kill_worker,
             self.freeze_worker,
@@ -128,6 +142,8 @@ class Chaos:
             self.lose_answers,
             self.hang,
         ]
+        if control is not None:
+            self.faults += [partial(self.stop_daemon, control, name) for name in ("slurmdbd", "slurmctld")]
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -142,8 +158,7 @@ class Chaos:
                 client.start()
             while self.result.faults.total() < faults:
                 fault = random.choice(self.faults)
-                fault()
-                self.result.faults[fault.__name__] += 1
+                self.result.faults[str(fault() or getattr(fault, "__name__", "?"))] += 1
                 time.sleep(random.uniform(0, 2 * pace))
             self._over.set()
             for host in self.hosts:
@@ -169,7 +184,9 @@ class Chaos:
     def freeze_worker(self) -> None:
         if (pid := self._random_worker()) is not None:
             _signal(pid, signal.SIGSTOP)
-            threading.Timer(random.uniform(1, 3 * LEASE), _signal, (pid, signal.SIGCONT)).start()
+            is_long = random.random() < 0.2  # beyond the life of a submission, and of its token
+            seconds = random.uniform(18, 25) if is_long else random.uniform(1, 3 * LEASE)
+            threading.Timer(seconds, _signal, (pid, signal.SIGCONT)).start()
 
     def kill_host(self) -> None:
         host = random.choice(self.hosts)
@@ -185,6 +202,12 @@ class Chaos:
     def hang(self) -> None:
         self._for_a_while(Fault.HANG, 1.0)
 
+    def stop_daemon(self, control: Control, name: str) -> str:
+        control("stop", name)
+        time.sleep(random.uniform(0, 5))
+        control("start", name)
+        return f"stop_{name}"
+
     def _for_a_while(self, fault: Fault, seconds: float) -> None:
         self.network.fault = fault
         time.sleep(random.uniform(0, 2 * seconds))
@@ -198,6 +221,9 @@ class Chaos:
                 if self.result.submitted >= submissions and self._over.is_set():
                     return
                 self.result.submitted += 1
+                is_enough = self.result.submitted > submissions
+            if is_enough:  # while there are still faults to come; Slurm has to run all of them in the end
+                time.sleep(random.uniform(0, 2))
             name = f"chaos-{uuid.uuid4()}"
             task = make_task(
                 self.cluster.user,
@@ -209,15 +235,28 @@ class Chaos:
                 slurm={"mem": 10, "job_name": name, "cpus_per_task": 1, "time": 1},
                 notification={"methods": ["test"]},
             )
-            if random.random() < 0.7:
-                self._insist(task)
-            else:
-                self._try_once(task)
+            try:
+                random.choice([self._insist, self._insist, self._race, self._try_once])(task)
+            except Exception as error:
+                self.result.faulty.append(f"{name}: a client failed: {error!r}")
 
     def _insist(self, task: dict[str, Any]) -> None:
         while (answer := self._post(task, {"Idempotency-Key": task["uuid"]})) is None:
             time.sleep(random.uniform(0.2, 1))
+        again = self._post(task, {"Idempotency-Key": task["uuid"]})
+        if again not in (None, answer):
+            self.result.faulty.append(f"{task['uuid']} was answered with {answer}, and again with {again}")
         self.result.answered[task["uuid"]] = answer
+
+    def _race(self, task: dict[str, Any]) -> None:
+        """Two clients insist on the same task at once."""
+        answers = []
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(self._insist, task) for _ in range(2)]:
+                future.result()
+                answers.append(self.result.answered[task["uuid"]])
+        if len(set(answers)) != 1:
+            self.result.faulty.append(f"{task['uuid']} was answered with {answers} to two at once")
 
     def _try_once(self, task: dict[str, Any]) -> None:
         answer = self._post(task, {})
@@ -292,12 +331,14 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def on_sqlite(cluster: Cluster, folder: Path) -> Chaos:
+def on_sqlite(cluster: Cluster, folder: Path, control: Control | None = None) -> Chaos:
     path = folder / "chaos.sqlite3"
-    return Chaos(cluster, SqliteStore(path), {"SQLITE_PATH": str(path)}, folder)
+    return Chaos(cluster, SqliteStore(path), {"SQLITE_PATH": str(path)}, folder, control)
 
 
-def on_mongodb(cluster: Cluster, folder: Path, mongod: Mongod, *, may_kill: bool) -> Chaos:
+def on_mongodb(
+    cluster: Cluster, folder: Path, mongod: Mongod, *, may_kill: bool, control: Control | None = None
+) -> Chaos:
     """`may_kill`: this mongod is ours alone, and a replica set."""
     database = uuid.uuid4().hex
     settings = {
@@ -305,7 +346,8 @@ def on_mongodb(cluster: Cluster, folder: Path, mongod: Mongod, *, may_kill: bool
         "MONGODB_MONITOR_DB": database,
         "MONGODB_TIMEOUT_SECONDS": "2",
     }
-    chaos = Chaos(cluster, MongoStore(connect(mongod.uri, 30), database, "jobs"), settings, folder)
+    store = MongoStore(connect(mongod.uri, 30), database, "jobs")
+    chaos = Chaos(cluster, store, settings, folder, control)
 
     def kill_mongodb() -> None:
         mongod.kill()
@@ -315,6 +357,23 @@ def on_mongodb(cluster: Cluster, folder: Path, mongod: Mongod, *, may_kill: bool
     if may_kill:
         chaos.faults += [kill_mongodb, mongod.step_down]
     return chaos
+
+
+def control_of(slurm: SlurmCluster) -> Control:
+    return lambda verb, name: slurm.start_daemon(name) if verb == "start" else slurm.stop_daemon(name)
+
+
+def _given_control() -> Control | None:
+    """TEST_SLURM_CONTROL is a command with the words {verb} (stop or start) and {daemon} in it."""
+    command = shlex.split(os.environ.get("TEST_SLURM_CONTROL", ""))
+    if not command:
+        return None
+
+    def control(verb: str, name: str) -> None:
+        argv = [word.format(verb=verb, daemon=name) for word in command]
+        subprocess.run(argv, check=True, capture_output=True, timeout=60)
+
+    return control
 
 
 def main() -> int:
@@ -330,14 +389,16 @@ def main() -> int:
         if options.cluster == "given":
             key = Path(os.environ["TEST_SLURM_KEY_PATH"]).read_bytes()
             cluster = Cluster("given", os.environ["TEST_SLURM_URL"], key, "alice", "bob")
+            control = _given_control()
         else:
             slurm = stack.enter_context(SlurmCluster())
             cluster = Cluster("distribution", slurm.url, slurm.key_path.read_bytes(), "alice", "bob")
+            control = control_of(slurm)
         if options.store == "sqlite":
-            chaos = on_sqlite(cluster, folder)
+            chaos = on_sqlite(cluster, folder, control)
         else:
             mongod = stack.enter_context(Mongod(own_replica_set=True))
-            chaos = on_mongodb(cluster, folder, mongod, may_kill=True)
+            chaos = on_mongodb(cluster, folder, mongod, may_kill=True, control=control)
         began = time.monotonic()
         result = chaos.run(options.submissions, options.faults, options.pace)
         print(f"{options.store}, {options.cluster}, {time.monotonic() - began:.0f} s: {result.summary()}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import on_mongodb, on_sqlite
+from tests.chaos import control_of, on_mongodb, on_sqlite
 from tests.conftest import Cluster
 from tests.real.mongod import Mongod
 
@@ -15,7 +15,8 @@ def test_one_task_one_job_whatever_is_killed(
     store: str, distribution_cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if store == "sqlite":
-        chaos = on_sqlite(distribution_cluster, tmp_path)
+        assert distribution_cluster.real is not None
+        chaos = on_sqlite(distribution_cluster, tmp_path, control_of(distribution_cluster.real))
     else:
         mongod: Mongod = request.getfixturevalue("mongod")
         chaos = on_mongodb(distribution_cluster, tmp_path, mongod, may_kill=False)

@@ -271,6 +271,7 @@ MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,sched_min_interval=10000,batch_sched_delay=0,default_queue_depth=500
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 KillWait=2
