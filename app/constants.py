@@ -136,6 +136,11 @@ class Settings(BaseModel):
         description="The file of the embedded store, on a local disk; used when MONGODB_URI is not set.",
     )
 
+    SQLITE_TIMEOUT_SECONDS: Seconds = Field(
+        5,
+        description="How long one operation may wait for another process at that file, in seconds.",
+    )
+
     MONITOR_POLLING_SECONDS: Seconds = Field(
         5, description="How long the monitor waits between two looks at Slurm, in seconds."
     )

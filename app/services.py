@@ -138,7 +138,7 @@ def _catalogue(settings: Settings) -> Catalogue:
 
 def _store(settings: Settings) -> TaskStore:
     if settings.MONGODB_URI is None:
-        return SqliteStore(settings.SQLITE_PATH)
+        return SqliteStore(settings.SQLITE_PATH, settings.SQLITE_TIMEOUT_SECONDS)
     client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS)
     return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
 

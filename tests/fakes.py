@@ -39,6 +39,9 @@ class FakeSlurm:
         if self.known_down is not None:
             raise self.known_down
 
+    def prepare(self) -> None:
+        self.check()
+
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
         self.calls.append("submit")
         self.submitted.append((task, command, tag))

@@ -61,9 +61,9 @@ class Watcher:
         return self._apply([*news, *self._alarms(open_jobs, seen, now)], now, fence)
 
     def probe(self) -> None:
-        """While Slurm is known to be down, finds out whether it is back, though nobody asks for anything."""
-        with suppress(SlurmUnavailable):
-            self._slurm.check()
+        """Finds out whether Slurm is back, and which version it speaks, before anybody has to wait for it."""
+        with suppress(SlurmUnavailable, SlurmMisbehaved):
+            self._slurm.prepare()
 
     def _with_figures(self, news: list[_News], now: datetime) -> list[_News]:
         """Adds what slurmdbd measured to the jobs that have just ended; one that it does not have yet is

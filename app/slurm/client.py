@@ -74,6 +74,11 @@ class SlurmClient:
         """SlurmUnavailable at once while Slurm is known to be down; asks nothing."""
         self._session.check()
 
+    def prepare(self) -> None:
+        """Finds out which version slurmrestd speaks, unless that is known; probes while Slurm is down."""
+        self._session.check()
+        self._session.speak()
+
     # --- submitting -------------------------------------------------------------------------
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from app.errors import StoreUnavailable
 
-_BUSY_MS = 5_000  # how long a statement waits for another process's write
 _MOST_IDLE = 8  # connections that are kept for the next call
 
 _SCHEMA = """
@@ -75,8 +74,10 @@ _ADDED = (
 class SqliteDatabase:
     """Every write is one transaction. StoreUnavailable for whatever goes wrong with the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float = 5) -> None:
+        """`timeout`: seconds that a statement waits for another process's write."""
         self._path = path
+        self._busy_ms = int(timeout * 1000)
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MOST_IDLE)
 
     def prepare(self) -> None:
@@ -92,7 +93,7 @@ class SqliteDatabase:
             connection.execute("SELECT 1")
 
     def close(self) -> None:
-        """Closes the connections that nobody uses; one in use is closed when it comes back after `close`."""
+        """Closes the connections; nobody is at work any more."""
         while True:
             try:
                 self._idle.get_nowait().close()
@@ -143,7 +144,7 @@ class SqliteDatabase:
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        connection.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
