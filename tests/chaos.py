@@ -371,7 +371,9 @@ def _given_control() -> Control | None:
 
     def control(verb: str, name: str) -> None:
         argv = [word.format(verb=verb, daemon=name) for word in command]
-        subprocess.run(argv, check=True, capture_output=True, timeout=60)
+        subprocess.run(  # no pipes: a daemon that it starts would hold them
+            argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60
+        )
 
     return control
 

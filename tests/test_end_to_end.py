@@ -296,6 +296,48 @@ def test_a_job_that_takes_too_much_memory_is_no_success(stage: Stage) -> None:
     check_end(stage, "memory")
 
 
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_the_figures_of_a_job_stand_in_its_message_as_slurmdbd_has_them(stage: Stage) -> None:
+    stage.submit("busy", "timeout 4 sh -c 'while :; do :; done'; true", slurm={"mem": 100, "time": 1})
+    record = stage.ended("busy")
+    (mail,) = stage.mails("busy")
+    facts = dict(re.findall(r"^(CPU|Run time|Memory) +(.*)$", mail.text(), re.MULTILINE))
+    assert re.fullmatch(r"0:00:0[45678] of 1:00:00", facts["Run time"])
+    share = re.fullmatch(r"(\d+) % of 1 CPU", facts["CPU"])
+    assert share is not None
+    assert 20 <= int(share[1]) <= 110
+    assert facts.get("Memory", "1 MB of 100 MB").endswith(" of 100 MB")
+    slurm = stage.service.get(f"/monitor/task_uuid/{record['task']['uuid']}")["slurm"]
+    assert 1 <= slurm["cpu_seconds"] <= 8
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_what_a_caller_wants_to_know_before_the_end_is_told(stage: Stage) -> None:
+    events = ["begin", "end", "invalid_depend", {"pending_over": 1}]
+    stage.tasks["waits"] = stage.task("waits", "true", slurm={"mem": 50, "hold": True})
+    stage.tasks["waits"]["notification"]["events"] = events
+    held = stage.service.post("/submit", {"task": stage.tasks["waits"]}).json()["slurm_job_id"]
+    depends = {"mem": 50, "dependency": f"afterok:{held}"}
+    stage.tasks["depends"] = stage.task("depends", "true", slurm=depends)
+    stage.tasks["depends"]["notification"]["events"] = events
+    depending = stage.service.post("/submit", {"task": stage.tasks["depends"]}).json()["slurm_job_id"]
+    until(lambda: stage.mails("waits") and stage.mails("depends"), 90, "words on jobs that wait")
+    stage.cancel(held)
+
+    def subjects(name: str) -> list[str]:
+        return [str(mail.message["Subject"]) for mail in stage.mails(name)]
+
+    until(lambda: "[cannot begin] about depends" in subjects("depends"), 150, "word on the dependency")
+    stage.cancel(depending)
+    until(lambda: "[CANCELLED] about depends" in subjects("depends"), 60, "its end")
+    assert subjects("waits") == ["[still waiting] about waits", "[CANCELLED] about waits"]
+    assert subjects("depends") == [
+        "[still waiting] about depends",
+        "[cannot begin] about depends",
+        "[CANCELLED] about depends",
+    ]
+
+
 def test_a_time_limit_is_told_over_a_kill(stage: Stage) -> None:
     check_end(stage, "timeout")
 
