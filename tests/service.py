@@ -32,6 +32,7 @@ class Service:
             "SLURM_JWT_HS256_KEY_BASE64": base64.b64encode(cluster.key).decode(),
             "MONITOR_POLLING_SECONDS": "0.5",
             "MONITOR_LEASE_SECONDS": "3",
+            "NOTIFICATIONS_CEILING": "0",  # one address gets all of them
             "NOTIFICATIONS_CLAIM_SECONDS": "20",
             "NOTIFICATIONS_SMTP_SERVER": smtp.host,
             "NOTIFICATIONS_SMTP_PORT": str(smtp.port),
