@@ -14,7 +14,7 @@ from functools import partial
 from app.errors import SlurmProxyError
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.reconciling import Reconciler
-from app.lifecycle.submitting import Intake
+from app.lifecycle.reserving import Reservations
 from app.lifecycle.watching import Watcher
 from app.models.record import utc_now
 from app.store import TaskStore
@@ -34,7 +34,7 @@ class Monitor:
     def __init__(
         self,
         store: TaskStore,
-        intake: Intake,
+        reservations: Reservations,
         watcher: Watcher,
         reconciler: Reconciler,
         delivery: Delivery,
@@ -44,7 +44,7 @@ class Monitor:
         lease: float,
     ) -> None:
         self._store = store
-        self._intake = intake
+        self._reservations = reservations
         self._watcher = watcher
         self._reconciler = reconciler
         self._delivery = delivery
@@ -88,7 +88,7 @@ class Monitor:
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
         self._spawn("monitor", self.tick, self._stopping, self._interval)
-        self._spawn("late", lambda _: self._intake.record_late(), self._stopping, self._interval)
+        self._spawn("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
         self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
             self._spawn(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)

@@ -104,7 +104,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         outbox=Outbox(store, methods),
         monitor=Monitor(
             store,
-            intake,
+            intake.reservations,
             watcher,
             reconciler,
             delivery,

@@ -17,8 +17,8 @@ from app.messages.plan import Planner
 from app.messages.words import PLACEHOLDERS
 from app.models.content import Content
 from app.models.job import SlurmJob
+from app.models.notification_request import EventName
 from app.models.record import TaskRecord
-from app.models.task import EventName
 from app.senders import SENDERS, Message
 from tests.tasks import make_email, make_task
 

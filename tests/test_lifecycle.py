@@ -95,7 +95,7 @@ class Service:
     def new_monitor(self, owner: str, interval: float = 1) -> Monitor:
         return Monitor(
             self.store,
-            self.intake,
+            self.intake.reservations,
             self.watcher,
             self.reconciler,
             self.delivery,
@@ -232,7 +232,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
             raise StoreUnavailable("gone")
 
     broken = FailsOnce(service.store._path)
-    service.intake._store = broken
+    service.intake.reservations._store = broken
     task = make_task()
     answer = service.intake.submit({"task": task})
     broken.close()
@@ -509,7 +509,7 @@ class GivesBack(SqliteStore):
 def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = GivesBack(tmp_path / "store.sqlite3")
-    service.intake._store = store
+    service.intake.reservations._store = store
     task, job_id = service.submit()
     assert service.record(task).slurm_job_id == job_id
     store.taken = 99
@@ -541,15 +541,15 @@ class Forgets(SqliteStore):
 def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = Forgets(tmp_path / "store.sqlite3")
-    service.intake._store = store
+    service.intake.reservations._store = store
     answer = service.intake.submit({"task": (task := make_task())})
     assert "completed as soon as" in answer["warnings"][0]
     assert service.record(task).is_reserved
     with pytest.raises(StoreUnavailable):
-        service.intake.record_late()
+        service.intake.reservations.record_late()
     store.is_away = False
-    service.intake.record_late()
-    service.intake.record_late()
+    service.intake.reservations.record_late()
+    service.intake.reservations.record_late()
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
     store.close()
     service.store.close()

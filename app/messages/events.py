@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from app.job_state import JobState
 from app.models.job import SlurmJob
+from app.models.notification_request import EventName, PendingOver
 from app.models.record import TaskRecord
-from app.models.task import EventName, PendingOver
 
 Wishes = Sequence[EventName | PendingOver]
 

@@ -10,8 +10,9 @@ from typing import Any
 from app.messages.compose import content
 from app.messages.events import Event, Wishes, alarm, events_of
 from app.models.job import SlurmJob
+from app.models.notification_request import EventName, NotificationRequest
 from app.models.record import Notification, NotificationStatus, TaskRecord
-from app.models.task import CatalogueEntry, EventName, NotificationRequest, Task, WatchedTask
+from app.models.task import CatalogueEntry, Task, WatchedTask
 
 Catalogue = Mapping[str, CatalogueEntry]
 

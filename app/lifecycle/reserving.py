@@ -1,0 +1,113 @@
+"""Reservations: the intent that is on disk before Slurm hears of a task, and what becomes of it."""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.errors import (
+    DuplicateUuid,
+    IdempotencyKeyReused,
+    SlurmAmbiguous,
+    SlurmUnavailable,
+    StoreUnavailable,
+)
+from app.job_state import JobState
+from app.models.record import TaskRecord, utc_now
+from app.slurm.client import SlurmClient
+from app.store import TaskStore
+
+logger = logging.getLogger(__name__)
+
+_SHORT_LOOK = 1.0  # seconds that the store may take while Slurm is down anyway
+_RESERVATIONS = 5  # times that a uuid is tried which others are giving back
+
+
+class Reservations:
+    def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
+        self._store = store
+        self._slurm = slurm
+        self._unrecorded: deque[tuple[TaskRecord, int, tuple[str, ...]]] = deque()
+
+    def reserve(self, record: TaskRecord) -> dict[str, Any] | None:
+        """Puts the intent on disk; or the first answer, where the same request with its key came before.
+
+        DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
+        While Slurm is known to be down nothing is put on disk.
+        """
+        try:
+            self._slurm.check()
+        except SlurmUnavailable:
+            owner = self._owner(record, within=_SHORT_LOOK)
+            if owner is None or owner.submission_error is not None:
+                raise
+            return self._first_answer(record, owner)
+        for _ in range(_RESERVATIONS):
+            try:
+                self._store.add(record)
+            except DuplicateUuid:
+                if (owner := self._owner(record)) is not None:
+                    return self._first_answer(record, owner)
+                continue  # whoever had it has just given it back
+            return None
+        raise StoreUnavailable("others come and go with the same uuid; try again")
+
+    def _owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:
+        """The record that stands in the way of this one: by its key, else by its uuid."""
+        key = record.idempotency_key
+        by_key = self._store.by_idempotency_key(key, within) if key is not None else None
+        return by_key or self._store.by_uuids([record.uuid], within).get(record.uuid)
+
+    def _first_answer(self, record: TaskRecord, first: TaskRecord) -> dict[str, Any]:
+        """What the first request was answered, if this one is the same and says so by its key."""
+        key = record.idempotency_key
+        if key is None or key not in (first.idempotency_key, first.uuid):
+            raise DuplicateUuid(record.uuid, first.slurm_job_id)
+        if _canonical(first.task) != _canonical(record.task):
+            raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
+        if first.slurm_job_id is not None:
+            return first_answer(first, first.slurm_job_id, first.warnings)
+        if first.is_reserved:
+            raise cannot_be_told(first.uuid)
+        raise DuplicateUuid(record.uuid, None)
+
+    def release(self, record: TaskRecord) -> None:
+        try:
+            self._store.release(record)
+        except StoreUnavailable as error:  # the caller is told what matters; the rest is settled later
+            logger.warning("task %s made no job, but its reservation stays for now: %s", record.uuid, error)
+
+    def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
+        try:
+            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+        except StoreUnavailable as error:
+            logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
+            self._unrecorded.append((record, job_id, tuple(warnings)))
+            return ["the database did not answer; the record will be completed as soon as it does"]
+        return []
+
+    def record_late(self) -> None:
+        """Completes the records of jobs that the store could not keep at the time; StoreUnavailable still."""
+        for _ in range(len(self._unrecorded)):
+            record, job_id, warnings = self._unrecorded[0]
+            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+            logger.info("job %s of task %s is recorded now", job_id, record.uuid)
+            self._unrecorded.popleft()
+
+
+def first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
+    answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
+    return {**answer, "warnings": list(warnings)} if warnings else answer
+
+
+def _canonical(task: Mapping[str, Any]) -> str:
+    """Equal for equal tasks only: to Python, true and 1 and 1.0 are equal, too."""
+    return json.dumps(task, sort_keys=True)
+
+
+def cannot_be_told(uuid: str) -> SlurmAmbiguous:
+    return SlurmAmbiguous(
+        f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
+        "do not submit it under another uuid before"
+    )

@@ -1,0 +1,58 @@
+"""`task.notification`: who is told, of what, by which channels."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from app.models.rules import Line, Minutes, must
+
+
+def _known_method(value: str, info: ValidationInfo) -> str:
+    """With a validation context, one of the channels that there are."""
+    method = "rabbitmq" if value == "rabbithq" else value
+    methods = (info.context or {}).get("methods")
+    if methods is not None and method not in methods:
+        raise PydanticCustomError("rule", "must be one of {words}", {"words": ", ".join(methods)})
+    return method
+
+
+Method = Annotated[Line, AfterValidator(_known_method)]
+
+
+class EventName(StrEnum):
+    """What a caller can be told of, in the sense of sbatch's --mail-type."""
+
+    BEGIN = "begin"
+    END = "end"
+    FAIL = "fail"
+    REQUEUE = "requeue"
+    INVALID_DEPEND = "invalid_depend"
+    TIME_LIMIT_50 = "time_limit_50"
+    TIME_LIMIT_80 = "time_limit_80"
+    TIME_LIMIT_90 = "time_limit_90"
+
+
+class PendingOver(BaseModel):
+    """The job has been waiting for so many minutes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pending_over: Minutes
+
+
+EventWish = Annotated[
+    EventName | PendingOver,
+    must(f'be one of {", ".join(EventName)}, or {{"pending_over": minutes}}'),
+]
+
+
+class NotificationRequest(BaseModel):
+    """Who is told by which channels; what `params` must hold is each sender's own affair."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[Method, ...] = ()
+    params: dict[Method, dict[str, Any]] = Field(default_factory=dict)
+    events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = None  # None: the end
