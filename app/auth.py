@@ -13,4 +13,4 @@ def require_operator() -> None:
     """Forbidden unless the caller sits on this very machine, and no proxy stands between."""
     address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - compared, not bound
     if not address.is_loopback or any(name in request.headers for name in _FORWARDED):
-        raise Forbidden("the routes below /slurm are for operators, from the server's own machine")
+        raise Forbidden("this route is for operators, from the server's own machine")

@@ -42,7 +42,7 @@ def run_demo(folder: Path) -> int:
         "FLASK_APP_HOST": "127.0.0.1",
         "FLASK_APP_PORT": _free_port(read_settings().FLASK_APP_PORT),
         "MONGODB_URI": None,
-        "SQLITE_PATH": folder / "demo.sqlite3",
+        "SQLITE_PATH": folder / f"demo-{os.getpid()}.sqlite3",
         "MONITOR_POLLING_SECONDS": 0.25,
     }
     try:

@@ -22,7 +22,8 @@ from app.store import TaskStore
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0  # how long stop() waits for each thread
-_DUTY = 4  # the monitor rests at least this many times as long as it worked
+_DUTY = 4  # the monitor rests this many times as long as it worked, if Slurm makes it slow
+_LONGEST_REST = 30.0  # seconds, for that reason
 
 
 class Monitor:
@@ -120,7 +121,8 @@ class Monitor:
         while not self._stopping.is_set():
             began = time.monotonic()
             self._guarded(step)
-            rest = max(interval, _DUTY * (time.monotonic() - began))
+            worked = time.monotonic() - began
+            rest = max(interval, min(_DUTY * worked, _LONGEST_REST)) if step == self.tick else interval
             woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()

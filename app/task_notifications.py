@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.auth import require_operator
+from app.errors import InvalidRequest
 from app.lifecycle.outbox import Outbox
 
 blueprint = Blueprint("task_notifications", __name__, url_prefix="/notifications")
@@ -17,8 +18,9 @@ def _outbox() -> Outbox:
 @blueprint.get("")
 def find() -> Response:
     """`?status=dead&method=email&limit=100`: the oldest first."""
-    args = request.args
-    return jsonify(_outbox().find(args.get("status", "dead"), args.get("method"), args.get("limit", "100")))
+    return jsonify(
+        _outbox().find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
+    )
 
 
 @blueprint.post("/<notification_id>/retry")
@@ -30,4 +32,12 @@ def retry(notification_id: str) -> Response:
 @blueprint.post("/retry")
 def retry_all() -> Response:
     """Has all dead ones sent again, or those of `?method=`."""
-    return jsonify(_outbox().retry_all(request.args.get("method")))
+    return jsonify(_outbox().retry_all(**_query("method")))
+
+
+def _query(*known: str) -> dict[str, str]:
+    """What stands behind the question mark; a word that is not known could be a limit that was misspelt."""
+    faults = [f"{name}: is not known here" for name in request.args if name not in known]
+    if faults:
+        raise InvalidRequest(faults)
+    return request.args.to_dict()

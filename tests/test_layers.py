@@ -40,7 +40,8 @@ SIDEWAYS = {
 ONE_PLACE = {
     "pymongo": ["app.store.mongo"],
     "sqlite3": ["app.store.sqlite"],
-    "requests": ["app.slurm.connection", "app.senders.webhook"],  # two services that speak plain HTTP
+    "requests": ["app.slurm.connection"],
+    "http.client": ["app.senders.webhook"],
     "smtplib": ["app.senders.email"],
     "googleapiclient": ["app.senders.gmail"],
     "google": ["app.senders.gmail"],

@@ -33,6 +33,7 @@ from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Planner
 from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
+from app.models.slurm_options import array_size
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.store.sqlite import SqliteStore
@@ -773,7 +774,8 @@ class Broken(SqliteStore):
 
     def apply(self, changes: Iterable[Change], fence: int) -> int:
         changes = list(changes)
-        if any(change.uuid == self.too_large and change.notifications for change in changes):
+        large = [item for change in changes if change.uuid == self.too_large for item in change.notifications]
+        if any(item.content for item in large):
             raise RecordUnfit("too large")
         return super().apply(changes, fence)
 
@@ -800,6 +802,9 @@ def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
     assert {service.record(task).slurm_job_state for task, _ in tasks} == {JobState.COMPLETED}
     assert len(service.email.messages) == 2
     assert bad in caplog.text
+    if fault == "too_large":
+        (item,) = service.record(tasks[1][0]).notifications
+        assert (item.status, item.last_error) == (NotificationStatus.DEAD, "it was too large to be kept")
     store.close()
     service.store.close()
 
@@ -1073,6 +1078,76 @@ def test_an_end_does_not_wait_for_long(service: Service) -> None:
     assert service.record(task).slurm_job_state is JobState.COMPLETED
 
 
+def array_of(service: Service, spec: str) -> tuple[dict[str, Any], int]:
+    options = {"mem": 10, "time": 1, "array": spec}
+    return service.submit(slurm=options, notification=make_email(subject="array"))
+
+
+def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_did_not_succeed(service: Service) -> None:
+    task, job_id = array_of(service, "0-3")
+    service.slurm.accounts_at_once = False
+    job = service.slurm.put(
+        job_id, JobState.COMPLETED, exit_code=0, array_tasks={JobState.COMPLETED: 1}, array_job_id=job_id
+    )
+    now = utc_now()
+    whole = {JobState.COMPLETED: 1, JobState.FAILED: 3}
+    update = {"job_state": JobState.FAILED, "exit_code": 1, "array_tasks": whole, "comment": None}
+    assert service.refresh(now) == 0
+    service.slurm.ended[job_id] = job.model_copy(update=update)
+    assert service.refresh(now + timedelta(seconds=5)) == 1
+    record = service.record(task)
+    assert record.slurm_job_state is JobState.FAILED
+    assert record.job is not None
+    assert record.job.array_tasks == whole
+    service.deliver(now + timedelta(seconds=6))
+    assert service.email.messages[0].subject == "[FAILED] array"
+
+
+def test_an_array_waits_for_a_slurmdbd_that_is_away(service: Service) -> None:
+    task, job_id = array_of(service, "0-3")
+    service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
+    service.slurm.put(job_id, JobState.COMPLETED, array_tasks={JobState.COMPLETED: 1}, array_job_id=job_id)
+    for minutes in range(30):
+        service.refresh(utc_now() + minutes * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    service.slurm.accounting_down = None
+    whole = service.slurm.jobs[job_id].model_copy(update={"array_tasks": {JobState.COMPLETED: 4}})
+    service.slurm.ended[job_id] = whole
+    service.refresh(utc_now() + 31 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [(JobState.COMPLETED, JobState.UNKNOWN), (JobState.FAILED, JobState.FAILED)]
+)
+def test_without_slurmdbd_an_array_that_is_not_known_whole_is_never_a_success(
+    service: Service, state: JobState, told: JobState
+) -> None:
+    task, job_id = array_of(service, "0-3%2")
+    service.slurm.has_accounting = False
+    service.move(job_id, state, array_tasks={state: 3}, array_job_id=job_id)
+    assert service.record(task).slurm_job_state is told
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        ("0", 1),
+        ("0-3", 4),
+        ("1-9:4", 3),
+        ("0-15%4", 16),
+        ("1,3,5-7", 5),
+        ("0-3,2", 4),
+        ("x", None),
+        ("0-3:0", None),
+        ("1-9999999999", None),
+        ("", None),
+    ],
+)
+def test_the_size_of_an_array(spec: str, size: int | None) -> None:
+    assert array_size(spec) == size
+
+
 @pytest.mark.parametrize("failure", ["no slurmdbd", "down", "odd"])
 def test_without_figures_an_end_is_told_at_once(service: Service, failure: str) -> None:
     task, job_id = service.submit(notification=make_email())
@@ -1132,11 +1207,11 @@ def test_a_dependency_that_never_comes_true_is_noticed_while_the_job_waits(servi
     wish = {**make_email(), "events": ["invalid_depend"]}
     task, job_id = service.submit(notification=wish)
     now = utc_now()
-    service.refresh(now + 1.5 * MINUTE)
-    service.slurm.put(job_id, JobState.PENDING, reason="DependencyNeverSatisfied")
-    service.refresh(now + 2 * MINUTE)
-    assert service.record(task).notifications == ()
     service.refresh(now + 3 * MINUTE)
+    service.slurm.put(job_id, JobState.PENDING, reason="DependencyNeverSatisfied")
+    service.refresh(now + 3.1 * MINUTE)
+    assert service.record(task).notifications == ()
+    service.refresh(now + 6 * MINUTE)
     assert [item.event for item in service.record(task).notifications] == ["invalid_depend"]
 
 

@@ -158,13 +158,13 @@ def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
         (["time_limit_90", "time_limit_50"], JobState.RUNNING, 0, 30),
         (["time_limit_90", "time_limit_50"], JobState.RUNNING, 30, 54),
         (["time_limit_90"], JobState.RUNNING, 54, None),
-        (["invalid_depend"], JobState.PENDING, 7, 8),
+        (["invalid_depend"], JobState.PENDING, 7, 8 + 55 / 60),  # the next whole minute
         (["invalid_depend"], JobState.RUNNING, 7, None),
         (["time_limit_50"], JobState.COMPLETED, 0, None),
     ],
 )
 def test_the_next_look_is_due_when_there_may_be_something_to_tell(
-    events: list[Any], state: JobState, after: int, expected: int | None
+    events: list[Any], state: JobState, after: int, expected: float | None
 ) -> None:
     plan = Planner(CATALOGUE, ["email"]).at_look(make_record(events), make_job(state), NOW + after * MINUTE)
     assert plan.alarm_at == (None if expected is None else NOW + expected * MINUTE)

@@ -408,8 +408,12 @@ def test_a_claim_keeps_others_away_until_it_expires(store: TaskStore) -> None:
     theirs = claim(store, "other", NOW + timedelta(minutes=1))
     assert theirs is not None
     assert theirs.notification.id == mine.notification.id
-    assert not store.settle(mine, Outcome(NotificationStatus.SENT, LATER))
-    assert store.settle(theirs, Outcome(NotificationStatus.SENT, LATER))
+    assert not store.settle(mine, Outcome(NotificationStatus.DEAD, LATER))
+    assert store.settle(mine, Outcome(NotificationStatus.SENT, LATER)), (
+        "it has gone out, whoever claims it now"
+    )
+    assert not store.settle(theirs, Outcome(NotificationStatus.SENT, LATER))
+    assert claim(store, "a third", NOW + timedelta(hours=1)) is None
 
 
 def test_a_claim_is_by_method_and_not_before_its_time(store: TaskStore) -> None:
@@ -539,13 +543,14 @@ def test_one_brings_along_all_that_are_held_back_for_the_same_person(store: Task
     late = held_back(store, 1, LATER + timedelta(hours=1))[0]
     head = claim(store, now=LATER)
     assert head is not None
-    brought = store.gather(head, LATER)
+    id_, brought = store.gather(head, LATER, "digest-1")
+    assert id_ == "digest-1"
     assert {item.notification.id for item in brought} == ids - {head.notification.id}
     assert claim(store, "other", LATER) is None, "none of them goes alone"
     assert store.settle(head, Outcome(NotificationStatus.SENT, LATER))
     assert set(statuses(store, *ids)) == {NotificationStatus.SENT}
     assert statuses(store, late.id) == [NotificationStatus.GATHERED]
-    assert find_digests(store, ids) == {head.notification.id}
+    assert find_digests(store, ids) == {"digest-1"}
 
 
 def find_digests(store: TaskStore, ids: set[str]) -> set[str | None]:
@@ -557,20 +562,23 @@ def test_a_digest_that_is_sent_again_holds_the_same(store: TaskStore) -> None:
     held_back(store, 3)
     head = claim(store, now=LATER)
     assert head is not None
-    first = {item.notification.id for item in store.gather(head, LATER)}
+    id_, brought = store.gather(head, LATER, "digest-1")
+    first = {item.notification.id for item in brought}
     held_back(store, 2)
     again = claim(store, "after a crash", LATER + timedelta(minutes=1))
     while again is not None and again.notification.id != head.notification.id:
         again = claim(store, new_uuid(), LATER + timedelta(minutes=1))
     assert again is not None
-    assert {item.notification.id for item in store.gather(again, LATER + timedelta(minutes=1))} == first
+    same, brought = store.gather(again, LATER + timedelta(minutes=1), "digest-2")
+    assert same == id_ == "digest-1"
+    assert {item.notification.id for item in brought} == first
 
 
 def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(store: TaskStore) -> None:
     ids = [item.id for item in held_back(store, 3)]
     head = claim(store, now=LATER)
     assert head is not None
-    store.gather(head, LATER)
+    store.gather(head, LATER, "digest-1")
     store.settle(head, Outcome(NotificationStatus.DEAD, LATER, error="no such address"))
     dead = store.notifications(NotificationStatus.DEAD, None, 10)
     assert {item.notification.id for item in dead} == set(ids)
@@ -580,6 +588,51 @@ def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(sto
     assert {claim(store, id_, LATER) is not None for id_ in ids} == {True}
 
 
+def test_a_digest_holds_what_is_for_the_same_person_by_the_same_method_alone(store: TaskStore) -> None:
+    (mine,) = held_back(store, 1)
+    other = make_running(notifications=(make_notification("gmail"), make_notification()))
+    store.add(other)
+    for method, group in (("gmail", ANN), ("email", "email:bob@example.com")):
+        held = claim(store, new_uuid(), method=method)
+        assert held is not None
+        store.settle(held, Outcome(NotificationStatus.GATHERED, NOW, LATER, None, group, was_attempt=False))
+    head = claim(store, now=LATER)
+    while head is not None and head.notification.id != mine.id:
+        head = claim(store, new_uuid(), now=LATER)
+    assert head is not None
+    assert store.gather(head, LATER, "digest-1") == ("digest-1", [])
+
+
+def test_who_has_lost_his_claim_ties_nothing_and_ends_nothing(store: TaskStore) -> None:
+    held_back(store, 3)
+    late = claim(store, now=LATER)
+    assert late is not None
+    again = claim(store, "another", LATER + timedelta(minutes=1))
+    while again is not None and again.notification.id != late.notification.id:
+        again = claim(store, new_uuid(), LATER + timedelta(minutes=1))
+    assert again is not None
+    _, brought = store.gather(again, LATER + timedelta(minutes=1), "digest-1")
+    assert store.gather(late, LATER + timedelta(minutes=1), "digest-2")[0] == "digest-1"
+    assert not store.settle(late, Outcome(NotificationStatus.DEAD, LATER, error="no"))
+    ids = [item.notification.id for item in brought]
+    assert set(statuses(store, *ids)) <= {NotificationStatus.GATHERED}
+
+
+def test_a_revived_head_leaves_its_dead_companions_alone(store: TaskStore) -> None:
+    ids = [item.id for item in held_back(store, 3)]
+    head = claim(store, now=LATER)
+    assert head is not None
+    store.gather(head, LATER, "digest-1")
+    store.settle(head, Outcome(NotificationStatus.DEAD, LATER, error="no"))
+    assert store.revive(LATER, id_=head.notification.id) == 1
+    again = claim(store, "again", LATER)
+    assert again is not None
+    assert again.notification.recipient is None
+    others = [id_ for id_ in ids if id_ != head.notification.id]
+    assert store.gather(again, LATER, "digest-2") == ("digest-2", [])
+    assert set(statuses(store, *others)) == {NotificationStatus.DEAD}
+
+
 def test_gathering_from_many_processes_brings_each_along_once(factory: Factory) -> None:
     stores = [factory() for _ in range(4)]
     ids = {item.id for item in held_back(stores[0], 40)}
@@ -587,7 +640,7 @@ def test_gathering_from_many_processes_brings_each_along_once(factory: Factory) 
     def send(store: TaskStore) -> list[str]:
         sent: list[str] = []
         while (head := claim(store, new_uuid(), LATER)) is not None:
-            brought = store.gather(head, LATER)
+            _, brought = store.gather(head, LATER, new_uuid())
             sent += [head.notification.id, *(item.notification.id for item in brought)]
             store.settle(head, Outcome(NotificationStatus.SENT, LATER))
         return sent

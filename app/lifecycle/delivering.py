@@ -1,5 +1,6 @@
 """Sends what is due: claim, send, settle; a passing failure is tried again, a permanent one is kept."""
 
+import hashlib
 import logging
 import random
 import secrets
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.errors import DeliveryFailed
 from app.messages.layout import digest
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_WAIT = timedelta(seconds=5)
 _LONGEST_WAIT = timedelta(minutes=30)
+_LONGEST_ASKED = timedelta(hours=1)  # that a receiver can have us wait
+_FORGOTTEN = timedelta(hours=1)  # after a pause
+_FAILURES = 3  # of different messages in a row, before their receiver is left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class _Pause:
 
     until: datetime
     why: str
-    failures: int  # in a row
+    failures: int  # of different messages, in a row
+    message: str  # the last one
 
 
 class Delivery:
@@ -74,7 +79,9 @@ class Delivery:
         except DeliveryFailed as error:
             outcome = self._failed(claim.notification, error, now)
         if outcome.error and outcome.was_attempt:
-            logger.warning("message %s by %s: %s", claim.notification.id, method, outcome.error)
+            logger.warning(
+                "message %s by %s is %s: %s", claim.notification.id, method, outcome.status, outcome.error
+            )
         self._store.settle(claim, outcome)
         return True
 
@@ -87,10 +94,10 @@ class Delivery:
         params = self._params(sender, item)
         receiver = f"{item.method}:{sender.receiver(params)}"
         pause = self._pauses.get(receiver)
-        if pause is not None and pause.until > now:
-            return self._later(item, pause.until, pause.why, now, was_attempt=False)
+        if pause is not None and now < pause.until <= self._last_moment(item):
+            return self._put_off(item, pause, now)
         if (opens := self._full_until(sender, receiver, now)) is not None:
-            return Outcome(NotificationStatus.GATHERED, now, opens, item.last_error, receiver, False)
+            return self._held_back(item, params, receiver, opens, now)
         try:
             self._send(sender, claim, params, now)
         except DeliveryFailed as error:
@@ -99,6 +106,21 @@ class Delivery:
             return self._failed(item, error, now, receiver)
         self._pauses.pop(receiver, None)
         return Outcome(NotificationStatus.SENT, now)
+
+    def _put_off(self, item: Notification, pause: _Pause, now: datetime) -> Outcome:
+        """Without an attempt: its receiver has not taken several others."""
+        why = item.last_error if item.attempts > 1 else f"not tried yet, as others failed: {pause.why}"
+        return Outcome(NotificationStatus.RETRYING, now, pause.until, why, was_attempt=False)
+
+    def _held_back(
+        self, item: Notification, params: BaseModel, receiver: str, opens: datetime, now: datetime
+    ) -> Outcome:
+        """For a digest with others of the same addresses; what may have arrived already stays alone."""
+        if item.attempts > 1 and item.digest is None:
+            return Outcome(NotificationStatus.RETRYING, now, opens, item.last_error, was_attempt=False)
+        addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
+        group = f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
+        return Outcome(NotificationStatus.GATHERED, now, opens, item.last_error, group, was_attempt=False)
 
     def _params(self, sender: Sender, item: Notification) -> Any:
         try:
@@ -115,14 +137,14 @@ class Delivery:
 
     def _send(self, sender: Sender, claim: Claim, params: Any, now: datetime) -> None:
         item = claim.notification
-        contents = [item.content or Content(subject="")]
+        message = Message(item.id, item.event, item.content or Content(subject=""))
         if item.recipient is not None:  # it was held back: the others that were go with it
-            gathered = self._store.gather(claim, now)
-            contents += [other.notification.content for other in gathered if other.notification.content]
-        content = digest(contents) if len(contents) > 1 else contents[0]
-        event = "digest" if len(contents) > 1 else item.event
+            id_, gathered = self._store.gather(claim, now, secrets.token_hex(16))
+            others = [other.notification.content for other in gathered if other.notification.content]
+            if others:
+                message = Message(id_, "digest", digest([message.content, *others]))
         try:
-            sender.send(Message(item.id, event, content), params)
+            sender.send(message, params)
         except DeliveryFailed:
             raise
         except Exception as error:  # a sender's own fault must not lose the message
@@ -135,21 +157,27 @@ class Delivery:
     ) -> Outcome:
         if error.permanent:
             return Outcome(NotificationStatus.DEAD, now, error=str(error))
-        failures = 0
+        asked = min(timedelta(seconds=error.wait or 0), _LONGEST_ASKED)
         if receiver is not None:
-            failures = self._pauses[receiver].failures + 1 if receiver in self._pauses else 1
-        until = now + max(self._wait(max(item.attempts, failures)), timedelta(seconds=error.wait or 0))
-        if receiver is not None:
-            self._pauses[receiver] = _Pause(until, str(error), failures)
-        return self._later(item, until, str(error), now)
+            self._pause(receiver, item, str(error), asked, now)
+        until = now + max(self._wait(item.attempts), asked)
+        if until > self._last_moment(item):
+            return Outcome(NotificationStatus.DEAD, now, error=str(error))
+        return Outcome(NotificationStatus.RETRYING, now, until, str(error))
 
-    def _later(
-        self, item: Notification, until: datetime, why: str, now: datetime, *, was_attempt: bool = True
-    ) -> Outcome:
-        """Tried again then, unless that is too late."""
-        if until > (item.revived_at or item.created_at) + self._patience.retry_for:
-            return Outcome(NotificationStatus.DEAD, now, error=why, was_attempt=was_attempt)
-        return Outcome(NotificationStatus.RETRYING, now, until, why, was_attempt=was_attempt)
+    def _pause(self, receiver: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
+        """One message that is not taken is its own affair; several in a row are their receiver's."""
+        self._pauses = {name: pause for name, pause in self._pauses.items() if now < pause.until + _FORGOTTEN}
+        last = self._pauses.get(receiver)
+        failures = last.failures if last else 0
+        if last is None or last.message != item.id:
+            failures += 1
+        wait = max(asked, self._wait(failures - _FAILURES + 1)) if failures >= _FAILURES else asked
+        self._pauses[receiver] = _Pause(now + wait, why, failures, item.id)
+
+    def _last_moment(self, item: Notification) -> datetime:
+        """Until when it may be tried."""
+        return (item.revived_at or item.created_at) + self._patience.retry_for
 
     def _wait(self, attempts: int) -> timedelta:
         """Doubles with each attempt, up to half an hour; jittered between half and the whole of it."""

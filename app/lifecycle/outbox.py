@@ -17,7 +17,7 @@ class Outbox:
         self._store = store
         self._methods = methods
 
-    def find(self, status: str, method: str | None, limit: str) -> dict[str, Any]:
+    def find(self, status: str, limit: str, method: str | None = None) -> dict[str, Any]:
         """The oldest notifications in that status; InvalidRequest names the parameter that is wrong."""
         faults = [] if status in list(NotificationStatus) else [_choice("status", list(NotificationStatus))]
         faults += self._method_faults(method)
@@ -40,7 +40,7 @@ class Outbox:
         found = self._store.notification(id_)
         return shown_claim(found) if found else {}
 
-    def retry_all(self, method: str | None) -> dict[str, Any]:
+    def retry_all(self, method: str | None = None) -> dict[str, Any]:
         """All dead ones, or those of one method."""
         if faults := self._method_faults(method):
             raise InvalidRequest(faults)

@@ -6,6 +6,9 @@ from app.messages.layout import as_text
 from app.models.record import Notification, TaskRecord
 from app.store import Claim
 
+# Parameters that say where a message goes.
+_ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key", "queue")
+
 
 def shown_record(record: TaskRecord) -> dict[str, Any]:
     body = record.model_dump(
@@ -19,12 +22,13 @@ def shown_record(record: TaskRecord) -> dict[str, Any]:
 
 
 def shown_notification(item: Notification) -> dict[str, Any]:
-    """How far it has come, and what it says; not whom it names, which stands in the task."""
+    """How far it has come, to whom it goes, and what it says."""
     body = item.model_dump(mode="json", exclude={"params", "claim", "content", "recipient"})
     for name in ("revived_at", "digest"):
         if body[name] is None:
             del body[name]
     content = item.content
+    body["to"] = ", ".join(str(item.params[name]) for name in _ADDRESSES if item.params.get(name))
     return {
         **body,
         "subject": content.subject if content else "",

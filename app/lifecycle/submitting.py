@@ -171,8 +171,10 @@ class Intake:
         if not isinstance(body, dict):
             return []
         try:
-            wanted = NotificationRequest.model_validate(body.get("notification", {}), context=self._context)
-        except ValidationError:
+            given = body.get("notification", {})
+            named = {name: given[name] for name in ("methods", "params") if name in given}
+            wanted = NotificationRequest.model_validate(named, context=self._context)
+        except (ValidationError, TypeError):
             return []  # listed with the faults of the body
         merged = merged_params(self._catalogue, body.get("name"), wanted)
         where = ".".join((*path, "notification", "params"))

@@ -11,13 +11,15 @@ from app.job_state import JobState
 from app.lifecycle.identity import is_same_job
 from app.messages.plan import Plan, Planner
 from app.models.job import SlurmJob
-from app.models.record import Change, OpenJob, TaskRecord
+from app.models.record import Change, Notification, NotificationStatus, OpenJob, TaskRecord
+from app.models.slurm_options import array_size
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
 _FIGURES_WITHIN = timedelta(seconds=10)  # slurmdbd hears of an end a little after slurmctld
+_AWAY: Mapping[int, SlurmJob] = {}
 _News = tuple[OpenJob, SlurmJob]
 
 
@@ -58,7 +60,8 @@ class Watcher:
         self._missing_since = {uuid: at for uuid, at in self._missing_since.items() if uuid in missing}
         news = [*self._with_figures(changed, now), *self._traced(lost, seen, now)]
         news = [(record, job) for record, job in news if job.job_state is not record.slurm_job_state]
-        return self._apply([*news, *self._alarms(open_jobs, seen, now)], now, fence)
+        applied = self._apply(news, now, fence)
+        return applied + self._apply(self._alarms(open_jobs, seen, now), now, fence)
 
     def probe(self) -> None:
         """Finds out whether Slurm is back, and which version it speaks, before anybody has to wait for it."""
@@ -73,24 +76,29 @@ class Watcher:
         accounted = self._accounted(set(ended.values()))
         if accounted is None:
             return news
+        if accounted is _AWAY:  # what slurmctld still knows of an array need not be all of it
+            return [(record, job) for record, job in news if not job.job_state.is_final or not _tasks(job)]
         ready: list[_News] = []
         for record, job in news:
             measured = accounted.get(job.job_id)
-            if measured is not None and measured.job_state.is_final and is_same_job(record, measured):
+            is_late = record.uuid not in ended or now - self._ended_since[record.uuid] >= _FIGURES_WITHIN
+            if measured is None or not is_same_job(record, measured):
+                ready += [(record, job)] * is_late
+            elif measured.job_state.is_final and _tasks(measured) >= _tasks(job):
                 ready.append((record, _measured(job, measured)))
-            elif record.uuid not in ended or now - self._ended_since[record.uuid] >= _FIGURES_WITHIN:
+            elif is_late:
                 ready.append((record, job))
         return ready
 
     def _accounted(self, job_ids: set[int]) -> Mapping[int, SlurmJob] | None:
-        """None where there are no figures to be had, now or at all."""
+        """None where there are no figures to be had, _AWAY where there are none now."""
         if not job_ids:
             return None
         try:
             return self._slurm.accounting(job_ids)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("%d jobs have ended, without figures: %s", len(job_ids), error)
-            return None
+            return _AWAY
 
     def _alarms(
         self, open_jobs: Iterable[OpenJob], seen: Mapping[int, SlurmJob | None], now: datetime
@@ -156,8 +164,9 @@ class Watcher:
         try:
             return self._store.apply([change], fence)
         except RecordUnfit:
-            logger.warning("task %s is kept without its messages: they are too large", change.uuid)
-            return self._store.apply([replace(change, notifications=(), job=None)], fence)
+            logger.warning("the messages about task %s are too large to be kept", change.uuid)
+            dead = tuple(map(_dead, change.notifications))
+            return self._store.apply([replace(change, notifications=dead)], fence)
 
     def _loaded(self, news: list[_News]) -> list[tuple[OpenJob, SlurmJob, TaskRecord | None]]:
         """The whole records; None for one that cannot be read, so that it does not hide the others."""
@@ -178,6 +187,7 @@ class Watcher:
 
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
+        job = _never_too_good(job, whole)
         plan = self._plan(whole, job, now) if whole else Plan((), None)
         return Change(
             uuid=record.uuid,
@@ -199,9 +209,40 @@ class Watcher:
 
 
 def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
-    """slurmctld's word on how it ended: slurmdbd of 22.05 gets exit codes wrong."""
+    """slurmctld's word on how it ended: slurmdbd of 22.05 gets exit codes wrong.
+
+    Of an array slurmctld forgets the tasks one by one; slurmdbd has them all.
+    """
     figures = {"max_memory_bytes": accounted.max_memory_bytes, "cpu_seconds": accounted.cpu_seconds}
-    return job.model_copy(update=figures)
+    base = accounted if _tasks(accounted) > _tasks(job) else job
+    return base.model_copy(update={**figures, "comment": job.comment, "name": job.name or accounted.name})
+
+
+def _dead(item: Notification) -> Notification:
+    """Seen to be lost, at least."""
+    return item.model_copy(
+        update={
+            "status": NotificationStatus.DEAD,
+            "attempt_after": None,
+            "last_error": "it was too large to be kept",
+            "content": None,
+            "params": {"recipient": item.params.get("recipient")},
+        }
+    )
+
+
+def _tasks(job: SlurmJob) -> int:
+    """How many tasks of an array it stands for; 0 for a job that is none."""
+    return sum((job.array_tasks or {}).values())
+
+
+def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
+    """An array has only succeeded if each of its tasks has: not if some are no longer known."""
+    spec = ((record.task.get("slurm") or {}) if record else {}).get("array")
+    wanted = array_size(spec) if isinstance(spec, str) else None
+    if wanted is None or not job.job_state.is_success or _tasks(job) >= wanted:
+        return job
+    return job.model_copy(update={"job_state": JobState.UNKNOWN, "exit_code": None})
 
 
 def _known(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:

@@ -13,6 +13,7 @@ from app.models.output_files import output_path
 from app.models.task import Task, WatchedTask
 
 _MB = 1024 * 1024
+_ENDS = ("end", "fail")
 _OUTCOMES = {
     JobState.CANCELLED: "was cancelled",
     JobState.OUT_OF_MEMORY: "ran out of memory",
@@ -33,16 +34,16 @@ def content(event: Event, params: Mapping[str, Any], task: Task | WatchedTask, j
         "event": event.name,
         "run_time": None if run_time is None else duration(run_time),
     }
-    is_bad_end = job.job_state.is_settled and not job.job_state.is_success
+    is_bad_end = event.name in _ENDS and job.job_state.is_settled and not job.job_state.is_success
     mark = str(job.job_state) if is_bad_end else event.mark
-    default = f"{known['name']} (job {job.job_id}): {event.mark or job.job_state}"
-    subject = filled(str(params.get("subject") or default), values)
+    default = f"{known['name']} (job {job.job_id})" + ("" if event.mark else f": {job.job_state}")
+    subject = filled(str(params.get("subject") or ""), values).strip() or default
     return Content(
         subject=one_line(f"[{mark}] {subject}" if mark else subject),
         headline=_bad_news(job) if is_bad_end else event.headline,
         words=filled(_own_words(params), values),
         facts=known,
-        hint=hint(job) if job.job_state.is_settled else "",
+        hint=hint(job) if event.name in _ENDS else "",
         is_bad_news=is_bad_end,
     )
 

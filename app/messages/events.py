@@ -46,7 +46,7 @@ def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime
         waits = [wish for wish in wishes if isinstance(wish, PendingOver)]
         moments += [_waiting_since(record, job) + timedelta(minutes=wish.pending_over) for wish in waits]
         if EventName.INVALID_DEPEND in wishes:
-            moments.append(at + _LOOK_AT_DEPENDENCIES)
+            moments.append(_whole_minute(at + _LOOK_AT_DEPENDENCIES))
     if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
         moments += [job.start_time + share * limit for name, share in _LIMITS.items() if name in wishes]
     return min((moment for moment in moments if moment > at), default=None)
@@ -92,8 +92,14 @@ def _waited(wish: PendingOver, record: TaskRecord, job: SlurmJob, at: datetime) 
         minutes=wish.pending_over
     ):
         return None
-    words = f"The job has been waiting for more than {wish.pending_over} minutes."
+    minutes = f"{wish.pending_over} minute{'s' if wish.pending_over > 1 else ''}"
+    words = f"The job has been waiting for more than {minutes}."
     return Event("pending_over", f"pending_over:{wish.pending_over}", words, "still waiting")
+
+
+def _whole_minute(moment: datetime) -> datetime:
+    """Rounded up, so that many jobs are looked at together."""
+    return moment + timedelta(seconds=-moment.timestamp() % 60)
 
 
 def _restarts(record: TaskRecord) -> int:

@@ -19,6 +19,7 @@ _templates = Environment(
 
 def rows(facts: Mapping[str, Any]) -> list[Row]:
     """The facts that are known, each with its label, as a reader wants them."""
+    is_array = bool(facts.get("array_tasks"))  # whose limits are those of one task
     known = [
         ("Task", facts.get("task_uuid")),
         ("Job", facts.get("slurm_job_id")),
@@ -29,7 +30,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
         ("Reason", facts.get("reason")),
         ("Exit code", facts.get("exit_code")),
         ("Signal", facts.get("signal")),
-        ("Run time", _of(facts, "run_seconds", "time_limit_seconds", duration)),
+        ("Run time", _of(facts, "run_seconds", None if is_array else "time_limit_seconds", duration)),
         ("Time limit", None if "run_seconds" in facts else _alone(facts, "time_limit_seconds", duration)),
         ("CPU", _cpu(facts)),
         ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
@@ -38,14 +39,18 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
     return [(label, str(value)) for label, value in known if value is not None]
 
 
-def as_text(content: Content) -> str:
-    """Plain text; what came first in `content` comes first here."""
+def parts(content: Content) -> list[str]:
+    """The headline, the caller's words, the facts and the hint, as far as there are any."""
     table = "\n".join(f"{label:<10} {value}" for label, value in rows(content.facts))
     words = content.words
-    if content.headline and words:
+    if content.is_bad_news and words:
         words = "What the sender wrote before the job ran:\n\n" + words
-    parts = [content.headline, words, table, content.hint]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [part for part in (content.headline, words, table, content.hint) if part]
+
+
+def as_text(content: Content) -> str:
+    """Plain text; what came first in `content` comes first here."""
+    return "\n\n".join(parts(content)) + "\n"
 
 
 def as_html(content: Content) -> str:
@@ -60,7 +65,8 @@ def as_event(message_id: str, event: str, content: Content) -> dict[str, Any]:
 
 def digest(contents: Sequence[Content]) -> Content:
     """One message in place of many, which says how many it holds and how each job stands."""
-    lines = [_line(content) for content in contents[:_LONGEST_DIGEST]]
+    worst_first = sorted(contents, key=lambda content: not content.is_bad_news)
+    lines = [_line(content) for content in worst_first[:_LONGEST_DIGEST]]
     if len(contents) > _LONGEST_DIGEST:
         lines.append(f"… and {len(contents) - _LONGEST_DIGEST} more")
     bad = sum(content.is_bad_news for content in contents)
@@ -85,10 +91,10 @@ def _alone(facts: Mapping[str, Any], name: str, form: Callable[[float], str]) ->
     return None if facts.get(name) is None else form(facts[name])
 
 
-def _of(facts: Mapping[str, Any], used: str, limit: str, form: Callable[[float], str]) -> str | None:
+def _of(facts: Mapping[str, Any], used: str, limit: str | None, form: Callable[[float], str]) -> str | None:
     if facts.get(used) is None:
         return None
-    return form(facts[used]) + (f" of {form(facts[limit])}" if facts.get(limit) else "")
+    return form(facts[used]) + (f" of {form(facts[limit])}" if limit and facts.get(limit) else "")
 
 
 def _cpu(facts: Mapping[str, Any]) -> str | None:

@@ -67,7 +67,7 @@ class Planner:
         """One for each method, and for each recipient of it: one may fail where another does not."""
         for method, params in merged_params(self.catalogue, task.name, task.notification).items():
             recipients = params.get("recipient")
-            for recipient in dict.fromkeys(recipients) if isinstance(recipients, list) else [recipients]:
+            for recipient in _each(recipients):
                 can_send = method in self._methods
                 key = hashlib.sha256(f"{task.uuid} {event.key} {method} {recipient or ''}".encode())
                 yield Notification(
@@ -80,6 +80,13 @@ class Planner:
                     attempt_after=at if can_send else None,
                     last_error=None if can_send else f"this server is not configured for {method}",
                 )
+
+
+def _each(recipients: object) -> list[Any]:
+    """A list of words as its different ones; anything else is one."""
+    if isinstance(recipients, list) and all(isinstance(item, str) for item in recipients):
+        return list(dict.fromkeys(recipients))
+    return [recipients]
 
 
 def merged_params(

@@ -16,6 +16,7 @@ PLACEHOLDERS = (
     "run_time",
     "output",
 )
+_LONGEST_GROWN = 8192  # characters that words may grow to by their placeholders
 _LONGEST_LINE = 900  # characters; mail allows 998 bytes
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -29,9 +30,11 @@ class _Braced(string.Template):
 def filled(words: str, values: Mapping[str, object]) -> str:
     """`words` with the placeholders replaced, once; a word that is none of them stays as it is."""
     known = {name: values.get(name) for name in PLACEHOLDERS}
-    return _Braced(words).safe_substitute(
+    result = _Braced(words).safe_substitute(
         {name: "" if value is None else str(value) for name, value in known.items()}
     )
+    longest = max(len(words), _LONGEST_GROWN)
+    return result if len(result) <= longest else result[: longest - 1] + "…"
 
 
 def one_line(words: str) -> str:

@@ -80,6 +80,9 @@ def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
             "start_time": min(starts, default=None),
             "end_time": max(ends, default=None) if state.is_final else None,
             "array_tasks": counts,
+            "nodes": lead.nodes or next((part.nodes for part in parts if part.nodes), None),
+            "max_memory_bytes": max((part.max_memory_bytes or 0 for part in parts), default=0) or None,
+            "cpu_seconds": sum(part.cpu_seconds or 0 for part in parts) or None,
         }
     )
 

@@ -21,7 +21,9 @@ from app.models.rules import (
     must,
 )
 
+_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
+_MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -46,6 +48,20 @@ Environment = Annotated[
     BeforeValidator(_environment),
     must('be "K=V", a list of such strings, or an object of strings; K is a shell variable name'),
 ]
+
+
+def array_size(spec: str) -> int | None:
+    """How many tasks an `--array` such as "0-15:4,20%2" has; None for what is none."""
+    indices: set[int] = set()
+    for part in spec.partition("%")[0].split(","):
+        match = _RANGE.match(part.strip())
+        if match is None or int(match[1][:9]) > _MOST_INDEX or int((match[2] or "0")[:9]) > _MOST_INDEX:
+            return None
+        first, step = int(match[1]), int(match[3] or 1)
+        if step == 0:
+            return None
+        indices |= set(range(first, int(match[2] or first) + 1, step))
+    return len(indices)
 
 
 class SlurmOptions(BaseModel):

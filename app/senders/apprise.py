@@ -3,7 +3,7 @@
 import logging
 from typing import Annotated, ClassVar, Self
 
-from apprise import Apprise, AppriseAsset, NotifyFormat
+from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
@@ -51,6 +51,11 @@ class AppriseSender(Sender):
         if not service.add(self._targets[params.target].get_secret_value()):
             words = f"the target {params.target} is not an address that Apprise knows"
             raise DeliveryFailed(words, permanent=False)
-        taken = service.notify(title=message.subject, body=message.text, body_format=NotifyFormat.TEXT)
+        taken = service.notify(
+            title=message.subject,
+            body=message.text,
+            notify_type=NotifyType.FAILURE if message.content.is_bad_news else NotifyType.INFO,
+            body_format=NotifyFormat.TEXT,
+        )
         if not taken:
             raise DeliveryFailed(f"the target {params.target} did not take the message", permanent=False)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ValidationInfo
 
 from app.constants import Settings
-from app.messages.layout import as_event, as_html, as_text
+from app.messages.layout import as_event, as_html, as_text, parts
 from app.models.content import Content
 
 _LONGEST_WAIT = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
@@ -30,6 +30,11 @@ class Message:
     @property
     def text(self) -> str:
         return as_text(self.content)
+
+    @property
+    def parts(self) -> list[str]:
+        """The text in pieces, for a channel that has room for each."""
+        return parts(self.content)
 
     @property
     def html(self) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.senders.base import Message, Sender
-from app.senders.mail import MailParams, mail
+from app.senders.mail import MailParams, mail, parsed
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
@@ -27,7 +27,7 @@ class EmailSender(Sender):
         return cls(settings, server) if server else None
 
     def receiver(self, params: MailParams) -> str:
-        return params.recipient[0].lower()
+        return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:
         """Permanent: what the server says with 5xx of the addresses or the message itself."""

@@ -46,7 +46,7 @@ class GmailSender(Sender):
         return sender
 
     def receiver(self, params: MailParams) -> str:
-        return params.recipient[0].lower()
+        return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:
         raw = base64.urlsafe_b64encode(mail(message, params).as_bytes()).decode()

@@ -9,7 +9,7 @@ from pika import BasicProperties, BlockingConnection, ConnectionParameters, Plai
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
@@ -20,10 +20,23 @@ from app.senders.base import Message, Sender
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
+_SHORT = 255  # bytes
 
-Name = Annotated[
-    str, Field(strict=True, max_length=255), must("be the name of an exchange, or empty for the default one")
+
+def _short(value: str) -> str:
+    """What fits into AMQP's short strings: 255 bytes."""
+    if len(value.encode()) > _SHORT:
+        raise ValueError("too long")
+    return value
+
+
+Exchange = Annotated[
+    str,
+    Field(strict=True),
+    AfterValidator(_short),
+    must("be the name of an exchange of at most 255 bytes, or empty for the default one"),
 ]
+Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes")]
 
 
 class RabbitmqParams(BaseModel):
@@ -31,9 +44,9 @@ class RabbitmqParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    queue: Line | None = None
-    exchange: Name = ""
-    routing_key: Line | None = None
+    queue: Key | None = None
+    exchange: Exchange = ""
+    routing_key: Key | None = None
     passive: Flag = False
     subject: Line | None = None
     body: JsonValue = None
@@ -70,6 +83,9 @@ class RabbitmqSender(Sender):
             blocked_connection_timeout=timeout,
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
+
+    def receiver(self, params: RabbitmqParams) -> str:
+        return f"{params.exchange} {params.queue or params.routing_key}"
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:

@@ -75,9 +75,14 @@ class SlackSender(Sender):
 def _blocks(message: Message) -> list[dict[str, Any]]:
     """Plain text: `<!channel>`, links and mentions of a caller's stay what they are, words."""
     return [
-        {"type": "section", "text": {"type": "plain_text", "text": text[:_LONGEST_SECTION], "emoji": False}}
-        for text in (message.subject, message.text)
+        {"type": "section", "text": {"type": "plain_text", "text": _cut(text), "emoji": False}}
+        for text in (message.subject, *message.parts)
+        if text
     ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SECTION else text[: _LONGEST_SECTION - 1] + "…"
 
 
 def _escaped(text: str) -> str:

@@ -7,11 +7,15 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import ssl
+import threading
 import time
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated, ClassVar, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
-import requests
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
 
@@ -25,7 +29,13 @@ _PASSING = (408, 409, 425, 429)  # beside 5xx
 
 def _url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.port == 0:
+    if (
+        not value.isascii()
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.port == 0
+    ):
         raise ValueError("not a plain URL")
     return value
 
@@ -47,7 +57,7 @@ class WebhookParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: Annotated[
-        Annotated[Line, AfterValidator(_url), must("be an http or https URL without a user in it")],
+        Annotated[Line, AfterValidator(_url), must("be an http or https URL in ASCII, without a user in it")],
         AfterValidator(_allowed),
     ]
     subject: Line | None = None
@@ -66,34 +76,50 @@ class WebhookSender(Sender):
         return cls(settings) if settings.webhook_secrets() else None
 
     def receiver(self, params: WebhookParams) -> str:
-        return _receiver(params.url)
+        return params.url
 
     def send(self, message: Message, params: WebhookParams) -> None:
         """Permanent: what the receiver says with 4xx, but for those that ask to try again."""
-        receiver = self.receiver(params)
+        receiver = _receiver(params.url)
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         headers = _signed(message.id, int(time.time()), body, self._secrets[receiver])
-        try:
-            with requests.Session() as session:
-                session.trust_env = False  # no proxy that could reach further, no .netrc
-                with session.post(
-                    params.url,
-                    data=body,
-                    headers=headers,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    stream=True,  # what else it answers is not read: it could go on for ever
-                ) as answer:
-                    pass
-        except requests.RequestException as error:
-            words = f"the receiver at {receiver} cannot be reached: {type(error).__name__}"
-            raise DeliveryFailed(words, permanent=False) from error
-        if not 200 <= answer.status_code < 300:
+        status, retry_after = self._posted(params.url, body, headers)
+        if not 200 <= status < 300:
             raise DeliveryFailed(
-                f"the receiver at {receiver} answered {answer.status_code}",
-                permanent=answer.status_code < 500 and answer.status_code not in _PASSING,
-                retry_after=seconds_of(answer.headers.get("Retry-After")),
+                f"the receiver at {receiver} answered {status}",
+                permanent=300 <= status < 500 and status not in _PASSING,
+                retry_after=seconds_of(retry_after),
             )
+
+    def _posted(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str | None]:
+        """Status and Retry-After. What else it answers is not read, and all of it must not take too long."""
+        parts = urlsplit(url)
+        host, path = parts.hostname or "", urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        if parts.scheme == "https":
+            trust = ssl.create_default_context()
+            connection: HTTPConnection = HTTPSConnection(
+                host, parts.port, timeout=self._timeout, context=trust
+            )
+        else:
+            connection = HTTPConnection(host, parts.port, timeout=self._timeout)
+        deadline = threading.Timer(2 * self._timeout, _break_off, [connection])
+        deadline.start()
+        try:
+            with closing(connection):
+                connection.request("POST", path, body, headers)
+                answer = connection.getresponse()
+                return answer.status, answer.headers.get("Retry-After")
+        except (HTTPException, OSError, ValueError) as error:
+            words = f"the receiver at {_receiver(url)} cannot be reached: {type(error).__name__}"
+            raise DeliveryFailed(words, permanent=False) from error
+        finally:
+            deadline.cancel()
+
+
+def _break_off(connection: HTTPConnection) -> None:
+    """Wakes whoever reads from it, however slowly the other side goes on."""
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _signed(message_id: str, moment: int, body: bytes, key: bytes) -> dict[str, str]:

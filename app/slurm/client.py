@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _IDS_PER_REQUEST = 500
 _SINGLE_LOOKS = 10  # up to so many changed jobs are read one by one without a thought
-_MOST_SINGLE_LOOKS = 100  # more are read at once, however many others are in the list
+_MOST_SINGLE_LOOKS = 25  # more are read at once, however many others are in the list
 _CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of slurmctld's
 _FULL_LIST_EVERY = 300  # seconds; heals what a larger skew would hide
 

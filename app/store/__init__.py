@@ -83,13 +83,14 @@ class TaskStore(Protocol):
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         """Keeps what became of a claimed notification; False if the claim had been taken over.
 
-        What its digest brought along is sent or dead with it.
+        What was sent is sent, whoever has the claim by now; what its digest brought along ends with it.
         """
 
-    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+    def gather(self, claim: Claim, now: datetime, digest: str) -> tuple[str, list[Claim]]:
         """Ties all that is gathered for the same recipient, and due, to the claimed notification.
 
-        Only the first call does: from then on the digest brings the same ones along, whoever claims it.
+        The id of the digest, and what it brings along. Only the first call ties, and gives it the id
+        `digest`: from then on it is the same, whoever claims its head.
         """
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:

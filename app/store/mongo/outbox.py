@@ -11,6 +11,7 @@ from app.store import Claim, Outcome
 from app.store.mongo.database import Document, MongoDatabase, answering
 from app.store.mongo.documents import read_notification, read_record
 
+_BATCH = 1000
 _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
 
 
@@ -36,11 +37,14 @@ class MongoOutbox(MongoDatabase):
         return Claim(record.uuid, next(item for item in record.notifications if item.claim == token))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        mine = {"id": claim.notification.id, "claim": claim.notification.claim}
+        is_sent = outcome.status is NotificationStatus.SENT
+        mine: Document = {"id": claim.notification.id, "claim": claim.notification.claim}
+        if is_sent:
+            mine = {"id": claim.notification.id, "status": {"$ne": outcome.status.value}}
         ending = {
             "status": outcome.status.value,
             "last_error": outcome.error,
-            "sent_at": outcome.at if outcome.status is NotificationStatus.SENT else None,
+            "sent_at": outcome.at if is_sent else None,
         }
         changes = {**ending, "attempt_after": outcome.attempt_after, "claim": None}
         if outcome.recipient is not None:
@@ -50,21 +54,26 @@ class MongoOutbox(MongoDatabase):
             update["$inc"] = {"notifications.$.attempts": -1}
         with answering():
             if outcome.status in _OVER and claim.notification.recipient is not None:
-                # First what it brought along: if this process ends in between, the digest comes again, whole.
-                gathered = {"digest": claim.notification.id, "status": NotificationStatus.GATHERED.value}
-                self._update_items(gathered, ending)
+                self._settle_gathered(mine, ending)
             result = self.tasks.update_one(
                 {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
             )
             return result.modified_count == 1
 
-    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+    def _settle_gathered(self, head: Document, ending: Document) -> None:
+        """What a digest brought along, before its head: should this process end now, it comes again whole."""
+        for found in self._items(head, 1):
+            if found.notification.digest is not None:
+                status = NotificationStatus.GATHERED.value
+                self._update_items({"digest": found.notification.digest, "status": status}, ending)
+
+    def gather(self, claim: Claim, now: datetime, digest: str) -> tuple[str, list[Claim]]:
         head = claim.notification
         mine = {"id": head.id, "claim": head.claim, "digest": None}
         with answering():
             first = self.tasks.update_one(
                 {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
-                {"$set": {"notifications.$.digest": head.id}},
+                {"$set": {"notifications.$.digest": digest}},
             )
             if first.modified_count == 1:
                 due = {
@@ -74,9 +83,11 @@ class MongoOutbox(MongoDatabase):
                     "status": NotificationStatus.GATHERED.value,
                     "digest": None,
                 }
-                self._update_items(due, {"digest": head.id, "attempt_after": None})
-            found = self._items({"digest": head.id}, None)
-            return [item for item in found if item.notification.id != head.id]
+                self._update_items(due, {"digest": digest, "attempt_after": None})
+            (whole,) = self._items({"id": head.id}, 1)
+            tied = whole.notification.digest or digest
+            found = self._items({"digest": tied}, None)
+            return tied, [item for item in found if item.notification.id != head.id]
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
         running = {"_id": recipient, "until": {"$gt": now}}
@@ -119,18 +130,26 @@ class MongoOutbox(MongoDatabase):
             "digest": None,
         }
         update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
-        with answering():
+        revived = 0
+        while found := self._dead(wanted):
             updates = [
                 UpdateOne(
                     {
-                        "task.uuid": found.uuid,
-                        "notifications": {"$elemMatch": {**wanted, "id": found.notification.id}},
+                        "task.uuid": item.uuid,
+                        "notifications": {"$elemMatch": {**wanted, "id": item.notification.id}},
                     },
                     update,
                 )
-                for found in self._items(wanted, None)
+                for item in found
             ]
-            return self.tasks.bulk_write(updates, ordered=False).modified_count if updates else 0
+            with answering():
+                revived += self.tasks.bulk_write(updates, ordered=False).modified_count
+        return revived
+
+    def _dead(self, wanted: Document) -> list[Claim]:
+        """So many at a time that each operation ends within its time."""
+        with answering():
+            return self._items(wanted, _BATCH, in_order=False)
 
     def _update_items(self, wanted: Document, changes: Document) -> None:
         """Changes every notification that is as `wanted`; each record atomic by itself."""
@@ -140,15 +159,16 @@ class MongoOutbox(MongoDatabase):
             array_filters=[{f"item.{field}": value for field, value in wanted.items()}],
         )
 
-    def _items(self, wanted: Document, most: int | None) -> list[Claim]:
-        """The notifications that are as `wanted`, the oldest first."""
+    def _items(self, wanted: Document, most: int | None, *, in_order: bool = True) -> list[Claim]:
+        """The notifications that are as `wanted`, the oldest first if `in_order`."""
         stages: list[Document] = [
             {"$match": {"notifications": {"$elemMatch": wanted}}},
             {"$project": {"notifications": 1, "uuid": "$task.uuid"}},
             {"$unwind": "$notifications"},
             {"$match": {f"notifications.{field}": value for field, value in wanted.items()}},
-            {"$sort": {"notifications.created_at": 1, "notifications.id": 1}},
         ]
+        if in_order:
+            stages.append({"$sort": {"notifications.created_at": 1, "notifications.id": 1}})
         if most is not None:
             stages.append({"$limit": most})
         return [

@@ -43,12 +43,13 @@ class SqliteOutbox(SqliteDatabase):
             return Claim(row["uuid"], read_notification(row)) if row else None
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        sent_at = milliseconds(outcome.at) if outcome.status is NotificationStatus.SENT else None
+        head, is_sent = claim.notification, outcome.status is NotificationStatus.SENT
+        sent_at = milliseconds(outcome.at) if is_sent else None
         with self.writing() as connection:
             changed = connection.execute(
                 "UPDATE notifications SET status = ?, attempt_after = ?, last_error = ?, sent_at = ?,"
                 " recipient = coalesce(?, recipient), attempts = attempts - ?, claim = NULL"
-                " WHERE id = ? AND claim = ?",
+                " WHERE id = ? AND (claim = ? OR (? AND status != ?))",
                 (
                     outcome.status,
                     milliseconds_if_any(outcome.attempt_after),
@@ -56,42 +57,39 @@ class SqliteOutbox(SqliteDatabase):
                     sent_at,
                     outcome.recipient,
                     not outcome.was_attempt,
-                    claim.notification.id,
-                    claim.notification.claim,
+                    head.id,
+                    head.claim,
+                    is_sent,
+                    NotificationStatus.SENT,
                 ),
             )
             if changed.rowcount == 1 and outcome.status in _OVER:
                 connection.execute(
-                    "UPDATE notifications SET status = ?, last_error = ?, sent_at = ?"
-                    " WHERE digest = ? AND status = ?",
-                    (
-                        outcome.status,
-                        outcome.error,
-                        sent_at,
-                        claim.notification.id,
-                        NotificationStatus.GATHERED,
-                    ),
+                    "UPDATE notifications SET status = ?, last_error = ?, sent_at = ? WHERE status = ?"
+                    " AND digest = (SELECT digest FROM notifications WHERE id = ?) AND id != ?",
+                    (outcome.status, outcome.error, sent_at, NotificationStatus.GATHERED, head.id, head.id),
                 )
             return changed.rowcount == 1
 
-    def gather(self, claim: Claim, now: datetime) -> list[Claim]:
+    def gather(self, claim: Claim, now: datetime, digest: str) -> tuple[str, list[Claim]]:
         head = claim.notification
         with self.writing() as connection:
             first = connection.execute(
-                "UPDATE notifications SET digest = id WHERE id = ? AND claim = ? AND digest IS NULL",
-                (head.id, head.claim),
+                "UPDATE notifications SET digest = ? WHERE id = ? AND claim = ? AND digest IS NULL",
+                (digest, head.id, head.claim),
             )
             if first.rowcount == 1:
                 connection.execute(
                     "UPDATE notifications SET digest = ?, attempt_after = NULL"
                     " WHERE recipient = ? AND method = ? AND status = ? AND attempt_after <= ?"
                     " AND digest IS NULL",
-                    (head.id, head.recipient, head.method, NotificationStatus.GATHERED, milliseconds(now)),
+                    (digest, head.recipient, head.method, NotificationStatus.GATHERED, milliseconds(now)),
                 )
+            row = connection.execute("SELECT digest FROM notifications WHERE id = ?", (head.id,)).fetchone()
             rows = connection.execute(
-                "SELECT * FROM notifications WHERE digest = ? AND id != ? ORDER BY rowid", (head.id, head.id)
+                "SELECT * FROM notifications WHERE digest = ? AND id != ? ORDER BY rowid", (row[0], head.id)
             )
-            return [Claim(row["uuid"], read_notification(row)) for row in rows.fetchall()]
+            return row[0], [Claim(row["uuid"], read_notification(row)) for row in rows.fetchall()]
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
         with self.writing() as connection:
