@@ -1,10 +1,11 @@
 """What every channel promises, shown on its real protocol."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -715,14 +716,14 @@ def test_a_time_to_come_back_that_is_none_counts_as_unsaid(
 
 
 @pytest.mark.parametrize("much", ["99999999999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_whoever_asks_for_ages_gets_the_message_never(
+def test_whoever_asks_for_ages_gets_the_message_in_an_hour(
     webhook: WebhookChannel, tmp_path: Path, much: str
 ) -> None:
     webhook.busy(much)
     outbox = Outbox(tmp_path / "store.sqlite3", webhook)
     first = outbox.deliver()
     outbox.store.close()
-    assert first.status is NotificationStatus.DEAD
+    assert (first.status, first.attempt_after) == (NotificationStatus.RETRYING, NOW + timedelta(hours=1))
     assert str(first.last_error).endswith("answered 429")
 
 
@@ -734,6 +735,35 @@ def test_a_redirect_is_not_followed(webhook: WebhookChannel) -> None:
             failure = failure_of(sender, webhook.params())
             assert str(failure).endswith(f"answered {status}")
         assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("drip", [b"X-Drip: 1\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_head_that_trickles_in_holds_nobody(webhook: WebhookChannel, drip: bytes) -> None:
+    begun = b"" if drip.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def trickle() -> None:
+            with listener.accept()[0] as client, suppress(OSError):
+                client.sendall(begun)
+                while not over.wait(0.05):
+                    client.sendall(drip)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        secret = {host: webhook.receiver.secret}
+        _, sender = webhook.configured(NOTIFICATIONS_WEBHOOK_RECEIVERS=secret)
+        params = sender.Params.model_validate({"url": f"http://{host}/"})
+
+        def attempt() -> bool:
+            with suppress(DeliveryFailed):  # what had come of it says 200, or nothing at all
+                sender.send(Message("key-1", "end", CONTENT), params)
+            return True
+
+        assert in_time(attempt, 10)
+        over.set()
+        thread.join()
 
 
 def test_an_answer_that_never_ends_holds_nobody(webhook: WebhookChannel) -> None:

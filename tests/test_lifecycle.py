@@ -470,10 +470,21 @@ def test_a_name_that_slurmdbd_has_altered_is_still_that_of_the_job(
     assert service.record(task).slurm_job_id == job_id
 
 
-def test_a_job_that_only_has_another_name_is_reason_enough_not_to_guess(service: Service) -> None:
-    task = left_open(service, exists=True)
+def test_a_job_whose_name_is_another_than_a_plain_one_is_another_job(service: Service) -> None:
+    task = left_open(service, exists=False)
+    service.slurm.put(999, username="alice", name="by hand", working_directory="/home/alice")
+    purge(service)
+    service.reconcile(utc_now() + 6 * MINUTE)
+    assert service.record(task).submission_error is not None
+    assert service.record(task).slurm_job_state is None
+
+
+def test_a_name_that_slurmdbd_may_have_altered_beyond_recognition_is_no_reason_to_guess(
+    service: Service,
+) -> None:
+    task = left_open(service, exists=True, slurm={"job_name": "größer?"})
     (job_id,) = service.slurm.jobs
-    service.slurm.put(job_id, name="altered beyond recognition")
+    service.slurm.put(job_id, name="gr??er?")
     purge(service)
     service.reconcile(utc_now() + 6 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.UNKNOWN

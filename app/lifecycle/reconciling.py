@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE = timedelta(seconds=15)  # between two looks, each of which reads all of slurmctld's jobs
 _QUOTES = re.compile(r"[\"'`\\\\]")
+_ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 _FREED = "this submission never reached Slurm; the uuid may be used again"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
@@ -142,6 +143,7 @@ class Reconciler:
         return (
             job.username == record.slurm_username
             and not (job.comment or "").startswith(TAG)
+            and (_has_its_name(record, job) or not _is_kept_as_it_is(task.slurm.job_name))
             and (job.working_directory is None or _are_alike(job.working_directory, task.cwd))
             and job.submit_time is not None
             and record.created_at - self._skew <= job.submit_time <= self._latest(record)
@@ -157,6 +159,11 @@ class Reconciler:
 def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
     name = Task.model_validate(record.task).slurm.job_name
     return name is None or job.name is None or _are_alike(name, job.name)
+
+
+def _is_kept_as_it_is(name: str | None) -> bool:
+    """Whether slurmdbd has no reason to alter it."""
+    return name is not None and _ORDINARY.fullmatch(name) is not None
 
 
 def _are_alike(one: str, other: str) -> bool:

@@ -51,7 +51,6 @@ class LocalJob:
     end_time: float = 0.0
     status: int = 0  # as of wait(2)
     ending: JobState | None = None  # why its processes are being ended
-    max_memory_bytes: int = 0
     cpu_seconds: float = 0.0
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
@@ -97,7 +96,6 @@ class LocalJob:
         self.process.returncode = os.waitstatus_to_exitcode(status)
         self.kill(signal.SIGKILL)  # what it may have left behind
         self.status = status
-        self.max_memory_bytes = usage.ru_maxrss * 1024
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
 
     def kill(self, number: int) -> None:

@@ -90,7 +90,8 @@ def controller_job(job: LocalJob) -> dict[str, Any]:
 
 def accounting_job(job: LocalJob) -> dict[str, Any]:
     """An item of `jobs` below /slurmdb."""
-    peak = [{"type": "mem", "name": "", "id": 2, "count": job.max_memory_bytes}]
+    # Of the memory the kernel only knows a peak that holds this very program's, from before the job's exec.
+    peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
     total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
     step = {
         "step": {"id": f"{job.job_id}.batch", "name": "batch"},
