@@ -76,6 +76,9 @@ def hosts(request: pytest.FixtureRequest, local_cluster: Cluster, tmp_path: Path
         lease = lease_in_mongodb(mongod, chaos.hosts[0].settings["MONGODB_MONITOR_DB"])
     with chaos.network:
         for host in chaos.hosts:
+            host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = (
+                "60"  # an answer outlasts the pause of its reader
+            )
             host.start()
         yield Hosts(chaos, local_cluster, lease, tmp_path)
         for host in chaos.hosts:
@@ -127,6 +130,7 @@ def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts
     """It has read the end of a job before it froze; another has told it since."""
     network = hosts.chaos.network
     first = hosts.leader()
+    until(lambda: hosts.log().count("slurmrestd at") == 4, 20, "what every worker asks at its start")
     network.fault = Fault.HOLD
     network.holds.clear()
     record = job_that_has_ended(hosts)

@@ -1,7 +1,6 @@
 """What a caller sees while something is down, how fast, and that it heals without a restart."""
 
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -393,14 +392,13 @@ def test_a_full_disk_refuses_new_records_and_keeps_the_old(tmp_path: Path) -> No
     store.prepare()
     kept = make_record()
     store.add(kept)
-    connection: sqlite3.Connection = store._connection()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")  # as a disk without a free block does
+    with store.reading() as connection:  # the one that the next call takes
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # as a disk without a free block does
     big = make_record(task=make_task(ballast="x" * 100_000))
     with pytest.raises(StoreUnavailable, match="full"):
         store.add(big)
     assert list(store.by_uuids([kept.uuid, big.uuid])) == [kept.uuid]
-    connection.execute("PRAGMA max_page_count = 100000")
     store.add(big)
     assert len(store.by_uuids([kept.uuid, big.uuid])) == 2
     store.close()
