@@ -22,7 +22,7 @@ from app.store import TaskStore
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0  # how long stop() waits for each thread
-_DUTY = 4  # the monitor rests this many times as long as it worked, if Slurm makes it slow
+_DUTY = 4  # the monitor leaves Slurm alone for this many times as long as it has kept it busy
 _LONGEST_REST = 30.0  # seconds, for that reason
 
 
@@ -119,10 +119,10 @@ class Monitor:
 
     def _run(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
         while not self._stopping.is_set():
-            began = time.monotonic()
             self._guarded(step)
-            worked = time.monotonic() - began
-            rest = max(interval, min(_DUTY * worked, _LONGEST_REST)) if step == self.tick else interval
+            rest = interval
+            if step == self.tick:
+                rest = max(interval, min(_DUTY * self._watcher.slurm_seconds, _LONGEST_REST))
             woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()

@@ -201,10 +201,15 @@ def main() -> None:
         try:
             until(lambda: answers(port), 30, "gunicorn")
             base = f"http://127.0.0.1:{port}"
+            open_ids = submit_all(base, sinks, 5)  # that Slurm is polled for all the time
             ids = submit_all(base, sinks, options.number)
             cancelled = cancel_all(slurm, ids)
             over = drain(base, sinks, options.number + ALONE)
-            waiting = requests.get(f"{base}/notifications?status=retrying&limit=1000", timeout=30).json()
+            waiting = sum(
+                len(requests.get(f"{base}/notifications?{query}", timeout=30).json()["notifications"])
+                for query in ("status=retrying&method=slack&limit=1000", "status=due&method=slack&limit=1000")
+            )
+            cancel_all(slurm, open_ids)
         finally:
             server.terminate()
             server.wait(60)
@@ -221,8 +226,7 @@ def main() -> None:
                 f" drained in {over[method] - cancelled:.1f} s: {rate:.0f}/s,"
                 f" {rate / alone[method]:.2f} of its sender alone ({alone[method]:.0f}/s)"
             )
-        methods = Counter(item["method"] for item in waiting["notifications"])
-        print(f"  slack    dead: {methods['slack']}{'+' if waiting['more'] else ''} messages wait")
+        print(f"  slack    dead: {waiting} messages wait")
         gaps = poll_gaps(folder / "log", cancelled, max(over.values()))
         print(
             f"  Slurm was polled every {statistics.median(gaps):.2f} s at the median,"

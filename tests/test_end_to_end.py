@@ -135,6 +135,8 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
         wish["params"]["email"]["subject"] = f"about {name}"
         stage.submit(name, "true", slurm={"mem": 50, **slurm}, notification=copy.deepcopy(wish))
     stage.cancel(blocker)
+    last_one_is_good = 'if [ "$SLURM_ARRAY_TASK_ID" != 2 ]; then exit 1; fi; sleep 80'
+    stage.submit("array", last_one_is_good, slurm={"mem": 50, "array": "0-2%1", "time": 1})
 
 
 @pytest.mark.parametrize("name", [name for name in STORY if name not in ("timeout", "memory")])
@@ -323,6 +325,16 @@ def test_the_figures_of_a_job_stand_in_its_message_as_slurmdbd_has_them(stage: S
 
 def test_a_time_limit_is_told_over_a_kill(stage: Stage) -> None:
     check_end(stage, "timeout")
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_is_no_success(stage: Stage) -> None:
+    record = stage.ended("array")
+    assert record["slurm_job_state"] == "FAILED"
+    slurm = stage.service.get(f"/monitor/task_uuid/{record['task']['uuid']}")["slurm"]
+    assert slurm["array_tasks"] == {"FAILED": 2, "COMPLETED": 1}
+    (mail,) = stage.mails("array")
+    assert mail.message["Subject"] == "[FAILED] about array"
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)

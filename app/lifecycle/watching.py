@@ -1,8 +1,9 @@
 """Follows the open jobs: one look at Slurm, and what it changes in the records."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -40,14 +41,17 @@ class Watcher:
         self._unknown_after = unknown_after
         self._missing_since: dict[str, datetime] = {}
         self._ended_since: dict[str, datetime] = {}
+        self.slurm_seconds = 0.0  # that the last look took Slurm
 
     def refresh(self, now: datetime, fence: int) -> int:
         """Brings the open records up to what Slurm says; returns how many changed.
 
         SlurmUnavailable, SlurmMisbehaved: nothing is known, nothing was changed.
         """
+        self.slurm_seconds = 0.0
         open_jobs = self._store.open_jobs()
-        seen = self._slurm.poll(_known(open_jobs))
+        with self._asking():
+            seen = self._slurm.poll(_known(open_jobs))
         changed: list[_News] = []
         lost: list[OpenJob] = []
         for record in open_jobs:
@@ -67,6 +71,14 @@ class Watcher:
         """Finds out whether Slurm is back, and which version it speaks, before anybody has to wait for it."""
         with suppress(SlurmUnavailable, SlurmMisbehaved):
             self._slurm.prepare()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.slurm_seconds += time.monotonic() - began
 
     def _with_figures(self, news: list[_News], now: datetime) -> list[_News]:
         """Adds what slurmdbd measured to the jobs that have just ended; one that it does not have yet is
@@ -95,7 +107,8 @@ class Watcher:
         if not job_ids:
             return None
         try:
-            return self._slurm.accounting(job_ids)
+            with self._asking():
+                return self._slurm.accounting(job_ids)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("%d jobs have ended, without figures: %s", len(job_ids), error)
             return _AWAY
@@ -111,7 +124,8 @@ class Watcher:
         ]
         if not due:
             return []
-        looked = self._slurm.look([record.slurm_job_id for record in due])
+        with self._asking():
+            looked = self._slurm.look([record.slurm_job_id for record in due])
         found = [(record, looked.get(record.slurm_job_id)) for record in due]
         return [
             (record, job)
@@ -126,7 +140,8 @@ class Watcher:
         if not lost:
             return
         try:
-            accounted = self._slurm.accounting({record.slurm_job_id for record in lost})
+            with self._asking():
+                accounted = self._slurm.accounting({record.slurm_job_id for record in lost})
         except SlurmUnavailable as error:
             logger.warning("%d jobs have left slurmctld, and %s", len(lost), error)
             return

@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+from functools import cached_property
 from typing import ClassVar, Self
 
 from app.constants import Settings
@@ -42,17 +43,23 @@ class EmailSender(Sender):
             words = f"the mail server {self._server}:{self._port} cannot be used: {error}"
             raise DeliveryFailed(words, permanent=False) from error
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Made once: to read all authorities of the system takes longer than a mail."""
+        return ssl.create_default_context(cafile=self._settings.NOTIFICATIONS_SMTP_CA_PATH)
+
     def _connect(self) -> smtplib.SMTP:
         settings = self._settings
         timeout = settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS
-        trust = ssl.create_default_context(cafile=settings.NOTIFICATIONS_SMTP_CA_PATH)
         if settings.NOTIFICATIONS_SMTP_SECURITY == "tls":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(self._server, self._port, timeout=timeout, context=trust)
+            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+                self._server, self._port, timeout=timeout, context=self._trust
+            )
         else:
             smtp = smtplib.SMTP(self._server, self._port, timeout=timeout)
         try:
             if settings.NOTIFICATIONS_SMTP_SECURITY == "starttls":
-                smtp.starttls(context=trust)
+                smtp.starttls(context=self._trust)
             password = settings.NOTIFICATIONS_SMTP_PASSWORD
             if settings.NOTIFICATIONS_SMTP_USERNAME:
                 smtp.login(

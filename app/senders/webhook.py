@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from contextlib import closing, suppress
+from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -78,6 +79,11 @@ class WebhookSender(Sender):
     def receiver(self, params: WebhookParams) -> str:
         return params.url
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Made once: to read all authorities of the system takes longer than a message."""
+        return ssl.create_default_context()
+
     def send(self, message: Message, params: WebhookParams) -> None:
         """Permanent: what the receiver says with 4xx, but for those that ask to try again."""
         receiver = _receiver(params.url)
@@ -96,9 +102,8 @@ class WebhookSender(Sender):
         parts = urlsplit(url)
         host, path = parts.hostname or "", urlunsplit(("", "", parts.path or "/", parts.query, ""))
         if parts.scheme == "https":
-            trust = ssl.create_default_context()
             connection: HTTPConnection = HTTPSConnection(
-                host, parts.port, timeout=self._timeout, context=trust
+                host, parts.port, timeout=self._timeout, context=self._trust
             )
         else:
             connection = HTTPConnection(host, parts.port, timeout=self._timeout)
