@@ -7,6 +7,7 @@ Both keep their connection. Cancels the jobs afterwards.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -19,7 +20,10 @@ from typing import Any
 
 import requests
 
+from app.messages.plan import Planner
+from app.models.json_body import read_object
 from app.models.record import TaskRecord, utc_now
+from app.models.task import CatalogueEntry, SubmitRequest, parse
 from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
@@ -54,6 +58,21 @@ def store_seconds(store: TaskStore, number: int) -> float:
 
     store.prepare()
     return statistics.median(seconds(write) for _ in range(number))
+
+
+def check_seconds(number: int) -> float:
+    """To read a body, check its task, and plan its messages, by themselves."""
+    raw = json.dumps({"task": held_task()}).encode()
+    context = {"catalogue": {"generic": CatalogueEntry()}, "refused_users": (), "methods": ("test",)}
+    planner = Planner(context["catalogue"], ["test"])  # type: ignore[arg-type]
+
+    def check() -> None:
+        body, now = read_object(raw), utc_now()
+        parse(SubmitRequest, body, context)
+        record = TaskRecord(task=body["task"], slurm_username=USER, created_at=now, updated_at=now)
+        planner.at_submission(record, now)
+
+    return statistics.median(seconds(check) for _ in range(number))
 
 
 def main() -> None:
@@ -113,6 +132,11 @@ def main() -> None:
             times = [(seconds(raw), seconds(ours)) for _ in range(options.number)]
             raw_median, median = (statistics.median(column) for column in zip(*times, strict=True))
             writes = store_seconds(store, options.number)
+            ping = statistics.median(
+                seconds(lambda: http.get(f"http://127.0.0.1:{port}/ping", timeout=30))
+                for _ in range(options.number)
+            )
+            checks = check_seconds(options.number)
         finally:
             server.terminate()
             server.wait(30)
@@ -123,7 +147,8 @@ def main() -> None:
     print(
         f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} submissions each, medians:"
         f" slurmrestd {1000 * raw_median:.2f} ms, slurm-proxy {1000 * median:.2f} ms,"
-        f" ratio {median / raw_median:.2f}; two writes of its store take {1000 * writes:.2f} ms"
+        f" ratio {median / raw_median:.2f}. By themselves, two writes of the store take"
+        f" {1000 * writes:.2f} ms, GET /ping {1000 * ping:.2f} ms, and to read and check the task {1000 * checks:.2f} ms"
     )
 
 
