@@ -36,6 +36,7 @@ class Services:
     intake: Intake
     look_up: LookUp
     outbox: Outbox
+    delivery: Delivery
     monitor: Monitor
 
     def start(self) -> None:
@@ -44,6 +45,7 @@ class Services:
 
     def stop(self) -> None:
         self.monitor.stop()
+        self.delivery.close()
         self.slurm.close()
         self.store.close()
 
@@ -102,6 +104,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         intake=intake,
         look_up=LookUp(store, slurm),
         outbox=Outbox(store, methods),
+        delivery=delivery,
         monitor=Monitor(
             store,
             intake.reservations,

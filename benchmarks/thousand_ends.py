@@ -2,26 +2,30 @@
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.thousand_ends [--mongodb mongodb://…]
 
-Submits held jobs to a real Slurm through gunicorn with one worker, cancels them all, and waits until the
-messages of `email`, `rabbitmq` and `webhook` are out, each to a real server of its protocol on loopback;
-`slack` leads to a server that takes connections and never answers. Prints how fast each channel was drained,
-as a ratio to its sender alone with the same server, how regularly Slurm was polled, and what came twice.
+Submits held jobs to a real Slurm of 24.11 or newer through gunicorn with one worker, cancels them with one
+request, and waits until the messages of `email`, `rabbitmq` and `webhook` are out, each to a real server of
+its protocol on loopback; `slack` leads to a server that takes connections and never answers. Prints how fast
+each channel was drained, as a ratio to what its sender does with the same server and nothing else around it,
+alone and beside the other two; how regularly Slurm was polled; and what came twice.
+
+The mail server and the receiver of webhooks take `--latency` milliseconds for a message; those that one meets
+behind a network do. With 0 the machine is the limit.
 """
 
 import argparse
+import asyncio
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from itertools import pairwise
+from multiprocessing import get_context
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +34,49 @@ import requests
 from app.constants import read_settings
 from app.models.content import Content
 from app.senders import SENDERS, Message
-from app.slurm.connection import Connection
-from app.slurm.session import Session
-from app.slurm.tokens import TokenMint
-from app.store.mongo import connect
-from tests.real.http_services import WebhookReceiver
+from benchmarks.service import USER, held_task, parts, service, slurm_session
+from tests.real.http_services import Answer, Request, WebhookReceiver
 from tests.real.network import Fault, Network
-from tests.real.processes import answers, free_port, until
 from tests.real.rabbitmq import RabbitMq
 from tests.real.smtp import SmtpServer
-from tests.tasks import make_task, new_uuid
 
-ROOT = Path(__file__).parent.parent
-USER = "alice"
 QUEUE = "benchmark"
 POLLING_SECONDS = 1.0
 ALIVE = ("email", "rabbitmq", "webhook")
-ALONE = 200  # messages that a sender sends with nothing around it
+ALONE_SECONDS = 3.0  # that the senders are measured with nothing around them
+TIMEOUT = 600.0
 
 
-class Sinks:
-    """The receivers, and the keys of what they took."""
+class SlowSmtp(SmtpServer):
+    latency = 0.0  # seconds
 
-    def __init__(
-        self, smtp: SmtpServer, rabbitmq: RabbitMq, webhook: WebhookReceiver, slack: Network
-    ) -> None:
-        self._smtp, self._rabbitmq, self._webhook, self._slack = smtp, rabbitmq, webhook, slack
-        self._drained: list[str] = []
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        await asyncio.sleep(self.latency)
+        return await super().handle_DATA(server, session, envelope)
+
+
+class SlowWebhooks(WebhookReceiver):
+    latency = 0.0  # seconds
+
+    def take(self, request: Request) -> Answer:
+        time.sleep(self.latency)
+        return super().take(request)
+
+
+class Receivers:
+    """The servers of the channels, in a process of their own, and the keys of what they took."""
+
+    def __init__(self, folder: str, latency: float) -> None:
+        SlowSmtp.latency = SlowWebhooks.latency = latency
+        self._parts = ExitStack()
+        self._webhook = self._parts.enter_context(SlowWebhooks())
+        slack = self._parts.enter_context(Network(self._webhook.url))
+        slack.fault = Fault.HANG
+        smtp = self._parts.enter_context(SlowSmtp(Path(folder)))
+        self._rabbitmq = self._parts.enter_context(RabbitMq())
+        self._smtp, self._slack = smtp, slack
+        self._channel = self._rabbitmq.connect().channel()
+        self._channel.queue_declare(QUEUE, durable=True)
 
     def settings(self) -> dict[str, str]:
         return {
@@ -83,73 +103,91 @@ class Sinks:
             "slack": {"channel": "#jobs"},
         }
 
-    def keys(self, method: str) -> list[str]:
-        if method == "email":
-            return [
-                str(mail.message["Message-ID"]).strip("<>").split("@")[0] for mail in list(self._smtp.mails)
-            ]
-        if method == "webhook":
-            return [event["id"] for _, event in list(self._webhook.events)]
-        with self._rabbitmq.connect() as connection:
-            channel = connection.channel()
-            channel.queue_declare(QUEUE, durable=True)
-            while (taken := channel.basic_get(QUEUE, auto_ack=True))[0] is not None:
-                self._drained.append(taken[1].message_id)
-        return self._drained
+    def taken(self) -> dict[str, int]:
+        """How many messages have come since the last `keys`."""
+        queue = self._channel.queue_declare(QUEUE, passive=True)
+        return {
+            "email": len(self._smtp.mails),
+            "rabbitmq": queue.method.message_count,
+            "webhook": len(self._webhook.events),
+        }
+
+    def keys(self) -> dict[str, list[str]]:
+        """Their keys; they are forgotten."""
+        mails, events = list(self._smtp.mails), list(self._webhook.events)
+        self._smtp.mails.clear()
+        self._webhook.events.clear()
+        queued: list[str] = []
+        while (taken := self._channel.basic_get(QUEUE, auto_ack=True))[0] is not None:
+            queued.append(taken[1].message_id)
+        return {
+            "email": [str(mail.message["Message-ID"]).strip("<>").split("@")[0] for mail in mails],
+            "rabbitmq": queued,
+            "webhook": [event["id"] for _, event in events],
+        }
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._channel.connection.close()
+        self._parts.close()
 
 
-def rate_alone(sinks: Sinks, method: str) -> float:
-    """Messages a second that the sender delivers with nothing around it."""
-    sender = SENDERS[method].configured(read_settings(sinks.settings()))
-    assert sender is not None
-    params = sender.Params.model_validate(sinks.params()[method])
-    began = time.perf_counter()
-    for count in range(ALONE):
-        sender.send(Message(f"alone-{count}", "end", Content(subject="a job has ended")), params)
-    return ALONE / (time.perf_counter() - began)
+class Manager(BaseManager):
+    """Starts the process of the receivers."""
 
 
-def submit_all(url: str, sinks: Sinks, number: int) -> list[int]:
-    def task() -> dict[str, Any]:
-        notification = {"methods": list(sinks.params()), "params": sinks.params()}
-        slurm = {"mem": 10, "hold": True}
-        return make_task(
-            USER, "/tmp/slurm-proxy-benchmark", cwd="/tmp", slurm=slurm, notification=notification
-        )
-
-    with requests.Session() as http:
-        replies = [http.post(f"{url}/submit", json={"task": task()}, timeout=60) for _ in range(number)]
-    return [reply.json()["slurm_job_id"] for reply in replies]
+Manager.register("Receivers", Receivers)
 
 
-def cancel_all(slurm: Session, ids: list[int]) -> float:
-    """The moment at which the last one was cancelled."""
-    for job_id in ids:
-        slurm.send("DELETE", f"job/{job_id}", user=USER)
-    return time.time()
+def rates(receivers: Receivers, methods: tuple[str, ...]) -> dict[str, float]:
+    """Messages a second that the senders deliver at the same time, with nothing around them."""
+    settings, params = read_settings(receivers.settings()), receivers.params()
+    found: dict[str, float] = {}
 
+    def send(method: str) -> None:
+        sender = SENDERS[method].configured(settings)
+        assert sender is not None
+        checked, count, began = sender.Params.model_validate(params[method]), 0, time.perf_counter()
+        while time.perf_counter() - began < ALONE_SECONDS:
+            sender.send(Message(f"alone-{count}", "end", Content(subject="a job has ended")), checked)
+            count += 1
+        found[method] = count / (time.perf_counter() - began)
 
-def drain(url: str, sinks: Sinks, number: int) -> dict[str, float]:
-    """When each channel was empty."""
-    over: dict[str, float] = {}
-
-    def watch(method: str) -> None:
-        key = f"{url}/notifications?status=due&method={method}&limit=1"
-        while not over.get(method):
-            counted = len(set(sinks.keys(method)))
-            if counted >= number and not requests.get(key, timeout=30).json()["notifications"]:
-                over[method] = time.time()
-            time.sleep(0.1)
-
-    threads = [threading.Thread(target=watch, args=(method,)) for method in ALIVE]
+    threads = [threading.Thread(target=send, args=(method,)) for method in methods]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return over
+    return found
 
 
-def poll_gaps(log: Path, since: float, until_: float) -> list[float]:
+def submit_all(url: str, params: dict[str, dict[str, Any]], number: int) -> list[int]:
+    notification = {"methods": list(params), "params": params}
+    with requests.Session() as http:
+        replies = [
+            http.post(f"{url}/submit", json={"task": held_task(notification=notification)}, timeout=60)
+            for _ in range(number)
+        ]
+    return [reply.json()["slurm_job_id"] for reply in replies]
+
+
+def drained(receivers: Receivers, number: int) -> tuple[dict[str, float], dict[str, float]]:
+    """When each channel had brought the first message, and when so many."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    deadline = time.time() + TIMEOUT
+    while len(last) < len(ALIVE):
+        assert time.time() < deadline, receivers.taken()
+        for method, count in receivers.taken().items():
+            if count > 0:
+                first.setdefault(method, time.time())
+            if count >= number:
+                last.setdefault(method, time.time())
+        time.sleep(0.05)
+    return first, last
+
+
+def poll_gaps(log: Path, since: float, until: float) -> list[float]:
     """Seconds between the polls of Slurm that the log tells of."""
     pattern = re.compile(r"^(\S+ \S+),(\d+) DEBUG .* GET /slurm/[^/]+/jobs(/state)? as")
     moments = []
@@ -157,7 +195,7 @@ def poll_gaps(log: Path, since: float, until_: float) -> list[float]:
         if match := pattern.match(line):
             moment = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").astimezone().timestamp()
             moments.append(moment + int(match[2]) / 1000)
-    within = [moment for moment in moments if since - POLLING_SECONDS <= moment <= until_]
+    within = [moment for moment in moments if since - POLLING_SECONDS <= moment <= until]
     return [later - earlier for earlier, later in pairwise(within) if later - earlier > POLLING_SECONDS / 2]
 
 
@@ -165,72 +203,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mongodb", help="the address of a MongoDB; without it SQLite")
     parser.add_argument("--number", type=int, default=1000)
+    parser.add_argument("--latency", type=float, default=20, metavar="MILLISECONDS")
     options = parser.parse_args()
-    url, key_path = os.environ["TEST_SLURM_URL"], Path(os.environ["TEST_SLURM_KEY_PATH"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        slack = stack.enter_context(Network("http://127.0.0.1:9"))
-        webhook = stack.enter_context(WebhookReceiver())
-        slack.target, slack.fault = ("127.0.0.1", webhook.port), Fault.HANG
-        sinks = Sinks(
-            stack.enter_context(SmtpServer(folder)), stack.enter_context(RabbitMq()), webhook, slack
-        )
-        alone = {method: rate_alone(sinks, method) for method in ALIVE}
-        before = {method: len(sinks.keys(method)) for method in ALIVE}
-        port, database = free_port(), new_uuid()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "GUNICORN_BIND": f"127.0.0.1:{port}",
-            "GUNICORN_WORKERS": "1",
-            "LOG_LEVEL": "DEBUG",
-            "SLURM_REST_HOST": url,
-            "SLURM_JWT_HS256_KEY_PATH": str(key_path),
-            "SQLITE_PATH": str(folder / "store.sqlite3"),
-            "MONITOR_POLLING_SECONDS": str(POLLING_SECONDS),
-            **sinks.settings(),
-        }
-        if options.mongodb:
-            environment |= {"MONGODB_URI": options.mongodb, "MONGODB_MONITOR_DB": database}
-        argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        slurm = Session(
-            Connection(url, TokenMint(key_path.read_bytes(), 300), connect_timeout=3, read_timeout=30),
-            "slurm",
-        )
-        try:
-            until(lambda: answers(port), 30, "gunicorn")
-            base = f"http://127.0.0.1:{port}"
-            open_ids = submit_all(base, sinks, 5)  # that Slurm is polled for all the time
-            ids = submit_all(base, sinks, options.number)
-            cancelled = cancel_all(slurm, ids)
-            over = drain(base, sinks, options.number + ALONE)
-            waiting = sum(
-                len(requests.get(f"{base}/notifications?{query}", timeout=30).json()["notifications"])
-                for query in ("status=retrying&method=slack&limit=1000", "status=due&method=slack&limit=1000")
-            )
-            cancel_all(slurm, open_ids)
-        finally:
-            server.terminate()
-            server.wait(60)
-            slurm.close()
-            if options.mongodb:
-                with connect(options.mongodb, 5) as client:
-                    client.drop_database(database)
-        print(f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} jobs that ended together:")
-        for method in ALIVE:
-            counts = Counter(sinks.keys(method)[before[method] :])
-            rate = options.number / (over[method] - cancelled)
-            print(
-                f"  {method:<8} {len(counts)} messages, {sum(counts.values()) - len(counts)} of them twice,"
-                f" drained in {over[method] - cancelled:.1f} s: {rate:.0f}/s,"
-                f" {rate / alone[method]:.2f} of its sender alone ({alone[method]:.0f}/s)"
-            )
-        print(f"  slack    dead: {waiting} messages wait")
-        gaps = poll_gaps(folder / "log", cancelled, max(over.values()))
+        manager = stack.enter_context(Manager(ctx=get_context("spawn")))
+        receivers = manager.Receivers(str(folder), options.latency / 1000)  # type: ignore[attr-defined]
+        stack.callback(receivers.close)
+        alone = {method: rates(receivers, (method,))[method] for method in ALIVE}
+        together = rates(receivers, ALIVE)
+        receivers.keys()
+        slurm = stack.enter_context(slurm_session())
+        settings = {"LOG_LEVEL": "DEBUG", "MONITOR_POLLING_SECONDS": str(POLLING_SECONDS)}
+        url = stack.enter_context(service(folder, options.mongodb, **settings, **receivers.settings()))
+        open_ids = submit_all(url, {}, 5)  # that Slurm is polled for all the time
+        ids = submit_all(url, receivers.params(), options.number)
+        parts(url)
+        slurm.send("DELETE", "jobs/", user=USER, json={"jobs": list(map(str, ids))})
+        cancelled = time.time()
+        first, last = drained(receivers, options.number)
+        spent = parts(url)
+        time.sleep(2 * POLLING_SECONDS)  # for what comes twice
+        keys = receivers.keys()
+        waiting = requests.get(f"{url}/notifications?status=sent&method=slack", timeout=30).json()
+        slurm.send("DELETE", "jobs/", user=USER, json={"jobs": list(map(str, open_ids))})
+        gaps = poll_gaps(folder / "log", cancelled, max(last.values()))
+    print(f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} jobs that ended together:")
+    for method in ALIVE:
+        counts = Counter(keys[method])
+        rate = options.number / (last[method] - first[method])
         print(
-            f"  Slurm was polled every {statistics.median(gaps):.2f} s at the median,"
-            f" {max(gaps):.2f} s at most (set to {POLLING_SECONDS:.0f} s)"
+            f"  {method:<8} {len(counts)} messages, {sum(counts.values()) - len(counts)} of them twice,"
+            f" drained from {first[method] - cancelled:.1f} s to {last[method] - cancelled:.1f} s after the"
+            f" last end: {rate:.0f}/s, {rate / together[method]:.2f} of what the"
+            f" three senders do together ({together[method]:.0f}/s), {rate / alone[method]:.2f} of it alone"
+            f" ({alone[method]:.0f}/s)"
+        )
+    print(f"  slack    dead: {len(waiting['notifications'])} messages taken")
+    print(
+        f"  Slurm was polled every {statistics.median(gaps):.2f} s at the median, {max(gaps):.2f} s at most"
+        f" (set to {POLLING_SECONDS:.0f} s)"
+    )
+    for name, part in sorted(spent.items()):
+        print(
+            f"  {name:<18} {part['count']:>6} times, {part['median']:.2f} ms at the median,"
+            f" {part['sum'] / 1000:.1f} s in all"
         )
 
 

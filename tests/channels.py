@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,11 +79,21 @@ class Channel(ABC):
         """The next message is one too many."""
         raise NotImplementedError
 
+    @cached_property
+    def _senders(self) -> list[Sender]:
+        return []
+
     def configured(self, port: int | None = None, **settings: Any) -> tuple[Settings, Sender]:
         built = read_settings({**self.settings(port or self.port), **settings})
         sender = SENDERS[self.method].configured(built)
         assert sender is not None
+        self._senders.append(sender)
         return built, sender
+
+    def close(self) -> None:
+        """The connections that senders kept."""
+        for sender in self._senders:
+            sender.rest()
 
 
 def _arrived_mail(mail: EmailMessage) -> Arrival:

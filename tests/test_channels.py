@@ -161,6 +161,7 @@ def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
 def started(channel: Channel) -> Iterator[Channel]:
     channel.start()
     yield channel
+    channel.close()
     if channel.method != "rabbitmq":
         channel.stop()  # the broker goes on for the next test
 
@@ -419,6 +420,54 @@ def test_a_message_of_any_length_fits(channel: Channel, tmp_path: Path) -> None:
     outbox.store.close()
     (arrival,) = channel.arrivals()
     assert "0123456789 0123456789" in arrival.text
+
+
+# --- connections that are kept --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "channel", ["email", pytest.param("rabbitmq", marks=pytest.mark.real)], indirect=True
+)
+def test_messages_that_follow_each_other_share_a_connection(channel: Channel) -> None:
+    with Network(f"http://{channel.host}:{channel.port}") as network:
+        _, sender = channel.configured(int(network.url.rpartition(":")[2]))
+        params = sender.Params.model_validate(channel.params())
+        sender.send(Message("key-1", "end", CONTENT), params)
+        sender.send(Message("key-2", "end", CONTENT), params)
+        assert network.connections == 1
+        network.cut()  # a server may close what is kept at any time
+        sender.send(Message("key-3", "end", CONTENT), params)
+        assert network.connections == 2
+        sender.rest()
+        until(network.is_quiet, 5, "the end of the connection")
+    assert channel.received() == ["key-1", "key-2", "key-3"]
+
+
+@pytest.mark.parametrize(
+    "channel", ["email", pytest.param("rabbitmq", marks=pytest.mark.real)], indirect=True
+)
+def test_what_is_refused_takes_no_kept_connection_along(channel: Channel) -> None:
+    with Network(f"http://{channel.host}:{channel.port}") as network:
+        _, sender = channel.configured(int(network.url.rpartition(":")[2]))
+        sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate(channel.params()))
+        channel.refuse()
+        failure_of(sender, channel.params())
+        until(network.is_quiet, 5, "the end of the connection")
+
+
+@pytest.mark.parametrize(
+    "channel", ["email", pytest.param("rabbitmq", marks=pytest.mark.real)], indirect=True
+)
+def test_no_connection_is_kept_while_nothing_is_due(channel: Channel, tmp_path: Path) -> None:
+    with Network(f"http://{channel.host}:{channel.port}") as network:
+        outbox = Outbox(tmp_path / "store.sqlite3", channel)
+        outbox.settings, sender = channel.configured(int(network.url.rpartition(":")[2]))
+        delivery = outbox.delivery_of_another_process(sender=sender)
+        assert outbox.deliver(delivery=delivery).status is NotificationStatus.SENT
+        assert not network.is_quiet()
+        assert not delivery.deliver_one(channel.method, NOW)
+        until(network.is_quiet, 5, "the end of the connection")
+        outbox.store.close()
 
 
 # --- for programs ---------------------------------------------------------------------------------

@@ -60,6 +60,11 @@ def params_of(**fields: Any) -> MailParams:
     return MailParams.model_validate(make_email(**fields)["params"]["email"])
 
 
+def sent(sender: EmailSender, params: MailParams) -> None:
+    sender.send(MESSAGE, params)
+    sender.rest()
+
+
 def refused(sender: EmailSender, **fields: Any) -> DeliveryFailed:
     with pytest.raises(DeliveryFailed) as failure:
         sender.send(MESSAGE, params_of(**fields))
@@ -85,7 +90,7 @@ def test_mail_arrives_whole(new_server: NewServer, security: str, login: tuple[s
         recipient=["Ann <ann@example.org>", "root@localhost"],
         reply_to="Help <help@example.net>",
     )
-    sender_for(server, security, **settings).send(MESSAGE, params)
+    sent(sender_for(server, security, **settings), params)
     (mail,) = server.mails
     assert (mail.sender, mail.recipients) == ("cluster@example.com", ["ann@example.org", "root@localhost"])
     headers = mail.message
@@ -106,7 +111,7 @@ def test_mail_arrives_whole(new_server: NewServer, security: str, login: tuple[s
 def test_the_same_message_has_the_same_id_at_every_attempt(new_server: NewServer) -> None:
     server = new_server()
     for _ in range(2):
-        sender_for(server).send(MESSAGE, params_of())
+        sent(sender_for(server), params_of())
     assert {mail.message["Message-ID"] for mail in server.mails} == {"<key-1@example.com>"}
 
 
@@ -164,7 +169,7 @@ def test_a_server_that_is_away_is_tried_again(new_server: NewServer) -> None:
     server.__enter__()
     assert not failure.permanent
     assert f"{server.host}:{server.port}" in str(failure)
-    sender.send(MESSAGE, params_of())
+    sent(sender, params_of())
     assert len(server.mails) == 1
 
 

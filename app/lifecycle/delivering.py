@@ -73,6 +73,8 @@ class Delivery:
         token = secrets.token_hex(8)
         claim = self._store.claim(method, token, now, now + self._patience.claim_for)
         if claim is None:
+            if method in self._senders:
+                self._senders[method].rest()
             return False
         try:
             outcome = self._outcome(claim, now)
@@ -84,6 +86,11 @@ class Delivery:
             )
         self._store.settle(claim, outcome)
         return True
+
+    def close(self) -> None:
+        """Gives up the connections that senders keep; nobody sends any more."""
+        for sender in self._senders.values():
+            sender.rest()
 
     def _outcome(self, claim: Claim, now: datetime) -> Outcome:
         """DeliveryFailed for a failure that is the message's own, not its receiver's."""

@@ -62,6 +62,9 @@ class Sender(ABC):
         """Who takes the message: the ceiling counts for each, and one that fails holds up no other."""
         return ""
 
+    def rest(self) -> None:  # noqa: B027 - most keep nothing
+        """Nothing more is due for now: closes what was kept open for the next message."""
+
     @abstractmethod
     def send(self, message: Message, params: Any) -> None:
         """Returns once the receiver has taken the message; otherwise DeliveryFailed.

@@ -2,15 +2,18 @@
 
 import smtplib
 import ssl
+from contextlib import suppress
 from functools import cached_property
 from typing import ClassVar, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.senders.base import Message, Sender
+from app.senders.kept import Kept
 from app.senders.mail import MailParams, mail, parsed
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_OK = 250
 
 
 class EmailSender(Sender):
@@ -21,6 +24,10 @@ class EmailSender(Sender):
         self._settings = settings
         self._server = server
         self._port = settings.NOTIFICATIONS_SMTP_PORT or _DEFAULT_PORTS[settings.NOTIFICATIONS_SMTP_SECURITY]
+        self._kept = Kept(self._connect, _is_alive, _close)
+
+    def rest(self) -> None:
+        self._kept.rest()
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:
@@ -33,7 +40,7 @@ class EmailSender(Sender):
     def send(self, message: Message, params: MailParams) -> None:
         """Permanent: what the server says with 5xx of the addresses or the message itself."""
         try:
-            with self._connect() as smtp:
+            with self._kept.connection() as smtp:
                 smtp.send_message(mail(message, params))
         except smtplib.SMTPRecipientsRefused as error:
             raise _refused(*next(iter(error.recipients.values()))) from error
@@ -69,6 +76,20 @@ class EmailSender(Sender):
             smtp.close()
             raise
         return smtp
+
+
+def _is_alive(smtp: smtplib.SMTP) -> bool:
+    """Whether the server has not closed the connection meanwhile."""
+    try:
+        return smtp.noop()[0] == _OK
+    except (OSError, smtplib.SMTPException):
+        return False
+
+
+def _close(smtp: smtplib.SMTP) -> None:
+    with suppress(OSError, smtplib.SMTPException):
+        smtp.quit()
+    smtp.close()
 
 
 def _refused(code: int, words: bytes | str) -> DeliveryFailed:

@@ -3,6 +3,8 @@
 import json
 import logging
 import ssl
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, ClassVar, Self
 
 from pika import BasicProperties, BlockingConnection, ConnectionParameters, PlainCredentials, SSLOptions
@@ -17,6 +19,7 @@ from app.errors import DeliveryFailed
 from app.models.record import utc_now
 from app.models.rules import Flag, Line, must
 from app.senders.base import Message, Sender
+from app.senders.kept import Kept
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
@@ -84,6 +87,11 @@ class RabbitmqSender(Sender):
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
 
+        self._kept = Kept(partial(BlockingConnection, self._parameters), _is_alive, _close)
+
+    def rest(self) -> None:
+        self._kept.rest()
+
     def receiver(self, params: RabbitmqParams) -> str:
         return f"{params.exchange} {params.queue or params.routing_key}"
 
@@ -96,7 +104,7 @@ class RabbitmqSender(Sender):
         """Permanent: no queue takes it, or the broker refuses what the caller named."""
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         try:
-            with BlockingConnection(self._parameters) as connection:
+            with self._kept.connection() as connection:
                 channel = _ready(connection, params)
                 channel.confirm_delivery()
                 channel.basic_publish(
@@ -106,6 +114,7 @@ class RabbitmqSender(Sender):
                     _properties(message),
                     mandatory=True,
                 )
+                channel.close()
         except UnroutableError as error:
             raise DeliveryFailed("RabbitMQ has no queue that takes the message", permanent=True) from error
         except ChannelClosedByBroker as error:
@@ -116,6 +125,20 @@ class RabbitmqSender(Sender):
         except (AMQPError, AMQPConnectorException, OSError) as error:
             words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
             raise DeliveryFailed(words, permanent=False) from error
+
+
+def _is_alive(connection: BlockingConnection) -> bool:
+    """Whether the broker has not closed it meanwhile."""
+    try:
+        connection.process_data_events(time_limit=0)
+    except (AMQPError, OSError):
+        return False
+    return bool(connection.is_open)
+
+
+def _close(connection: BlockingConnection) -> None:
+    with suppress(AMQPError, OSError):
+        connection.close()
 
 
 def _why(error: Exception) -> str:

@@ -26,6 +26,7 @@ class Network:
         parts = urlsplit(target)
         self.target = (parts.hostname or "", parts.port or 80)  # for new connections
         self.fault = Fault.NONE
+        self.connections = 0  # taken so far
         self.holds = threading.Event()  # an answer is being held
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self._sockets: set[socket.socket] = set()
@@ -43,6 +44,11 @@ class Network:
         _reset(self._listener)
         self.cut()
 
+    def is_quiet(self) -> bool:
+        """Nothing is open."""
+        with self._lock:
+            return not self._sockets
+
     def cut(self) -> None:
         """Breaks off whatever is open, in the middle of anything."""
         with self._lock:
@@ -56,6 +62,7 @@ class Network:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             if self.fault is Fault.RESET:
                 _reset(client)
                 continue

@@ -9,7 +9,7 @@ from pymongo.errors import DuplicateKeyError
 from app.models.record import NotificationStatus
 from app.store import Claim, Outcome
 from app.store.mongo.database import Document, MongoDatabase, answering
-from app.store.mongo.documents import read_notification, read_record
+from app.store.mongo.documents import read_notification
 
 _BATCH = 1000
 _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
@@ -29,12 +29,12 @@ class MongoOutbox(MongoDatabase):
                     },
                     "$inc": {"notifications.$.attempts": 1},
                 },
+                {"task.uuid": 1, "notifications": {"$elemMatch": {"claim": token}}},
                 return_document=ReturnDocument.AFTER,
             )
         if document is None:
             return None
-        record = read_record(document)
-        return Claim(record.uuid, next(item for item in record.notifications if item.claim == token))
+        return Claim(document["task"]["uuid"], read_notification(document["notifications"][0]))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         is_sent = outcome.status is NotificationStatus.SENT
