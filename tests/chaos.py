@@ -385,9 +385,13 @@ def main() -> int:
     parser.add_argument("--submissions", type=int, default=3000)
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--pace", type=float, default=1.0, help="seconds between two faults, on average")
+    parser.add_argument("--logs", type=Path, help="a folder in which the logs of the hosts stay afterwards")
     options = parser.parse_args()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-proxy-chaos-")))
+        folder = options.logs or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-proxy-chaos-"))
+        )
+        folder.mkdir(exist_ok=True)
         if options.cluster == "given":
             key = Path(os.environ["TEST_SLURM_KEY_PATH"]).read_bytes()
             cluster = Cluster("given", os.environ["TEST_SLURM_URL"], key, "alice", "bob")
