@@ -1,7 +1,6 @@
 """Serves slurm-proxy for development: `python run.py`, or `python run.py --demo` without any Slurm."""
 
 import argparse
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from app import create_app
 from app.constants import read_settings
 from app.demo import run_demo
 from app.errors import SettingsError
+from app.logs import configure
 from app.serving import Server
 
 
@@ -26,11 +26,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     load_dotenv(Path(__file__).with_name(".env"))
-    # The libraries' warnings; how much of our own is logged is LOG_LEVEL's affair.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job begins without it
         signal.signal(number, _stop)
     try:
+        configure(read_settings())
         return run_demo(Path.cwd() / "demo") if arguments.demo else _serve()
     except SettingsError as error:
         print(f"slurm-proxy cannot start: {error}", file=sys.stderr)

@@ -6,7 +6,15 @@ from typing import Any
 
 from flask import Flask
 
-from app import http_errors, task_monitoring, task_notifications, task_slurm_rest, task_submission
+from app import (
+    auth,
+    commands,
+    http_errors,
+    task_monitoring,
+    task_notifications,
+    task_slurm_rest,
+    task_submission,
+)
 from app.constants import read_settings
 from app.services import build_services
 
@@ -31,10 +39,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
+    auth.register(app)
+    commands.register(app)
     http_errors.register(app)
     return app
 
 
+@auth.public
 def ping() -> tuple[str, dict[str, str]]:
     """Liveness: the process answers."""
     return "pong", {"Content-Type": "text/plain; charset=utf-8"}

@@ -1,16 +1,147 @@
-"""Who may call what."""
+"""Before each request: who is calling, and may he. After it: a line in the log, and in the audit trail."""
 
-import ipaddress
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from flask import request
+from flask import Flask, Response, current_app, g, request
 
+from app.access.audit import AuditEntry, note
+from app.access.gate import Gate
+from app.constants import is_loopback
 from app.errors import Forbidden
+from app.logs import request_id
+from app.models.caller import Caller, Scope
+from app.models.json_body import read_object
+from app.models.record import utc_now
+
+logger = logging.getLogger("app.requests")
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REFUSED = (401, 403, 429)
+_UNKNOWN = "-"
 
 
-def require_operator() -> None:
-    """Forbidden unless the caller sits on this very machine, and no proxy stands between."""
-    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - compared, not bound
-    if not address.is_loopback or any(name in request.headers for name in _FORWARDED):
-        raise Forbidden("this route is for operators, from the server's own machine")
+def register(app: Flask) -> None:
+    app.before_request(_admit)
+    app.after_request(_keep)
+
+
+def public(view: Callable[..., Any]) -> Callable[..., Any]:
+    """For a route that needs no caller."""
+    view.is_public = True  # type: ignore[attr-defined]
+    return view
+
+
+def require(scope: Scope) -> Callable[[], None]:
+    """For a blueprint's `before_request`: Forbidden for a caller who has not been granted that."""
+
+    def check() -> None:
+        if not caller().may(scope):
+            raise Forbidden(f"{caller().name} may not use this route: it is for the scope {scope}")
+
+    return check
+
+
+def caller() -> Caller:
+    found: Caller = g.caller
+    return found
+
+
+def body() -> dict[str, Any]:
+    """The JSON object that was sent; the audit trail reads from it for whom."""
+    g.body = read_object(request.get_data())
+    return g.body  # type: ignore[no-any-return]
+
+
+def _admit() -> None:
+    g.began = time.monotonic()
+    given = request.headers.get("X-Request-Id", "")
+    request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is None or getattr(view, "is_public", False):
+        return
+    gate: Gate = current_app.extensions["slurm_proxy"].gate
+    is_local = _is_local()
+    if gate.is_open:
+        _refuse_browsers()
+        if gate.is_private:
+            _refuse_others(is_local)
+    g.caller = gate.caller(request.headers.get("Authorization"), is_local=is_local)
+
+
+def _is_local() -> bool:
+    """The caller sits on this very machine (or at its socket), and no proxy stands between."""
+    address = request.remote_addr
+    return (not address or is_loopback(address)) and not any(name in request.headers for name in _FORWARDED)
+
+
+def _refuse_browsers() -> None:
+    """Where nobody must prove anything, a page that somebody looks at could send jobs in his name."""
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+        raise Forbidden("without authentication this server answers no pages in browsers")
+
+
+def _refuse_others(is_local: bool) -> None:
+    """Whatever listens for us: without proof only this machine is served, and by its own name.
+
+    A foreign name in `Host` is that of a page, bent to this address.
+    """
+    host = re.sub(r":\d*\Z", "", request.host).strip("[]")
+    if not is_local or not (is_loopback(host) or not request.remote_addr):
+        raise Forbidden("without authentication this server answers its own machine alone, as localhost")
+
+
+def _keep(response: Response) -> Response:
+    response.headers["X-Request-Id"] = request_id.get()
+    name = g.caller.name if "caller" in g else _UNKNOWN
+    route = request.url_rule.rule if request.url_rule else _UNKNOWN
+    logger.info(
+        "%s %s %s by %s from %s in %.0f ms",
+        request.method,
+        route,
+        response.status_code,
+        name,
+        request.remote_addr,
+        1000 * (time.monotonic() - g.get("began", time.monotonic())),
+    )
+    if request.url_rule and (request.method == "POST" or response.status_code in _REFUSED):
+        note(_entry(response, name, route))
+    return response
+
+
+def _entry(response: Response, name: str, route: str) -> AuditEntry:
+    answer = response.get_json(silent=True) if response.is_json else None
+    said: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
+    named = {**_task(g.get("body") or {}), **(request.view_args or {}), **request.args}
+    job_id = said.get("slurm_job_id", named.get("slurm_job_id"))
+    return AuditEntry(
+        at=utc_now(),
+        request_id=request_id.get(),
+        caller=name,
+        address=request.remote_addr or _UNKNOWN,
+        action=f"{request.method} {route}",
+        username=_word(named.get("username")),
+        task_uuid=_word(named.get("uuid", named.get("task_uuid"))),
+        slurm_job_id=job_id if isinstance(job_id, int) else None,
+        status=response.status_code,
+        code=_word(said.get("code")),
+    )
+
+
+def _task(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The task of a submission or of a job to watch, if the body is anything like it."""
+    inner = body.get("monitor", body)
+    task = inner.get("task") if isinstance(inner, dict) else None
+    return (
+        {name: task[name] for name in ("username", "uuid") if name in task} if isinstance(task, dict) else {}
+    )
+
+
+def _word(value: object) -> str | None:
+    """A caller's word, as long as the longest good one."""
+    return value[:128] if isinstance(value, str) else None

@@ -6,6 +6,7 @@ descriptions below. Any of them can also be given as `NAME_FILE`, the path of a 
 
 import base64
 import binascii
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -62,10 +63,11 @@ def _comma_separated(value: object) -> object:
     return value
 
 
-def _json_object(value: object) -> object:
+def _json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
@@ -81,6 +83,59 @@ class Settings(BaseModel):
     FLASK_APP_PORT: int = Field(5001, ge=0, le=65535, description="The port that `python run.py` listens on.")
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="How much is logged: DEBUG, INFO, WARNING or ERROR."
+    )
+    LOG_FORMAT: Literal["text", "json"] = Field(
+        "text", description="How it is logged: text for people, or json, an object a line, for programs."
+    )
+    AUDIT_LOG_PATH: Path | None = Field(
+        None,
+        description="The file that the audit trail is appended to, a JSON object a line; without it its lines"
+        " go to the log.",
+    )
+
+    ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], BeforeValidator(_comma_separated)] = Field(
+        (),
+        description="How callers prove who they are: keys, oidc, or both, separated by commas; without it"
+        " nobody must, and the server listens on loopback alone.",
+    )
+    ACCESS_WITHOUT_PROOF: bool = Field(
+        False,
+        description="Whether a server that asks for no proof may be reached from elsewhere all the same:"
+        " whoever reaches it can then run anything as any user. true or false.",
+    )
+    OIDC_ISSUER: str | None = Field(
+        None, description="The issuer of the identity provider's tokens, as their claim iss has it."
+    )
+    OIDC_AUDIENCE: str | None = Field(None, description="Our own name in the tokens' claim aud.")
+    OIDC_JWKS_URL: str | None = Field(
+        None,
+        description="Where the provider's keys are: jwks_uri in its /.well-known/openid-configuration.",
+    )
+    OIDC_ALGORITHMS: Annotated[
+        tuple[
+            Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
+            ...,
+        ],
+        BeforeValidator(_comma_separated),
+        Field(min_length=1),
+    ] = Field(("RS256",), description="The algorithms that tokens may be signed with, separated by commas.")
+    OIDC_CLOCK_SKEW_SECONDS: Annotated[float, Field(ge=0, le=600)] = Field(
+        60, description="How far the provider's clock and this machine's may be apart, in seconds."
+    )
+    OIDC_USER_CLAIM: str | None = Field(
+        "preferred_username",
+        description="The claim that names the Slurm user whom a caller may always act for.",
+    )
+    OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json)] = Field(
+        default_factory=list,
+        description='What else is granted, and to whom: a JSON list such as [{"claim": "groups", "value":'
+        ' "hpc-admins", "grant": {"scopes": ["admin", "read"], "users": "any"}}].',
+    )
+    LIMIT_REQUESTS_PER_MINUTE: int = Field(
+        600, ge=0, description="How many requests one caller may send in a minute. 0: any number."
+    )
+    LIMIT_JOBS_IN_FLIGHT: int = Field(
+        0, ge=0, description="How many jobs of one caller may wait or run at a time. 0: any number."
     )
 
     SLURM_REST_HOST: str | None = Field(
@@ -160,7 +215,7 @@ class Settings(BaseModel):
     TASK_ALLOWED_SERVICE_USERS: Words = Field(
         (), description="Users such as root that are otherwise never run as, separated by commas."
     )
-    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json_object)] = Field(
+    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json)] = Field(
         default_factory=dict,
         description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
     )
@@ -250,13 +305,13 @@ class Settings(BaseModel):
         15, description="How long RabbitMQ may take to answer, in seconds."
     )
 
-    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(
         default_factory=dict,
         description="Whom the method webhook may call: a JSON object of hosts (host or host:port) and the"
         " secret that signs for each, in base64, as of openssl rand -base64 32.",
     )
 
-    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(
         default_factory=dict,
         description="The targets of the method apprise: a JSON object of names and Apprise URLs.",
     )
@@ -292,6 +347,15 @@ class Settings(BaseModel):
             )
         return self
 
+    def check_address(self, host: str) -> None:
+        """SettingsError for an address on which nobody may listen who asks for no proof."""
+        if not (self.ACCESS_METHODS or self.ACCESS_WITHOUT_PROOF or is_loopback(host)):
+            raise SettingsError(
+                f"it would listen on {host}, where others could run anything as any user: set"
+                " ACCESS_METHODS=keys and make keys with `flask --app app keys create`, or accept the risk"
+                " with ACCESS_WITHOUT_PROOF=true"
+            )
+
     def webhook_secrets(self) -> dict[str, bytes]:
         """The hosts that webhooks may call, in lower case, and the key that signs for each."""
         receivers = self.NOTIFICATIONS_WEBHOOK_RECEIVERS
@@ -310,6 +374,14 @@ class Settings(BaseModel):
             return self.SLURM_JWT_HS256_KEY_PATH.read_bytes()
         except OSError as error:
             raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {error.strerror}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address, a name or a number."""
+    try:
+        return host.lower() in LOOPBACK_NAMES or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _signing_key(secret: SecretStr) -> bytes:

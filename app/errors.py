@@ -3,6 +3,7 @@
 The class says what a caller is told (HTTP status and machine code) and whether trying again may help.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -66,6 +67,20 @@ class UnknownTask(SlurmProxyError):
     code = "unknown_task"
 
 
+class NoSuchTask(SlurmProxyError):
+    """As UnknownTask, on the routes of our own."""
+
+    status = 404
+    code = "unknown_task"
+
+
+class AlreadyOver(SlurmProxyError):
+    """There is no job that could be cancelled."""
+
+    status = 409
+    code = "already_over"
+
+
 class UnknownJob(SlurmProxyError):
     status = 400
     code = "unknown_job"
@@ -90,9 +105,35 @@ class NotTheOwner(SlurmProxyError):
     code = "not_the_owner"
 
 
+class NotAuthenticated(SlurmProxyError):
+    """The caller has not proved who he is."""
+
+    status = 401
+    code = "not_authenticated"
+
+
+class IdentityProviderUnavailable(SlurmProxyError):
+    """The keys that tokens are checked with cannot be fetched."""
+
+    status = 503
+    code = "identity_provider_unavailable"
+    retry_after = 10
+
+
 class Forbidden(SlurmProxyError):
     status = 403
     code = "forbidden"
+
+
+class TooMany(SlurmProxyError):
+    """The caller has used up what is his for now."""
+
+    status = 429
+
+    def __init__(self, words: str, code: str, seconds: float) -> None:
+        super().__init__(words)
+        self.code = code  # type: ignore[misc]
+        self.retry_after = max(1, math.ceil(seconds))  # type: ignore[misc]
 
 
 class SlurmRefused(SlurmProxyError):

@@ -23,6 +23,8 @@ def _ours(error: SlurmProxyError) -> Response:
     response = _answer(error.status, str(error), error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -6,8 +6,12 @@ from datetime import timedelta
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.access.gate import Gate, Proof
+from app.access.keys import Keys
+from app.access.oidc import Oidc
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError, StoreUnavailable
+from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.outbox import Outbox
@@ -15,6 +19,7 @@ from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Catalogue, Planner
+from app.models.oidc import ClaimGrant
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.senders import SENDERS
@@ -35,7 +40,10 @@ class Services:
     slurm: SlurmClient
     intake: Intake
     look_up: LookUp
+    cancellation: Cancellation
     outbox: Outbox
+    gate: Gate
+    keys: Keys
     delivery: Delivery
     monitor: Monitor
 
@@ -86,7 +94,9 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         store,
         slurm,
         planner,
+        senders=senders,
         submission_life=submission_life,
+        most_in_flight=settings.LIMIT_JOBS_IN_FLIGHT,
         refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
         settings=settings,
     )
@@ -103,7 +113,10 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         slurm=slurm,
         intake=intake,
         look_up=LookUp(store, slurm),
+        cancellation=Cancellation(store, slurm),
         outbox=Outbox(store, methods),
+        gate=_gate(settings, store),
+        keys=Keys(store),
         delivery=delivery,
         monitor=Monitor(
             store,
@@ -137,6 +150,29 @@ def _catalogue(settings: Settings) -> Catalogue:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))
         raise SettingsError(f"TASK_METADATA: {path}: {fault['msg']}") from None
+
+
+def _gate(settings: Settings, store: TaskStore) -> Gate:
+    proofs: dict[str, Proof] = {}
+    if "keys" in settings.ACCESS_METHODS:
+        proofs["keys"] = Keys(store)
+    if "oidc" in settings.ACCESS_METHODS:
+        proofs["oidc"] = Oidc(settings, _claim_grants(settings))
+    return Gate(
+        store,
+        proofs,
+        requests_a_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
+        is_private=not settings.ACCESS_WITHOUT_PROOF,
+    )
+
+
+def _claim_grants(settings: Settings) -> tuple[ClaimGrant, ...]:
+    try:
+        return TypeAdapter(tuple[ClaimGrant, ...]).validate_python(settings.OIDC_GRANTS)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        path = ".".join(map(str, fault["loc"]))
+        raise SettingsError(f"OIDC_GRANTS: {path}: {fault['msg']}") from None
 
 
 def _store(settings: Settings) -> TaskStore:

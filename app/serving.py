@@ -15,6 +15,8 @@ class Server:
     """Serves an application and runs its monitor while it is entered."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        """SettingsError where anybody could reach it, and nobody must prove who he is."""
+        settings.check_address(settings.FLASK_APP_HOST)
         self._services: Services = app.extensions["slurm_proxy"]
         self._settings = settings
         self._http = make_server(settings.FLASK_APP_HOST, settings.FLASK_APP_PORT, app, threaded=True)

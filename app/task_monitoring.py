@@ -1,8 +1,8 @@
 """`/monitor`: takes over jobs that were submitted elsewhere, and looks records up."""
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify
 
-from app.models.json_body import read_object
+from app.auth import body, caller
 from app.services import Services
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
@@ -16,16 +16,22 @@ def _services() -> Services:
 @blueprint.post("")
 def watch() -> Response:
     """Starts to watch a job that Slurm has already."""
-    return jsonify(_services().intake.watch(read_object(request.get_data())))
+    return jsonify(_services().intake.watch(caller(), body()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def by_job_id(slurm_job_id: str) -> Response:
     """The newest record of a job id, and what Slurm says of the job now."""
-    return jsonify(_services().look_up.by_job_id(slurm_job_id))
+    return jsonify(_services().look_up.by_job_id(caller(), slurm_job_id))
+
+
+@blueprint.post("/task_uuid/<task_uuid>/cancel")
+def cancel(task_uuid: str) -> Response:
+    """Cancels the job of a task, as its user."""
+    return jsonify(_services().cancellation.cancel(caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def by_uuid(task_uuid: str) -> Response:
     """The record of a task, and what Slurm says of its job now."""
-    return jsonify(_services().look_up.by_uuid(task_uuid))
+    return jsonify(_services().look_up.by_uuid(caller(), task_uuid))

@@ -2,12 +2,13 @@
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from app.auth import require_operator
+from app.auth import require
 from app.errors import InvalidRequest
 from app.lifecycle.outbox import Outbox
+from app.models.caller import Scope
 
 blueprint = Blueprint("task_notifications", __name__, url_prefix="/notifications")
-blueprint.before_request(require_operator)
+blueprint.before_request(require(Scope.ADMIN))
 
 
 def _outbox() -> Outbox:

@@ -2,14 +2,15 @@
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from app.auth import require_operator
+from app.auth import body, require
 from app.errors import InvalidRequest
-from app.models.json_body import read_object
+from app.lifecycle.submitting import Intake
+from app.models.caller import Scope
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Reply
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
-blueprint.before_request(require_operator)
+blueprint.before_request(require(Scope.ADMIN))
 
 
 def _slurm() -> SlurmClient:
@@ -51,9 +52,8 @@ def job(job_id: str) -> Response:
 @blueprint.post("/job/submit")
 def submit() -> Response:
     """Submits a slurmrestd body as it is, as the user named in the query; nothing is recorded."""
-    body = read_object(request.get_data())
-    user = request.args.get("username", "")
-    return _passed_on(_slurm().raw("POST", "job/submit", user=user, json=body))
+    intake: Intake = current_app.extensions["slurm_proxy"].intake
+    return _passed_on(intake.pass_on(request.args.get("username", ""), body()))
 
 
 def _whole_number(field: str, text: str) -> int:

@@ -1,6 +1,5 @@
 """gunicorn's settings: `gunicorn -c docker/gunicorn.conf.py 'app:create_app()'`."""
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 from dotenv import load_dotenv
 
-from app.constants import read_settings
+from app.constants import Settings, read_settings
 from app.errors import SettingsError
+from app.logs import configure
 from app.services import build_services, prepare_or_exit
 
 load_dotenv(Path(__file__).parent.parent / ".env")
@@ -20,14 +20,14 @@ worker_class = "gthread"
 threads = int(os.environ.get("GUNICORN_THREADS", "8"))
 timeout = 120  # seconds; a submission may wait for slurmrestd, and then look for its job
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
-accesslog = "-"
-errorlog = "-"
+errorlog = "-"  # requests are told by our own log
 
 
 def on_starting(server: Any) -> None:
     """Looks at the settings and the store once, before the fork; a fault ends the server with its reason."""
     try:
         settings = read_settings()
+        _check_addresses(settings)
         services = build_services(settings)
     except SettingsError as error:
         sys.exit(f"slurm-proxy cannot start: {error}")
@@ -35,9 +35,16 @@ def on_starting(server: Any) -> None:
     services.stop()
 
 
+def _check_addresses(settings: Settings) -> None:
+    """A Unix socket has its file's mode; whatever else others can reach asks for proof."""
+    for address in bind.split(","):
+        if not address.startswith(("unix:", "fd://")):
+            settings.check_address(address.rpartition(":")[0].strip("[] ") or address)
+
+
 def post_worker_init(worker: Any) -> None:
     """Starts the monitor in each worker, after the fork."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(worker.wsgi.config["SLURM_PROXY_SETTINGS"])
     worker.wsgi.extensions["slurm_proxy"].start()
 
 

@@ -59,6 +59,13 @@ class FakeSlurm:
             raise failure
         return self._next_id, []
 
+    def cancel(self, job_id: int, username: str) -> bool:
+        self._ask("cancel")
+        if self.jobs[job_id].job_state.is_final:
+            return False
+        self.put(job_id, JobState.CANCELLED)
+        return True
+
     def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
         """Makes a job, or moves one on."""
         now = datetime.now(UTC).replace(microsecond=0)

@@ -19,9 +19,12 @@ LAYERS = {
     "app.store": 3,
     "app.senders": 3,
     "app.lifecycle": 4,
+    "app.access": 4,
+    "app.logs": 5,
     "app.monitor": 5,
     "app.services": 6,
     "app.auth": 7,
+    "app.commands": 7,
     "app.http_errors": 7,
     "app.task_submission": 7,
     "app.task_monitoring": 7,
@@ -34,6 +37,8 @@ LAYERS = {
 # Within layers 0 and 7 a few modules build on each other.
 SIDEWAYS = {
     ("app.constants", "app.errors"),
+    ("app.task_submission", "app.auth"),
+    ("app.task_monitoring", "app.auth"),
     ("app.task_slurm_rest", "app.auth"),
     ("app.task_notifications", "app.auth"),
 }
@@ -49,10 +54,12 @@ ONE_PLACE = {
     "pika": ["app.senders.rabbitmq"],
     "apprise": ["app.senders.apprise"],
     "jinja2": ["app.messages.layout"],
-    "jwt": ["app.slurm"],
+    "jwt": ["app.slurm", "app.access.oidc"],
+    "pythonjsonlogger": ["app.logs"],
+    "click": ["app.commands"],
     "cachetools": ["app.lifecycle.looking_up"],
 }
-WEB = {"app", "app.auth", "app.http_errors", "app.serving"}
+WEB = {"app", "app.auth", "app.commands", "app.http_errors", "app.serving"}
 
 
 def name_of(path: Path) -> str:

@@ -32,6 +32,7 @@ from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Planner
+from app.models.caller import OPERATOR
 from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
 from app.models.slurm_options import array_size
 from app.models.task import CatalogueEntry
@@ -76,6 +77,7 @@ class Service:
             self.store,
             slurm,
             planner,
+            senders=senders,
             submission_life=LIFE,
             refused_users={"root", "slurm"},
         )
@@ -107,7 +109,7 @@ class Service:
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
         task = make_task(**fields)
-        return task, int(self.intake.submit({"task": task})["slurm_job_id"])
+        return task, int(self.intake.submit(OPERATOR, {"task": task})["slurm_job_id"])
 
     def record(self, task: dict[str, Any]) -> TaskRecord:
         return self.store.by_uuids([task["uuid"]])[task["uuid"]]
@@ -177,7 +179,7 @@ def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None
 def test_a_uuid_runs_once(service: Service) -> None:
     task, job_id = service.submit()
     with pytest.raises(DuplicateUuid) as caught:
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     assert caught.value.slurm_job_id == job_id
     assert len(service.slurm.submitted) == 1
 
@@ -187,14 +189,14 @@ def test_what_never_became_a_job_leaves_the_uuid_free(service: Service, failure:
     task = make_task()
     service.slurm.failure = failure
     with pytest.raises(type(failure)):
-        service.intake.submit({"task": task})
-    assert service.intake.submit({"task": task})["slurm_job_id"]
+        service.intake.submit(OPERATOR, {"task": task})
+    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 def test_an_ambiguous_answer_adopts_the_job_that_exists(service: Service) -> None:
     task = make_task()
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
-    answer = service.intake.submit({"task": task})
+    answer = service.intake.submit(OPERATOR, {"task": task})
     assert answer["slurm_job_id"] == service.record(task).slurm_job_id
     assert len(service.slurm.submitted) == 1
 
@@ -203,13 +205,13 @@ def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service
     task = make_task()
     service.slurm.failure = SlurmAmbiguous("time-out")
     with pytest.raises(SlurmAmbiguous, match=task["uuid"]):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     service.reconcile(utc_now())
     assert service.record(task).slurm_job_id is None, "too early to tell"
     service.reconcile(utc_now() + 3 * MINUTE)
-    assert service.intake.submit({"task": task})["slurm_job_id"]
+    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
@@ -217,7 +219,7 @@ def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
     service.slurm.down = SlurmUnavailable("and slurmctld went away")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     with pytest.raises(SlurmUnavailable):
         service.reconcile(utc_now() + 3 * MINUTE)
     assert service.record(task).slurm_job_id is None, "nothing is settled while Slurm is down"
@@ -235,7 +237,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
     broken = FailsOnce(service.store._path)
     service.intake.reservations._store = broken
     task = make_task()
-    answer = service.intake.submit({"task": task})
+    answer = service.intake.submit(OPERATOR, {"task": task})
     broken.close()
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert "database" in answer["warnings"][0]
@@ -246,7 +248,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
 def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service: Service) -> None:
     params = {"rabbithq": {"queue": "jobs"}}
     task = make_task(notification={"methods": ["slack", "rabbithq", "test"], "params": params})
-    answer = service.intake.submit({"task": task})
+    answer = service.intake.submit(OPERATOR, {"task": task})
     assert answer["warnings"] == [
         "this server is not configured for slack",
         "this server is not configured for rabbitmq",
@@ -269,7 +271,7 @@ def left_open(service: Service, *, exists: bool, **fields: Any) -> dict[str, Any
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), exists
     service.slurm.down = SlurmUnavailable("and slurmctld went away")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     service.slurm.down = None
     return task
 
@@ -281,32 +283,32 @@ def purge(service: Service) -> None:
 
 def test_a_retry_with_its_key_gets_the_first_answer(service: Service) -> None:
     task = make_task(notification={"methods": ["slack"]})
-    first = service.intake.submit({"task": task}, "a key")
+    first = service.intake.submit(OPERATOR, {"task": task}, "a key")
     assert first["warnings"]
-    assert service.intake.submit({"task": task}, "a key") == first
-    assert service.intake.submit({"task": task}, task["uuid"]) == first, "the uuid is a key, too"
+    assert service.intake.submit(OPERATOR, {"task": task}, "a key") == first
+    assert service.intake.submit(OPERATOR, {"task": task}, task["uuid"]) == first, "the uuid is a key, too"
     assert len(service.slurm.submitted) == 1
 
 
 def test_a_key_stands_for_one_request(service: Service) -> None:
     task = make_task()
-    service.intake.submit({"task": task}, "a key")
+    service.intake.submit(OPERATOR, {"task": task}, "a key")
     for other in (make_task(), {**task, "cmd": "rm"}):
         with pytest.raises(IdempotencyKeyReused):
-            service.intake.submit({"task": other}, "a key")
+            service.intake.submit(OPERATOR, {"task": other}, "a key")
     with pytest.raises(IdempotencyKeyReused):
-        service.intake.submit({"task": {**task, "cmd": "rm"}}, task["uuid"])
+        service.intake.submit(OPERATOR, {"task": {**task, "cmd": "rm"}}, task["uuid"])
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": task}, "another key")
+        service.intake.submit(OPERATOR, {"task": task}, "another key")
     assert len(service.slurm.submitted) == 1
 
 
 def test_a_retry_before_it_is_settled_is_told_to_wait(service: Service) -> None:
     task = left_open(service, exists=True)
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit({"task": task}, task["uuid"])
+        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
     service.reconcile(utc_now() + MINUTE)
-    answer = service.intake.submit({"task": task}, task["uuid"])
+    answer = service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert len(service.slurm.submitted) == 1
 
@@ -315,15 +317,15 @@ def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Serv
     task = make_task()
     service.slurm.failure = SlurmAmbiguous("time-out")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit({"task": task}, "a key")
+        service.intake.submit(OPERATOR, {"task": task}, "a key")
     service.reconcile(utc_now() + MINUTE)
     assert service.record(task).is_reserved, "its request may still be on its way"
     service.reconcile(utc_now() + 3 * MINUTE)
-    answer = service.look_up.by_uuid(task["uuid"])
+    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
     assert "never reached Slurm" in answer["monitor"]["submission_error"]
     assert answer["slurm"]["job_state"] is None
-    again = service.intake.submit({"task": task}, "a key")
-    assert service.look_up.by_uuid(task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]
+    again = service.intake.submit(OPERATOR, {"task": task}, "a key")
+    assert service.look_up.by_uuid(OPERATOR, task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]
 
 
 def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Service) -> None:
@@ -338,7 +340,7 @@ def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Se
     service.intake._slurm = noting
     task = make_task()
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     service.reconcile(noting.expires + timedelta(seconds=59))
     assert service.record(task).is_reserved
     service.reconcile(noting.expires + timedelta(seconds=61))
@@ -359,7 +361,7 @@ def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
     old = service.record(task)
     service.reconcile(utc_now() + 3 * MINUTE)
     time.sleep(0.002)  # records are told apart by their millisecond
-    answer = service.intake.submit({"task": task})
+    answer = service.intake.submit(OPERATOR, {"task": task})
     assert not service.store.accept(old, 4711, JobState.PENDING, utc_now())
     service.store.release(old)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
@@ -385,9 +387,9 @@ def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
     assert "jobs that may be it: 2" in str(record.submission_error)
     assert [item.event for item in record.notifications] == ["end"]
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": task}, task["uuid"])
+        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
     service.deliver(utc_now() + 4 * MINUTE)
     assert service.email.messages[0].subject.startswith("[UNKNOWN]")
 
@@ -489,7 +491,7 @@ def test_a_name_that_slurmdbd_may_have_altered_beyond_recognition_is_no_reason_t
     service.reconcile(utc_now() + 6 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.UNKNOWN
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": task}, task["uuid"])
+        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
 
 
 def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Service) -> None:
@@ -498,10 +500,10 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
     before = service.record(task)
     service.slurm.known_down = SlurmUnavailable("down")
     with pytest.raises(SlurmUnavailable):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     assert service.record(task) == before
     service.slurm.known_down = None
-    assert service.intake.submit({"task": task})["slurm_job_id"]
+    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 class GivesBack(SqliteStore):
@@ -534,9 +536,9 @@ def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("first", "then"), [(1, True), (1, 1.0), (0, False), ("1", 1), (None, False)])
 def test_a_key_tells_values_apart_that_python_does_not(service: Service, first: Any, then: Any) -> None:
     task = make_task(meta=first)
-    service.intake.submit({"task": task}, "k")
+    service.intake.submit(OPERATOR, {"task": task}, "k")
     with pytest.raises(IdempotencyKeyReused):
-        service.intake.submit({"task": {**task, "meta": then}}, "k")
+        service.intake.submit(OPERATOR, {"task": {**task, "meta": then}}, "k")
 
 
 class Forgets(SqliteStore):
@@ -554,7 +556,7 @@ def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> N
     service = Service(tmp_path / "store.sqlite3")
     store = Forgets(tmp_path / "store.sqlite3")
     service.intake.reservations._store = store
-    answer = service.intake.submit({"task": (task := make_task())})
+    answer = service.intake.submit(OPERATOR, {"task": (task := make_task())})
     assert "completed as soon as" in answer["warnings"][0]
     assert service.record(task).is_reserved
     with pytest.raises(StoreUnavailable):
@@ -580,12 +582,12 @@ def test_while_slurm_is_known_to_be_down_nothing_is_reserved(service: Service) -
     task = make_task()
     service.slurm.known_down = SlurmUnavailable("down")
     with pytest.raises(SlurmUnavailable):
-        service.intake.submit({"task": task})
+        service.intake.submit(OPERATOR, {"task": task})
     with pytest.raises(UnknownTask):
-        service.look_up.by_uuid(task["uuid"])
+        service.look_up.by_uuid(OPERATOR, task["uuid"])
     with pytest.raises(DuplicateUuid):
-        service.intake.submit({"task": taken})
-    assert service.intake.submit({"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
+        service.intake.submit(OPERATOR, {"task": taken})
+    assert service.intake.submit(OPERATOR, {"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
 
 
 def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
@@ -602,7 +604,7 @@ def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
 
 def watch(service: Service, job_id: int, **fields: Any) -> dict[str, Any]:
     task = {"username": "alice", "uuid": make_task()["uuid"], **fields.pop("task", {})}
-    return service.intake.watch({"monitor": {"task": task, "slurm_job_id": job_id, **fields}})
+    return service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": job_id, **fields}})
 
 
 def test_a_job_from_elsewhere_is_taken_over(service: Service) -> None:
@@ -936,8 +938,8 @@ def test_a_callers_parameters_never_reach_another_task(service: Service) -> None
 def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
-    answer = service.look_up.by_uuid(task["uuid"])
-    assert answer == service.look_up.by_job_id(str(job_id))
+    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
+    assert answer == service.look_up.by_job_id(OPERATOR, str(job_id))
     assert answer["slurm"]["job_state"] == "RUNNING"
     assert answer["slurm"]["nodes"] == "n1"
     assert answer["monitor"]["slurm_job_state"] == "PENDING"
@@ -947,7 +949,7 @@ def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) ->
 def test_many_who_ask_at_once_cost_slurm_one_request(service: Service) -> None:
     task, _ = service.submit()
     for _ in range(50):
-        service.look_up.by_uuid(task["uuid"])
+        service.look_up.by_uuid(OPERATOR, task["uuid"])
     assert service.slurm.calls.count("job") == 1
 
 
@@ -955,7 +957,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.FAILED, exit_code=3)
     service.slurm.forget(job_id)
-    answer = service.look_up.by_uuid(task["uuid"])
+    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
     assert (answer["slurm"]["job_state"], answer["slurm"]["exit_code"]) == ("FAILED", 3)
     assert "job" not in service.slurm.calls
 
@@ -963,7 +965,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
 def test_while_slurm_is_down_the_last_known_facts_are_marked(service: Service) -> None:
     task, _ = service.submit()
     service.slurm.down = SlurmUnavailable("slurmctld is down")
-    slurm = service.look_up.by_uuid(task["uuid"])["slurm"]
+    slurm = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
     assert (slurm["job_state"], slurm["stale"], slurm["error"]) == ("PENDING", True, "slurmctld is down")
 
 
@@ -972,22 +974,22 @@ def test_another_job_of_the_same_id_is_not_shown(service: Service) -> None:
     service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(
         update={"username": "bob", "name": "secret"}
     )
-    slurm = service.look_up.by_uuid(task["uuid"])["slurm"]
+    slurm = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
     assert (slurm["job_state"], slurm["username"]) == ("UNKNOWN", "alice")
     assert "name" not in slurm
 
 
 def test_what_is_not_recorded_is_said_so(service: Service) -> None:
     with pytest.raises(UnknownTask):
-        service.look_up.by_uuid("none")
+        service.look_up.by_uuid(OPERATOR, "none")
     with pytest.raises(UnknownJob):
-        service.look_up.by_job_id("4")
+        service.look_up.by_job_id(OPERATOR, "4")
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "1.5", "4294967296", "9" * 5000, "٣", "1e3", "+1", " 1"])
 def test_what_is_no_job_id_is_said_so(service: Service, text: str) -> None:
     with pytest.raises(InvalidRequest, match="slurm_job_id"):
-        service.look_up.by_job_id(text)
+        service.look_up.by_job_id(OPERATOR, text)
 
 
 # --- the monitor -----------------------------------------------------------------------------

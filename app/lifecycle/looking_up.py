@@ -16,6 +16,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job, open_job
 from app.lifecycle.showing import shown_record
+from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
@@ -27,7 +28,10 @@ _MAX_JOB_ID = 2**32 - 1
 
 
 class LookUp:
-    """The use cases of `GET /monitor/…`. However many callers ask at once, Slurm is asked once."""
+    """The use cases of `GET /monitor/…`. However many callers ask at once, Slurm is asked once.
+
+    Another's job answers as an unknown one.
+    """
 
     def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
         self._store = store
@@ -35,18 +39,18 @@ class LookUp:
         cache: TTLCache[Any, SlurmJob | SlurmProxyError | None] = TTLCache(_CACHED_JOBS, ttl=_FRESH_SECONDS)
         self._job = cached(cache, condition=threading.Condition())(self._ask)
 
-    def by_job_id(self, text: str) -> dict[str, Any]:
+    def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
         """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
         if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) <= _MAX_JOB_ID):
             raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
         record = self._store.by_job_id(int(text))
-        if record is None:
+        if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {int(text)} is monitored here")
         return self._answer(record)
 
-    def by_uuid(self, uuid: str) -> dict[str, Any]:
+    def by_uuid(self, caller: Caller, uuid: str) -> dict[str, Any]:
         record = self._store.by_uuids([uuid]).get(uuid)
-        if record is None:
+        if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
         return self._answer(record)
 

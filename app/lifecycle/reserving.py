@@ -63,7 +63,8 @@ class Reservations:
         """What the first request was answered, if this one is the same and says so by its key."""
         key = record.idempotency_key
         if key is None or key not in (first.idempotency_key, first.uuid):
-            raise DuplicateUuid(record.uuid, first.slurm_job_id)
+            is_his = first.slurm_username == record.slurm_username  # another's job is not told of
+            raise DuplicateUuid(record.uuid, first.slurm_job_id if is_his else None)
         if _canonical(first.task) != _canonical(record.task):
             raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
         if first.slurm_job_id is not None:

@@ -12,7 +12,7 @@ _ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key"
 
 def shown_record(record: TaskRecord) -> dict[str, Any]:
     body = record.model_dump(
-        mode="json", exclude={"task", "job", "notifications", "idempotency_key", "alarm_at"}
+        mode="json", exclude={"task", "job", "notifications", "idempotency_key", "alarm_at", "caller"}
     )
     for name in ("warnings", "submission_error"):
         if not body[name]:

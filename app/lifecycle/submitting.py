@@ -17,25 +17,30 @@ from app.errors import (
     SlurmMisbehaved,
     SlurmRefused,
     SlurmUnavailable,
+    TooMany,
     UnknownJob,
 )
 from app.lifecycle.identity import tag_of, tagged
+from app.lifecycle.permitting import require_task
 from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer
 from app.lifecycle.showing import shown_record
-from app.messages.plan import Plan, Planner, merged_params
+from app.messages.plan import Plan, Planner, each_recipient, merged_params
+from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.notification_request import NotificationRequest
 from app.models.record import TaskRecord, utc_now
 from app.models.task import (
     MonitorRequest,
+    RunAs,
     SubmitRequest,
     Task,
     WatchedTask,
     faults_of,
     parse,
 )
-from app.senders import SENDERS
+from app.senders import SENDERS, Sender
 from app.slurm.client import SlurmClient
+from app.slurm.connection import Reply
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ logger = logging.getLogger(__name__)
 _Request = TypeVar("_Request", bound=BaseModel)
 
 _SHORTEST_LOOK = 1.0  # seconds; with less there is no sense in looking for a job
+_ROOM_SECONDS = 60.0  # until it makes sense to ask again whether a job has ended
 _MOST_BYTES = 256 * 1024  # of the parameters of an event's messages, each of which is kept
 
 
@@ -55,15 +61,20 @@ class Intake:
         slurm: SlurmClient,
         planner: Planner,
         *,
+        senders: Mapping[str, Sender],
         submission_life: timedelta,
+        most_in_flight: int = 0,
         refused_users: Collection[str],
         settings: Settings | None = None,
     ) -> None:
-        """`settings`: what notification parameters are held against, such as whom callers may write to."""
+        """`most_in_flight`: tasks of one caller, 0 for any number. `settings`: what notification parameters
+        are held against, such as whom callers may write to."""
         self._store = store
         self._slurm = slurm
         self._planner = planner
         self._catalogue = planner.catalogue
+        self._senders = senders
+        self._most_in_flight = most_in_flight
         self._submission_life = submission_life
         self.reservations = Reservations(store, slurm)
         self._context = {
@@ -73,14 +84,15 @@ class Intake:
             "settings": settings,
         }
 
-    def submit(self, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+    def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Reserves the uuid, submits one Slurm job as the task's user, and starts to watch it.
 
         The same task again under the same `key` (or under its uuid as the key) gets the first answer.
-        InvalidRequest, DuplicateUuid, SlurmRefused, SlurmUnavailable: there is no new job.
+        InvalidRequest, Forbidden, TooMany, DuplicateUuid, SlurmRefused, SlurmUnavailable: there is no job.
         SlurmAmbiguous: there may be one; the reservation stays and is settled later.
         """
         task = self._parse(SubmitRequest, body, "task").task
+        require_task(caller, task, self._receivers(task), "task")
         now = utc_now()
         record = TaskRecord(
             task=body["task"],
@@ -88,28 +100,37 @@ class Intake:
             created_at=now,
             updated_at=now,
             idempotency_key=key,
+            caller=caller.name,
         )
         record = _planned(record, self._planner.at_submission(record, now))
         if (first := self.reservations.reserve(record)) is not None:
             return first
+        self._require_room(caller, record)
         job_id, warnings = self._submit_once(task, record)
         warnings += [item.last_error for item in record.notifications if item.last_error]
         warnings += self.reservations.accept(record, job_id, warnings)
         return first_answer(record, job_id, warnings)
 
-    def watch(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def watch(self, caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
         """Takes over a job that is in Slurm already; it must belong to the task's user."""
         request = self._parse(MonitorRequest, body, "monitor", "task").monitor
+        require_task(caller, request.task, self._receivers(request.task), "monitor.task")
         job = self._slurm.job(request.slurm_job_id)
-        if job is None:
+        if job is None or not caller.may(Scope.READ, job.username):
             raise UnknownJob(f"monitor.slurm_job_id: Slurm knows no job {request.slurm_job_id}")
         if job.username != request.task.username:
             raise NotTheOwner(
                 f"monitor.task.username: job {job.job_id} does not belong to {request.task.username}"
             )
         record = self._watched(body["monitor"]["task"], request.task, job)
+        record = record.model_copy(update={"caller": caller.name})
         self._store.add(record)
         return shown_record(record)
+
+    def pass_on(self, username: str, body: Mapping[str, Any]) -> Reply:
+        """A body of slurmrestd's own, as that user; nothing is recorded. InvalidRequest for another user."""
+        user = parse(RunAs, {"username": username}, context=self._context).username
+        return self._slurm.raw("POST", "job/submit", user=user, json=body)
 
     def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:
         now = utc_now()
@@ -152,6 +173,27 @@ class Intake:
         if job is None:
             raise cannot_be_told(record.uuid)
         return job.array_job_id or job.job_id
+
+    def _require_room(self, caller: Caller, record: TaskRecord) -> None:
+        """TooMany, with the reservation given back, where the caller has as many tasks as he may.
+
+        The reservation counts, so that of two requests at once not both find the last place free.
+        """
+        if self._most_in_flight and self._store.count_open(caller.name) > self._most_in_flight:
+            self.reservations.release(record)
+            words = f"{caller.name} has {self._most_in_flight} jobs waiting or running already"
+            raise TooMany(words, "too_many_jobs", _ROOM_SECONDS)
+
+    def _receivers(self, task: Task | WatchedTask) -> dict[str, list[str]]:
+        """Whom the task's messages go to, by method; nothing is told of a method that has no sender."""
+        return {
+            method: [self._receiver_of(method, one) for one in each_recipient(params)]
+            for method, params in merged_params(self._catalogue, task.name, task.notification).items()
+        }
+
+    def _receiver_of(self, method: str, params: Mapping[str, Any]) -> str:
+        sender = self._senders.get(method)
+        return sender.receiver(sender.Params.model_validate(params)) if sender else ""
 
     def _parse(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
         """The checked request; InvalidRequest lists the faults of the whole body at once."""

@@ -66,15 +66,15 @@ class Planner:
     def _blanks(self, task: Task | WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
         """One for each method, and for each recipient of it: one may fail where another does not."""
         for method, params in merged_params(self.catalogue, task.name, task.notification).items():
-            recipients = params.get("recipient")
-            for recipient in _each(recipients):
+            for own in each_recipient(params):
+                recipient = own.get("recipient")
                 can_send = method in self._methods
                 key = hashlib.sha256(f"{task.uuid} {event.key} {method} {recipient or ''}".encode())
                 yield Notification(
                     id=key.hexdigest()[:32],
                     event=event.name,
                     method=method,
-                    params={**params, "recipient": recipient} if recipient else params,
+                    params=own,
                     status=NotificationStatus.DUE if can_send else NotificationStatus.UNDELIVERABLE,
                     created_at=at,
                     attempt_after=at if can_send else None,
@@ -82,11 +82,12 @@ class Planner:
                 )
 
 
-def _each(recipients: object) -> list[Any]:
-    """A list of words as its different ones; anything else is one."""
+def each_recipient(params: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parameters once for each different recipient; as they are where there is no list of them."""
+    recipients = params.get("recipient")
     if isinstance(recipients, list) and all(isinstance(item, str) for item in recipients):
-        return list(dict.fromkeys(recipients))
-    return [recipients]
+        return [{**params, "recipient": recipient} for recipient in dict.fromkeys(recipients)]
+    return [params]
 
 
 def merged_params(

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 from app.errors import InvalidRequest
 
 MAX_DEPTH = 50
+MAX_VALUES = 20_000  # keys, items and what stands in them
+MAX_TEXT = 131_072  # characters, as long as Linux takes one argument
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -24,6 +26,8 @@ def read_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest([f"body: is not JSON: {error}"]) from None
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be a JSON object"])
+    if _exceeds(body, MAX_VALUES):
+        raise InvalidRequest([f"body: holds more than {MAX_VALUES} values"])
     faults = list(_faults(body, "", 0))
     if faults:
         raise InvalidRequest(faults)
@@ -41,6 +45,21 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not a JSON number")
+
+
+def _exceeds(value: object, most: int) -> bool:
+    """Whether there are more than `most` values in it; counts no further than that."""
+    pending, count = [value], 0
+    while pending:
+        item = pending.pop()
+        count += 1
+        if isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+        if count + len(pending) > most:
+            return True
+    return False
 
 
 def _faults(value: object, path: str, depth: int) -> list[str]:
@@ -72,6 +91,8 @@ def _scalar_faults(value: object, where: str) -> list[str]:
 
 
 def _text_faults(text: str, where: str) -> list[str]:
+    if len(text) > MAX_TEXT:
+        return [f"{where}: must not be longer than {MAX_TEXT} characters"]
     if "\0" in text:
         return [f"{where}: must not contain a NUL character"]
     if any("\ud800" <= character <= "\udfff" for character in text):

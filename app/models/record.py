@@ -70,6 +70,7 @@ class TaskRecord(BaseModel):
     warnings: tuple[str, ...] = ()  # of the first answer
     submission_error: str | None = None
     alarm_at: Utc | None = None  # when an event may be due that no change of state announces
+    caller: str | None = None  # who brought it
 
     @property
     def uuid(self) -> str:

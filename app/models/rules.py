@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
+_USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
 
 
@@ -30,6 +31,14 @@ def _one_line(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("control character")
     return value
+
+
+def is_one_line(value: str) -> bool:
+    return bool(value) and not _CONTROL.search(value)
+
+
+def is_username(value: str) -> bool:
+    return len(value) <= 32 and re.fullmatch(_USERNAME, value) is not None
 
 
 def _path(value: str) -> str:
@@ -58,7 +67,7 @@ def _moment(value: object) -> object:
 
 Username = Annotated[
     str,
-    StringConstraints(strict=True, max_length=32, pattern=r"^[a-z_][a-z0-9_.-]*[$]?$"),
+    StringConstraints(strict=True, max_length=32, pattern=_USERNAME),
     must("be a user name: at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"),
 ]
 Uuid = Annotated[

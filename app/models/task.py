@@ -89,6 +89,12 @@ class Task(BaseModel):
         return value
 
 
+class RunAs(BaseModel):
+    """The user that an operator submits as, past all records."""
+
+    username: Annotated[Username, AfterValidator(_allowed_user)]
+
+
 class WatchedTask(BaseModel):
     """A task of `POST /monitor`: the job exists already, so most of it is only kept."""
 

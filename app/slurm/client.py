@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from app.errors import SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
 from app.models.task import Task
@@ -31,6 +31,7 @@ _CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of slurmctld
 _FULL_LIST_EVERY = 300  # seconds; heals what a larger skew would hide
 
 _NOT_FOUND = 2017
+_ENDED = 2021
 _NO_ACCOUNTING_ENTRY = 9003
 
 
@@ -114,6 +115,27 @@ class SlurmClient:
         everybody = [reading.whose_accounting_job(raw) for part in parts for raw in part or []]
         accounted = [job for job in everybody if job.username in usernames]
         return Search(found, accounted, Accounting.BEHIND if is_behind else Accounting.CURRENT)
+
+    def cancel(self, job_id: int, username: str) -> bool:
+        """As that user; False if the job has ended already. SlurmRefused with Slurm's own words.
+        SlurmUnavailable: try again.
+
+        v0.0.40 and v0.0.41 do not tell whether they did it: look before, and look after.
+        """
+        try:
+            reply = self._session.send("DELETE", f"job/{job_id}", user=username)
+        except SlurmAmbiguous as error:  # to cancel twice does no harm
+            raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {error}") from error
+        statuses = [item.get("error") or {} for item in reply.body.get("status") or []]
+        faults = [*reply.errors(), *((item.get("code") or 0, str(item.get("string"))) for item in statuses)]
+        if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
+            return False
+        if reply.status >= 500 and not reply.refusals():
+            raise SlurmUnavailable(f"job {job_id} is not cancelled: slurmctld does not answer")
+        if reply.status != 200 or faults:
+            words = "; ".join(words for _, words in faults) or f"slurmrestd answered {reply.status}"
+            raise SlurmRefused(f"Slurm does not cancel job {job_id}: {words}")
+        return True
 
     # --- watching ---------------------------------------------------------------------------
 

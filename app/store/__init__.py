@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.job_state import JobState
+from app.models.api_key import ApiKey
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, TaskRecord
 
 
@@ -67,6 +68,9 @@ class TaskStore(Protocol):
     def open_jobs(self) -> list[OpenJob]:
         """All jobs whose end is still to come."""
 
+    def count_open(self, caller: str) -> int:
+        """How many tasks of this caller's have their end still to come, reservations among them."""
+
     def reservations(self, before: datetime) -> list[TaskRecord]:
         """Reservations made before that moment of which it cannot be told yet whether there is a job."""
 
@@ -117,6 +121,21 @@ class TaskStore(Protocol):
 
     def resign(self, owner: str) -> None:
         """Gives the lease back, so that another process can lead at once."""
+
+    def add_key(self, key: ApiKey) -> None:
+        """Keeps a new key."""
+
+    def key(self, id_: str) -> ApiKey | None:
+        """The key with that id, whatever has become of it."""
+
+    def all_keys(self) -> list[ApiKey]:
+        """All of them, the oldest first."""
+
+    def revoke_key(self, id_: str, at: datetime) -> bool:
+        """False if there is no such key, or it is revoked already."""
+
+    def key_used(self, id_: str, at: datetime) -> None:
+        """Keeps when the key was last used."""
 
     def ping(self) -> None:
         """Returns if the database answers."""

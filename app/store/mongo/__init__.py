@@ -4,11 +4,12 @@ Writes wait for a majority and its journal: `w: 1` alone loses acknowledged reco
 """
 
 from app.store.mongo.database import connect
+from app.store.mongo.keys import MongoKeys
 from app.store.mongo.outbox import MongoOutbox
 from app.store.mongo.records import MongoRecords
 
 
-class MongoStore(MongoRecords, MongoOutbox):
+class MongoStore(MongoRecords, MongoOutbox, MongoKeys):
     """A TaskStore for any number of hosts."""
 
 

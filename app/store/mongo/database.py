@@ -52,6 +52,9 @@ class MongoDatabase:
             f"{collection}_leases", write_concern=concern
         )
         self.windows: Collection[Document] = client[database].get_collection(f"{collection}_windows")
+        self.api_keys: Collection[Document] = client[database].get_collection(
+            f"{collection}_keys", write_concern=concern
+        )
 
     def prepare(self) -> None:
         with answering():
@@ -65,6 +68,7 @@ class MongoDatabase:
             )
             for field in ("id", "status", "digest"):
                 self.tasks.create_index([(f"notifications.{field}", ASCENDING)], sparse=True)
+            self.tasks.create_index([("caller", ASCENDING)], partialFilterExpression={"is_open": True})
             self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
 
     def ping(self) -> None:

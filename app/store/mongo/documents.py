@@ -31,6 +31,7 @@ def new_document(record: TaskRecord) -> Document:
         "warnings": list(record.warnings),
         "submission_error": record.submission_error,
         "alarm_at": record.alarm_at,
+        "caller": record.caller,
     }
     if record.idempotency_key is not None:  # its index is sparse
         document["idempotency_key"] = record.idempotency_key

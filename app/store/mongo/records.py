@@ -112,6 +112,13 @@ class MongoRecords(MongoDatabase):
                 for item in found
             ]
 
+    def count_open(self, caller: str) -> int:
+        with answering():
+            return sum(
+                self.tasks.count_documents({flag: True, "caller": caller})
+                for flag in ("is_open", "is_reserved")
+            )
+
     def reservations(self, before: datetime) -> list[TaskRecord]:
         with answering():
             found = self.tasks.find({"is_reserved": True, "created_at": {"$lt": before}})

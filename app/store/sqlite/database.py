@@ -26,10 +26,12 @@ CREATE TABLE IF NOT EXISTS tasks (
     idempotency_key TEXT UNIQUE,
     warnings TEXT NOT NULL,
     submission_error TEXT,
-    alarm_at INTEGER
+    alarm_at INTEGER,
+    caller TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
+CREATE INDEX IF NOT EXISTS tasks_caller ON tasks (caller) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
     WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
 CREATE TABLE IF NOT EXISTS notifications (
@@ -58,6 +60,9 @@ CREATE TABLE IF NOT EXISTS windows (
     recipient TEXT PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS windows_until ON windows (until);
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, last_used_at INTEGER, revoked_at INTEGER, key TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS leases (
     name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, fence INTEGER NOT NULL
 );
@@ -65,6 +70,7 @@ CREATE TABLE IF NOT EXISTS leases (
 # Columns that files of an earlier version do not have.
 _ADDED = (
     ("tasks", "alarm_at INTEGER"),
+    ("tasks", "caller TEXT"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),
     ("notifications", "digest TEXT"),

@@ -108,6 +108,16 @@ class SqliteRecords(SqliteDatabase):
                 for row in rows
             ]
 
+    def count_open(self, caller: str) -> int:
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT (SELECT count(*) FROM tasks WHERE is_open AND caller = ?)"
+                " + (SELECT count(*) FROM tasks WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL"
+                " AND submission_error IS NULL AND caller = ?)",
+                (caller, caller),
+            ).fetchone()
+            return int(row[0])
+
     def reservations(self, before: datetime) -> list[TaskRecord]:
         with self.reading() as connection:
             rows = connection.execute(
@@ -148,8 +158,8 @@ def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
     submit_time = record.job.submit_time if record.job else None
     connection.execute(
         "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
-        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.uuid,
             record.slurm_username,
@@ -165,6 +175,7 @@ def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
             json.dumps(list(record.warnings)),
             record.submission_error,
             milliseconds_if_any(record.alarm_at),
+            record.caller,
         ),
     )
     add_notifications(connection, record.uuid, record.notifications)
@@ -212,4 +223,5 @@ def _record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
         warnings=tuple(json.loads(row["warnings"])),
         submission_error=row["submission_error"],
         alarm_at=moment_if_any(row["alarm_at"]),
+        caller=row["caller"],
     )

@@ -1,0 +1,1 @@
+"""Finds out who a caller is, and keeps the keys that prove it."""

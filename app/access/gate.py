@@ -1,0 +1,66 @@
+"""Lets a caller in: finds out who he is, and whether he has not asked too often."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Protocol
+
+from app.access.keys import PREFIX
+from app.errors import NotAuthenticated, TooMany
+from app.models.caller import ANYBODY, OPERATOR, Caller
+from app.models.record import utc_now
+from app.store import TaskStore
+
+_WINDOW = timedelta(minutes=1)
+
+
+class Proof(Protocol):
+    """One way to prove who one is."""
+
+    def caller(self, text: str) -> Caller:
+        """NotAuthenticated for what proves nothing."""
+
+
+class Gate:
+    """`proofs` by their names in ACCESS_METHODS; without any, everybody is let in."""
+
+    def __init__(
+        self, store: TaskStore, proofs: Mapping[str, Proof], *, requests_a_minute: int, is_private: bool
+    ) -> None:
+        """`is_private`: the server listens on loopback alone."""
+        self._store = store
+        self._proofs = proofs
+        self._requests_a_minute = requests_a_minute
+        self.is_private = is_private
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody must prove anything."""
+        return not self._proofs
+
+    def caller(self, authorization: str | None, *, is_local: bool) -> Caller:
+        """`authorization`: the header. Where nobody must prove anything, who sits at the server may do all.
+
+        NotAuthenticated; TooMany, with the seconds to wait, for one who has asked too often.
+        """
+        if self.is_open:
+            return OPERATOR if is_local else ANYBODY
+        kind, _, text = (authorization or "").strip().partition(" ")
+        text = text.strip()
+        if kind.lower() != "bearer" or not text:
+            raise NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>")
+        proof = self._proofs.get("keys" if text.startswith(PREFIX) else "oidc")
+        if proof is None:
+            raise NotAuthenticated(f"this server takes {' and '.join(self._proofs)} only")
+        found = proof.caller(text)
+        self._count(found)
+        return found
+
+    def _count(self, caller: Caller) -> None:
+        """All processes count together."""
+        if not self._requests_a_minute:
+            return
+        now = utc_now()
+        opens = self._store.take_slot(f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW)
+        if opens is not None:
+            words = f"more than {self._requests_a_minute} requests in a minute"
+            raise TooMany(words, "too_many_requests", (opens - now).total_seconds())

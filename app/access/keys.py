@@ -1,0 +1,69 @@
+"""API keys: made, listed, revoked and checked.
+
+A key is `sp_<id>_<secret>`. The secret has 256 random bits, so its SHA-256 gives nothing away, and a slow
+hash would only cost the server time.
+"""
+
+import hashlib
+import hmac
+import secrets
+from datetime import datetime, timedelta
+
+from app.errors import InvalidRequest, NotAuthenticated
+from app.models.api_key import ApiKey
+from app.models.caller import Caller, Grant
+from app.models.record import utc_now
+from app.models.rules import is_one_line
+from app.store import TaskStore
+
+PREFIX = "sp_"
+_TOUCHED_AGAIN = timedelta(minutes=1)
+
+
+class Keys:
+    """The keys in the store. A revoked one is refused from the next request on, by every process."""
+
+    def __init__(self, store: TaskStore) -> None:
+        self._store = store
+
+    def create(self, name: str, grant: Grant, lasts: timedelta | None) -> tuple[str, ApiKey]:
+        """The key, to be shown once, and what is kept of it; InvalidRequest for a name that will not do."""
+        if not is_one_line(name) or len(name) > 100:
+            raise InvalidRequest(["name: must be one line of at most 100 characters"])
+        now = utc_now()
+        if any(key.name == name and _is_good(key, now) for key in self._store.all_keys()):
+            raise InvalidRequest([f"name: there is a key called {name} already; revoke it first"])
+        id_, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        text = f"{PREFIX}{id_}_{secret}"
+        expires = now + lasts if lasts else None
+        key = ApiKey(id=id_, name=name, hash=_hash(text), grant=grant, created_at=now, expires_at=expires)
+        self._store.add_key(key)
+        return text, key
+
+    def all(self) -> list[ApiKey]:
+        return self._store.all_keys()
+
+    def revoke(self, id_: str) -> bool:
+        """False if there is no such key, or it is revoked already."""
+        return self._store.revoke_key(id_, utc_now())
+
+    def caller(self, text: str) -> Caller:
+        """Whose key that is; NotAuthenticated for one that is not, or not any more."""
+        parts = text.split("_", 2)
+        key = self._store.key(parts[1]) if len(parts) == 3 else None
+        known = key.hash if key else _hash("")
+        is_right = hmac.compare_digest(_hash(text), known)
+        now = utc_now()
+        if key is None or not is_right or not _is_good(key, now):
+            raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
+        if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:
+            self._store.key_used(key.id, now)
+        return Caller(f"key:{key.name}", (key.grant,))
+
+
+def _is_good(key: ApiKey, now: datetime) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,82 @@
+"""Tokens of the site's identity provider: signed JWTs of OpenID Connect.
+
+Only asymmetric algorithms can be configured, and the algorithm is never taken from the token: a token can
+neither be unsigned, nor signed with the provider's public key as a shared secret (RFC 8725).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jwt
+from jwt.exceptions import InvalidTokenError, PyJWKClientConnectionError, PyJWKClientError
+
+from app.constants import Settings
+from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
+from app.models.caller import ORDINARY, Caller, Grant
+from app.models.oidc import ClaimGrant
+from app.models.rules import is_one_line, is_username
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT = 5.0  # seconds for the provider's keys
+_KEYS_LAST = 300.0  # seconds; a key that is not known is looked for sooner
+_PAUSE = 10.0  # seconds between two looks for keys that are not known
+
+
+class Oidc:
+    """One provider. Its keys are fetched when first needed, and again when it signs with a new one."""
+
+    def __init__(self, settings: Settings, grants: tuple[ClaimGrant, ...]) -> None:
+        self._issuer = _required(settings.OIDC_ISSUER, "OIDC_ISSUER")
+        self._audience = _required(settings.OIDC_AUDIENCE, "OIDC_AUDIENCE")
+        self._algorithms = list(settings.OIDC_ALGORITHMS)
+        self._skew = settings.OIDC_CLOCK_SKEW_SECONDS
+        self._user_claim = settings.OIDC_USER_CLAIM
+        self._grants = grants
+        url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
+        self._keys = jwt.PyJWKClient(url, lifespan=_KEYS_LAST, timeout=_TIMEOUT, cooldown_duration=_PAUSE)
+
+    def caller(self, token: str) -> Caller:
+        """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""
+        claims = self._claims(token)
+        name = claims.get(self._user_claim or "sub") or claims["sub"]
+        if not isinstance(name, str) or not is_one_line(name):
+            raise NotAuthenticated("the token names nobody")
+        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims)))
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        try:
+            key = self._keys.get_signing_key_from_jwt(token)
+            return jwt.decode(
+                token,
+                key,
+                algorithms=self._algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._skew,
+                options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+            )
+        except PyJWKClientConnectionError as error:
+            logger.warning("the identity provider's keys cannot be fetched: %s", error)
+            raise IdentityProviderUnavailable("the identity provider does not answer") from error
+        except (InvalidTokenError, PyJWKClientError) as error:
+            logger.info("a token was refused: %s", type(error).__name__)
+            raise NotAuthenticated(
+                "the token is not valid here: it is forged, expired, or not for us"
+            ) from error
+
+    def _granted(self, claims: Mapping[str, Any]) -> Iterator[Grant]:
+        """Everybody acts for himself; the operator's grants come on top."""
+        himself = claims.get(self._user_claim) if self._user_claim else None
+        if isinstance(himself, str) and is_username(himself):
+            yield Grant(scopes=ORDINARY, users=(himself,))
+        for grant in self._grants:
+            if grant.fits(claims):
+                yield grant.grant
+
+
+def _required(value: str | None, name: str) -> str:
+    if not value:
+        raise SettingsError(f"{name} must be set where ACCESS_METHODS names oidc")
+    return value

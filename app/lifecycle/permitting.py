@@ -1,0 +1,40 @@
+"""What a caller may do for whom: Forbidden says which field leads beyond what he was granted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.errors import Forbidden
+from app.models.caller import Caller, Grant, Scope, is_within
+from app.models.task import Task, WatchedTask
+
+Receivers = Mapping[str, Sequence[str]]  # the receivers that are to be told, by method
+
+
+def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequence[Grant]:
+    """The grants by which he may do that for the user."""
+    grants = caller.for_(scope, username)
+    if not grants:
+        raise Forbidden(f"{field}: {caller.name} may not {scope} for {username}")
+    return grants
+
+
+def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:
+    """One of his grants must allow the whole task."""
+    grants = require_for(caller, Scope.SUBMIT, task.username, f"{path}.username")
+    refusals = [_refusal(grant, task, receivers) for grant in grants]
+    if all(refusals):
+        raise Forbidden(f"{path}.{refusals[0]}")
+
+
+def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> str | None:
+    """What leads beyond this grant: the field, and what is granted."""
+    options: Any = task.slurm if isinstance(task, Task) else None
+    if options is not None:
+        for name, allowed in (("partition", grant.partitions), ("account", grant.accounts)):
+            wanted = [word.strip() for word in (getattr(options, name) or "").split(",")]
+            if not is_within(wanted, allowed):
+                return f"slurm.{name}: must be one of {', '.join(allowed or ()) or 'none'}"
+    for method, names in receivers.items():
+        if not is_within([f"{method}:{name}" for name in names], grant.recipients):
+            return f"notification.params.{method}: leads to a receiver that the caller may not notify"
+    return None

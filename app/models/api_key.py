@@ -1,0 +1,21 @@
+"""What the store keeps of an API key."""
+
+from pydantic import BaseModel, ConfigDict
+
+from app.models.caller import Grant
+from app.models.job import Utc
+
+
+class ApiKey(BaseModel):
+    """A key that was handed out. The key itself is not here: only its hash is kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    hash: str  # SHA-256, in hexadecimal
+    grant: Grant
+    created_at: Utc
+    expires_at: Utc | None = None
+    last_used_at: Utc | None = None  # to the minute
+    revoked_at: Utc | None = None

@@ -1,0 +1,90 @@
+"""Who is calling, and what for: a name, and what it has been granted."""
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.models.rules import Line, Username, must
+
+
+class Scope(StrEnum):
+    """What a caller may do."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    CANCEL = "cancel"
+    ADMIN = "admin"  # the routes of operators
+
+
+ORDINARY = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+
+
+class Grant(BaseModel):
+    """What may be done, and for whom. None where there is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scopes: Annotated[
+        frozenset[Scope], Field(min_length=1), must(f"be of {', '.join(Scope)}, at least one of them")
+    ]
+    users: Literal["any"] | tuple[Username, ...] = ()
+    groups: tuple[Line, ...] = ()  # Unix groups of this machine, whose members are users, too
+    partitions: tuple[Line, ...] | None = None
+    accounts: tuple[Line, ...] | None = None
+    recipients: tuple[Line, ...] | None = None  # patterns of method:receiver, such as email:*@example.com
+
+    def acts_for(self, username: str) -> bool:
+        return self.users == "any" or username in self.users or _is_member(username, self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One who has proved who he is; `grants` add up."""
+
+    name: str
+    grants: tuple[Grant, ...]
+
+    def may(self, scope: Scope, username: str | None = None) -> bool:
+        """Whether he may do that for the user; without one, for anybody at all."""
+        return bool(self.for_(scope, username))
+
+    def for_(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
+        """The grants by which he may."""
+        return [
+            grant
+            for grant in self.grants
+            if scope in grant.scopes and (username is None or grant.acts_for(username))
+        ]
+
+
+def is_within(wanted: Iterable[str], allowed: Sequence[str] | None) -> bool:
+    """Whether all that is wanted fits one of the allowed patterns; without any, it does."""
+    return allowed is None or all(any(fnmatchcase(word, one) for one in allowed) for word in wanted)
+
+
+def _is_member(username: str, groups: Sequence[str]) -> bool:
+    if not groups:
+        return False
+    try:
+        ids = os.getgrouplist(username, pwd.getpwnam(username).pw_gid)
+    except KeyError:  # nobody whom this machine knows
+        return False
+    return bool({_name_of(number) for number in ids} & set(groups))
+
+
+def _name_of(group_id: int) -> str:
+    try:
+        return grp.getgrgid(group_id).gr_name
+    except KeyError:
+        return ""
+
+
+ANYBODY = Caller("anybody", (Grant(scopes=ORDINARY, users="any"),))
+OPERATOR = Caller("operator", (Grant(scopes=frozenset(Scope), users="any"),))
