@@ -40,7 +40,7 @@ def _group(app: Flask) -> AppGroup:
         "--scope",
         "scopes",
         multiple=True,
-        type=click.Choice(list(Scope)),
+        type=click.Choice([scope.value for scope in Scope]),
         help="What for; repeatable. Default: submit, read and cancel.",
     )
     @click.option("--user", "users", multiple=True, help="A Slurm user whom the key may act for; repeatable.")

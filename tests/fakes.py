@@ -13,6 +13,7 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.client import Accounting, Search
+from app.slurm.connection import Reply
 
 
 class FakeSlurm:
@@ -65,6 +66,13 @@ class FakeSlurm:
             return False
         self.put(job_id, JobState.CANCELLED)
         return True
+
+    def raw(self, method: str, path: str, **options: Any) -> Reply:
+        self._ask(f"raw {method} {path}")
+        return Reply(200, {"errors": []}, "")
+
+    def raw_list(self, update_time: int) -> Reply:
+        return self.raw("GET", "jobs")
 
     def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
         """Makes a job, or moves one on."""

@@ -5,6 +5,7 @@ neither be unsigned, nor signed with the provider's public key as a shared secre
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,15 +20,37 @@ from app.models.rules import is_one_line, is_username
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT = 5.0  # seconds for the provider's keys
 _KEYS_LAST = 300.0  # seconds; a key that is not known is looked for sooner
-_PAUSE = 10.0  # seconds between two looks for keys that are not known
+
+
+class _ProvidersKeys(jwt.PyJWKClient):
+    """While the provider does not answer, only one caller in a while waits to find that out."""
+
+    _away_until = 0.0
+
+    def fetch_data(self) -> Any:
+        if time.monotonic() < self._away_until:
+            raise PyJWKClientConnectionError("it did not answer a moment ago")
+        try:
+            return super().fetch_data()
+        except PyJWKClientConnectionError:
+            self._away_until = time.monotonic() + self.cooldown_duration
+            raise
 
 
 class Oidc:
     """One provider. Its keys are fetched when first needed, and again when it signs with a new one."""
 
-    def __init__(self, settings: Settings, grants: tuple[ClaimGrant, ...]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        grants: tuple[ClaimGrant, ...],
+        *,
+        timeout: float = 5.0,
+        pause: float = 10.0,
+    ) -> None:
+        """`timeout`: seconds for the provider's keys. `pause`: seconds between two looks for a key that is
+        not known, and after a look that failed."""
         self._issuer = _required(settings.OIDC_ISSUER, "OIDC_ISSUER")
         self._audience = _required(settings.OIDC_AUDIENCE, "OIDC_AUDIENCE")
         self._algorithms = list(settings.OIDC_ALGORITHMS)
@@ -35,7 +58,7 @@ class Oidc:
         self._user_claim = settings.OIDC_USER_CLAIM
         self._grants = grants
         url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
-        self._keys = jwt.PyJWKClient(url, lifespan=_KEYS_LAST, timeout=_TIMEOUT, cooldown_duration=_PAUSE)
+        self._keys = _ProvidersKeys(url, lifespan=_KEYS_LAST, timeout=timeout, cooldown_duration=pause)
 
     def caller(self, token: str) -> Caller:
         """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""

@@ -34,7 +34,10 @@ class Grant(BaseModel):
     scopes: Annotated[
         frozenset[Scope], Field(min_length=1), must(f"be of {', '.join(Scope)}, at least one of them")
     ]
-    users: Literal["any"] | tuple[Username, ...] = ()
+    users: Annotated[
+        Literal["any"] | tuple[Username, ...],
+        must('be "any", or user names: at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _'),
+    ] = ()
     groups: tuple[Line, ...] = ()  # Unix groups of this machine, whose members are users, too
     partitions: tuple[Line, ...] | None = None
     accounts: tuple[Line, ...] | None = None

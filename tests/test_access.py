@@ -1,0 +1,863 @@
+"""Who may call what, for whom, and how often."""
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.access import audit
+from app.access.keys import Keys
+from app.access.oidc import Oidc
+from app.constants import read_settings
+from app.errors import IdentityProviderUnavailable, InvalidRequest, NotAuthenticated, StoreUnavailable
+from app.job_state import JobState
+from app.logs import configure
+from app.models.caller import ORDINARY, Caller, Grant, Scope
+from app.models.record import utc_now
+from app.services import build_services
+from tests.fakes import FakeSlurm
+from tests.real.identity_provider import AUDIENCE, IdentityProvider
+from tests.real.network import Fault, Network
+from tests.real.processes import free_port
+from tests.service import ROOT
+from tests.tasks import make_task, new_uuid
+
+KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
+ALICE = Grant(scopes=ORDINARY, users=("alice",))
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[IdentityProvider]:
+    with IdentityProvider() as provider:
+        yield provider
+
+
+class Site:
+    """A server that asks for proof, in front of a cluster in memory."""
+
+    def __init__(self, path: Path, provider: IdentityProvider | None = None, **settings: Any) -> None:
+        self.slurm: Any = FakeSlurm()
+        self._path = path
+        self._settings = {"ACCESS_METHODS": "keys", **(_oidc(provider) if provider else {}), **settings}
+        self.app = self.another()
+        self.services = self.app.extensions["slurm_proxy"]
+        self.client = self.app.test_client()
+        self.keys: Keys = self.services.keys
+
+    def another(self) -> Flask:
+        """Another process with the same store."""
+        config = {
+            "SLURM_REST_HOST": "http://127.0.0.1:9",
+            "SLURM_JWT_HS256_KEY_BASE64": KEY,
+            "MONGODB_URI": None,
+            "SQLITE_PATH": self._path,
+            "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
+            **self._settings,
+        }
+        app = create_app(config)
+        app.extensions["slurm_proxy"] = build_services(read_settings(config), self.slurm)
+        app.extensions["slurm_proxy"].store.prepare()
+        return app
+
+    def key(self, grant: Grant = ALICE, lasts: timedelta | None = None) -> str:
+        return self.keys.create(f"key-{new_uuid()}", grant, lasts)[0]
+
+    def call(self, method: str, path: str, proof: str | None = None, body: Any = None, **headers: str) -> Any:
+        if proof is not None:
+            headers["Authorization"] = f"Bearer {proof}"
+        data = json.dumps(body) if body is not None else None
+        return self.client.open(path, method=method, data=data, headers=headers)
+
+    def submit(self, proof: str | None = None, **fields: Any) -> Any:
+        return self.call("POST", "/submit", proof, {"task": make_task(**fields)})
+
+
+def _oidc(provider: IdentityProvider) -> dict[str, Any]:
+    return {
+        "ACCESS_METHODS": "keys,oidc",
+        "OIDC_ISSUER": provider.issuer,
+        "OIDC_AUDIENCE": AUDIENCE,
+        "OIDC_JWKS_URL": f"{provider.url}/keys",
+        "OIDC_GRANTS": [
+            {"claim": "groups", "value": "operators", "grant": {"scopes": ["admin"], "users": "any"}}
+        ],
+    }
+
+
+@pytest.fixture
+def site(tmp_path: Path, provider: IdentityProvider) -> Iterator[Site]:
+    site = Site(tmp_path / "store.sqlite3", provider)
+    yield site
+    site.services.store.close()
+
+
+@pytest.fixture
+def new_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    made: list[Site] = []
+
+    def new(**settings: Any) -> Site:
+        made.append(Site(tmp_path / "store.sqlite3", **settings))
+        return made[-1]
+
+    yield new
+    for site in made:
+        site.services.store.close()
+
+
+# --- every route, by everybody --------------------------------------------------------------------
+
+# The columns: what is asked for, always about a job of alice's.
+ROUTES = (
+    "submit",
+    "watch",
+    "by_job_id",
+    "by_uuid",
+    "cancel",
+    "notifications",
+    "retry",
+    "retry_all",
+    "slurm_ping",
+    "slurm_diag",
+    "slurm_jobs",
+    "slurm_job",
+    "slurm_submit",
+    "ping",
+    "no_route",
+    "wrong_method",
+)
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 200 404 405"
+# 404 for a retry: there is no such notification, which only an operator learns.
+EXPECTED = {
+    "no key": NOBODY,
+    "no bearer": NOBODY,
+    "a wrong key": NOBODY,
+    "half a key": NOBODY,
+    "an expired key": NOBODY,
+    "a revoked key": NOBODY,
+    "another user's": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
+    "a reader": "403 403 200 200 403 403 403 403 403 403 403 403 403 200 404 405",
+    "a submitter": "200 400 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
+    "a canceller": "403 403 400 400 200 403 403 403 403 403 403 403 403 200 404 405",
+    "all for alice": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
+    "all for any": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
+    "an operator": "403 403 400 400 404 200 404 200 200 200 200 200 200 200 404 405",
+    "a good token": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
+    "an operator's token": "200 200 200 200 200 200 404 200 200 200 200 200 200 200 404 405",
+    "a token for bob": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
+    "a token for no user": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
+    "another audience": NOBODY,
+    "another issuer": NOBODY,
+    "a forged algorithm": NOBODY,
+    "an algorithm that is not taken": NOBODY,
+    "no signature": NOBODY,
+    "an expired token": NOBODY,
+    "a token of the future": NOBODY,
+    "a token without an end": NOBODY,
+    "an unknown key": NOBODY,
+    "an altered token": NOBODY,
+}
+CODES = {400: "unknown_", 401: "not_authenticated", 403: "forbidden", 405: "method_not_allowed"}
+
+
+def proof(site: Site, provider: IdentityProvider, who: str) -> str | None:
+    def key(*scopes: Scope, users: Any = ("alice",), lasts: timedelta | None = None) -> str:
+        return site.key(Grant(scopes=frozenset(scopes or ORDINARY), users=users), lasts)
+
+    now = int(time.time())
+    match who:
+        case "no key" | "no bearer":
+            return None
+        case "a wrong key":
+            return key()[:-4] + "AAAA"
+        case "half a key":
+            return "sp_"
+        case "an expired key":
+            expired = key(lasts=timedelta(milliseconds=1))
+            time.sleep(0.005)
+            return expired
+        case "a revoked key":
+            revoked = key()
+            assert site.keys.revoke(revoked.split("_")[1])
+            return revoked
+        case "another user's":
+            return key(users=("bob",))
+        case "a reader":
+            return key(Scope.READ)
+        case "a submitter":
+            return key(Scope.SUBMIT)
+        case "a canceller":
+            return key(Scope.CANCEL)
+        case "all for alice":
+            return key()
+        case "all for any":
+            return key(users="any")
+        case "an operator":
+            return key(Scope.ADMIN, users="any")
+        case "a good token":
+            return provider.token()
+        case "an operator's token":
+            return provider.token(groups=["staff", "operators"])
+        case "a token for bob":
+            return provider.token(preferred_username="bob")
+        case "a token for no user":
+            return provider.token(preferred_username=None)
+        case "another audience":
+            return provider.token(aud="another-service")
+        case "another issuer":
+            return provider.token(iss="https://elsewhere.example")
+        case "a forged algorithm":
+            return provider.forged()
+        case "an algorithm that is not taken":
+            return provider.token(algorithm="RS512")
+        case "no signature":
+            return provider.unsigned()
+        case "an expired token":
+            return provider.token(iat=now - 900, exp=now - 300)
+        case "a token of the future":
+            return provider.token(nbf=now + 300)
+        case "a token without an end":
+            return provider.token(exp=None)
+        case "an unknown key":
+            stranger = IdentityProvider()
+            stranger.rotate("a stranger's")
+            stranger.issuer = provider.issuer
+            return stranger.token()
+        case "an altered token":
+            head, _, signature = provider.token().split(".")
+            body = provider.token(preferred_username="root").split(".")[1]
+            return f"{head}.{body}.{signature}"
+    raise AssertionError(who)
+
+
+def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
+    """One request about a job of alice's."""
+    task = make_task()
+    job_id = site.services.intake.submit(Caller("test", (ALICE,)), {"task": task})["slurm_job_id"]
+    elsewhere = site.slurm.put(900_000 + job_id, JobState.RUNNING).job_id
+    watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
+    calls: dict[str, tuple[str, str, Any]] = {
+        "submit": ("POST", "/submit", {"task": make_task()}),
+        "watch": ("POST", "/monitor", watched),
+        "by_job_id": ("GET", f"/monitor/slurm_job_id/{job_id}", None),
+        "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),
+        "cancel": ("POST", f"/monitor/task_uuid/{task['uuid']}/cancel", None),
+        "notifications": ("GET", "/notifications", None),
+        "retry": ("POST", "/notifications/none/retry", None),
+        "retry_all": ("POST", "/notifications/retry", None),
+        "slurm_ping": ("GET", "/slurm/ping", None),
+        "slurm_diag": ("GET", "/slurm/diag", None),
+        "slurm_jobs": ("GET", "/slurm/jobs/0", None),
+        "slurm_job": ("GET", f"/slurm/job/{job_id}", None),
+        "slurm_submit": ("POST", "/slurm/job/submit?username=alice", {"script": "#!/bin/sh"}),
+        "ping": ("GET", "/ping", None),
+        "no_route": ("GET", "/admin", None),
+        "wrong_method": ("PUT", "/submit", None),
+    }
+    method, path, body = calls[route]
+    return site.call(method, path, given, body, **headers)
+
+
+@pytest.mark.parametrize("who", EXPECTED)
+def test_every_route_by_everybody(site: Site, provider: IdentityProvider, who: str) -> None:
+    given = proof(site, provider, who)
+    headers = {"Authorization": f"Basic {site.key()}"} if who == "no bearer" else {}
+    for route, expected in zip(ROUTES, EXPECTED[who].split(), strict=True):
+        before = len(site.slurm.submitted)
+        answer = call_of(site, route, given, **headers)
+        assert answer.status_code == int(expected), (route, answer.text)
+        if code := CODES.get(answer.status_code):
+            assert answer.json["code"].startswith(code), (route, answer.text)
+        if answer.status_code == 401:
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert len(site.slurm.submitted) == before + 1 + (route == "submit" and answer.status_code == 200)
+
+
+def test_the_matrix_has_every_route(site: Site) -> None:
+    """Each rule of the application stands in a column, or needs no caller."""
+    public = {"/ping", *(rule for rule in ("/openapi.json", "/docs"))}
+    rules = {rule.rule.split("/<")[0] for rule in site.app.url_map.iter_rules()} - public
+    assert rules == {
+        "/submit",
+        "/monitor",
+        "/monitor/slurm_job_id",
+        "/monitor/task_uuid",
+        "/notifications",
+        "/notifications/retry",
+        "/slurm/ping",
+        "/slurm/diag",
+        "/slurm/jobs",
+        "/slurm/job",
+        "/slurm/job/submit",
+    }
+
+
+# --- for whom -------------------------------------------------------------------------------------
+
+
+def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
+    task = make_task()
+    job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
+    bobs = site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    for there, not_there in (
+        (f"slurm_job_id/{job_id}", "slurm_job_id/77"),
+        (f"task_uuid/{task['uuid']}", "task_uuid/x"),
+    ):
+        answers = [site.call("GET", f"/monitor/{path}", bobs).json for path in (there, not_there)]
+        shown, unknown = (json.dumps(answer) for answer in answers)
+        assert shown.replace(there.split("/")[1], "?") == unknown.replace(not_there.split("/")[1], "?")
+    site.slurm.put(5, JobState.RUNNING, username="alice")
+    body = {"monitor": {"task": {"username": "bob", "uuid": "b"}, "slurm_job_id": 5}}
+    assert site.call("POST", "/monitor", bobs, body).json["code"] == "unknown_job"
+    taken = site.submit(bobs, username="bob", uuid=task["uuid"])
+    assert (taken.json["code"], taken.json["slurm_job_id"]) == ("duplicate_uuid", None)
+    assert str(job_id) not in taken.text
+
+
+@pytest.mark.parametrize(
+    ("slurm", "fault"),
+    [
+        ({"partition": "long", "account": "physics"}, None),
+        ({"partition": "short,long", "account": "physics"}, None),
+        ({"partition": "gpu", "account": "physics"}, "task.slurm.partition: must be one of short, long"),
+        ({"partition": "long,gpu", "account": "physics"}, "task.slurm.partition: must be one of short, long"),
+        ({"account": "physics"}, "task.slurm.partition: must be one of short, long"),
+        ({"partition": "long", "account": "art"}, "task.slurm.account: must be one of physics"),
+        ({"partition": "long"}, "task.slurm.account: must be one of physics"),
+    ],
+)
+def test_partitions_and_accounts(site: Site, slurm: dict[str, str], fault: str | None) -> None:
+    grant = ALICE.model_copy(update={"partitions": ("short", "long"), "accounts": ("physics",)})
+    answer = site.submit(site.key(grant), slurm=slurm)
+    assert answer.status_code == (403 if fault else 200)
+    assert answer.json.get("error") == fault
+
+
+@pytest.mark.parametrize(
+    ("recipient", "status"),
+    [
+        ("ann@example.org", 200),
+        ("Ann <ANN@EXAMPLE.ORG>", 200),
+        (["ann@example.org", "ben@example.org"], 200),
+        (["ann@example.org", "eve@example.net"], 403),
+        ("eve@example.net", 403),
+        ("ann@example.org.evil.net", 403),
+    ],
+)
+def test_recipients(site: Site, recipient: Any, status: int) -> None:
+    grant = ALICE.model_copy(update={"recipients": ("email:*@example.org",)})
+    email = {"sender": "cluster@example.com", "recipient": recipient}
+    answer = site.submit(site.key(grant), notification={"methods": ["email"], "params": {"email": email}})
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json["error"].startswith("task.notification.params.email: ")
+        assert site.slurm.submitted == []
+
+
+def test_one_grant_must_allow_the_whole_task() -> None:
+    """Grants of a token add up, but not to more than each of them."""
+    caller = Caller(
+        "both",
+        (
+            ALICE.model_copy(update={"partitions": ("short",), "accounts": None}),
+            Grant(scopes=ORDINARY, users=("bob",)),
+        ),
+    )
+    assert caller.may(Scope.SUBMIT, "bob")
+    assert not caller.may(Scope.ADMIN)
+    assert not caller.may(Scope.SUBMIT, "carol")
+    assert [grant.users for grant in caller.for_(Scope.SUBMIT, "alice")] == [("alice",)]
+
+
+def test_a_unix_group_stands_for_its_members() -> None:
+    grant = Grant(scopes=ORDINARY, groups=("daemon",))
+    assert grant.acts_for("daemon")
+    assert not grant.acts_for("games")
+    assert not grant.acts_for("nobody-knows-me")
+
+
+@pytest.mark.parametrize("username", ["root", "slurm"])
+def test_nobody_runs_as_a_service_user(site: Site, username: str) -> None:
+    for scope, call in (
+        (Scope.SUBMIT, lambda key: site.submit(key, username=username)),
+        (Scope.ADMIN, lambda key: site.call("POST", f"/slurm/job/submit?username={username}", key, {})),
+    ):
+        answer = call(site.key(Grant(scopes=frozenset({scope}), users="any")))
+        assert answer.status_code == 400
+        assert f"username: must not be {username}" in answer.json["error"]
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def test_only_the_hash_of_a_key_is_kept(site: Site, tmp_path: Path) -> None:
+    key = site.key()
+    assert site.submit(key).status_code == 200
+    site.services.store.close()
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("store.sqlite3*"))
+    assert key.encode() not in kept
+    assert key.split("_", 2)[2].encode() not in kept
+    assert hashlib.sha256(key.encode()).hexdigest().encode() in kept
+
+
+def test_a_revoked_key_is_refused_at_once_by_every_process(site: Site) -> None:
+    key, other = site.key(), site.another()
+    headers = {"Authorization": f"Bearer {key}"}
+    path = "/monitor/task_uuid/none"
+    assert other.test_client().get(path, headers=headers).status_code == 400
+    assert site.keys.revoke(key.split("_")[1])
+    assert other.test_client().get(path, headers=headers).status_code == 401
+    other.extensions["slurm_proxy"].store.close()
+
+
+def test_keys_are_compared_in_constant_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    compare = hmac.compare_digest
+
+    def noting(one: str, other: str) -> bool:
+        compared.append(len(one))
+        return compare(one, other)
+
+    monkeypatch.setattr("app.access.keys.hmac.compare_digest", noting)
+    for text in (site.key(), site.key()[:-3] + "zzz", "sp_unknown_secret", "sp_", "sp__"):
+        site.call("GET", "/monitor/task_uuid/none", text)
+    assert compared == [64] * 5, "one comparison of two hashes, whether there is such a key or not"
+
+
+def test_the_last_use_of_a_key_is_kept(site: Site) -> None:
+    key = site.key()
+    assert site.keys.all()[-1].last_used_at is None
+    before = utc_now()
+    site.submit(key)
+    used = site.keys.all()[-1].last_used_at
+    assert used is not None
+    assert before <= used <= utc_now()
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 101])
+def test_a_key_has_a_decent_name(site: Site, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="name: must be one line"):
+        site.keys.create(name, ALICE, None)
+
+
+def test_a_name_is_used_once_until_its_key_is_over(site: Site) -> None:
+    _, key = site.keys.create("ci", ALICE, None)
+    with pytest.raises(InvalidRequest, match="there is a key called ci already"):
+        site.keys.create("ci", ALICE, None)
+    site.keys.revoke(key.id)
+    site.keys.create("ci", ALICE, None)
+
+
+def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
+    runner = site.app.test_cli_runner()
+
+    def run(*arguments: str) -> Any:
+        return runner.invoke(args=["keys", *arguments])
+
+    made = run(
+        "create", "pipeline", "--user", "alice", "--scope", "submit", "--days", "30", "--partition", "short"
+    )
+    assert made.exit_code == 0, made.output
+    key = made.stdout.strip()
+    assert site.submit(key, slurm={"partition": "short"}).status_code == 200
+    assert site.submit(key, slurm={"partition": "long"}).status_code == 403
+    listed = run("list").output
+    for word in (key.split("_")[1], "pipeline", "submit for alice; partitions short"):
+        assert word in listed
+    assert key not in listed
+    assert run("revoke", key.split("_")[1]).exit_code == 0
+    assert site.submit(key).status_code == 401
+    again = run("revoke", key.split("_")[1])
+    assert again.exit_code == 1
+    assert "there is no key" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x"], "say whom it acts for"),
+        (["x", "--any-user", "--user", "alice"], "say whom it acts for"),
+        (["x", "--user", "Not A User"], '--user: must be "any", or user names'),
+        (["x", "--any-user", "--scope", "everything"], "'everything' is not one of"),
+        (["x", "--any-user", "--days", "0"], "--days"),
+        (["two\nlines", "--any-user"], "name: must be one line"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], words: str) -> None:
+    result = site.app.test_cli_runner().invoke(args=["keys", "create", *arguments])
+    assert result.exit_code != 0
+    assert words in result.output
+    assert site.keys.all() == []
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+def test_a_new_signing_key_of_the_provider_is_found() -> None:
+    with IdentityProvider() as provider:
+        oidc = Oidc(read_settings(_oidc(provider)), (), pause=0)
+        assert oidc.caller(provider.token()).name == "oidc:alice"
+        old = provider.token()
+        provider.rotate("second")
+        assert oidc.caller(provider.token()).name == "oidc:alice"
+        with pytest.raises(NotAuthenticated):
+            oidc.caller(old)
+
+
+def test_unknown_signing_keys_do_not_become_a_flood_of_requests(tmp_path: Path) -> None:
+    with IdentityProvider() as provider, IdentityProvider() as stranger:
+        site = Site(tmp_path / "store.sqlite3", provider)
+        stranger.rotate("a stranger's")
+        assert {site.submit(stranger.token()).status_code for _ in range(20)} == {401}
+        assert len(provider.requests) <= 2
+        site.services.store.close()
+
+
+def test_a_provider_that_is_away_is_said_so(tmp_path: Path) -> None:
+    provider = IdentityProvider()  # not started
+    site = Site(tmp_path / "store.sqlite3", provider)
+    answer = site.submit(provider.token())
+    assert (answer.status_code, answer.json["code"]) == (503, "identity_provider_unavailable")
+    assert answer.headers["Retry-After"]
+    assert site.submit(site.key()).status_code == 200, "keys need no provider"
+    site.services.store.close()
+
+
+def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    with IdentityProvider() as provider, Network(provider.url) as network:
+        network.fault = Fault.HANG
+        settings = {**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}
+        oidc = Oidc(read_settings(settings), (), timeout=0.5)
+        began = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: failure_of(oidc, provider.token()), range(24)))
+        assert answers == ["the identity provider does not answer"] * 24
+        assert time.monotonic() - began < 5, "not one after the other"
+
+
+def failure_of(oidc: Oidc, token: str) -> str:
+    with pytest.raises(IdentityProviderUnavailable) as failure:
+        oidc.caller(token)
+    return str(failure.value)
+
+
+def test_clocks_may_differ_a_little(site: Site, provider: IdentityProvider) -> None:
+    now = int(time.time())
+    assert site.submit(provider.token(exp=now - 30)).status_code == 200
+    assert site.submit(provider.token(iat=now + 30)).status_code == 200
+
+
+def test_only_configured_algorithms_are_taken(tmp_path: Path) -> None:
+    with IdentityProvider() as provider:
+        provider.add_curve("curve")
+        site = Site(tmp_path / "store.sqlite3", provider, OIDC_ALGORITHMS="ES256")
+        assert site.submit(provider.token(algorithm="ES256", kid="curve")).status_code == 200
+        assert site.submit(provider.token()).status_code == 401
+        site.services.store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OIDC_ALGORITHMS", "HS256", "OIDC_ALGORITHMS"),
+        ("OIDC_ALGORITHMS", "none", "OIDC_ALGORITHMS"),
+        ("OIDC_ISSUER", None, "OIDC_ISSUER must be set"),
+        ("OIDC_AUDIENCE", None, "OIDC_AUDIENCE must be set"),
+        ("OIDC_JWKS_URL", None, "OIDC_JWKS_URL must be set"),
+        (
+            "OIDC_GRANTS",
+            [{"claim": "groups", "value": "x", "grant": {"scopes": ["fly"]}}],
+            "OIDC_GRANTS: 0.grant.scopes",
+        ),
+        ("ACCESS_METHODS", "passwords", "ACCESS_METHODS"),
+    ],
+)
+def test_settings_that_are_wrong_name_themselves(
+    tmp_path: Path, provider: IdentityProvider, name: str, value: Any, words: str
+) -> None:
+    with pytest.raises(Exception, match=words):
+        Site(tmp_path / "store.sqlite3", provider, **{name: value})
+
+
+def test_a_server_says_what_it_takes(new_site: Callable[..., Site], provider: IdentityProvider) -> None:
+    answer = new_site().submit(provider.token())
+    assert answer.json["error"] == "this server takes keys only"
+
+
+# --- nothing is set -------------------------------------------------------------------------------
+
+
+def test_without_proof_the_first_minutes_need_none(new_site: Callable[..., Site]) -> None:
+    site = new_site(ACCESS_METHODS="")
+    assert site.submit().status_code == 200
+    for host in ("localhost:5001", "127.0.0.1", "[::1]:5001", "LOCALHOST"):
+        assert site.call("GET", "/slurm/ping", Host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:5001"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:5001"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"X-Forwarded-For": "10.0.0.1"},
+        {"Forwarded": "for=10.0.0.1"},
+    ],
+)
+def test_without_proof_no_page_and_no_stranger_is_served(
+    new_site: Callable[..., Site], headers: dict[str, str]
+) -> None:
+    site = new_site(ACCESS_METHODS="")
+    for path in ("/submit", "/monitor/task_uuid/x", "/slurm/ping"):
+        method = "POST" if path == "/submit" else "GET"
+        answer = site.call(method, path, None, {"task": make_task()}, **headers)
+        assert (answer.status_code, answer.json["code"]) == (403, "forbidden"), path
+    assert site.slurm.submitted == []
+
+
+def test_a_person_may_look_at_a_record_in_a_browser(new_site: Callable[..., Site]) -> None:
+    site = new_site(ACCESS_METHODS="")
+    uuid = site.submit().json["uuid"]
+    answer = site.call("GET", f"/monitor/task_uuid/{uuid}", **{"Sec-Fetch-Site": "none"})
+    assert answer.status_code == 200
+
+
+def test_without_proof_other_machines_are_not_served(new_site: Callable[..., Site]) -> None:
+    """Whatever server it runs under, and whoever made that listen everywhere."""
+    site = new_site(ACCESS_METHODS="")
+    there = {"REMOTE_ADDR": "10.1.2.3"}
+    assert site.client.get("/monitor/task_uuid/x", environ_overrides=there).status_code == 403
+    assert site.client.get("/ping", environ_overrides=there).status_code == 200
+
+
+def test_the_risk_can_be_accepted(new_site: Callable[..., Site]) -> None:
+    site = new_site(ACCESS_METHODS="", ACCESS_WITHOUT_PROOF="true")
+    there = {"REMOTE_ADDR": "10.1.2.3"}
+    assert site.client.get("/monitor/task_uuid/x", environ_overrides=there).status_code == 400
+    assert site.client.get("/slurm/ping", environ_overrides=there).status_code == 403, "operators sit here"
+    assert site.call("GET", "/monitor/task_uuid/x", Host="cluster.example").status_code == 400
+    assert site.call("GET", "/monitor/task_uuid/x", Origin="https://evil.example").status_code == 403
+
+
+SETTINGS = {
+    "PATH": "/usr/bin:/bin",
+    "SLURM_REST_HOST": "http://127.0.0.1:9",
+    "SLURM_JWT_HS256_KEY_BASE64": KEY,
+    "FLASK_APP_PORT": "0",
+}
+
+
+def started(folder: Path, argv: list[str], **settings: str) -> tuple[int | None, str]:
+    """How a server ended within some seconds, None if it did not, and what it said."""
+    environment = {**SETTINGS, "SQLITE_PATH": str(folder / "store.sqlite3"), **settings}
+    process = subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=4)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        return None, process.communicate(timeout=20)[0]
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "cluster.example"])
+def test_a_server_without_proof_does_not_listen_elsewhere(tmp_path: Path, host: str) -> None:
+    status, said = started(tmp_path, ["run.py"], FLASK_APP_HOST=host)
+    assert status == 2
+    assert re.fullmatch(
+        rf"slurm-proxy cannot start: it would listen on {re.escape(host)}, .*ACCESS_METHODS=keys.*\n", said
+    )
+
+
+def test_nor_does_gunicorn(tmp_path: Path) -> None:
+    argv = ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]
+    for bind in (f"0.0.0.0:{free_port()}", f"127.0.0.1:{free_port()},[::]:{free_port()}"):
+        status, said = started(tmp_path, argv, GUNICORN_BIND=bind)
+        assert status == 1
+        assert "slurm-proxy cannot start: it would listen on" in said
+        assert "ACCESS_METHODS=keys" in said
+
+
+@pytest.mark.parametrize("settings", [{"ACCESS_METHODS": "keys"}, {"ACCESS_WITHOUT_PROOF": "true"}])
+def test_with_proof_or_the_risk_accepted_it_listens(tmp_path: Path, settings: dict[str, str]) -> None:
+    status, said = started(tmp_path, ["run.py"], FLASK_APP_HOST="0.0.0.0", **settings)
+    assert status is None, said
+    assert "slurm-proxy listens on" in said
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_asks_too_often_waits_whichever_process_he_asks(new_site: Callable[..., Site]) -> None:
+    site = new_site(LIMIT_REQUESTS_PER_MINUTE=5)
+    key, others = site.key(), site.key()
+    other = site.another()
+    headers = {"Authorization": f"Bearer {key}"}
+    clients = [site.client, other.test_client()] * 3
+    answers = [client.get("/monitor/task_uuid/x", headers=headers) for client in clients]
+    assert [answer.status_code for answer in answers] == [400] * 5 + [429]
+    assert answers[-1].json is not None
+    assert answers[-1].json["code"] == "too_many_requests"
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert site.call("GET", "/monitor/task_uuid/x", others).status_code == 400
+    other.extensions["slurm_proxy"].store.close()
+
+
+def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site]) -> None:
+    site = new_site(LIMIT_JOBS_IN_FLIGHT=2)
+    key, others = site.key(), site.key()
+    oldest, task = make_task(), make_task()
+    first, second = site.call("POST", "/submit", key, {"task": oldest}), site.submit(key)
+    third = site.call("POST", "/submit", key, {"task": task})
+    assert (third.status_code, third.json["code"]) == (429, "too_many_jobs")
+    assert int(third.headers["Retry-After"]) > 0
+    assert site.submit(others).status_code == 200
+    retry = {"Idempotency-Key": oldest["uuid"]}
+    again = site.call("POST", "/submit", key, {"task": oldest}, **retry)
+    assert again.json == first.json, "a retry is no further job"
+    site.slurm.put(second.json["slurm_job_id"], JobState.COMPLETED)
+    fence = site.services.store.lead("test", utc_now(), utc_now() + timedelta(minutes=1))
+    site.services.monitor._watcher.refresh(utc_now(), fence)
+    assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
+
+
+# --- traces ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trail(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "audit.jsonl"
+    audit.open_trail(path)
+    yield path
+    audit.open_trail(None)
+
+
+def entries(trail: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in trail.read_text().splitlines()]
+
+
+def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
+    _, kept = site.keys.create("pipeline", ALICE, None)
+    key = site.key()
+    good = site.submit(key)
+    name = f"key:{site.keys.all()[-1].name}"
+    site.submit("sp_wrong_key")
+    site.submit(key, username="bob")
+    site.call("POST", f"/monitor/task_uuid/{good.json['uuid']}/cancel", key)
+    site.call("GET", f"/monitor/task_uuid/{good.json['uuid']}", key)
+    site.call("GET", "/slurm/ping", key)
+    submitted, wrong, for_bob, cancelled, slurm = entries(trail)
+    assert kept.name == "pipeline"
+    assert submitted["caller"] == name
+    assert submitted["action"] == "POST /submit"
+    assert submitted["username"] == "alice"
+    assert submitted["task_uuid"] == good.json["uuid"]
+    assert submitted["slurm_job_id"] == good.json["slurm_job_id"]
+    assert (submitted["status"], submitted["address"]) == (200, "127.0.0.1")
+    assert submitted["request_id"] == good.headers["X-Request-Id"]
+    assert submitted["at"].endswith(("Z", "+00:00"))
+    assert (wrong["caller"], wrong["status"], wrong["code"]) == ("-", 401, "not_authenticated")
+    assert (for_bob["username"], for_bob["status"]) == ("bob", 403)
+    assert (cancelled["task_uuid"], cancelled["status"]) == (good.json["uuid"], 200)
+    assert (slurm["action"], slurm["status"]) == ("GET /slurm/ping", 403)
+
+
+def test_the_trail_is_only_added_to_and_only_its_owner_reads_it(site: Site, trail: Path) -> None:
+    assert trail.stat().st_mode & 0o777 == 0o600
+    site.submit(site.key())
+    before = trail.read_text()
+    audit.open_trail(trail)  # a restart
+    site.submit(site.key())
+    assert trail.read_text().startswith(before)
+    assert len(entries(trail)) == 2
+    trail.rename(trail.with_suffix(".1"))  # as logrotate does
+    site.submit(site.key())
+    assert len(entries(trail)) == 1
+
+
+def test_a_refusal_is_on_record_while_the_store_is_away(
+    site: Site, trail: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(site.services.store, "key", away)
+    answer = site.submit(f"sp_{'0' * 12}_x")
+    assert answer.status_code == 503
+    assert entries(trail)[-1]["code"] == "store_unavailable"
+
+
+def test_each_answer_names_its_request(site: Site) -> None:
+    given = site.call("GET", "/ping", **{"X-Request-Id": "from-the-caller.1"})
+    assert given.headers["X-Request-Id"] == "from-the-caller.1"
+    made = [
+        site.call("GET", "/ping", **{"X-Request-Id": bad}).headers["X-Request-Id"]
+        for bad in ("", "a b", "x" * 65)
+    ]
+    assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in made)
+    assert len(set(made)) == 3
+    assert site.call("GET", "/nowhere").headers["X-Request-Id"]
+
+
+@pytest.fixture
+def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Configures the log, and gives what was written."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def read(**settings: Any) -> str:
+        if settings:
+            configure(read_settings(settings))
+        return capfd.readouterr().err
+
+    yield read
+    root.handlers[:], root.level = handlers, level
+    logging.getLogger("app").setLevel("INFO")
+
+
+def test_the_log_is_json_where_programs_read_it(site: Site, logged: Callable[..., str]) -> None:
+    logged(LOG_FORMAT="json")
+    answer = site.submit(site.key())
+    lines = [json.loads(line) for line in logged().splitlines()]
+    mine = [line for line in lines if line["request_id"] == answer.headers["X-Request-Id"]]
+    (request,) = [line for line in mine if line["name"] == "app.requests"]
+    assert request["levelname"] == "INFO"
+    assert re.fullmatch(r"POST /submit 200 by key:key-\S+ from 127\.0\.0\.1 in \d+ ms", request["message"])
+
+
+def test_no_caller_writes_lines_of_his_own_into_the_log(site: Site, logged: Callable[..., str]) -> None:
+    logged(LOG_FORMAT="text")
+    forged = "x\n2026-01-01 00:00:00,000 INFO app.requests [-]: forged"
+    logging.getLogger("app.test").warning("a caller said %s", forged)
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        logging.getLogger("app.test").exception("it failed")
+    site.call("GET", "/monitor/task_uuid/%0Aforged%0D%1B[2J", site.key())
+    text = logged()
+    assert "forged" in text
+    assert "\x1b" not in text
+    assert not any(line.startswith(("2026-01-01", "forged")) for line in text.splitlines())
