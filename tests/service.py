@@ -24,7 +24,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "service.log"
-        self._environment = {
+        self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONWARNINGS": "error",
             "FLASK_APP_PORT": str(self.port),
@@ -45,7 +45,7 @@ class Service:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "run.py")], env=self._environment, stdout=log, stderr=log
+                [sys.executable, str(ROOT / "run.py")], env=self.environment, stdout=log, stderr=log
             )
         until(self._answers, 30, f"/ping (see {self.log})")
 
@@ -60,8 +60,8 @@ class Service:
     def post(self, path: str, body: Any, **headers: str) -> requests.Response:
         return requests.post(self.url + path, json=body, headers=headers, timeout=60)
 
-    def get(self, path: str) -> Any:
-        response = requests.get(self.url + path, timeout=60)
+    def get(self, path: str, **headers: str) -> Any:
+        response = requests.get(self.url + path, headers=headers, timeout=60)
         assert response.status_code == 200, response.text
         return response.json()
 

@@ -796,6 +796,7 @@ def test_the_trail_is_only_added_to_and_only_its_owner_reads_it(site: Site, trai
     trail.rename(trail.with_suffix(".1"))  # as logrotate does
     site.submit(site.key())
     assert len(entries(trail)) == 1
+    assert trail.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_refusal_is_on_record_while_the_store_is_away(

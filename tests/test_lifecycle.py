@@ -506,6 +506,25 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
     assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
+@pytest.mark.parametrize("key", [None, "a key"])
+def test_a_uuid_that_is_freed_while_its_next_owner_looks_is_taken(service: Service, key: str | None) -> None:
+    """A reservation stands in the way, and is settled before it can be read."""
+
+    class SettledMeanwhile(SqliteStore):
+        def add(self, record: TaskRecord) -> None:
+            try:
+                super().add(record)
+            except DuplicateUuid:
+                service.reconcile(utc_now() + 3 * MINUTE)
+                raise
+
+    task = left_open(service, exists=False)
+    service.intake.reservations._store = store = SettledMeanwhile(service.store._path)
+    answer = service.intake.submit(OPERATOR, {"task": task}, key)
+    assert service.record(task).slurm_job_id == answer["slurm_job_id"]
+    store.close()
+
+
 class GivesBack(SqliteStore):
     """The first that comes finds the uuid taken by one who gives it back in the same moment."""
 

@@ -98,8 +98,24 @@ def test_a_running_and_a_pending_job_can_be_cancelled(cluster: Cluster, client: 
     running, held = submit(cluster, client, "sleep 600"), submit(cluster, client, hold=True)
     wait_for(client, running, JobState.RUNNING)
     for job_id in (running, held):
-        delete(cluster, client, job_id)
+        assert client.cancel(job_id, cluster.user)
         assert ended(client, job_id).job_state is JobState.CANCELLED
+    client.cancel(held, cluster.user)  # not every version says that there was nothing to do
+    assert ended(client, held).job_state is JobState.CANCELLED
+
+
+def test_a_job_that_there_is_not_cannot_be_cancelled(cluster: Cluster, client: SlurmClient) -> None:
+    assert not client.cancel(4_000_000, cluster.user)
+
+
+def test_another_users_job_is_not_cancelled(cluster: Cluster, client: SlurmClient) -> None:
+    held = submit(cluster, client, hold=True)
+    with pytest.raises(SlurmRefused, match="ermission denied"):
+        client.cancel(held, "daemon" if cluster.other == cluster.user else cluster.other)
+    job = client.job(held)
+    assert job is not None
+    assert job.job_state is JobState.PENDING
+    delete(cluster, client, held)
 
 
 def test_the_environment_is_exactly_what_was_asked_for(cluster: Cluster, client: SlurmClient) -> None:

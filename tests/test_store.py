@@ -13,6 +13,8 @@ import pytest
 
 from app.errors import DuplicateUuid, StoreUnavailable
 from app.job_state import JobState
+from app.models.api_key import ApiKey
+from app.models.caller import OPERATOR, ORDINARY, Grant
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, TaskRecord
 from app.store import Claim, Outcome, TaskStore
@@ -728,6 +730,56 @@ def test_an_alarm_is_kept_and_read_in_every_cycle(store: TaskStore) -> None:
     assert [item.alarm_at for item in store.open_jobs()] == [LATER]
 
 
+# --- access ---------------------------------------------------------------------------------------
+
+
+def make_key(**fields: Any) -> ApiKey:
+    grant = Grant(scopes=ORDINARY, users=("alice",), groups=("chem",), partitions=("short",), accounts=())
+    base = {"id": new_uuid(), "name": "k", "hash": "0f", "grant": grant, "created_at": NOW}
+    return ApiKey.model_validate({**base, **fields})
+
+
+def test_a_key_comes_back_whole(store: TaskStore) -> None:
+    plain, whole = make_key(), make_key(grant=OPERATOR.grants[0], expires_at=LATER, name="$k.ü")
+    for key in (plain, whole):
+        store.add_key(key)
+    assert store.all_keys() == [plain, whole]
+    assert store.key(whole.id) == whole
+    assert store.key("none") is None
+
+
+def test_a_key_is_revoked_once_and_its_use_is_kept(store: TaskStore) -> None:
+    key, other = make_key(), make_key(created_at=LATER)
+    for item in (key, other):
+        store.add_key(item)
+    store.key_used(key.id, LATER)
+    assert store.revoke_key(key.id, LATER)
+    assert not store.revoke_key(key.id, NOW)
+    assert not store.revoke_key("none", NOW)
+    revoked = key.model_copy(update={"last_used_at": LATER, "revoked_at": LATER})
+    assert store.all_keys() == [revoked, other]
+
+
+def test_what_a_caller_has_in_flight_is_counted(store: TaskStore) -> None:
+    reserved = make_record(caller="key:a")
+    store.add(reserved)
+    running = make_running(caller="key:a")
+    store.add(running)
+    store.add(make_running(caller="key:b"))
+    store.add(make_running())
+    store.add(make_record(caller="key:a", slurm_job_id=3, slurm_job_state=JobState.COMPLETED))
+    assert [store.count_open(name) for name in ("key:a", "key:b", "key:c")] == [2, 1, 0]
+    store.apply([end(running)], fence_of(store))
+    store.fail(reserved, "it never reached Slurm", LATER)
+    assert store.count_open("key:a") == 0
+    assert find(store, reserved.uuid) == reserved.model_copy(
+        update={"submission_error": "it never reached Slurm", "updated_at": LATER}
+    )
+
+
+# --- files of the past ----------------------------------------------------------------------------
+
+
 def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite3"
     store = SqliteStore(path)
@@ -735,10 +787,11 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     record = make_running(notifications=(make_notification(),))
     store.add(record)
     with store.writing() as connection:
-        for index in ("notifications_gathered", "notifications_digest"):
+        for index in ("notifications_gathered", "notifications_digest", "tasks_caller"):
             connection.execute(f"DROP INDEX {index}")
         for table, column in (
             ("tasks", "alarm_at"),
+            ("tasks", "caller"),
             ("notifications", "revived_at"),
             ("notifications", "recipient"),
             ("notifications", "digest"),

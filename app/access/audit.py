@@ -4,8 +4,11 @@ One JSON object a line, in a file that is only ever appended to, or in the log.
 """
 
 import logging
+import os
+from functools import partial
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +34,12 @@ class AuditEntry(BaseModel):
     code: str | None = None  # the machine word of an error
 
 
+class _PrivateFile(WatchedFileHandler):
+    def _open(self) -> Any:
+        opener = partial(os.open, mode=0o600)
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener)
+
+
 def open_trail(path: Path | None) -> None:
     """Sends the trail to that file, which only its owner can read; OSError where it cannot be written.
 
@@ -43,8 +52,7 @@ def open_trail(path: Path | None) -> None:
     logger.propagate = path is None
     if path is None:
         return
-    path.touch(mode=0o600)
-    handler = WatchedFileHandler(path, encoding="utf-8")
+    handler = _PrivateFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
 

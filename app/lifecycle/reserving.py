@@ -40,16 +40,17 @@ class Reservations:
             self._slurm.check()
         except SlurmUnavailable:
             owner = self._owner(record, within=_SHORT_LOOK)
-            if owner is None or owner.submission_error is not None:
+            if owner is None or owner.is_freed:
                 raise
             return self._first_answer(record, owner)
         for _ in range(_RESERVATIONS):
             try:
                 self._store.add(record)
             except DuplicateUuid:
-                if (owner := self._owner(record)) is not None:
-                    return self._first_answer(record, owner)
-                continue  # whoever had it has just given it back
+                owner = self._owner(record)
+                if owner is None or owner.is_freed:
+                    continue  # whoever had it has just given it back
+                return self._first_answer(record, owner)
             return None
         raise StoreUnavailable("others come and go with the same uuid; try again")
 

@@ -82,6 +82,11 @@ class TaskRecord(BaseModel):
         return self.slurm_job_state is not None and not self.slurm_job_state.is_settled
 
     @property
+    def is_freed(self) -> bool:
+        """There is no job, and never was: its uuid may be used again."""
+        return self.slurm_job_id is None and self.slurm_job_state is None and not self.is_reserved
+
+    @property
     def is_reserved(self) -> bool:
         """It cannot be told yet whether there is a job."""
         return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
