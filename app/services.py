@@ -1,6 +1,7 @@
 """The composition root: from settings to the parts, and from the parts to the use cases."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,7 +23,7 @@ from app.messages.plan import Catalogue, Planner
 from app.models.oidc import ClaimGrant
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
-from app.senders import SENDERS
+from app.senders import SENDERS, Sender
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.session import Session
@@ -63,7 +64,6 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 
     SettingsError names what is missing or wrong.
     """
-    methods = tuple(SENDERS)
     store = _store(settings)
     slurm = slurm or _slurm(settings)
     configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
@@ -78,18 +78,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     )
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
     submission_life = timedelta(seconds=slurm.longest_call) + skew
-    delivery = Delivery(
-        store,
-        senders,
-        Patience(
-            claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
-            retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
-            ceiling=settings.NOTIFICATIONS_CEILING,
-            window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
-        ),
-        methods=methods,
-        context={"settings": settings},
-    )
+    delivery = _delivery(settings, store, senders)
     intake = Intake(
         store,
         slurm,
@@ -114,7 +103,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         intake=intake,
         look_up=LookUp(store, slurm),
         cancellation=Cancellation(store, slurm),
-        outbox=Outbox(store, methods),
+        outbox=Outbox(store, tuple(SENDERS)),
         gate=_gate(settings, store),
         keys=Keys(store),
         delivery=delivery,
@@ -150,6 +139,16 @@ def _catalogue(settings: Settings) -> Catalogue:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))
         raise SettingsError(f"TASK_METADATA: {path}: {fault['msg']}") from None
+
+
+def _delivery(settings: Settings, store: TaskStore, senders: Mapping[str, Sender]) -> Delivery:
+    patience = Patience(
+        claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
+        retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
+        ceiling=settings.NOTIFICATIONS_CEILING,
+        window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
+    )
+    return Delivery(store, senders, patience, methods=tuple(SENDERS), context={"settings": settings})
 
 
 def _gate(settings: Settings, store: TaskStore) -> Gate:

@@ -818,7 +818,7 @@ def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
 ) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = Broken(tmp_path / "store.sqlite3")
-    service.watcher._store = store
+    service.watcher._store = service.watcher._recorder._store = store
     tasks = [service.submit(notification=make_email()) for _ in range(3)]
     bad = tasks[1][0]["uuid"]
     if fault == "odd":
@@ -848,7 +848,7 @@ def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> 
 
     task = left_open(service, exists=True)
     service.monitor._watcher = Fails(
-        service.store, service.slurm, service.watcher._planner, unknown_after=MINUTE
+        service.store, service.slurm, service.watcher._recorder._planner, unknown_after=MINUTE
     )  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         service.monitor.tick(utc_now() + MINUTE)

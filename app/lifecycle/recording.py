@@ -1,0 +1,122 @@
+"""Keeps what a look at Slurm has brought: states, facts and messages, each record in one atomic write."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from app.errors import RecordUnfit
+from app.job_state import JobState
+from app.messages.plan import Plan, Planner
+from app.models.job import SlurmJob
+from app.models.record import Change, Notification, NotificationStatus, OpenJob, TaskRecord
+from app.models.slurm_options import array_size
+from app.store import TaskStore
+
+logger = logging.getLogger(__name__)
+
+News = tuple[OpenJob, SlurmJob]
+
+
+class Recorder:
+    """What cannot be read, planned or kept as it is never hides the rest."""
+
+    def __init__(self, store: TaskStore, planner: Planner) -> None:
+        self._store = store
+        self._planner = planner
+
+    def keep(self, news: Sequence[News], now: datetime, fence: int) -> int:
+        """With the messages that are due by it; how many records changed."""
+        if not news:
+            return 0
+        changes = [self._change(item, now) for item in self._loaded(news)]
+        applied = self._written(changes, fence)
+        if applied != len(changes):
+            logger.warning("%d of %d changes were applied: another leads, or led", applied, len(changes))
+            return applied
+        for change in changes:
+            if change.before is not change.after:
+                logger.info("task %s: %s -> %s", change.uuid, change.before, change.after)
+        return applied
+
+    def _written(self, changes: Sequence[Change], fence: int) -> int:
+        """All in one write; one that cannot be kept as it is goes without its messages."""
+        try:
+            return self._store.apply(changes, fence)
+        except RecordUnfit as error:
+            logger.warning("one of %d changes: %s", len(changes), error)
+        return sum(self._written_alone(change, fence) for change in changes)
+
+    def _written_alone(self, change: Change, fence: int) -> int:
+        try:
+            return self._store.apply([change], fence)
+        except RecordUnfit:
+            logger.warning("the messages about task %s are too large to be kept", change.uuid)
+            dead = tuple(map(_dead, change.notifications))
+            return self._store.apply([replace(change, notifications=dead)], fence)
+
+    def _loaded(self, news: Sequence[News]) -> list[tuple[OpenJob, SlurmJob, TaskRecord | None]]:
+        """The whole records; None for one that cannot be read, so that it does not hide the others."""
+        try:
+            records = self._store.by_uuids([record.uuid for record, _ in news])
+        except ValueError:
+            records = {}
+            for record, _ in news:
+                records |= self._loaded_alone(record.uuid)
+        return [(record, job, records.get(record.uuid)) for record, job in news]
+
+    def _loaded_alone(self, uuid: str) -> dict[str, TaskRecord]:
+        try:
+            return self._store.by_uuids([uuid])
+        except ValueError:
+            logger.exception("the record of task %s cannot be read", uuid)
+            return {}
+
+    def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
+        record, job, whole = news
+        job = _never_too_good(job, whole)
+        plan = self._plan(whole, job, now) if whole else Plan((), None)
+        return Change(
+            uuid=record.uuid,
+            before=record.slurm_job_state,
+            after=job.job_state,
+            at=now,
+            job=None if job.job_state is JobState.UNKNOWN else job,
+            notifications=plan.notifications,
+            alarm_at=plan.alarm_at,
+        )
+
+    def _plan(self, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
+        """One task that nobody can make sense of must not keep the others from their ends."""
+        try:
+            return self._planner.at_look(record, job, now)
+        except Exception:
+            logger.exception("task %s: what is due cannot be told", record.uuid)
+            return Plan((), None)
+
+
+def _dead(item: Notification) -> Notification:
+    """Seen to be lost, at least."""
+    return item.model_copy(
+        update={
+            "status": NotificationStatus.DEAD,
+            "attempt_after": None,
+            "last_error": "it was too large to be kept",
+            "content": None,
+            "params": {"recipient": item.params.get("recipient")},
+        }
+    )
+
+
+def array_tasks(job: SlurmJob) -> int:
+    """How many tasks of an array it stands for; 0 for a job that is none."""
+    return sum((job.array_tasks or {}).values())
+
+
+def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
+    """An array has only succeeded if each of its tasks has: not if some are no longer known."""
+    spec = ((record.task.get("slurm") or {}) if record else {}).get("array")
+    wanted = array_size(spec) if isinstance(spec, str) else None
+    if wanted is None or not job.job_state.is_success or array_tasks(job) >= wanted:
+        return job
+    return job.model_copy(update={"job_state": JobState.UNKNOWN, "exit_code": None})
