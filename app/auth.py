@@ -117,7 +117,7 @@ def _keep(response: Response) -> Response:
 def _entry(response: Response, name: str, route: str) -> AuditEntry:
     answer = response.get_json(silent=True) if response.is_json else None
     said: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
-    named = {**_task(g.get("body") or {}), **(request.view_args or {}), **request.args}
+    named = _named()
     job_id = said.get("slurm_job_id", named.get("slurm_job_id"))
     return AuditEntry(
         at=utc_now(),
@@ -133,13 +133,14 @@ def _entry(response: Response, name: str, route: str) -> AuditEntry:
     )
 
 
-def _task(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The task of a submission or of a job to watch, if the body is anything like it."""
+def _named() -> Mapping[str, Any]:
+    """Whom and what a request is about, from where its route reads it: nothing else may speak for it."""
+    if request.blueprint == "task_slurm_rest":
+        return request.args
+    body = g.get("body") or {}
     inner = body.get("monitor", body)
     task = inner.get("task") if isinstance(inner, dict) else None
-    return (
-        {name: task[name] for name in ("username", "uuid") if name in task} if isinstance(task, dict) else {}
-    )
+    return {**(task if isinstance(task, dict) else {}), **(request.view_args or {})}
 
 
 def _word(value: object) -> str | None:

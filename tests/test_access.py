@@ -785,6 +785,16 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
     assert (slurm["action"], slurm["status"]) == ("GET /slurm/ping", 403)
 
 
+def test_nothing_but_the_request_itself_says_whom_it_was_for(site: Site, trail: Path) -> None:
+    task = make_task()
+    site.call("POST", "/submit?username=bob&uuid=b&task_uuid=b", site.key(), {"task": task})
+    admin = site.key(Grant(scopes=frozenset({Scope.ADMIN}), users="any"))
+    site.call("POST", "/slurm/job/submit?username=alice", admin, {"task": {"username": "bob", "uuid": "b"}})
+    first, second = entries(trail)
+    assert (first["username"], first["task_uuid"]) == ("alice", task["uuid"])
+    assert (second["username"], second.get("task_uuid")) == ("alice", None)
+
+
 def test_the_trail_is_only_added_to_and_only_its_owner_reads_it(site: Site, trail: Path) -> None:
     assert trail.stat().st_mode & 0o777 == 0o600
     site.submit(site.key())
