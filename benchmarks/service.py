@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import requests
 from flask import Flask
 
 import app as slurm_proxy
+from app.auth import public
 from app.senders import SENDERS
 from app.slurm.connection import Connection
 from app.slurm.session import Session
@@ -46,8 +47,13 @@ def slurm_session() -> Iterator[Session]:
 
 
 @contextmanager
-def service(folder: Path, mongodb: str | None, **settings: str) -> Iterator[str]:
-    """Its address. The log is `folder/log`; a database on `mongodb` is dropped at the end."""
+def service(
+    folder: Path, mongodb: str | None, settings: Mapping[str, str], *, with_key: bool = False
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Its address, and the headers that it wants: those of a key, or none.
+
+    The log is `folder/log`; a database on `mongodb` is dropped at the end.
+    """
     port, database = free_port(), new_uuid()
     environment = {
         "PATH": os.environ["PATH"],
@@ -61,6 +67,12 @@ def service(folder: Path, mongodb: str | None, **settings: str) -> Iterator[str]
         **({"MONGODB_URI": mongodb, "MONGODB_MONITOR_DB": database} if mongodb else {}),
         **settings,
     }
+    headers: dict[str, str] = {}
+    if with_key:
+        environment |= {"ACCESS_METHODS": "keys", "LIMIT_REQUESTS_PER_MINUTE": "1000000"}
+        make = [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "benchmark", "--any-user"]
+        made = subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
     argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py"]
     with ExitStack() as stack:
         if mongodb:
@@ -73,7 +85,7 @@ def service(folder: Path, mongodb: str | None, **settings: str) -> Iterator[str]
         stack.callback(server.wait, 60)
         stack.callback(server.terminate)
         until(lambda: answers(port), 30, f"gunicorn (see {folder / 'log'})")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", headers
 
 
 def parts(url: str) -> dict[str, dict[str, float]]:
@@ -114,6 +126,7 @@ def traced_app() -> Flask:
         return found
 
     clock(app, "wsgi_app", "request")
+    clock(services.gate, "caller", "gate")
     clock(services.intake, "submit", "use case")
     clock(services.slurm, "submit", "slurmrestd")
     for method in ("poll", "accounting"):
@@ -123,5 +136,5 @@ def traced_app() -> Flask:
         clock(services.store, method, method)
     for method, sender in SENDERS.items():
         clock(sender, "send", f"send by {method}")
-    app.add_url_rule("/parts", view_func=told)
+    app.add_url_rule("/parts", view_func=public(told))
     return app

@@ -1,6 +1,6 @@
 """What a submission costs, as a ratio to slurmrestd's own in the same run, and where its time goes.
 
-    TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.submit [--mongodb mongodb://…] [--number N]
+    TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.submit [--mongodb mongodb://…] [--key]
 
 Starts gunicorn with one worker, and submits held jobs in turns: to slurmrestd itself, and by POST /submit.
 Both keep their connection. Cancels the jobs afterwards. The parts are measured inside the service, in the
@@ -32,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mongodb", help="the address of a MongoDB; without it SQLite")
     parser.add_argument("--number", type=int, default=300)
+    parser.add_argument("--key", action="store_true", help="ask the caller for a key, and count his requests")
     options = parser.parse_args()
     mint = TokenMint(KEY_PATH.read_bytes(), 300)
     ids: list[int] = []
     with (
         slurm_session() as session,
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder), options.mongodb) as url,
+        service(Path(folder), options.mongodb, {}, with_key=options.key) as (url, proof),
         requests.Session() as http,
         requests.Session() as raw_http,
     ):
@@ -63,7 +64,7 @@ def main() -> None:
             ids.append(answer.json()["job_id"])
 
         def ours() -> None:
-            answer = http.post(f"{url}/submit", json={"task": held_task()}, timeout=30)
+            answer = http.post(f"{url}/submit", json={"task": held_task()}, headers=proof, timeout=30)
             ids.append(answer.json()["slurm_job_id"])
 
         for call in (raw, ours):
@@ -81,7 +82,8 @@ def main() -> None:
         f" slurmrestd {raw_ms:.2f} ms, slurm-proxy {whole_ms:.2f} ms, ratio {whole_ms / raw_ms:.2f}.\n"
         f"Of slurm-proxy's: slurmrestd {spent['slurmrestd']:.2f} ms, two writes of the store {writes:.2f} ms,"
         f" the rest of the use case {spent['use case'] - spent['slurmrestd'] - writes:.2f} ms,"
-        f" Flask {spent['request'] - spent['use case']:.2f} ms,"
+        f" who calls {spent['gate']:.2f} ms,"
+        f" Flask, log and audit {spent['request'] - spent['use case'] - spent['gate']:.2f} ms,"
         f" gunicorn, the client and the way between {whole_ms - spent['request']:.2f} ms"
     )
 

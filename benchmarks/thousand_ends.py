@@ -215,7 +215,8 @@ def main() -> None:
         receivers.keys()
         slurm = stack.enter_context(slurm_session())
         settings = {"LOG_LEVEL": "DEBUG", "MONITOR_POLLING_SECONDS": str(POLLING_SECONDS)}
-        url = stack.enter_context(service(folder, options.mongodb, **settings, **receivers.settings()))
+        settings |= receivers.settings()
+        url, _ = stack.enter_context(service(folder, options.mongodb, settings))
         open_ids = submit_all(url, {}, 5)  # that Slurm is polled for all the time
         ids = submit_all(url, receivers.params(), options.number)
         parts(url)
