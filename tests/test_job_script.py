@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.models.job import SlurmJob
 from app.models.output_files import output_path
+from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import SPOKEN, Dialect
-from app.slurm.job_script import EXIT_NO_FOLDER, EXIT_NO_WORKING_DIRECTORY, job_script, slurm_path
+from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script, slurm_path
 from app.slurm.submission import submission
 from tests.tasks import make_task
 
@@ -77,7 +79,8 @@ def test_odd_folders_stay_what_they_are(tmp_path: Path, name: str) -> None:
         ("%A_%a", "42_4294967294"),
         ("%x-%u@%N", "my job-alice@n1"),
         ("100%%", "100%"),
-        ("%6j", "000042"),
+        ("%6j %6x %6é", "000042 my job %6é"),
+        ("%99999999999999999999A", "0000000042"),
         ("$SLURM_JOB_ID `id` 'x' %q", "$SLURM_JOB_ID `id` 'x' %q"),
     ],
 )
@@ -118,8 +121,15 @@ def test_one_file_for_both_is_not_overwritten(tmp_path: Path) -> None:
 def test_nothing_runs_where_the_folders_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "dirs").write_text("a file is in the way")
     done = run(job_script(task_in(tmp_path), "echo ran", redirects=False), tmp_path)
-    assert (done.returncode, done.stdout) == (EXIT_NO_FOLDER, "")
+    assert (done.returncode, done.stdout) == (EXIT_CANNOT_CREATE, "")
     assert "dirs" in done.stderr
+
+
+@pytest.mark.parametrize("slurm", [{"output": "é" * 200}, {"output": "o", "error": "%x"}])
+def test_nothing_runs_where_an_output_file_cannot_be_made(tmp_path: Path, slurm: dict[str, str]) -> None:
+    (tmp_path / "dirs/error/my job").mkdir(parents=True)
+    done = run(job_script(task_in(tmp_path, slurm=slurm), "touch ran", redirects=True), tmp_path)
+    assert (done.returncode, (tmp_path / "ran").exists()) == (EXIT_CANNOT_CREATE, False)
 
 
 def test_nothing_runs_outside_the_working_directory(tmp_path: Path) -> None:
@@ -136,6 +146,24 @@ def test_the_folders_are_made_whatever_path_the_caller_sets(tmp_path: Path) -> N
 
 def test_a_folder_is_no_pattern_for_slurm() -> None:
     assert slurm_path("/a/50%j/", "%j.txt") == "/a/50%%j/%j.txt"
+
+
+@pytest.mark.parametrize("stream", ["output", "error"])
+@pytest.mark.parametrize(
+    ("source", "pattern"),
+    [
+        ("job_name", "%x"),
+        ("SLURM_JOB_NAME", "%9x"),
+        ("SLURM_ARRAY_JOB_ID", "%A"),
+        ("SLURM_ARRAY_TASK_ID", "%2a"),
+    ],
+)
+def test_no_pattern_leads_a_file_out_of_its_folder(stream: str, source: str, pattern: str) -> None:
+    away = {"job_name": "../x"} if source == "job_name" else {"environment": {source: "../x"}}
+    for harmless in ("%j", "%%x", "%%A", "%%a"):
+        assert SlurmOptions.model_validate({stream: harmless, **away})
+    with pytest.raises(ValidationError, match=f"a / in {source} while the name of a file has %{pattern[-1]}"):
+        SlurmOptions.model_validate({stream: f"a{pattern}b", **away})
 
 
 # --- the request body ------------------------------------------------------------------------

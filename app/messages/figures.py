@@ -52,7 +52,8 @@ def _time_short(job: SlurmJob) -> str | None:
 def _command_missing(job: SlurmJob) -> str | None:
     return {
         72: "Exit code 72 is slurm-proxy's own: the working directory, task.cwd, is not there for this user.",
-        73: "Exit code 73 is slurm-proxy's own: a folder of task.dirs could not be made by this user.",
+        73: "Exit code 73 is slurm-proxy's own: this user could not make a folder of task.dirs or an"
+        " output file.",
         126: "Exit code 126 is bash's word for a command that may not be executed.",
         127: "Exit code 127 is bash's word for a command that was not found.",
     }.get(job.exit_code or 0)

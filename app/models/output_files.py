@@ -6,20 +6,22 @@ from collections.abc import Callable, Mapping
 from app.models.job import SlurmJob
 from app.models.task import Task
 
-_PATTERN = re.compile(r"%(\d*)([%jxuAaN])")
+_PATTERN = re.compile(r"%([0-9]*)([%jxuAaN])")
+_WIDEST = 10  # Slurm pads no further
 NO_ARRAY_TASK = "4294967294"  # what Slurm writes for %a in a job that is no array
 
 
 def expand(name: str, value: Callable[[str, int], str], literal: Callable[[str], str] = str) -> str:
     """`name` with each pattern replaced by `value(letter, width)`; `literal` treats what lies between.
 
-    `width` is the zero-padding that sbatch allows between the sign and the letter, 0 if there is none.
+    `width` is the zero-padding of a number, which sbatch allows between the sign and the letter, else 0.
     """
     parts, end = [], 0
     for match in _PATTERN.finditer(name):
         parts.append(literal(name[end : match.start()]))
         letter = match[2]
-        parts.append(literal("%") if letter == "%" else value(letter, int(match[1] or 0)))
+        width = min(int(match[1] or 0), _WIDEST) if letter in "jAa" else 0
+        parts.append(literal("%") if letter == "%" else value(letter, width))
         end = match.end()
     return "".join([*parts, literal(name[end:])])
 

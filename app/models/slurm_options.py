@@ -24,6 +24,13 @@ from app.models.rules import (
 _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
 _MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
+# What takes the place of a pattern in a file's name: an option, or a variable that Slurm does not always set.
+_IN_FILE_NAMES = {
+    "job_name": "x",
+    "SLURM_JOB_NAME": "x",
+    "SLURM_ARRAY_JOB_ID": "A",
+    "SLURM_ARRAY_TASK_ID": "a",
+}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -114,6 +121,16 @@ class SlurmOptions(BaseModel):
         for one, other in (("time", "time_minutes"), ("mem", "mem_per_cpu")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})
+        return self
+
+    @model_validator(mode="after")
+    def _files_stay_in_their_folders(self) -> Self:
+        files = " ".join(name.replace("%%", "") for name in (self.output, self.error) if name)
+        values = {**self.environment, "job_name": self.job_name or ""}
+        for source, letter in _IN_FILE_NAMES.items():
+            if "/" in values.get(source, "") and re.search(f"%[0-9]*{letter}", files):
+                words = "must not have a / in {source} while the name of a file has %{letter}"
+                raise PydanticCustomError("rule", words, {"source": source, "letter": letter})
         return self
 
     def minutes(self, time_unit: str) -> int | None:

@@ -6,7 +6,7 @@ from app.models.output_files import NO_ARRAY_TASK, expand
 from app.models.task import Task
 
 # Exit codes of sysexits.h, for what goes wrong before the command runs.
-EXIT_NO_FOLDER = 73
+EXIT_CANNOT_CREATE = 73
 EXIT_NO_WORKING_DIRECTORY = 72
 
 _BASH_VALUES = {
@@ -27,7 +27,7 @@ def job_script(task: Task, command: str, *, redirects: bool) -> str:
     folders = " ".join(shlex.quote(folder) for folder in task.dirs.all())
     lines = [
         "#!/bin/bash",
-        f"command -p mkdir -p -- {folders} || exit {EXIT_NO_FOLDER}",
+        f"command -p mkdir -p -- {folders} || exit {EXIT_CANNOT_CREATE}",
         f"cd -- {shlex.quote(task.cwd)} || exit {EXIT_NO_WORKING_DIRECTORY}",
     ]
     if redirects:
@@ -46,9 +46,9 @@ def _redirections(task: Task) -> list[str]:
     out = _bash_path(task.dirs.output, output) if output else None
     err = _bash_path(task.dirs.error, error) if error else None
     if out and err in (None, out):
-        return [f"exec >{out} 2>&1"]
+        err = "&1"
     redirections = [f">{out}" if out else "", f"2>{err}" if err else ""]
-    return [f"exec {' '.join(filter(None, redirections))}"] if out or err else []
+    return [f"exec {' '.join(filter(None, redirections))} || exit {EXIT_CANNOT_CREATE}"] if out or err else []
 
 
 def _bash_path(folder: str, name: str) -> str:
@@ -57,7 +57,7 @@ def _bash_path(folder: str, name: str) -> str:
 
 def _bash_value(letter: str, width: int) -> str:
     value = f'"{_BASH_VALUES[letter]}"'
-    return f'"$(printf %0{width}d {value})"' if width and letter in "jAa" else value
+    return f'"$(printf %0{width}d {value})"' if width else value
 
 
 def _bash_literal(text: str) -> str:
