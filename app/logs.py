@@ -47,4 +47,6 @@ def _with_request_id(record: logging.LogRecord) -> bool:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

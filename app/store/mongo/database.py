@@ -51,7 +51,9 @@ class MongoDatabase:
         self.leases: Collection[Document] = client[database].get_collection(
             f"{collection}_leases", write_concern=concern
         )
-        self.windows: Collection[Document] = client[database].get_collection(f"{collection}_windows")
+        self.windows: Collection[Document] = client[database].get_collection(
+            f"{collection}_windows", write_concern=WriteConcern(w=1)
+        )  # to lose a count in a crash does no harm
         self.api_keys: Collection[Document] = client[database].get_collection(
             f"{collection}_keys", write_concern=concern
         )
