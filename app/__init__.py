@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask
 
 from app import (
+    api_docs,
     auth,
     commands,
     http_errors,
@@ -36,7 +37,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["slurm_proxy"] = build_services(settings)
-    for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest):
+    for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest, api_docs):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
     auth.register(app)

@@ -63,6 +63,8 @@ class IdempotencyKeyReused(SlurmProxyError):
 
 
 class UnknownTask(SlurmProxyError):
+    """No record has this uuid."""
+
     status = 400
     code = "unknown_task"
 
@@ -82,11 +84,15 @@ class AlreadyOver(SlurmProxyError):
 
 
 class UnknownJob(SlurmProxyError):
+    """Slurm or this service knows no such job."""
+
     status = 400
     code = "unknown_job"
 
 
 class UnknownNotification(SlurmProxyError):
+    """No notification has this id."""
+
     status = 404
     code = "unknown_notification"
 
@@ -121,6 +127,8 @@ class IdentityProviderUnavailable(SlurmProxyError):
 
 
 class Forbidden(SlurmProxyError):
+    """The caller may not do this."""
+
     status = 403
     code = "forbidden"
 

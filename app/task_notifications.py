@@ -18,7 +18,7 @@ def _outbox() -> Outbox:
 
 @blueprint.get("")
 def find() -> Response:
-    """`?status=dead&method=email&limit=100`: the oldest first."""
+    """Messages that did not arrive, or those in another status; the oldest first."""
     return jsonify(
         _outbox().find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
     )
@@ -26,13 +26,13 @@ def find() -> Response:
 
 @blueprint.post("/<notification_id>/retry")
 def retry(notification_id: str) -> Response:
-    """Has a dead one sent again."""
+    """Has a dead message sent again."""
     return jsonify(_outbox().retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_all() -> Response:
-    """Has all dead ones sent again, or those of `?method=`."""
+    """Has all dead messages sent again, or those of one method."""
     return jsonify(_outbox().retry_all(**_query("method")))
 
 

@@ -13,7 +13,7 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.client import Accounting, Search
-from app.slurm.connection import Reply
+from app.slurm.connection import Query, Reply
 
 
 class FakeSlurm:
@@ -66,13 +66,6 @@ class FakeSlurm:
             return False
         self.put(job_id, JobState.CANCELLED)
         return True
-
-    def raw(self, method: str, path: str, **options: Any) -> Reply:
-        self._ask(f"raw {method} {path}")
-        return Reply(200, {"errors": []}, "")
-
-    def raw_list(self, update_time: int) -> Reply:
-        return self.raw("GET", "jobs")
 
     def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
         """Makes a job, or moves one on."""
@@ -128,6 +121,13 @@ class FakeSlurm:
         known = [] if self.accounting_is_behind else self.ended.values()
         state = Accounting.BEHIND if self.accounting_is_behind else Accounting.CURRENT
         return Search(here, [job for job in known if job.username in users], state)
+
+    def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
+        self._ask("raw")
+        return Reply(200, {"asked": f"{method} {path}", "user": user}, "")
+
+    def raw_list(self, update_time: int) -> Reply:
+        return self.raw("GET", "jobs", query=[("update_time", update_time)])
 
     def close(self) -> None:
         pass

@@ -22,7 +22,11 @@ LAYERS = {
     "app.access": 4,
     "app.logs": 5,
     "app.monitor": 5,
+    "app.request_schemas": 5,
+    "app.operations": 6,
+    "app.openapi": 7,
     "app.services": 6,
+    "app.api_docs": 7,
     "app.auth": 7,
     "app.commands": 7,
     "app.http_errors": 7,
@@ -36,6 +40,7 @@ LAYERS = {
 }
 # Within layers 0 and 7 a few modules build on each other.
 SIDEWAYS = {
+    ("app.api_docs", "app.openapi"),
     ("app.constants", "app.errors"),
     ("app.task_submission", "app.auth"),
     ("app.task_monitoring", "app.auth"),
@@ -59,7 +64,7 @@ ONE_PLACE = {
     "click": ["app.commands"],
     "cachetools": ["app.lifecycle.looking_up"],
 }
-WEB = {"app", "app.auth", "app.commands", "app.http_errors", "app.serving"}
+WEB = {"app", "app.api_docs", "app.auth", "app.commands", "app.http_errors", "app.serving"}
 
 
 def name_of(path: Path) -> str:

@@ -72,7 +72,8 @@ class Intake:
         self._store = store
         self._slurm = slurm
         self._planner = planner
-        self._catalogue = planner.catalogue
+        self.catalogue = planner.catalogue
+        self.refused_users = refused_users
         self._senders = senders
         self._most_in_flight = most_in_flight
         self._submission_life = submission_life
@@ -147,7 +148,7 @@ class Intake:
         return record if record.is_open else _planned(record, self._planner.at_look(record, job, now))
 
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
-        command = self._catalogue[task.name].command(task)
+        command = self.catalogue[task.name].command(task)
         began = time.monotonic()
         try:
             return self._slurm.submit(
@@ -188,7 +189,7 @@ class Intake:
         """Whom the task's messages go to, by method; nothing is told of a method that has no sender."""
         return {
             method: [self._receiver_of(method, one) for one in each_recipient(params)]
-            for method, params in merged_params(self._catalogue, task.name, task.notification).items()
+            for method, params in merged_params(self.catalogue, task.name, task.notification).items()
         }
 
     def _receiver_of(self, method: str, params: Mapping[str, Any]) -> str:
@@ -218,7 +219,7 @@ class Intake:
             wanted = NotificationRequest.model_validate(named, context=self._context)
         except (ValidationError, TypeError):
             return []  # listed with the faults of the body
-        merged = merged_params(self._catalogue, body.get("name"), wanted)
+        merged = merged_params(self.catalogue, body.get("name"), wanted)
         where = ".".join((*path, "notification", "params"))
         faults = [
             fault

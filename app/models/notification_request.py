@@ -8,10 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from app.models.rules import Line, Minutes, must
 
+METHOD_ALIASES = {"rabbithq": "rabbitmq"}  # another spelling, and the method that it means
+
 
 def _known_method(value: str, info: ValidationInfo) -> str:
     """With a validation context, one of the channels that there are."""
-    method = "rabbitmq" if value == "rabbithq" else value
+    method = METHOD_ALIASES.get(value, value)
     methods = (info.context or {}).get("methods")
     if methods is not None and method not in methods:
         raise PydanticCustomError("rule", "must be one of {words}", {"words": ", ".join(methods)})
@@ -53,6 +55,8 @@ class NotificationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: tuple[Method, ...] = ()
+    methods: tuple[Method, ...] = Field(default=(), description="The channels.")
     params: dict[Method, dict[str, Any]] = Field(default_factory=dict)
-    events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = None  # None: the end
+    events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = Field(
+        default=None, description="When there is something to tell; the end of the job where none are named."
+    )

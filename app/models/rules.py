@@ -5,26 +5,62 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from app.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
-_USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]")
+RULE = "x-rule"  # in a JSON Schema: the words of `must`
+
+# Patterns as ECMA-262 has them, for the schemas that callers read.
+CONTROL = r"\u0000-\u001f\u007f\u0085\u2028\u2029"
+ONE_LINE = f"^[^{CONTROL}]*$"
+NO_NUL = r"^[^\u0000]*$"
+VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+# RFC 3339, between 1971 and 2105: what Slurm's 32 bits hold.
+_TIMESTAMP = (
+    r"^(19(7[1-9]|[89][0-9])|20[0-9]{2}|210[0-5])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
+_CONTROL = re.compile(f"[{CONTROL}]")
 
 
-def must(words: str) -> WrapValidator:
-    """Whatever is wrong with the value, the fault reads "must <words>"."""
+class must:  # noqa: N801 - read as a word of the rule
+    """Whatever is wrong with the value, the fault reads "must <words>".
 
-    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+    `schema`: what a JSON Schema has to say of the value and pydantic cannot know.
+    """
+
+    def __init__(self, words: str, **schema: Any) -> None:
+        self._words = words
+        self._schema = schema
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), **self._schema, RULE: self._words}
+
+    def _check(self, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except (ValidationError, ValueError):
-            raise PydanticCustomError("rule", "must {words}", {"words": words}) from None
-
-    return WrapValidator(check)
+            raise PydanticCustomError("rule", "must {words}", {"words": self._words}) from None
 
 
 def _one_line(value: str) -> str:
@@ -79,25 +115,31 @@ AbsolutePath = Annotated[
     str,
     StringConstraints(strict=True, max_length=1024),
     AfterValidator(_path),
-    must("be an absolute path of at most 1024 characters, without control characters and backslashes"),
+    must(
+        "be an absolute path of at most 1024 characters, without control characters and backslashes",
+        pattern=rf"^/[^{CONTROL}\\]*$",
+    ),
 ]
 FileName = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=255),
     AfterValidator(_file_name),
-    must("be a file name (no folder), without control characters and backslashes"),
+    must(
+        "be a file name (no folder), without control characters and backslashes",
+        pattern=rf"^(?!\.{{1,2}}$)[^{CONTROL}/\\]+$",
+    ),
 ]
 Line = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=1024),
     AfterValidator(_one_line),
-    must("be one line of text, 1 to 1024 characters"),
+    must("be one line of text, 1 to 1024 characters", pattern=ONE_LINE),
 ]
-ShellText = Annotated[str, Field(strict=True), must("be a string")]
+ShellText = Annotated[str, Field(strict=True), must("be a string", pattern=NO_NUL)]
 Command = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, pattern=r"\S"),
-    must("be a command, not empty"),
+    must("be a command, not empty", pattern=r"^(?![\s\u0085]*$)[^\u0000]*$"),
 ]
 Flag = Annotated[bool, Field(strict=True), must("be true or false")]
 Count = Annotated[int, Field(strict=True, gt=0, le=MAX_INT), must("be a positive integer")]
@@ -121,9 +163,24 @@ Moment = Annotated[
     int,
     Field(strict=True, gt=0, le=2**32 - 1),
     BeforeValidator(_moment),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 2**32 - 1},
+                {"type": "string", "format": "date-time", "pattern": _TIMESTAMP},
+            ]
+        }
+    ),
     must("be seconds since the epoch, or an ISO 8601 time with its offset"),
 ]
 JobId = Annotated[int, Field(strict=True, gt=0, le=2**32 - 1), must("be a positive integer, a Slurm job id")]
+
+
+IDEMPOTENCY_KEY = {
+    "type": "string",
+    "pattern": r'^(?!"{0,2}$)"?[!-~]([ -~]{0,253}[!-~])?"?$',
+    "description": "1 to 255 printable ASCII characters, in quotes or not.",
+}
 
 
 def idempotency_key(header: str | None) -> str | None:

@@ -4,10 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from app.models.rules import (
+    NO_NUL,
+    VARIABLE,
     Count,
     CountOrText,
     FileName,
@@ -21,8 +24,9 @@ from app.models.rules import (
     must,
 )
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?\Z")
+_RANGE = re.compile(r"0*(\d{1,7})(?:-0*(\d{1,7})(?::(\d{1,7}))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
+_EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
 _MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
 # What takes the place of a pattern in a file's name: an option, or a variable that Slurm does not always set.
 _IN_FILE_NAMES = {
@@ -31,7 +35,8 @@ _IN_FILE_NAMES = {
     "SLURM_ARRAY_JOB_ID": "A",
     "SLURM_ARRAY_TASK_ID": "a",
 }
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_VARIABLE = re.compile(rf"{VARIABLE}\Z")
+_ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
 
 def _environment(value: object) -> object:
@@ -53,40 +58,70 @@ def _environment(value: object) -> object:
 Environment = Annotated[
     dict[str, str],
     BeforeValidator(_environment),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _ASSIGNMENT,
+                {"type": "array", "items": _ASSIGNMENT},
+                {
+                    "type": "object",
+                    "propertyNames": {"pattern": f"^{VARIABLE}$"},
+                    "additionalProperties": {"type": "string", "pattern": NO_NUL},
+                },
+            ]
+        }
+    ),
     must('be "K=V", a list of such strings, or an object of strings; K is a shell variable name'),
 ]
 
 
 def array_size(spec: str) -> int | None:
     """How many tasks an `--array` such as "0-15:4,20%2" has; None for what is none."""
-    indices: set[int] = set()
+    parts = []
     for part in spec.partition("%")[0].split(","):
         match = _RANGE.match(part.strip())
-        if match is None or int(match[1][:9]) > _MOST_INDEX or int((match[2] or "0")[:9]) > _MOST_INDEX:
+        if match is None:
             return None
-        first, step = int(match[1]), int(match[3] or 1)
-        if step == 0:
+        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        if step == 0 or max(first, last) > _MOST_INDEX:
             return None
-        indices |= set(range(first, int(match[2] or first) + 1, step))
-    return len(indices)
+        parts.append(range(first, last + 1, step))
+    if sum(map(len, parts)) > 2 * _MOST_INDEX:  # the same tasks over and over: not worth the counting
+        return None
+    return len(set().union(*parts))
+
+
+def _not_both(one: str, other: str) -> JsonDict:
+    given: JsonDict = {one: {"not": {"type": "null"}}, other: {"not": {"type": "null"}}}
+    return {"not": {"required": [one, other], "properties": given}}
 
 
 class SlurmOptions(BaseModel):
-    """An unknown key is an error that names the nearest known one: dropping it would change the job."""
+    """Sbatch's long options, with underscores. What is not given is not sent: the cluster's defaults apply.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    An unknown key is an error that names the nearest known one: dropping it would change the job.
+    """
 
-    output: FileName | None = None
-    error: FileName | None = None
-    job_name: Line | None = None
-    mem: Megabytes | None = None
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"allOf": [_not_both(*pair) for pair in _EXCLUSIVE]}
+    )
+
+    output: FileName | None = Field(
+        None, description="The file for standard output, below dirs.output; Slurm's %j %x %u %A %a %N work."
+    )
+    error: FileName | None = Field(None, description="The same for standard error, below dirs.error.")
+    job_name: Line | None = Field(None, description="The job's name in Slurm.")
+    mem: Megabytes | None = Field(None, description="Memory for each of the job's nodes.")
     cpus_per_task: Count | None = None
     nodes: Count | None = None
     ntasks_per_node: Count | None = None
     partition: Line | None = None
-    time: Hours | None = None
-    time_minutes: Minutes | None = None
-    environment: Environment = Field(default_factory=lambda: dict(DEFAULT_ENVIRONMENT))
+    time: Hours | None = Field(None, description="The time limit; not together with time_minutes.")
+    time_minutes: Minutes | None = Field(None, description="The time limit; not together with time.")
+    environment: Environment = Field(
+        default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
+        description="Environment variables; PATH alone where none are given.",
+    )
 
     account: Line | None = None
     array: Line | None = None
@@ -118,7 +153,7 @@ class SlurmOptions(BaseModel):
 
     @model_validator(mode="after")
     def _exclusive_pairs(self) -> Self:
-        for one, other in (("time", "time_minutes"), ("mem", "mem_per_cpu")):
+        for one, other in _EXCLUSIVE:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})
         return self

@@ -34,6 +34,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Dirs(BaseModel):
+    """Folders; the job makes those that are missing."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
     parent: AbsolutePath
@@ -55,21 +57,23 @@ def _allowed_user(username: str, info: ValidationInfo) -> str:
 
 
 class Task(BaseModel):
-    """A task of `/submit`; further keys belong to the caller.
+    """A task of `/submit`; further keys belong to the caller, who gets them back untouched."""
 
-    With a validation context, names and users are held against the catalogue and the refused users.
-    """
-
+    # With a validation context, names and users are held against the catalogue and the refused users.
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Line
-    username: Annotated[Username, AfterValidator(_allowed_user)]
-    cwd: AbsolutePath
-    uuid: Uuid
+    name: Line = Field(description="A name of this server's catalogue.")
+    username: Annotated[Username, AfterValidator(_allowed_user)] = Field(
+        description="Whom the job runs as; the files that it writes are his."
+    )
+    cwd: AbsolutePath = Field(description="The job's working directory.")
+    uuid: Uuid = Field(description="It can be used once, for ever.")
     dirs: Dirs
     slurm: SlurmOptions
-    cmd: Command | None = Field(None, validate_default=True)
-    params: tuple[ShellText, ...] | None = Field(None, validate_default=True)
+    cmd: Command | None = Field(None, validate_default=True, description="Evaluated by bash on the node.")
+    params: tuple[ShellText, ...] | None = Field(
+        None, validate_default=True, description="Follow `cmd`, joined by spaces; also bash's text."
+    )
     notification: NotificationRequest = NotificationRequest()
 
     @field_validator("name")
@@ -96,7 +100,7 @@ class RunAs(BaseModel):
 
 
 class WatchedTask(BaseModel):
-    """A task of `POST /monitor`: the job exists already, so most of it is only kept."""
+    """A task of `POST /monitor`: the job exists already, so further keys are only kept."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -107,12 +111,16 @@ class WatchedTask(BaseModel):
 
 
 class SubmitRequest(BaseModel):
+    """A task to run."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Task
 
 
 class WatchedJob(BaseModel):
+    """A job that was submitted elsewhere; further keys are ignored, so that a record can be sent again."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
     task: WatchedTask
@@ -121,6 +129,8 @@ class WatchedJob(BaseModel):
 
 
 class MonitorRequest(BaseModel):
+    """A job to watch."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     monitor: WatchedJob

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from app.messages.words import one_line
 from app.models.record import utc_now
-from app.models.rules import Line, ShellText, must
+from app.models.rules import CONTROL, Line, ShellText, must
 from app.senders.base import Message, settings_of
 
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
@@ -50,7 +50,11 @@ def _allowed(values: list[str], info: ValidationInfo) -> list[str]:
     return values
 
 
-MailAddress = Annotated[Line, AfterValidator(_address), must("be an e-mail address")]
+MailAddress = Annotated[
+    Line,
+    AfterValidator(_address),
+    must("be an e-mail address", pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$"),
+]
 
 
 class MailParams(BaseModel):
@@ -61,7 +65,11 @@ class MailParams(BaseModel):
         Annotated[
             list[MailAddress],
             Field(min_length=1, max_length=100),
-            BeforeValidator(_as_list),
+            BeforeValidator(
+                _as_list,
+                json_schema_input_type=MailAddress
+                | Annotated[list[MailAddress], Field(min_length=1, max_length=100)],
+            ),
             must("be an e-mail address or a list of at most 100"),
         ],
         AfterValidator(_allowed),

@@ -37,15 +37,26 @@ Exchange = Annotated[
     str,
     Field(strict=True),
     AfterValidator(_short),
-    must("be the name of an exchange of at most 255 bytes, or empty for the default one"),
+    must("be the name of an exchange of at most 255 bytes, or empty for the default one", maxLength=_SHORT),
 ]
-Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes")]
+Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes", maxLength=_SHORT)]
 
 
 class RabbitmqParams(BaseModel):
-    """`passive`: the queue must be there already; otherwise it is made, durable, where it is not."""
+    """Needs a queue, a routing_key or an exchange.
 
-    model_config = ConfigDict(extra="forbid")
+    `passive`: the queue must be there already; otherwise it is made, durable, where it is not.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
+                for name in ("queue", "routing_key", "exchange")
+            ]
+        },
+    )
 
     queue: Key | None = None
     exchange: Exchange = ""

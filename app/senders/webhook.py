@@ -58,7 +58,14 @@ class WebhookParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: Annotated[
-        Annotated[Line, AfterValidator(_url), must("be an http or https URL in ASCII, without a user in it")],
+        Annotated[
+            Line,
+            AfterValidator(_url),
+            must(
+                "be an http or https URL in ASCII, without a user in it",
+                pattern='^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-~][ -~]*$',
+            ),
+        ],
         AfterValidator(_allowed),
     ]
     subject: Line | None = None

@@ -1,0 +1,127 @@
+"""`/openapi.json` and `/docs`: what this service takes and answers, for programs and for people."""
+
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template
+
+from app.openapi import document
+from app.services import Services
+
+blueprint = Blueprint("api_docs", __name__)
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_LIMITS = {"minimum": "At least", "exclusiveMinimum": "More than", "maximum": "At most"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One field of a body, as a line of the table."""
+
+    depth: int
+    name: str
+    kind: str
+    is_required: bool
+    words: str
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> Response:
+    """This service as an OpenAPI 3.1 document."""
+    return jsonify(_document(current_app))
+
+
+@blueprint.get("/docs")
+def docs() -> Response:
+    """The same as a page to read, which needs nothing from elsewhere."""
+    api = _document(current_app)
+    reader = _Reader(api["components"]["schemas"])
+    operations = [
+        (path, method.upper(), operation)
+        for path, methods in api["paths"].items()
+        for method, operation in methods.items()
+    ]
+    tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": _curl}
+    response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
+
+
+def _document(app: Flask) -> dict[str, Any]:
+    """Made once, when all routes are known."""
+    if "openapi" not in app.extensions:
+        services: Services = app.extensions["slurm_proxy"]
+        intake = services.intake
+        app.extensions["openapi"] = document(intake.catalogue, intake.refused_users, _words(app))
+    found: dict[str, Any] = app.extensions["openapi"]
+    return found
+
+
+def _words(app: Flask) -> dict[tuple[str, str], str]:
+    """What each route does, as its function says it."""
+    return {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)): inspect.getdoc(
+            app.view_functions[rule.endpoint]
+        )
+        or ""
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+
+
+def _curl(path: str, example: object) -> str:
+    return f"curl -X POST -d {shlex.quote(json.dumps(example, indent=1))} 127.0.0.1:5001{path}"
+
+
+class _Reader:
+    """Puts JSON Schemas into a reader's words."""
+
+    def __init__(self, schemas: dict[str, Any]) -> None:
+        self._schemas = schemas
+
+    def rows(self, schema: dict[str, Any], depth: int = 0) -> Iterator[Row]:
+        """The fields of an object, those of the objects in it, and so on."""
+        schema = self._resolved(schema)
+        for name, field in schema.get("properties", {}).items():
+            yield Row(depth, name, self.kind(field), name in schema.get("required", ()), self.rule(field))
+            for choice in self._choices(field):
+                yield from self.rows(self._resolved(choice).get("items", choice), depth + 1)
+
+    def kind(self, schema: dict[str, Any]) -> str:
+        return " or ".join(dict.fromkeys(self._kind(choice) for choice in self._choices(schema)))
+
+    def rule(self, schema: dict[str, Any]) -> str:
+        """Description, choices and default; limits only where no description tells them."""
+        whole = self._resolved(schema)
+        said = [schema.get("description", ""), whole.get("description", "")]
+        if "enum" in whole:
+            said.append("One of " + ", ".join(f"`{word}`" for word in whole["enum"]) + ".")
+        if "anyOf" in schema and not any("Must" in words for words in said):
+            said += [self.rule(choice) for choice in schema["anyOf"]]
+        if not any(said):
+            said = [f"{words} {whole[key]}." for key, words in _LIMITS.items() if key in whole]
+        if schema.get("default") not in (None, [], {}) and "$ref" not in schema:
+            said.append(f"Default: `{json.dumps(schema['default'])}`.")
+        return " ".join(filter(None, dict.fromkeys(said)))
+
+    def _kind(self, schema: dict[str, Any]) -> str:
+        whole = self._resolved(schema)
+        if whole.get("type") == "array":
+            return f"list of {self.kind(whole['items'])}"
+        kind = whole.get("type") or ("string" if "enum" in whole else "any JSON")
+        return kind if isinstance(kind, str) else " or ".join(kind)
+
+    def _choices(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
+        """The alternatives of a value."""
+        if "anyOf" not in schema:
+            return [schema]
+        return [found for choice in schema["anyOf"] for found in self._choices(choice)]
+
+    def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self._schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+        return found

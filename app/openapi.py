@@ -1,0 +1,161 @@
+"""The OpenAPI 3.1 document of this service, made of the operations and of the models that check requests."""
+
+import copy
+import re
+from collections.abc import Collection, Mapping
+from typing import TypeGuard
+
+from pydantic import BaseModel
+
+from app.errors import SlurmProxyError
+from app.messages.plan import Catalogue
+from app.models.answers import Error
+from app.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
+from app.request_schemas import REF, Schema, request_schemas, schemas_of, tell_rules
+
+_VERSION = "1.0.0"
+_ABOUT = """Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
+
+Bodies are UTF-8 JSON of at most 1 MiB and 50 levels, whatever the Content-Type says. Whole numbers are
+written without a fraction, no key stands twice in an object, and half surrogate pairs are refused. What
+the operator has listed, such as the receivers of messages, holds beside what stands here. Every path
+works with a trailing slash, too.
+"""
+
+_HTTP = {
+    404: ("not_found", "There is no such route."),
+    405: ("method_not_allowed", "The route knows other methods; `Allow` names them."),
+    413: ("request_entity_too_large", "The body is larger than 1 MiB."),
+    500: ("internal_error", "The server failed, which is never the request's fault."),
+}
+_ACCESS = {
+    401: "The key or token is missing, or not good.",
+    403: "Not for this caller.",
+    429: "Too many requests.",
+}
+
+
+def document(
+    catalogue: Catalogue, refused_users: Collection[str], words: Mapping[tuple[str, str], str]
+) -> Schema:
+    """`words`: what each (method, path) does, in a sentence or two."""
+    answers = dict.fromkeys(filter(_is_model, (operation.answer for operation in OPERATIONS)))
+    schemas = {**schemas_of([*answers, Error]), **request_schemas(catalogue, refused_users)}
+    schemas["Error"]["properties"]["code"]["enum"] = sorted(
+        set(_codes()) | {code for code, _ in _HTTP.values()}
+    )
+    paths: dict[str, Schema] = {}
+    for operation in OPERATIONS:
+        about = words.get((operation.method, operation.path), "")
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, about)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "slurm-proxy", "version": _VERSION, "description": _ABOUT},
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"bearer": []}, {}],
+    }
+
+
+def _described(operation: Operation, about: str) -> Schema:
+    names = (*re.findall(r"{(\w+)}", operation.path), *operation.parameters)
+    described: Schema = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").rstrip("_"),
+        "tags": [operation.path.split("/")[1]],
+        "summary": about.partition("\n")[0],
+    }
+    if more := about.partition("\n")[2].strip():
+        described["description"] = more
+    if names:
+        described["parameters"] = [_parameter(name) for name in names]
+    if operation.body is not None:
+        example = {"example": EXAMPLES[operation.body]} if operation.body in EXAMPLES else {}
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(operation.body), **example}},
+        }
+    described["responses"] = {"200": _good(operation), **_bad(operation)}
+    if operation.passes_on:
+        described["responses"]["default"] = {
+            "description": "slurmrestd's own answer, under its own status.",
+            "content": {"application/json": {"schema": _schema(object)}},
+        }
+    if operation.is_public:
+        described["security"] = []
+    return described
+
+
+def _parameter(name: str) -> Schema:
+    place, schema = PARAMETERS[name]
+    schema = copy.deepcopy(schema)
+    tell_rules(schema)
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _schema(kind: type | str) -> Schema:
+    if isinstance(kind, str):
+        return {"type": "string"}
+    return {"$ref": REF + kind.__name__} if _is_model(kind) else {"type": "object"}
+
+
+def _good(operation: Operation) -> Schema:
+    media = operation.answer if isinstance(operation.answer, str) else "application/json"
+    return {"description": "Done.", "content": {media: {"schema": _schema(operation.answer)}}}
+
+
+def _bad(operation: Operation) -> Schema:
+    """Each status that is no success, with the codes that it may carry."""
+    statuses: dict[int, dict[str, str]] = {405: {}, 500: {}}
+    if "{" in operation.path:
+        statuses[404] = {}
+    if operation.body is not None:
+        statuses[413] = {}
+    for status in statuses:
+        code, words = _HTTP[status]
+        statuses[status][code] = words
+    waits = {429} if not operation.is_public else set()
+    for error in operation.errors:
+        statuses.setdefault(error.status, {})[error.code] = _words(error)
+        waits |= {error.status} if error.retry_after is not None else set()
+    for status, words in ({} if operation.is_public else _ACCESS).items():
+        codes = _codes(status)
+        statuses[status] = {code: _words(error) for code, error in codes.items()} or {"": words}
+    return {str(status): _error(codes, status in waits) for status, codes in sorted(statuses.items())}
+
+
+def _error(codes: dict[str, str], waits: bool) -> Schema:
+    schema = _schema(Error)
+    if "" not in codes:
+        schema = {"allOf": [schema], "properties": {"code": {"enum": list(codes)}}}
+    words = [f"`{code}`: {text}" if code else text for code, text in codes.items()]
+    described: Schema = {
+        "description": "\n".join(words),
+        "content": {"application/json": {"schema": schema}},
+    }
+    if waits:
+        header = {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
+        described["headers"] = {"Retry-After": header}
+    return described
+
+
+def _words(error: type[SlurmProxyError]) -> str:
+    return (error.__doc__ or "").partition("\n")[0]
+
+
+def _codes(status: int | None = None) -> dict[str, type[SlurmProxyError]]:
+    """The codes of the errors that callers see, or those of one status."""
+    found: dict[str, type[SlurmProxyError]] = {}
+    left = SlurmProxyError.__subclasses__()
+    while left:
+        error = left.pop()
+        left += error.__subclasses__()
+        if error.status != SlurmProxyError.status and status in (None, error.status):
+            found.setdefault(error.code, error)
+    return found

@@ -1,0 +1,140 @@
+"""What the service can be asked: one entry of OPERATIONS for each route and method."""
+
+import json
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from app.errors import (
+    DuplicateUuid,
+    Forbidden,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotDead,
+    NotTheOwner,
+    RecordUnfit,
+    SlurmAmbiguous,
+    SlurmMisbehaved,
+    SlurmProxyError,
+    SlurmRefused,
+    SlurmUnavailable,
+    StoreUnavailable,
+    UnknownJob,
+    UnknownNotification,
+    UnknownTask,
+)
+from app.models.answers import KeptNotification, Notifications, Record, Retried, Shown, Submitted
+from app.models.record import NotificationStatus
+from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
+from app.models.task import MonitorRequest, SubmitRequest
+from app.request_schemas import Schema
+from app.senders import SENDERS
+
+HELLO_WORLD = json.loads(r"""
+{"task": {"uuid": "123e4567-e89b-12d3-a456-426614174000", "username": "areynolds", "cwd": "/home/areynolds",
+  "cmd": "echo", "params": ["-e", "\"hello, world! (sent job $SLURM_JOB_ID to $SLURM_JOB_USER at `date`)\""],
+  "notification": {"methods": ["email"], "params": {"email": {"sender": "username@gmail.com",
+    "recipient": "username@gmail.com", "subject": "hello-world test job finished!", "body": "hello!"}}},
+  "slurm": {"job_name": "slurm-proxy-test.generic", "time": 30, "nodes": 1, "ntasks_per_node": 1,
+    "cpus_per_task": 1, "mem": 1000, "partition": "hpcz-test",
+    "output": "slurm-proxy-test.generic.output.txt", "error": "slurm-proxy-test.generic.error.txt"},
+  "name": "generic", "dirs": {"parent": "/home/areynolds/slurm-proxy-test",
+    "input": "/home/areynolds/slurm-proxy-test/input", "output": "/home/areynolds/slurm-proxy-test/output",
+    "error": "/home/areynolds/slurm-proxy-test/error"}}}
+""")
+EXAMPLES: dict[type, Schema] = {
+    SubmitRequest: HELLO_WORLD,
+    MonitorRequest: {
+        "monitor": {"task": {"username": "areynolds", "uuid": "align-17"}, "slurm_job_id": 4711}
+    },
+}
+
+_FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
+_FOR_OPERATORS = (InvalidRequest, Forbidden)
+
+_WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": 10**11 - 1}
+# Every parameter by its name, with its place.
+PARAMETERS: dict[str, tuple[str, Schema]] = {
+    "slurm_job_id": ("path", TypeAdapter(JobId).json_schema()),
+    "task_uuid": ("path", TypeAdapter(Uuid).json_schema()),
+    "notification_id": ("path", {"type": "string", "minLength": 1}),
+    "update_time": ("path", {**_WHOLE, "description": "Seconds since the epoch; 0 for all jobs."}),
+    "job_id": ("path", _WHOLE),
+    "status": ("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
+    "method": ("query", {"type": "string", "enum": list(SENDERS)}),
+    "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+    "username": ("query", {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}),
+    "Idempotency-Key": ("header", IDEMPOTENCY_KEY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answer`, `body`: a model, the media type of what is no JSON, or object for any JSON object.
+
+    `errors`: what is raised beside what HTTP, the access rules and a failing server answer.
+    """
+
+    method: str
+    path: str
+    answer: type | str
+    errors: tuple[type[SlurmProxyError], ...] = ()
+    parameters: tuple[str, ...] = ()  # beside those of the path
+    body: type | None = None
+    is_public: bool = False  # nobody is asked who he is
+    passes_on: bool = False  # slurmrestd's own answers, under its own status
+
+
+_SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordUnfit, SlurmAmbiguous)
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/submit",
+        Submitted,
+        (InvalidRequest, *_SUBMISSION_ERRORS, *_FROM_SLURM, StoreUnavailable),
+        ("Idempotency-Key",),
+        SubmitRequest,
+    ),
+    Operation(
+        "POST",
+        "/monitor",
+        Record,
+        (InvalidRequest, DuplicateUuid, UnknownJob, NotTheOwner, RecordUnfit, *_FROM_SLURM, StoreUnavailable),
+        body=MonitorRequest,
+    ),
+    Operation(
+        "GET", "/monitor/slurm_job_id/{slurm_job_id}", Shown, (InvalidRequest, UnknownJob, StoreUnavailable)
+    ),
+    Operation("GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable)),
+    Operation(
+        "GET",
+        "/notifications",
+        Notifications,
+        (*_FOR_OPERATORS, StoreUnavailable),
+        ("status", "method", "limit"),
+    ),
+    Operation(
+        "POST",
+        "/notifications/{notification_id}/retry",
+        KeptNotification,
+        (Forbidden, UnknownNotification, NotDead, StoreUnavailable),
+    ),
+    Operation("POST", "/notifications/retry", Retried, (*_FOR_OPERATORS, StoreUnavailable), ("method",)),
+    Operation("GET", "/slurm/ping", object, (Forbidden, *_FROM_SLURM), passes_on=True),
+    Operation("GET", "/slurm/diag", object, (Forbidden, *_FROM_SLURM), passes_on=True),
+    Operation("GET", "/slurm/jobs/{update_time}", object, (*_FOR_OPERATORS, *_FROM_SLURM), passes_on=True),
+    Operation("GET", "/slurm/job/{job_id}", object, (*_FOR_OPERATORS, *_FROM_SLURM), passes_on=True),
+    Operation(
+        "POST",
+        "/slurm/job/submit",
+        object,
+        (*_FOR_OPERATORS, *_FROM_SLURM, SlurmAmbiguous),
+        ("username",),
+        object,
+        passes_on=True,
+    ),
+    Operation("GET", "/ping", "text/plain", is_public=True),
+    Operation("GET", "/openapi.json", object, is_public=True),
+    Operation("GET", "/docs", "text/html", is_public=True),
+)

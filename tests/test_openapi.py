@@ -1,0 +1,284 @@
+"""The document says what the service does: every route, every answer, and what is accepted and refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app import MAX_BODY_BYTES
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable, StoreUnavailable
+from app.job_state import JobState
+from app.models.record import NotificationStatus, utc_now
+from app.operations import HELLO_WORLD
+from app.store import Outcome
+from tests import test_web
+from tests.contract import Contract
+from tests.fakes import FakeSlurm
+from tests.tasks import make_email, make_task
+from tests.test_web import BAD_MONITORS, BAD_SUBMISSIONS, changed
+
+slurm, app, client = test_web.slurm, test_web.app, test_web.client  # its fixtures
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture
+def contract(client: FlaskClient) -> Contract:
+    return Contract(client.get("/openapi.json").json or {})
+
+
+class Caller:
+    """Asks, and holds each answer against the document."""
+
+    def __init__(self, client: FlaskClient, contract: Contract) -> None:
+        self._client, self._contract = client, contract
+        self.seen: set[tuple[str, int]] = set()
+
+    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        data = body if isinstance(body, bytes | None) else json.dumps(body)
+        response = self._client.open(path, method=method, data=data, **options)
+        self._contract.check(method, path, response)
+        self.seen.add((f"{method} {path}", response.status_code))
+        return response.json
+
+
+@pytest.fixture
+def call(client: FlaskClient, contract: Contract) -> Caller:
+    return Caller(client, contract)
+
+
+def test_it_is_openapi(contract: Contract) -> None:
+    assert contract.document["openapi"].startswith("3.1")
+    assert list(OpenAPIV31SpecValidator(contract.document).iter_errors()) == []
+
+
+def test_every_route_is_in_it_and_nothing_else(app: Flask, contract: Contract) -> None:
+    routes = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert contract.operations == routes
+
+
+def test_every_operation_and_field_of_a_task_is_told_in_words(contract: Contract) -> None:
+    schemas = contract.document["components"]["schemas"]
+    for methods in contract.document["paths"].values():
+        assert all(operation["summary"] for operation in methods.values())
+    assert "x-rule" not in json.dumps(contract.document)
+    for name in ("Task", "SlurmOptions", "Dirs", "MailParams"):
+        for field, schema in schemas[name]["properties"].items():
+            assert "description" in json.dumps(schema) or "$ref" in schema, (name, field)
+
+
+def test_the_example_is_that_of_the_readme(contract: Contract) -> None:
+    (sent,) = re.findall(r"--post-data='(.*?)' --header", README.read_text())
+    assert json.loads(sent) == HELLO_WORLD
+    for path in ("/submit", "/monitor"):
+        media = contract.document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert list(contract.request("POST", path).iter_errors(media["example"])) == []
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
+    services = app.extensions["slurm_proxy"]
+    several = {"methods": ["email", "slack"], "params": make_email()["params"]}
+    task = make_task(notification=several, own={"x": [1e30, None]})
+    answer = call("POST", "/submit", {"task": task})
+    assert answer["warnings"]
+    assert "warnings" not in call("POST", "/submit/", {"task": make_task()})
+    slurm.put(5, JobState.RUNNING, start_time=utc_now())
+    call("POST", "/monitor", {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}})
+    job_id = answer["slurm_job_id"]
+    states = (JobState.RUNNING, JobState.FAILED)
+    for state in states:
+        slurm.put(job_id, state, exit_code=1, array_tasks={JobState.FAILED: 2}, cpu_seconds=1.5)
+        for path in (f"/monitor/slurm_job_id/{job_id}", f"/monitor/task_uuid/{task['uuid']}/"):
+            call("GET", path)
+    services.monitor.tick(utc_now())
+    claim = services.store.claim("email", "me", utc_now(), utc_now())
+    services.store.settle(claim, Outcome(NotificationStatus.DEAD, utc_now(), error="550 no such user"))
+    for status in NotificationStatus:
+        call("GET", f"/notifications?status={status}")
+    (item,) = call("GET", "/notifications")["notifications"]
+    call("POST", f"/notifications/{item['id']}/retry")
+    call("POST", f"/notifications/{item['id']}/retry")
+    call("POST", "/notifications/retry?method=email")
+    assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["monitor"]["notifications"][0]
+    for path in ("ping", "diag", "jobs/0", "job/1"):
+        call("GET", f"/slurm/{path}")
+    call("POST", "/slurm/job/submit?username=alice", {})
+    for path in ("/ping", "/docs", "/openapi.json", "/ping/", "/docs/", "/openapi.json/"):
+        call("GET", path)
+    assert {status for _, status in call.seen} == {200, 409}
+
+
+def test_a_record_without_a_job_and_stale_facts(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
+    store = app.extensions["slurm_proxy"].store
+    task = make_task()
+    slurm.failure, slurm.down = SlurmAmbiguous("no answer"), SlurmUnavailable("away")
+    call("POST", "/submit", {"task": task})
+    assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["slurm"]["job_state"] is None
+    record = store.by_uuids([task["uuid"]])[task["uuid"]]
+    store.fail(record, "Slurm never took it", utc_now())
+    assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["monitor"]["submission_error"]
+    other = make_task()
+    call("POST", "/submit", {"task": other})
+    assert call("GET", f"/monitor/task_uuid/{other['uuid']}")["slurm"]["stale"]
+
+
+def test_every_error_that_is_easy_to_cause(
+    call: Caller, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, app: Flask
+) -> None:
+    task = make_task()
+    monitor = {"task": {"username": "bob", "uuid": "w"}, "slurm_job_id": 5}
+    slurm.put(5, JobState.RUNNING)
+    call("POST", "/submit", {"task": task}, headers={"Idempotency-Key": "k"})
+    call("POST", "/submit", {"task": {**task, "own": 1}}, headers={"Idempotency-Key": "k"})
+    call("POST", "/submit", {"task": task})
+    call("POST", "/submit", {"task": 1})
+    call("POST", "/submit", b"\xff")
+    call("POST", "/submit", b" " * (MAX_BODY_BYTES + 1))
+    call("POST", "/monitor", {"monitor": monitor})
+    call("POST", "/monitor", {"monitor": {**monitor, "slurm_job_id": 6}})
+    call("GET", "/monitor/slurm_job_id/x")
+    call("GET", "/monitor/slurm_job_id/7")
+    call("GET", "/monitor/task_uuid/nobody")
+    call("GET", "/monitor/task_uuid/a/b")
+    call("PUT", "/submit")
+    call("GET", "/notifications?status=lost&more=1")
+    call("POST", "/notifications/retry?method=pigeon")
+    call("POST", "/notifications/nothing/retry")
+    for path in ("/slurm/diag", "/notifications"):
+        call("GET", path, environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    for failure in (SlurmRefused, SlurmUnavailable, SlurmMisbehaved, SlurmAmbiguous):
+        slurm.failure = failure("so it is")
+        call("POST", "/submit", {"task": make_task()})
+    slurm.down = SlurmMisbehaved("so it is")
+    call("POST", "/monitor", {"monitor": monitor})
+
+    def away(*arguments: object) -> None:
+        raise StoreUnavailable("the store does not answer")
+
+    for name in ("add", "by_uuids", "notifications"):
+        monkeypatch.setattr(app.extensions["slurm_proxy"].store, name, away)
+    call("POST", "/submit", {"task": make_task()})
+    call("GET", "/monitor/task_uuid/x")
+    call("GET", "/notifications")
+    assert {status for _, status in call.seen} == {200, 400, 403, 404, 405, 413, 502, 503, 504}
+
+
+def test_every_code_that_a_caller_may_see_is_in_the_document(contract: Contract) -> None:
+    codes = contract.document["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
+    cells = re.findall(r"^\| [\d, ]+ \| (`.*?) \|", README.read_text(), re.M)
+    words = {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
+    assert len(words) > 10
+    assert words <= set(codes)
+
+
+# --- requests --------------------------------------------------------------------------------
+
+# What JSON Schema cannot tell: an address is more than a pattern.
+_BEYOND_SCHEMA = {"task.notification.params.email.sender", "task.notification.params.email.recipient"}
+
+
+def test_the_schema_refuses_what_the_server_refuses(contract: Contract) -> None:
+    schema = contract.request("POST", "/submit")
+    base = {"task": make_task(notification=make_email())}
+    assert schema.is_valid(base)
+    taken = {path for path, value in BAD_SUBMISSIONS if schema.is_valid(changed(path, value, base))}
+    assert taken <= _BEYOND_SCHEMA
+    watched = contract.request("POST", "/monitor")
+    task = {"username": "alice", "uuid": "w", "notification": make_email()}
+    base = {"monitor": {"task": task, "slurm_job_id": 5}}
+    assert watched.is_valid(base)
+    taken = {path for path, value in BAD_MONITORS if watched.is_valid(changed(path, value, base))}
+    assert taken <= {"monitor.task.notification.params.email.recipient"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slurm": {"time": 1, "time_minutes": 1}},
+        {"slurm": {"mem": 1, "mem_per_cpu": 1}},
+        {"own": {"deep": ["a\0"]}},
+        {"own": {"a\0": 1}},
+        {"own": 2**63},
+        {"notification": {"methods": ["email"]}},
+        {"notification": {"methods": ["gmail"], "params": make_email()["params"]}},
+        {"notification": {"methods": ["rabbithq"], "params": {"rabbitmq": {"exchange": ""}}}},
+        {"notification": {"methods": ["rabbitmq"], "params": {"rabbithq": {"queue": "q", "more": 1}}}},
+        {"notification": {"methods": ["webhook"], "params": {"webhook": {"url": "ftp://example.com"}}}},
+    ],
+    ids=repr,
+)
+def test_both_refuse(client: FlaskClient, contract: Contract, fields: dict[str, Any]) -> None:
+    body = {"task": make_task(**fields)}
+    assert not contract.request("POST", "/submit").is_valid(body)
+    assert test_web.post(client, "/submit", body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"slurm": {}},
+        {"slurm": {"time": None, "time_minutes": 1, "mem": None, "mem_per_cpu": 1, "array": None}},
+        {"slurm": {"environment": "A=b\nc"}},
+        {"slurm": {"environment": ["A=1", "B="], "exclusive": "user", "gpus": "a100:2", "nice": -5}},
+        {"slurm": {"environment": {}, "begin": "2026-01-01T00:00:00+01:00", "deadline": 4102444800}},
+        {"own": {"deep": ["ü", 1.5, None, True, {}]}},
+        {"name": "echo_hello_world", "cmd": None, "params": None},
+        {"name": "echo_hello_world", "notification": {"methods": ["email"]}},
+        {
+            "name": "echo_hello_world",
+            "notification": {"methods": ["email"], "params": {"email": {"body": "x"}}},
+        },
+        {"notification": {"methods": ["rabbithq"], "params": {"rabbitmq": {"queue": "q", "body": {"a": 1}}}}},
+        {"notification": {"methods": ["rabbitmq"], "params": {"rabbithq": {"exchange": "e"}}}},
+        {"notification": {"methods": ["slack", "test"], "params": {"test": {"anything": 1}}}},
+        {"notification": make_email(recipient=["a@example.com", "Ann <b@localhost>"])},
+        {"notification": {"events": ["end", {"pending_over": 5}]}},
+        {"notification": {"events": None}},
+    ],
+    ids=repr,
+)
+def test_both_accept(client: FlaskClient, contract: Contract, fields: dict[str, Any]) -> None:
+    body = {"task": make_task(**fields)}
+    assert list(contract.request("POST", "/submit").iter_errors(body)) == []
+    response = test_web.post(client, "/submit", body)
+    assert response.status_code == 200, response.text
+
+
+# --- the page --------------------------------------------------------------------------------
+
+
+def test_the_page_shows_each_operation_and_needs_nothing_from_elsewhere(
+    client: FlaskClient, contract: Contract
+) -> None:
+    response = client.get("/docs")
+    assert response.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    for method, path in contract.operations:
+        operation = contract.document["paths"][path][method.lower()]
+        assert f'<span class="method">{method}</span> <code>{path}</code>' in response.text
+        assert f'id="{operation["operationId"]}"' in response.text
+    for field in contract.document["components"]["schemas"]["SlurmOptions"]["properties"]:
+        assert f"<code>{field}</code>" in response.text
+    assert "curl -X POST" in response.text
+    links = re.findall(r"""(?:href|src|action|url)\s*[=(]\s*["']?([^"')\s>]+)""", response.text)
+    assert links
+    assert all(link.startswith("#") or link == "openapi.json" for link in links)
+    assert not re.search(r"<script|https?://(?!\(\?!)|//\w+\.\w+", response.text.replace("URL", ""))
+
+
+def test_both_are_for_everybody_and_only_to_be_read(client: FlaskClient, contract: Contract) -> None:
+    for path in ("/openapi.json", "/docs"):
+        assert client.get(path, environ_base={"REMOTE_ADDR": "192.0.2.1"}).status_code == 200
+        assert client.post(path).status_code == 405
+        assert contract.document["paths"][path]["get"]["security"] == []
