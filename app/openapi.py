@@ -11,7 +11,7 @@ from app.errors import SlurmProxyError
 from app.messages.plan import Catalogue
 from app.models.answers import Error
 from app.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
-from app.request_schemas import REF, Schema, request_schemas, schemas_of, tell_rules
+from app.request_schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
 _VERSION = "1.0.0"
 _ABOUT = """Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
@@ -75,7 +75,7 @@ def _described(operation: Operation, about: str) -> Schema:
         example = {"example": EXAMPLES[operation.body]} if operation.body in EXAMPLES else {}
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _schema(operation.body), **example}},
+            "content": {"application/json": {"schema": _body(operation.body), **example}},
         }
     described["responses"] = {"200": _good(operation), **_bad(operation)}
     if operation.passes_on:
@@ -103,6 +103,10 @@ def _schema(kind: type | str) -> Schema:
     if isinstance(kind, str):
         return {"type": "string"}
     return {"$ref": REF + kind.__name__} if _is_model(kind) else {"type": "object"}
+
+
+def _body(kind: type) -> Schema:
+    return _schema(kind) if _is_model(kind) else {"type": "object", **KEPT}
 
 
 def _good(operation: Operation) -> Schema:

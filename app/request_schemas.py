@@ -18,8 +18,9 @@ from app.senders import SENDERS
 Schema = dict[str, Any]
 
 REF = "#/components/schemas/"
-_KEPT: Schema = {"$ref": f"{REF}JsonValue"}  # whatever is kept and given back untouched
-_KEY: Schema = {"pattern": NO_NUL}
+_VALUE: Schema = {"$ref": f"{REF}JsonValue"}
+# Keys of the caller's own.
+KEPT: Schema = {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": _VALUE}
 _SPELLINGS = {**{method: method for method in SENDERS}, **METHOD_ALIASES}
 
 
@@ -81,8 +82,8 @@ def _json_value() -> Schema:
         {"type": ["null", "boolean"]},
         {"type": "number", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "string", "pattern": NO_NUL},
-        {"type": "array", "items": _KEPT},
-        {"type": "object", "propertyNames": _KEY, "additionalProperties": _KEPT},
+        {"type": "array", "items": _VALUE},
+        {"type": "object", **KEPT},
     ]
     return {"description": "Any JSON without NUL characters, whole numbers of 64 bits.", "anyOf": kinds}
 
@@ -90,7 +91,7 @@ def _json_value() -> Schema:
 def _say_what_is_kept(schemas: dict[str, Schema]) -> None:
     for schema in schemas.values():
         if schema.get("additionalProperties") is True:
-            schema |= {"propertyNames": _KEY, "additionalProperties": _KEPT}
+            schema |= KEPT
 
 
 def _taken_out(schema: Schema) -> Schema:
@@ -117,11 +118,12 @@ def _conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Iterator[S
 
 
 def _complete(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator[Schema]:
+    """What each method needs where it is used, less what the catalogue has: `own`."""
     yield {}
     for method, need in needs.items():
         given = own.params.get(method, {})
         required = [name for name in need.get("required", ()) if name not in given]
-        if not required and ("anyOf" not in need or given):
+        if not required and (given or "anyOf" not in need):
             continue
         words = [word for word, meant in _SPELLINGS.items() if meant == method]
         complete = {"required": required} if required else {"anyOf": need["anyOf"]}

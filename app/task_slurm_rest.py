@@ -53,7 +53,7 @@ def job(job_id: str) -> Response:
 def submit() -> Response:
     """Submits a slurmrestd body as it is, as the user named in the query; nothing is recorded."""
     intake: Intake = current_app.extensions["slurm_proxy"].intake
-    return _passed_on(intake.pass_on(request.args.get("username", ""), body()))
+    return _passed_on(intake.pass_on(request.args.to_dict(), body()))
 
 
 def _whole_number(field: str, text: str) -> int:

@@ -41,7 +41,7 @@ class Contract:
 
     def operation(self, method: str, path: str) -> dict[str, Any] | None:
         """What the document says of a request to this very path."""
-        plain = path.partition("?")[0].removesuffix("/")
+        plain = path.removesuffix("/")
         for pattern, template in self._templates.items():
             if pattern.fullmatch(plain):
                 found: dict[str, Any] | None = self.document["paths"][template].get(method.lower())
@@ -51,7 +51,7 @@ class Contract:
     def check(self, method: str, path: str, response: Any) -> None:
         """AssertionError that says how the answer differs from what the document promises."""
         operation = self.operation(method, path)
-        where = f"{method} {path[:100]}: {response.status_code} {response.text[:500]}"
+        where = f"{method} {path[:100]}: {response.status_code} {response.get_data(as_text=True)[:500]}"
         if operation is None:  # what HTTP itself demands
             assert response.status_code in (404, 405), where
             promised = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}

@@ -1149,6 +1149,18 @@ def test_an_array_waits_for_a_slurmdbd_that_is_away(service: Service) -> None:
     assert service.record(task).slurm_job_state is JobState.COMPLETED
 
 
+@pytest.mark.parametrize("options", [True, "x", ["array"], {"array": {}}, {"array": 5}])
+def test_what_a_watched_task_holds_for_slurm_stops_nobodys_watch(service: Service, options: Any) -> None:
+    other, job_id = service.submit()
+    service.slurm.put(5, JobState.RUNNING)
+    watch(service, 5, task={"slurm": options})
+    service.slurm.put(5, JobState.COMPLETED)
+    service.slurm.put(job_id, JobState.COMPLETED)
+    service.refresh(utc_now())
+    assert service.record(other).slurm_job_state is JobState.COMPLETED
+    assert service.store.open_jobs() == []
+
+
 @pytest.mark.parametrize(
     ("state", "told"), [(JobState.COMPLETED, JobState.UNKNOWN), (JobState.FAILED, JobState.FAILED)]
 )
@@ -1173,6 +1185,9 @@ def test_without_slurmdbd_an_array_that_is_not_known_whole_is_never_a_success(
         ("x", None),
         ("0-3:0", None),
         ("1-9999999999", None),
+        ("0-000000001" + "9" * 30, None),
+        ("000000003-000000005", 3),
+        ("0-4000000," * 90 + "1", None),
         ("", None),
     ],
 )

@@ -255,6 +255,23 @@ def test_the_private_routes_are_closed_to_others(
     check_error(client.open(path, method=method, **caller), 403, "forbidden")
 
 
+@pytest.mark.parametrize("path", ["/monitor/slurm_job_id/", "/notifications?limit=", "/slurm/job/"])
+def test_a_number_with_many_digits_is_a_bad_one(client: FlaskClient, path: str) -> None:
+    for digits in ("9" * 40, "000001" + "9" * 40, "000000000001" + "9" * 40, "000000000001" + "9" * 5000):
+        check_error(client.get(path + digits), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "query", ["username=%E2%82%AC", "username=a%0Ab", "username=A", "username=", "user=bob"]
+)
+def test_an_operator_submits_as_a_user_that_there_can_be(
+    client: FlaskClient, slurm: FakeSlurm, query: str
+) -> None:
+    response = client.post(f"/slurm/job/submit?{query}", data="{}")
+    check_error(response, 400, "invalid_request")
+    assert slurm.calls == []
+
+
 # --- bad requests ----------------------------------------------------------------------------
 
 REMOVE = object()

@@ -41,7 +41,7 @@ class LookUp:
 
     def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
         """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) <= _MAX_JOB_ID):
+        if not (text.isascii() and text.isdigit() and len(text) <= 12 and 0 < int(text) <= _MAX_JOB_ID):
             raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
         record = self._store.by_job_id(int(text))
         if record is None or not caller.may(Scope.READ, record.slurm_username):

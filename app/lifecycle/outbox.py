@@ -21,7 +21,7 @@ class Outbox:
         """The oldest notifications in that status; InvalidRequest names the parameter that is wrong."""
         faults = [] if status in list(NotificationStatus) else [_choice("status", list(NotificationStatus))]
         faults += self._method_faults(method)
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:6]) <= _MOST):
+        if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 0 < int(limit) <= _MOST):
             faults.append(f"limit: must be a whole number from 1 to {_MOST}")
         if faults:
             raise InvalidRequest(faults)

@@ -115,7 +115,8 @@ def array_tasks(job: SlurmJob) -> int:
 
 def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
     """An array has only succeeded if each of its tasks has: not if some are no longer known."""
-    spec = ((record.task.get("slurm") or {}) if record else {}).get("array")
+    options = record.task.get("slurm") if record else None  # a watched job's task may hold anything there
+    spec = options.get("array") if isinstance(options, dict) else None
     wanted = array_size(spec) if isinstance(spec, str) else None
     if wanted is None or not job.job_state.is_success or array_tasks(job) >= wanted:
         return job

@@ -128,9 +128,12 @@ class Intake:
         self._store.add(record)
         return shown_record(record)
 
-    def pass_on(self, username: str, body: Mapping[str, Any]) -> Reply:
-        """A body of slurmrestd's own, as that user; nothing is recorded. InvalidRequest for another user."""
-        user = parse(RunAs, {"username": username}, context=self._context).username
+    def pass_on(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
+        """A body of slurmrestd's own, as the user that the query names; nothing is recorded.
+
+        InvalidRequest for a query that names nobody, or one as whom nothing is run.
+        """
+        user = parse(RunAs, query, context=self._context).username
         return self._slurm.raw("POST", "job/submit", user=user, json=body)
 
     def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:

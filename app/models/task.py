@@ -96,6 +96,8 @@ class Task(BaseModel):
 class RunAs(BaseModel):
     """The user that an operator submits as, past all records."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     username: Annotated[Username, AfterValidator(_allowed_user)]
 
 
