@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template
 
+from app.auth import public
 from app.openapi import document
 from app.services import Services
 
@@ -31,12 +32,14 @@ class Row:
 
 
 @blueprint.get("/openapi.json")
+@public
 def openapi() -> Response:
     """This service as an OpenAPI 3.1 document."""
     return jsonify(_document(current_app))
 
 
 @blueprint.get("/docs")
+@public
 def docs() -> Response:
     """The same as a page to read, which needs nothing from elsewhere."""
     api = _document(current_app)

@@ -133,15 +133,21 @@ class Forbidden(SlurmProxyError):
     code = "forbidden"
 
 
-class TooMany(SlurmProxyError):
-    """The caller has used up what is his for now."""
+class TooManyRequests(SlurmProxyError):
+    """The caller has sent as many as he may in a minute."""
 
     status = 429
+    code = "too_many_requests"
 
-    def __init__(self, words: str, code: str, seconds: float) -> None:
+    def __init__(self, words: str, seconds: float) -> None:
         super().__init__(words)
-        self.code = code  # type: ignore[misc]
         self.retry_after = max(1, math.ceil(seconds))  # type: ignore[misc]
+
+
+class TooManyJobs(TooManyRequests):
+    """The caller has as many jobs waiting or running as he may."""
+
+    code = "too_many_jobs"
 
 
 class SlurmRefused(SlurmProxyError):

@@ -7,7 +7,14 @@ from typing import TypeGuard
 
 from pydantic import BaseModel
 
-from app.errors import SlurmProxyError
+from app.errors import (
+    Forbidden,
+    IdentityProviderUnavailable,
+    NotAuthenticated,
+    SlurmProxyError,
+    StoreUnavailable,
+    TooManyRequests,
+)
 from app.messages.plan import Catalogue
 from app.models.answers import Error
 from app.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
@@ -28,11 +35,7 @@ _HTTP = {
     413: ("request_entity_too_large", "The body is larger than 1 MiB."),
     500: ("internal_error", "The server failed, which is never the request's fault."),
 }
-_ACCESS = {
-    401: "The key or token is missing, or not good.",
-    403: "Not for this caller.",
-    429: "Too many requests.",
-}
+_ACCESS = (NotAuthenticated, Forbidden, TooManyRequests, IdentityProviderUnavailable, StoreUnavailable)
 
 
 def document(
@@ -124,23 +127,20 @@ def _bad(operation: Operation) -> Schema:
     for status in statuses:
         code, words = _HTTP[status]
         statuses[status][code] = words
-    waits = {429} if not operation.is_public else set()
+    waits = set() if operation.is_public else {429, 503}
     for error in operation.errors:
         statuses.setdefault(error.status, {})[error.code] = _words(error)
         waits |= {error.status} if error.retry_after is not None else set()
-    for status, words in ({} if operation.is_public else _ACCESS).items():
-        codes = _codes(status)
-        statuses[status] = {code: _words(error) for code, error in codes.items()} or {"": words}
+    if not operation.is_public:
+        for error in _ACCESS:
+            statuses.setdefault(error.status, {})[error.code] = _words(error)
     return {str(status): _error(codes, status in waits) for status, codes in sorted(statuses.items())}
 
 
 def _error(codes: dict[str, str], waits: bool) -> Schema:
-    schema = _schema(Error)
-    if "" not in codes:
-        schema = {"allOf": [schema], "properties": {"code": {"enum": list(codes)}}}
-    words = [f"`{code}`: {text}" if code else text for code, text in codes.items()]
+    schema = {"allOf": [_schema(Error)], "properties": {"code": {"enum": list(codes)}}}
     described: Schema = {
-        "description": "\n".join(words),
+        "description": "\n".join(f"`{code}`: {text}" for code, text in codes.items()),
         "content": {"application/json": {"schema": schema}},
     }
     if waits:

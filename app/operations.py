@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from app.errors import (
+    AlreadyOver,
     DuplicateUuid,
     Forbidden,
     IdempotencyKeyReused,
     InvalidRequest,
+    NoSuchTask,
     NotDead,
     NotTheOwner,
     RecordUnfit,
@@ -19,11 +21,12 @@ from app.errors import (
     SlurmRefused,
     SlurmUnavailable,
     StoreUnavailable,
+    TooManyJobs,
     UnknownJob,
     UnknownNotification,
     UnknownTask,
 )
-from app.models.answers import KeptNotification, Notifications, Record, Retried, Shown, Submitted
+from app.models.answers import Cancelled, KeptNotification, Notifications, Record, Retried, Shown, Submitted
 from app.models.record import NotificationStatus
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
 from app.models.task import MonitorRequest, SubmitRequest
@@ -92,7 +95,7 @@ OPERATIONS = (
         "POST",
         "/submit",
         Submitted,
-        (InvalidRequest, *_SUBMISSION_ERRORS, *_FROM_SLURM, StoreUnavailable),
+        (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, StoreUnavailable),
         ("Idempotency-Key",),
         SubmitRequest,
     ),
@@ -107,6 +110,12 @@ OPERATIONS = (
         "GET", "/monitor/slurm_job_id/{slurm_job_id}", Shown, (InvalidRequest, UnknownJob, StoreUnavailable)
     ),
     Operation("GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable)),
+    Operation(
+        "POST",
+        "/monitor/task_uuid/{task_uuid}/cancel",
+        Cancelled,
+        (NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
+    ),
     Operation(
         "GET",
         "/notifications",

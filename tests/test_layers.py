@@ -41,6 +41,7 @@ LAYERS = {
 # Within layers 0 and 7 a few modules build on each other.
 SIDEWAYS = {
     ("app.api_docs", "app.openapi"),
+    ("app.api_docs", "app.auth"),
     ("app.constants", "app.errors"),
     ("app.task_submission", "app.auth"),
     ("app.task_monitoring", "app.auth"),

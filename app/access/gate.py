@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from app.access.keys import PREFIX
-from app.errors import NotAuthenticated, TooMany
+from app.errors import NotAuthenticated, TooManyRequests
 from app.models.caller import ANYBODY, OPERATOR, Caller
 from app.models.record import utc_now
 from app.store import TaskStore
@@ -40,7 +40,7 @@ class Gate:
     def caller(self, authorization: str | None, *, is_local: bool) -> Caller:
         """`authorization`: the header. Where nobody must prove anything, who sits at the server may do all.
 
-        NotAuthenticated; TooMany, with the seconds to wait, for one who has asked too often.
+        NotAuthenticated; TooManyRequests, with the seconds to wait, for one who has asked too often.
         """
         if self.is_open:
             return OPERATOR if is_local else ANYBODY
@@ -63,4 +63,4 @@ class Gate:
         opens = self._store.take_slot(f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW)
         if opens is not None:
             words = f"more than {self._requests_a_minute} requests in a minute"
-            raise TooMany(words, "too_many_requests", (opens - now).total_seconds())
+            raise TooManyRequests(words, (opens - now).total_seconds())

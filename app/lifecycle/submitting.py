@@ -17,7 +17,7 @@ from app.errors import (
     SlurmMisbehaved,
     SlurmRefused,
     SlurmUnavailable,
-    TooMany,
+    TooManyJobs,
     UnknownJob,
 )
 from app.lifecycle.identity import tag_of, tagged
@@ -89,7 +89,7 @@ class Intake:
         """Reserves the uuid, submits one Slurm job as the task's user, and starts to watch it.
 
         The same task again under the same `key` (or under its uuid as the key) gets the first answer.
-        InvalidRequest, Forbidden, TooMany, DuplicateUuid, SlurmRefused, SlurmUnavailable: there is no job.
+        InvalidRequest, Forbidden, TooManyJobs, DuplicateUuid, SlurmRefused, SlurmUnavailable: no job.
         SlurmAmbiguous: there may be one; the reservation stays and is settled later.
         """
         task = self._parse(SubmitRequest, body, "task").task
@@ -179,14 +179,14 @@ class Intake:
         return job.array_job_id or job.job_id
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
-        """TooMany, with the reservation given back, where the caller has as many tasks as he may.
+        """TooManyJobs, with the reservation given back, where the caller has as many tasks as he may.
 
         The reservation counts, so that of two requests at once not both find the last place free.
         """
         if self._most_in_flight and self._store.count_open(caller.name) > self._most_in_flight:
             self.reservations.release(record)
             words = f"{caller.name} has {self._most_in_flight} jobs waiting or running already"
-            raise TooMany(words, "too_many_jobs", _ROOM_SECONDS)
+            raise TooManyJobs(words, _ROOM_SECONDS)
 
     def _receivers(self, task: Task | WatchedTask) -> dict[str, list[str]]:
         """Whom the task's messages go to, by method; nothing is told of a method that has no sender."""

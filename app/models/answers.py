@@ -92,6 +92,14 @@ class Retried(BaseModel):
     retried: int = Field(description="How many are sent again.")
 
 
+class Cancelled(BaseModel):
+    """The job that was told to end."""
+
+    uuid: str
+    slurm_job_id: int
+    slurm_username: str
+
+
 class Error(BaseModel):
     """Every answer that is not a success has this form."""
 

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from app.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
+_USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
 
 # Patterns as ECMA-262 has them, for the schemas that callers read.
