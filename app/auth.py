@@ -13,6 +13,7 @@ from app.access.audit import AuditEntry, note
 from app.access.gate import Gate
 from app.constants import is_loopback
 from app.errors import Forbidden
+from app.lifecycle.permitting import require_scope
 from app.logs import request_id
 from app.models.caller import Caller, Scope
 from app.models.json_body import read_object
@@ -20,7 +21,7 @@ from app.models.record import utc_now
 
 logger = logging.getLogger("app.requests")
 
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+_FORWARDED = ("forwarded", "via", "x-forwarded", "x-real-ip")  # how headers of proxies begin
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED = (401, 403, 429)
 _UNKNOWN = "-"
@@ -38,11 +39,10 @@ def public(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def require(scope: Scope) -> Callable[[], None]:
-    """For a blueprint's `before_request`: Forbidden for a caller who has not been granted that."""
+    """For a blueprint's `before_request`."""
 
     def check() -> None:
-        if not caller().may(scope):
-            raise Forbidden(f"{caller().name} may not use this route: it is for the scope {scope}")
+        require_scope(caller(), scope)
 
     return check
 
@@ -72,12 +72,17 @@ def _admit() -> None:
         if gate.is_private:
             _refuse_others(is_local)
     g.caller = gate.caller(request.headers.get("Authorization"), is_local=is_local)
+    gate.count(g.caller)
 
 
 def _is_local() -> bool:
-    """The caller sits on this very machine (or at its socket), and no proxy stands between."""
-    address = request.remote_addr
-    return (not address or is_loopback(address)) and not any(name in request.headers for name in _FORWARDED)
+    """The caller sits on this very machine, and no proxy that can be told from him stands between.
+
+    nginx is only told by HTTP/1.0, unless its configuration says more.
+    """
+    is_proxied = any(name.lower().startswith(_FORWARDED) for name, _ in request.headers)
+    is_old = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
+    return is_loopback(request.remote_addr or "") and not is_proxied and not is_old
 
 
 def _refuse_browsers() -> None:
@@ -92,7 +97,7 @@ def _refuse_others(is_local: bool) -> None:
     A foreign name in `Host` is that of a page, bent to this address.
     """
     host = re.sub(r":\d*\Z", "", request.host).strip("[]")
-    if not is_local or not (is_loopback(host) or not request.remote_addr):
+    if not is_local or not is_loopback(host):
         raise Forbidden("without authentication this server answers its own machine alone, as localhost")
 
 
@@ -118,14 +123,14 @@ def _entry(response: Response, name: str, route: str) -> AuditEntry:
     answer = response.get_json(silent=True) if response.is_json else None
     said: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
     named = _named()
-    job_id = said.get("slurm_job_id", named.get("slurm_job_id"))
+    job_id = said.get("slurm_job_id", said.get("job_id"))
     return AuditEntry(
         at=utc_now(),
         request_id=request_id.get(),
         caller=name,
         address=request.remote_addr or _UNKNOWN,
         action=f"{request.method} {route}",
-        username=_word(named.get("username")),
+        username=_word(named.get("username", said.get("slurm_username"))),
         task_uuid=_word(named.get("uuid", named.get("task_uuid"))),
         slurm_job_id=job_id if isinstance(job_id, int) else None,
         status=response.status_code,
@@ -138,7 +143,7 @@ def _named() -> Mapping[str, Any]:
     if request.blueprint == "task_slurm_rest":
         return request.args
     body = g.get("body") or {}
-    inner = body.get("monitor", body)
+    inner = body.get("monitor") if request.blueprint == "task_monitoring" else body
     task = inner.get("task") if isinstance(inner, dict) else None
     return {**(task if isinstance(task, dict) else {}), **(request.view_args or {})}
 

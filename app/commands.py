@@ -10,6 +10,7 @@ from flask.cli import AppGroup, with_appcontext
 from pydantic import ValidationError
 
 from app.access.keys import Keys
+from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
@@ -69,11 +70,14 @@ def _group(app: Flask) -> AppGroup:
             text, key = keys().create(name, _grant(options), lasts)
         except ValidationError as error:
             fault = error.errors(include_input=False)[0]
-            raise click.UsageError(f"--{str(fault['loc'][0]).removesuffix('s')}: {fault['msg']}") from error
+            option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
+            raise click.UsageError(option + fault["msg"].removeprefix("Value error, ")) from error
         except SlurmProxyError as error:
             raise click.ClickException(str(error)) from error
         click.echo(text)
-        click.echo(f"This is the key {key.id} of {name}. It is not shown again.", err=True)
+        click.echo(
+            f"This is the key {key.id} of {name}, kept in {_place(app)}. It is not shown again.", err=True
+        )
 
     @group.command("list")
     @with_appcontext
@@ -108,8 +112,13 @@ def _grant(options: Mapping[str, Any]) -> Grant:
     return Grant.model_validate(fields)
 
 
+def _place(app: Flask) -> str:
+    settings: Settings = app.config["SLURM_PROXY_SETTINGS"]
+    return "MongoDB" if settings.MONGODB_URI else str(settings.SQLITE_PATH.absolute())
+
+
 def _moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M}" if at else "-"
+    return f"{at:%Y-%m-%d %H:%MZ}" if at else "-"
 
 
 def _granted(key: ApiKey) -> str:

@@ -334,6 +334,8 @@ class Settings(BaseModel):
     @classmethod
     def _signing_secrets(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for host, secret in value.items():
+            if "/" in host:
+                raise ValueError(f"{host} must be a host, or host:port, and no URL")
             if len(_signing_key(secret)) < _SHORTEST_SIGNING_KEY:
                 raise ValueError(f"the secret of {host} has fewer than {_SHORTEST_SIGNING_KEY} bytes")
         return value

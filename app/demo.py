@@ -40,6 +40,7 @@ def run_demo(folder: Path) -> int:
         "SLURM_REST_USERNAME": "slurm",
         "TASK_ALLOWED_SERVICE_USERS": getpass.getuser(),
         "FLASK_APP_HOST": "127.0.0.1",
+        "LOG_LEVEL": "WARNING",
         "ACCESS_METHODS": (),
         "ACCESS_WITHOUT_PROOF": False,
         "FLASK_APP_PORT": _free_port(read_settings().FLASK_APP_PORT),

@@ -47,8 +47,8 @@ class DuplicateUuid(SlurmProxyError):
     code = "duplicate_uuid"
 
     def __init__(self, uuid: str, slurm_job_id: int | None) -> None:
-        job = f"by job {slurm_job_id}" if slurm_job_id else "by a submission whose job is not known"
-        super().__init__(f"task.uuid: {uuid} is already used {job}")
+        job = f" by job {slurm_job_id}" if slurm_job_id else ""
+        super().__init__(f"task.uuid: {uuid} is already used{job}")
         self.slurm_job_id = slurm_job_id
 
     def extra(self) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ def configure(settings: Settings) -> None:
     handler.addFilter(_with_request_id)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
     try:
         open_trail(settings.AUDIT_LOG_PATH)
     except OSError as error:

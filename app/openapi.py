@@ -50,7 +50,9 @@ def document(
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         about = words.get((operation.method, operation.path), "")
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, about)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(
+            operation, about, refused_users
+        )
     return {
         "openapi": "3.1.0",
         "info": {"title": "slurm-proxy", "version": _VERSION, "description": _ABOUT},
@@ -63,7 +65,7 @@ def document(
     }
 
 
-def _described(operation: Operation, about: str) -> Schema:
+def _described(operation: Operation, about: str, refused_users: Collection[str]) -> Schema:
     names = (*re.findall(r"{(\w+)}", operation.path), *operation.parameters)
     described: Schema = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").rstrip("_"),
@@ -73,7 +75,7 @@ def _described(operation: Operation, about: str) -> Schema:
     if more := about.partition("\n")[2].strip():
         described["description"] = more
     if names:
-        described["parameters"] = [_parameter(name) for name in names]
+        described["parameters"] = [_parameter(name, refused_users) for name in names]
     if operation.body is not None:
         example = {"example": EXAMPLES[operation.body]} if operation.body in EXAMPLES else {}
         described["requestBody"] = {
@@ -91,11 +93,13 @@ def _described(operation: Operation, about: str) -> Schema:
     return described
 
 
-def _parameter(name: str) -> Schema:
+def _parameter(name: str, refused_users: Collection[str]) -> Schema:
     place, schema = PARAMETERS[name]
     schema = copy.deepcopy(schema)
     tell_rules(schema)
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+    if name == "username":
+        schema["not"] = {"enum": sorted(refused_users)}
+    return {"name": name, "in": place, "required": place == "path" or name == "username", "schema": schema}
 
 
 def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:

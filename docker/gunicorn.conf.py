@@ -27,7 +27,7 @@ def on_starting(server: Any) -> None:
     """Looks at the settings and the store once, before the fork; a fault ends the server with its reason."""
     try:
         settings = read_settings()
-        _check_addresses(settings)
+        _check_addresses(settings, server.cfg.address)
         services = build_services(settings)
     except SettingsError as error:
         sys.exit(f"slurm-proxy cannot start: {error}")
@@ -35,11 +35,10 @@ def on_starting(server: Any) -> None:
     services.stop()
 
 
-def _check_addresses(settings: Settings) -> None:
-    """A Unix socket has its file's mode; whatever else others can reach asks for proof."""
-    for address in bind.split(","):
-        if not address.startswith(("unix:", "fd://")):
-            settings.check_address(address.rpartition(":")[0].strip("[] ") or address)
+def _check_addresses(settings: Settings, addresses: list[Any]) -> None:
+    """Of TCP the hosts; a Unix socket is open to all users of the machine, and to proxies."""
+    for address in addresses:
+        settings.check_address(address[0] if isinstance(address, tuple) else str(address))
 
 
 def post_worker_init(worker: Any) -> None:

@@ -149,15 +149,15 @@ EXPECTED = {
     "a revoked key": NOBODY,
     "another user's": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
     "a reader": "403 403 200 200 403 403 403 403 403 403 403 403 403 200 404 405",
-    "a submitter": "200 400 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
-    "a canceller": "403 403 400 400 200 403 403 403 403 403 403 403 403 200 404 405",
+    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 200 404 405",
+    "a canceller": "403 403 403 403 200 403 403 403 403 403 403 403 403 200 404 405",
     "all for alice": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
     "all for any": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
-    "an operator": "403 403 400 400 404 200 404 200 200 200 200 200 200 200 404 405",
+    "an operator": "403 403 403 403 403 200 404 200 200 200 200 200 200 200 404 405",
     "a good token": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 404 405",
     "an operator's token": "200 200 200 200 200 200 404 200 200 200 200 200 200 200 404 405",
     "a token for bob": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
-    "a token for no user": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 404 405",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 200 404 405",
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -331,11 +331,17 @@ def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
     [
         ({"partition": "long", "account": "physics"}, None),
         ({"partition": "short,long", "account": "physics"}, None),
-        ({"partition": "gpu", "account": "physics"}, "task.slurm.partition: must be one of short, long"),
-        ({"partition": "long,gpu", "account": "physics"}, "task.slurm.partition: must be one of short, long"),
-        ({"account": "physics"}, "task.slurm.partition: must be one of short, long"),
-        ({"partition": "long", "account": "art"}, "task.slurm.account: must be one of physics"),
-        ({"partition": "long"}, "task.slurm.account: must be one of physics"),
+        (
+            {"partition": "gpu", "account": "physics"},
+            "task.slurm.partition: must be given, and of short, long",
+        ),
+        (
+            {"partition": "long,gpu", "account": "physics"},
+            "task.slurm.partition: must be given, and of short, long",
+        ),
+        ({"account": "physics"}, "task.slurm.partition: must be given, and of short, long"),
+        ({"partition": "long", "account": "art"}, "task.slurm.account: must be given, and of physics"),
+        ({"partition": "long"}, "task.slurm.account: must be given, and of physics"),
     ],
 )
 def test_partitions_and_accounts(site: Site, slurm: dict[str, str], fault: str | None) -> None:
@@ -364,6 +370,34 @@ def test_recipients(site: Site, recipient: Any, status: int) -> None:
     if status == 403:
         assert answer.json["error"].startswith("task.notification.params.email: ")
         assert site.slurm.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method", "params", "status"),
+    [
+        ("rabbitmq: chem", "rabbitmq", {"queue": "chem"}, 200),
+        ("rabbitmq: chem", "rabbitmq", {"routing_key": "chem"}, 200),
+        ("rabbitmq: chem", "rabbitmq", {"queue": "payroll"}, 403),
+        ("rabbitmq: chem", "rabbitmq", {"queue": "chem", "routing_key": "payroll"}, 403),
+        ("rabbitmq:chem jobs", "rabbitmq", {"exchange": "chem", "queue": "q", "routing_key": "jobs"}, 403),
+        ("webhook:https://h.example/chem/*", "webhook", {"url": "https://h.example/chem/a"}, 200),
+        ("webhook:https://h.example/chem/*", "webhook", {"url": "https://h.example/bio/a"}, 403),
+        ("webhook:https://h.example/chem/*", "webhook", {"url": "https://h.example/chem/../bio/a"}, 400),
+        ("webhook:https://h.example/chem/*", "webhook", {"url": "https://h.example/chem/%2E%2e/bio"}, 400),
+        ("webhook:https://h.example/chem/*", "webhook", {"url": "https://h.example/chem/..%2fbio"}, 400),
+        ("email:*@example.org", "test", {}, 403),
+    ],
+)
+def test_what_a_message_really_goes_to_is_held_against_the_grant(
+    new_site: Callable[..., Site], pattern: str, method: str, params: dict[str, str], status: int
+) -> None:
+    site = new_site(
+        NOTIFICATIONS_RABBITMQ_HOST="mq.example",
+        NOTIFICATIONS_WEBHOOK_RECEIVERS={"h.example": "c2VjcmV0IGtleSBmb3IgdGVzdHMgYW5kIG1vcmU="},
+    )
+    key = site.key(ALICE.model_copy(update={"recipients": (pattern,)}))
+    answer = site.submit(key, notification={"methods": [method], "params": {method: params}})
+    assert answer.status_code == status, answer.text
 
 
 def test_one_grant_must_allow_the_whole_task() -> None:
@@ -397,6 +431,27 @@ def test_nobody_runs_as_a_service_user(site: Site, username: str) -> None:
         answer = call(site.key(Grant(scopes=frozenset({scope}), users="any")))
         assert answer.status_code == 400
         assert f"username: must not be {username}" in answer.json["error"]
+
+
+def test_a_watched_task_does_not_tell_of_anothers_either(site: Site) -> None:
+    task = make_task()
+    job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
+    site.slurm.put(5, JobState.RUNNING, username="bob")
+    bobs = site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    body = {"monitor": {"task": {"username": "bob", "uuid": task["uuid"]}, "slurm_job_id": 5}}
+    answer = site.call("POST", "/monitor", bobs, body)
+    assert (answer.json["code"], answer.json["slurm_job_id"]) == ("duplicate_uuid", None)
+    assert str(job_id) not in answer.text
+
+
+def test_idempotency_keys_are_each_callers_own(site: Site) -> None:
+    alice, bob = site.key(), site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    key = {"Idempotency-Key": "nightly"}
+    task = make_task()
+    first = site.call("POST", "/submit", alice, {"task": task}, **key)
+    assert site.call("POST", "/submit", bob, {"task": make_task("bob")}, **key).status_code == 200
+    assert site.call("POST", "/submit", alice, {"task": task}, **key).json == first.json
+    assert len(site.slurm.submitted) == 2
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -493,6 +548,12 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
         (["x", "--any-user", "--scope", "everything"], "'everything' is not one of"),
         (["x", "--any-user", "--days", "0"], "--days"),
         (["two\nlines", "--any-user"], "name: must be one line"),
+        (["x", "--user", "alice", "--scope", "admin"], "the scope admin is for all users"),
+        (["x", "--any-user", "--scope", "admin", "--partition", "short"], "the scope admin is for all users"),
+        (
+            ["x", "--any-user", "--recipient", "*@example.org"],
+            "--recipient: must be patterns of method:receiver",
+        ),
     ],
 )
 def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], words: str) -> None:
@@ -551,6 +612,16 @@ def failure_of(oidc: Oidc, token: str) -> str:
     with pytest.raises(IdentityProviderUnavailable) as failure:
         oidc.caller(token)
     return str(failure.value)
+
+
+@pytest.mark.parametrize("name", [["alice"], {"alice": 1}, 7, "two\nlines", "half \ud800", "\u202e"])
+def test_a_token_with_an_odd_name_is_no_user(site: Site, provider: IdentityProvider, name: Any) -> None:
+    assert site.submit(provider.token(preferred_username=name)).status_code in (401, 403)
+
+
+def test_a_subject_is_not_taken_for_a_user(site: Site, provider: IdentityProvider, trail: Path) -> None:
+    assert site.submit(provider.token(preferred_username=None, sub="alice")).status_code == 403
+    assert entries(trail)[-1]["caller"] == "oidc:sub:alice"
 
 
 def test_clocks_may_differ_a_little(site: Site, provider: IdentityProvider) -> None:
@@ -619,6 +690,8 @@ def test_without_proof_the_first_minutes_need_none(new_site: Callable[..., Site]
         {"Host": "127.0.0.1.evil.example"},
         {"X-Forwarded-For": "10.0.0.1"},
         {"Forwarded": "for=10.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"X-Forwarded-Proto": "https"},
     ],
 )
 def test_without_proof_no_page_and_no_stranger_is_served(
@@ -632,6 +705,12 @@ def test_without_proof_no_page_and_no_stranger_is_served(
     assert site.slurm.submitted == []
 
 
+def test_a_plain_nginx_is_told_by_its_old_http(new_site: Callable[..., Site]) -> None:
+    site = new_site(ACCESS_METHODS="")
+    old = {"SERVER_PROTOCOL": "HTTP/1.0"}
+    assert site.client.get("/slurm/ping", environ_overrides=old).status_code == 403
+
+
 def test_a_person_may_look_at_a_record_in_a_browser(new_site: Callable[..., Site]) -> None:
     site = new_site(ACCESS_METHODS="")
     uuid = site.submit().json["uuid"]
@@ -643,7 +722,8 @@ def test_without_proof_other_machines_are_not_served(new_site: Callable[..., Sit
     """Whatever server it runs under, and whoever made that listen everywhere."""
     site = new_site(ACCESS_METHODS="")
     there = {"REMOTE_ADDR": "10.1.2.3"}
-    assert site.client.get("/monitor/task_uuid/x", environ_overrides=there).status_code == 403
+    for there in ({"REMOTE_ADDR": "10.1.2.3"}, {"REMOTE_ADDR": ""}):  # the second is that of a Unix socket
+        assert site.client.get("/monitor/task_uuid/x", environ_overrides=there).status_code == 403
     assert site.client.get("/ping", environ_overrides=there).status_code == 200
 
 
@@ -694,8 +774,16 @@ def test_a_server_without_proof_does_not_listen_elsewhere(tmp_path: Path, host: 
 
 def test_nor_does_gunicorn(tmp_path: Path) -> None:
     argv = ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]
-    for bind in (f"0.0.0.0:{free_port()}", f"127.0.0.1:{free_port()},[::]:{free_port()}"):
+    binds = (
+        f"0.0.0.0:{free_port()}",
+        f"127.0.0.1:{free_port()},[::]:{free_port()}",
+        f"unix:{tmp_path}/socket",
+    )
+    for bind in binds:
         status, said = started(tmp_path, argv, GUNICORN_BIND=bind)
+        assert status == 1, said
+    for bind in binds:  # which the configuration file knows nothing of
+        status, said = started(tmp_path, [*argv[:4], "--bind", bind.split(",")[-1], argv[4]])
         assert status == 1
         assert "slurm-proxy cannot start: it would listen on" in said
         assert "ACCESS_METHODS=keys" in said
@@ -711,7 +799,9 @@ def test_with_proof_or_the_risk_accepted_it_listens(tmp_path: Path, settings: di
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def test_a_caller_who_asks_too_often_waits_whichever_process_he_asks(new_site: Callable[..., Site]) -> None:
+def test_a_caller_who_asks_too_often_waits_whichever_process_he_asks(
+    new_site: Callable[..., Site], trail: Path
+) -> None:
     site = new_site(LIMIT_REQUESTS_PER_MINUTE=5)
     key, others = site.key(), site.key()
     other = site.another()
@@ -722,6 +812,7 @@ def test_a_caller_who_asks_too_often_waits_whichever_process_he_asks(new_site: C
     assert answers[-1].json is not None
     assert answers[-1].json["code"] == "too_many_requests"
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert entries(trail)[-1]["caller"].startswith("key:"), "it is known who asks too often"
     assert site.call("GET", "/monitor/task_uuid/x", others).status_code == 400
     other.extensions["slurm_proxy"].store.close()
 
@@ -744,6 +835,21 @@ def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site])
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
 
 
+def test_a_place_that_cannot_be_counted_is_given_back(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = new_site(LIMIT_JOBS_IN_FLIGHT=1)
+    key, task = site.key(), make_task()
+
+    def away(caller: str) -> int:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.services.store, "count_open", away)
+        assert site.call("POST", "/submit", key, {"task": task}).status_code == 503
+    assert site.call("POST", "/submit", key, {"task": task}).status_code == 200
+
+
 # --- traces ---------------------------------------------------------------------------------------
 
 
@@ -763,7 +869,8 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
     _, kept = site.keys.create("pipeline", ALICE, None)
     key = site.key()
     good = site.submit(key)
-    name = f"key:{site.keys.all()[-1].name}"
+    made = site.keys.all()[-1]
+    name = f"key:{made.name}:{made.id}"
     site.submit("sp_wrong_key")
     site.submit(key, username="bob")
     site.call("POST", f"/monitor/task_uuid/{good.json['uuid']}/cancel", key)
@@ -782,6 +889,7 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
     assert (wrong["caller"], wrong["status"], wrong["code"]) == ("-", 401, "not_authenticated")
     assert (for_bob["username"], for_bob["status"]) == ("bob", 403)
     assert (cancelled["task_uuid"], cancelled["status"]) == (good.json["uuid"], 200)
+    assert (cancelled["username"], cancelled["slurm_job_id"]) == ("alice", good.json["slurm_job_id"])
     assert (slurm["action"], slurm["status"]) == ("GET /slurm/ping", 403)
 
 

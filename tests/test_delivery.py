@@ -241,6 +241,17 @@ def test_all_that_wait_for_a_dead_receiver_are_tried_and_die_in_time(post: Post)
     assert min(post.item(id_).attempts for id_ in ids) >= 1
 
 
+def test_one_senders_faults_hold_back_nobody_elses_mail_to_the_same_person(post: Post) -> None:
+    post.programs.failures = [busy() for _ in range(8)]
+    post.write(8, method="webhook", sender="x@nowhere.invalid")
+    post.deliver()
+    assert len(post.programs.failures) == 5, "the rest is put off"
+    post.programs.failures = []
+    post.write(1, method="webhook", sender="cluster@example.com")
+    post.deliver(NOW + SECOND)
+    assert len(post.programs.messages) == 1
+
+
 def test_no_receiver_can_have_us_wait_for_ever(post: Post) -> None:
     post.programs.failures = [busy(retry_after=31_536_000.0)]
     ids = post.write(3, method="webhook")

@@ -1,17 +1,20 @@
 """What each sender promises, shown on the real thing it sends to."""
 
 from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from email.policy import SMTP, default
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.constants import read_settings
 from app.errors import DeliveryFailed
 from app.models.content import Content
 from app.senders import SENDERS, Message, Sender
 from app.senders.email import EmailSender
-from app.senders.mail import MailParams
+from app.senders.mail import MailParams, mail
 from app.senders.test import TestSender
 from tests.real.smtp import SmtpServer
 from tests.tasks import make_email
@@ -113,6 +116,38 @@ def test_the_same_message_has_the_same_id_at_every_attempt(new_server: NewServer
     for _ in range(2):
         sent(sender_for(server), params_of())
     assert {mail.message["Message-ID"] for mail in server.mails} == {"<key-1@example.com>"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["=?utf-8?q?evil=40evil.example=2Ca?=@example.com", "=?utf-8?b?ZXZpbEBldmlsLmV4YW1wbGU=?=@example.com"],
+)
+def test_no_address_hides_in_an_encoded_word(address: str) -> None:
+    with pytest.raises(ValidationError, match="must be an e-mail address"):
+        params_of(recipient=address)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 70 + ", evil@evil.example, b",
+        "a, evil@evil.example",
+        "a <evil@evil.example>",
+        "ü, evil@evil.example; " * 9,
+    ],
+)
+def test_no_address_hides_in_a_name(name: str) -> None:
+    """The message itself decides who gets it, where it is handed to a service as a whole."""
+    quoted = f'"{name}" <someone@example.com>'
+    built = mail(MESSAGE, params_of(recipient=[quoted, "root@localhost"], sender=quoted))
+    for policy in (default, SMTP):
+        read = message_from_bytes(built.as_bytes(policy=policy), policy=default)
+        assert [address.addr_spec for address in read["To"].addresses] == [
+            "someone@example.com",
+            "root@localhost",
+        ]
+        assert [address.addr_spec for address in read["From"].addresses] == ["someone@example.com"]
+        assert "evil" not in str([address.addr_spec for address in read["To"].addresses])
 
 
 @pytest.mark.parametrize(

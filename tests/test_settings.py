@@ -1,5 +1,6 @@
 import base64
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,19 @@ def test_the_example_is_the_settings_and_their_defaults() -> None:
 def _written(default: object) -> str:
     if default is None or default in ((), {}):
         return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:.0f}" if isinstance(default, float) else str(default)
+
+
+def test_every_default_of_the_example_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = (ROOT / ".env.example").read_text().replace("\n#", "\n").replace("\n ", "\n# ")
+    lines = [line for line in plain.splitlines() if re.match(r"[A-Z0-9_]+=.", line)]
+    assert len(lines) > 30
+    given = dict(line.split("=", 1) for line in lines)
+    assert read_settings(given) == read_settings({})
 
 
 def test_the_example_sets_nothing_by_itself() -> None:

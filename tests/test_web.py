@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,20 @@ def test_an_operator_submits_as_a_user_that_there_can_be(
     response = client.post(f"/slurm/job/submit?{query}", data="{}")
     check_error(response, 400, "invalid_request")
     assert slurm.calls == []
+
+
+def test_many_faults_of_a_long_name_make_a_short_answer(client: FlaskClient) -> None:
+    """Each fault names its field: a body must not be able to blow its answer up."""
+    for body in (
+        {"k" * 100_000: [99999999999999999999] * 8000},
+        {"task": {**make_task(), "slurm": {f"{number}{'x' * 90}": 1 for number in range(9000)}}},
+        {"task": make_task(params=[1] * 9000)},
+    ):
+        began = time.monotonic()
+        response = post(client, "/submit", body)
+        check_error(response, 400, "invalid_request")
+        assert len(response.data) < 100_000
+        assert time.monotonic() - began < 5
 
 
 # --- bad requests ----------------------------------------------------------------------------

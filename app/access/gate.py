@@ -38,10 +38,7 @@ class Gate:
         return not self._proofs
 
     def caller(self, authorization: str | None, *, is_local: bool) -> Caller:
-        """`authorization`: the header. Where nobody must prove anything, who sits at the server may do all.
-
-        NotAuthenticated; TooManyRequests, with the seconds to wait, for one who has asked too often.
-        """
+        """`authorization`: the header. Where nobody must prove anything, who sits here may do all."""
         if self.is_open:
             return OPERATOR if is_local else ANYBODY
         kind, _, text = (authorization or "").strip().partition(" ")
@@ -51,13 +48,11 @@ class Gate:
         proof = self._proofs.get("keys" if text.startswith(PREFIX) else "oidc")
         if proof is None:
             raise NotAuthenticated(f"this server takes {' and '.join(self._proofs)} only")
-        found = proof.caller(text)
-        self._count(found)
-        return found
+        return proof.caller(text)
 
-    def _count(self, caller: Caller) -> None:
-        """All processes count together."""
-        if not self._requests_a_minute:
+    def count(self, caller: Caller) -> None:
+        """TooManyRequests for one who has asked too often; all processes count together."""
+        if self.is_open or not self._requests_a_minute:
             return
         now = utc_now()
         opens = self._store.take_slot(f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW)

@@ -58,7 +58,7 @@ class Keys:
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
         if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:
             self._store.key_used(key.id, now)
-        return Caller(f"key:{key.name}", (key.grant,))
+        return Caller(f"key:{key.name}:{key.id}", (key.grant,))
 
 
 def _is_good(key: ApiKey, now: datetime) -> bool:

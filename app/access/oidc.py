@@ -16,7 +16,7 @@ from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
 from app.models.caller import ORDINARY, Caller, Grant
 from app.models.oidc import ClaimGrant
-from app.models.rules import is_one_line, is_username
+from app.models.rules import is_username
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,9 @@ class Oidc:
     def caller(self, token: str) -> Caller:
         """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""
         claims = self._claims(token)
-        name = claims.get(self._user_claim or "sub") or claims["sub"]
-        if not isinstance(name, str) or not is_one_line(name):
+        himself = claims.get(self._user_claim) if self._user_claim else None
+        name = himself or f"sub:{claims['sub']}"
+        if not isinstance(name, str) or not name.isprintable():
             raise NotAuthenticated("the token names nobody")
         return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims)))
 
@@ -94,6 +95,8 @@ class Oidc:
         himself = claims.get(self._user_claim) if self._user_claim else None
         if isinstance(himself, str) and is_username(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
+        elif self._user_claim:
+            logger.info("the claim %s of a token holds no user name", self._user_claim)
         for grant in self._grants:
             if grant.fits(claims):
                 yield grant.grant

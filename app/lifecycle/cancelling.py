@@ -4,7 +4,7 @@ from typing import Any
 
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.identity import is_same_job, open_job
-from app.lifecycle.permitting import require_for
+from app.lifecycle.permitting import require_for, require_scope
 from app.models.caller import Caller, Scope
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
@@ -22,6 +22,7 @@ class Cancellation:
 
         SlurmRefused, SlurmUnavailable: the job goes on.
         """
+        require_scope(caller, Scope.CANCEL)
         record = self._store.by_uuids([uuid]).get(uuid)
         known = record is not None and any(
             caller.may(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)

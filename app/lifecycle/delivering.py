@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from app.errors import DeliveryFailed
 from app.messages.layout import digest
@@ -65,7 +65,7 @@ class Delivery:
         self._patience = patience
         self._context = dict(context or {})
         self._jitter = jitter  # between 0 and 1
-        self._pauses: dict[str, _Pause] = {}  # by receiver
+        self._pauses: dict[str, _Pause] = {}  # by all addresses: one sender's faults are not another's
         self.methods = methods  # all that there are, with a sender or without
 
     def deliver_one(self, method: str, now: datetime) -> bool:
@@ -100,18 +100,20 @@ class Delivery:
             raise DeliveryFailed(f"this server is not configured for {item.method}", permanent=False)
         params = self._params(sender, item)
         receiver = f"{item.method}:{sender.receiver(params)}"
-        pause = self._pauses.get(receiver)
+        addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
+        group = f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
+        pause = self._pauses.get(group)
         if pause is not None and now < pause.until <= self._last_moment(item):
             return self._put_off(item, pause, now)
         if (opens := self._full_until(sender, receiver, now)) is not None:
-            return self._held_back(item, params, receiver, opens, now)
+            return self._held_back(item, group, opens, now)
         try:
             self._send(sender, claim, params, now)
         except DeliveryFailed as error:
             if sender.for_people and self._patience.ceiling:
                 self._store.give_slot_back(receiver)
-            return self._failed(item, error, now, receiver)
-        self._pauses.pop(receiver, None)
+            return self._failed(item, error, now, group)
+        self._pauses.pop(group, None)
         return Outcome(NotificationStatus.SENT, now)
 
     def _put_off(self, item: Notification, pause: _Pause, now: datetime) -> Outcome:
@@ -119,14 +121,10 @@ class Delivery:
         why = item.last_error if item.attempts > 1 else f"not tried yet, as others failed: {pause.why}"
         return Outcome(NotificationStatus.RETRYING, now, pause.until, why, was_attempt=False)
 
-    def _held_back(
-        self, item: Notification, params: BaseModel, receiver: str, opens: datetime, now: datetime
-    ) -> Outcome:
+    def _held_back(self, item: Notification, group: str, opens: datetime, now: datetime) -> Outcome:
         """For a digest with others of the same addresses; what may have arrived already stays alone."""
         if item.attempts > 1 and item.digest is None:
             return Outcome(NotificationStatus.RETRYING, now, opens, item.last_error, was_attempt=False)
-        addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
-        group = f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
         return Outcome(NotificationStatus.GATHERED, now, opens, item.last_error, group, was_attempt=False)
 
     def _params(self, sender: Sender, item: Notification) -> Any:
@@ -160,27 +158,27 @@ class Delivery:
             raise DeliveryFailed(words, permanent=False) from error
 
     def _failed(
-        self, item: Notification, error: DeliveryFailed, now: datetime, receiver: str | None = None
+        self, item: Notification, error: DeliveryFailed, now: datetime, group: str | None = None
     ) -> Outcome:
         if error.permanent:
             return Outcome(NotificationStatus.DEAD, now, error=str(error))
         asked = min(timedelta(seconds=error.wait or 0), _LONGEST_ASKED)
-        if receiver is not None:
-            self._pause(receiver, item, str(error), asked, now)
+        if group is not None:
+            self._pause(group, item, str(error), asked, now)
         until = now + max(self._wait(item.attempts), asked)
         if until > self._last_moment(item):
             return Outcome(NotificationStatus.DEAD, now, error=str(error))
         return Outcome(NotificationStatus.RETRYING, now, until, str(error))
 
-    def _pause(self, receiver: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
+    def _pause(self, group: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
         """One message that is not taken is its own affair; several in a row are their receiver's."""
         self._pauses = {name: pause for name, pause in self._pauses.items() if now < pause.until + _FORGOTTEN}
-        last = self._pauses.get(receiver)
+        last = self._pauses.get(group)
         failures = last.failures if last else 0
         if last is None or last.message != item.id:
             failures += 1
         wait = max(asked, self._wait(failures - _FAILURES + 1)) if failures >= _FAILURES else asked
-        self._pauses[receiver] = _Pause(now + wait, why, failures, item.id)
+        self._pauses[group] = _Pause(now + wait, why, failures, item.id)
 
     def _last_moment(self, item: Notification) -> datetime:
         """Until when it may be tried."""

@@ -15,6 +15,7 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job, open_job
+from app.lifecycle.permitting import require_scope
 from app.lifecycle.showing import shown_record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
@@ -41,6 +42,7 @@ class LookUp:
 
     def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
         """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
+        require_scope(caller, Scope.READ)
         if not (text.isascii() and text.isdigit() and len(text) <= 12 and 0 < int(text) <= _MAX_JOB_ID):
             raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
         record = self._store.by_job_id(int(text))
@@ -49,6 +51,7 @@ class LookUp:
         return self._answer(record)
 
     def by_uuid(self, caller: Caller, uuid: str) -> dict[str, Any]:
+        require_scope(caller, Scope.READ)
         record = self._store.by_uuids([uuid]).get(uuid)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")

@@ -10,6 +10,12 @@ from app.models.task import Task, WatchedTask
 Receivers = Mapping[str, Sequence[str]]  # the receivers that are to be told, by method
 
 
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Whether he may do that at all."""
+    if not caller.may(scope):
+        raise Forbidden(f"{caller.name} has no grant with the scope {scope}")
+
+
 def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequence[Grant]:
     """The grants by which he may do that for the user."""
     grants = caller.for_(scope, username)
@@ -33,8 +39,11 @@ def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> st
         for name, allowed in (("partition", grant.partitions), ("account", grant.accounts)):
             wanted = [word.strip() for word in (getattr(options, name) or "").split(",")]
             if not is_within(wanted, allowed):
-                return f"slurm.{name}: must be one of {', '.join(allowed or ()) or 'none'}"
+                return f"slurm.{name}: must be given, and of {', '.join(allowed or ()) or 'none'}"
     for method, names in receivers.items():
-        if not is_within([f"{method}:{name}" for name in names], grant.recipients):
-            return f"notification.params.{method}: leads to a receiver that the caller may not notify"
+        for name in names:
+            if not is_within([f"{method}:{name}"], grant.recipients):
+                return (
+                    f"notification.params.{method}: {method}:{name} is not like any of the receivers granted"
+                )
     return None

@@ -115,9 +115,11 @@ def array_tasks(job: SlurmJob) -> int:
 
 def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
     """An array has only succeeded if each of its tasks has: not if some are no longer known."""
+    if not job.job_state.is_success:
+        return job
     options = record.task.get("slurm") if record else None  # a watched job's task may hold anything there
     spec = options.get("array") if isinstance(options, dict) else None
     wanted = array_size(spec) if isinstance(spec, str) else None
-    if wanted is None or not job.job_state.is_success or array_tasks(job) >= wanted:
+    if wanted is None or array_tasks(job) >= wanted:
         return job
     return job.model_copy(update={"job_state": JobState.UNKNOWN, "exit_code": None})

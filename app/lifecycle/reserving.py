@@ -30,8 +30,10 @@ class Reservations:
         self._slurm = slurm
         self._unrecorded: deque[tuple[TaskRecord, int, tuple[str, ...]]] = deque()
 
-    def reserve(self, record: TaskRecord) -> dict[str, Any] | None:
+    def reserve(self, record: TaskRecord, key: str | None) -> dict[str, Any] | None:
         """Puts the intent on disk; or the first answer, where the same request with its key came before.
+
+        `key`: as it was sent; the record has it beside its caller's name, since keys are each caller's own.
 
         DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
         While Slurm is known to be down nothing is put on disk.
@@ -42,7 +44,7 @@ class Reservations:
             owner = self._owner(record, within=_SHORT_LOOK)
             if owner is None or owner.is_freed:
                 raise
-            return self._first_answer(record, owner)
+            return self._first_answer(record, owner, key)
         for _ in range(_RESERVATIONS):
             try:
                 self._store.add(record)
@@ -50,7 +52,7 @@ class Reservations:
                 owner = self._owner(record)
                 if owner is None or owner.is_freed:
                     continue  # whoever had it has just given it back
-                return self._first_answer(record, owner)
+                return self._first_answer(record, owner, key)
             return None
         raise StoreUnavailable("others come and go with the same uuid; try again")
 
@@ -60,12 +62,14 @@ class Reservations:
         by_key = self._store.by_idempotency_key(key, within) if key is not None else None
         return by_key or self._store.by_uuids([record.uuid], within).get(record.uuid)
 
-    def _first_answer(self, record: TaskRecord, first: TaskRecord) -> dict[str, Any]:
+    def taken(self, record: TaskRecord) -> DuplicateUuid:
+        """Why its uuid cannot be used."""
+        return _taken(record, self._store.by_uuids([record.uuid]).get(record.uuid))
+
+    def _first_answer(self, record: TaskRecord, first: TaskRecord, key: str | None) -> dict[str, Any]:
         """What the first request was answered, if this one is the same and says so by its key."""
-        key = record.idempotency_key
-        if key is None or key not in (first.idempotency_key, first.uuid):
-            is_his = first.slurm_username == record.slurm_username  # another's job is not told of
-            raise DuplicateUuid(record.uuid, first.slurm_job_id if is_his else None)
+        if key is None or (key != first.uuid and record.idempotency_key != first.idempotency_key):
+            raise _taken(record, first)
         if _canonical(first.task) != _canonical(record.task):
             raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
         if first.slurm_job_id is not None:
@@ -96,6 +100,12 @@ class Reservations:
             self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
             logger.info("job %s of task %s is recorded now", job_id, record.uuid)
             self._unrecorded.popleft()
+
+
+def _taken(record: TaskRecord, first: TaskRecord | None) -> DuplicateUuid:
+    """Another user's job is not told of."""
+    is_his = first is not None and first.slurm_username == record.slurm_username
+    return DuplicateUuid(record.uuid, first.slurm_job_id if first is not None and is_his else None)
 
 
 def first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:

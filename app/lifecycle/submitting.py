@@ -11,17 +11,19 @@ from pydantic import BaseModel, ValidationError
 
 from app.constants import Settings
 from app.errors import (
+    DuplicateUuid,
     InvalidRequest,
     NotTheOwner,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmRefused,
     SlurmUnavailable,
+    StoreUnavailable,
     TooManyJobs,
     UnknownJob,
 )
 from app.lifecycle.identity import tag_of, tagged
-from app.lifecycle.permitting import require_task
+from app.lifecycle.permitting import require_scope, require_task
 from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer
 from app.lifecycle.showing import shown_record
 from app.messages.plan import Plan, Planner, each_recipient, merged_params
@@ -92,6 +94,7 @@ class Intake:
         InvalidRequest, Forbidden, TooManyJobs, DuplicateUuid, SlurmRefused, SlurmUnavailable: no job.
         SlurmAmbiguous: there may be one; the reservation stays and is settled later.
         """
+        require_scope(caller, Scope.SUBMIT)
         task = self._parse(SubmitRequest, body, "task").task
         require_task(caller, task, self._receivers(task), "task")
         now = utc_now()
@@ -100,11 +103,11 @@ class Intake:
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            idempotency_key=key,
+            idempotency_key=f"{caller.name} {key}" if key is not None else None,
             caller=caller.name,
         )
         record = _planned(record, self._planner.at_submission(record, now))
-        if (first := self.reservations.reserve(record)) is not None:
+        if (first := self.reservations.reserve(record, key)) is not None:
             return first
         self._require_room(caller, record)
         job_id, warnings = self._submit_once(task, record)
@@ -114,6 +117,7 @@ class Intake:
 
     def watch(self, caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
         """Takes over a job that is in Slurm already; it must belong to the task's user."""
+        require_scope(caller, Scope.SUBMIT)
         request = self._parse(MonitorRequest, body, "monitor", "task").monitor
         require_task(caller, request.task, self._receivers(request.task), "monitor.task")
         job = self._slurm.job(request.slurm_job_id)
@@ -125,7 +129,10 @@ class Intake:
             )
         record = self._watched(body["monitor"]["task"], request.task, job)
         record = record.model_copy(update={"caller": caller.name})
-        self._store.add(record)
+        try:
+            self._store.add(record)
+        except DuplicateUuid as error:
+            raise self.reservations.taken(record) from error
         return shown_record(record)
 
     def pass_on(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
@@ -183,7 +190,14 @@ class Intake:
 
         The reservation counts, so that of two requests at once not both find the last place free.
         """
-        if self._most_in_flight and self._store.count_open(caller.name) > self._most_in_flight:
+        if not self._most_in_flight:
+            return
+        try:
+            in_flight = self._store.count_open(caller.name)
+        except StoreUnavailable:
+            self.reservations.release(record)
+            raise
+        if in_flight > self._most_in_flight:
             self.reservations.release(record)
             words = f"{caller.name} has {self._most_in_flight} jobs waiting or running already"
             raise TooManyJobs(words, _ROOM_SECONDS)

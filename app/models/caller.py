@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.models.rules import Line, Username, must
 
@@ -42,6 +42,20 @@ class Grant(BaseModel):
     partitions: tuple[Line, ...] | None = None
     accounts: tuple[Line, ...] | None = None
     recipients: tuple[Line, ...] | None = None  # patterns of method:receiver, such as email:*@example.com
+
+    @model_validator(mode="after")
+    def _operators_have_no_limits(self) -> Self:
+        limits = (self.partitions, self.accounts, self.recipients)
+        if Scope.ADMIN in self.scopes and (self.users != "any" or limits != (None, None, None)):
+            raise ValueError("the scope admin is for all users and jobs: it takes any user, and no limits")
+        return self
+
+    @field_validator("recipients")
+    @classmethod
+    def _with_their_methods(cls, patterns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if any(":" not in pattern for pattern in patterns or ()):
+            raise ValueError("must be patterns of method:receiver, such as email:*@example.com")
+        return patterns
 
     def acts_for(self, username: str) -> bool:
         return self.users == "any" or username in self.users or _is_member(username, self.groups)

@@ -3,13 +3,17 @@
 import json
 import math
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NoReturn
 
 from app.errors import InvalidRequest
 
 MAX_DEPTH = 50
+MAX_FAULTS = 100  # that are told of one body
 MAX_VALUES = 20_000  # keys, items and what stands in them
 MAX_TEXT = 131_072  # characters, as long as Linux takes one argument
+_LONGEST_KEY = 60  # characters
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 
@@ -30,7 +34,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(["body: must be a JSON object"])
     if _exceeds(body, MAX_VALUES):
         raise InvalidRequest([f"body: holds more than {MAX_VALUES} values"])
-    faults = list(_faults(body, "", 0))
+    faults = list(islice(_faults(body, "", 0), MAX_FAULTS))
     if faults:
         raise InvalidRequest(faults)
     return body
@@ -40,7 +44,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise InvalidRequest([f"{key!a}: stands twice in one object"])
+            raise InvalidRequest([f"'{_shown(key)}': stands twice in one object"])
         result[key] = value
     return result
 
@@ -64,22 +68,19 @@ def _exceeds(value: object, most: int) -> bool:
     return False
 
 
-def _faults(value: object, path: str, depth: int) -> list[str]:
+def _faults(value: object, path: str, depth: int) -> Iterator[str]:
     where = path or "body"
     if depth > MAX_DEPTH:
-        return [f"{where}: is nested deeper than {MAX_DEPTH} levels"]
-    if isinstance(value, dict):
-        faults = [fault for key in value for fault in _text_faults(key, f"{where}: its key {key!a}")]
+        yield f"{where}: is nested deeper than {MAX_DEPTH} levels"
+    elif isinstance(value, dict):
         for key, item in value.items():
-            faults += _faults(item, f"{path}.{_printable(key)}".lstrip("."), depth + 1)
-        return faults
-    if isinstance(value, list):
-        return [
-            fault
-            for index, item in enumerate(value)
-            for fault in _faults(item, f"{path}[{index}]", depth + 1)
-        ]
-    return _scalar_faults(value, where)
+            yield from _text_faults(key, f"{where}: its key {_shown(key)}")
+            yield from _faults(item, f"{path}.{_shown(key)}".lstrip("."), depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{path}[{index}]", depth + 1)
+    else:
+        yield from _scalar_faults(value, where)
 
 
 def _scalar_faults(value: object, where: str) -> list[str]:
@@ -101,5 +102,7 @@ def _text_faults(text: str, where: str) -> list[str]:
     return [f"{where}: must not contain {what}"]
 
 
-def _printable(key: str) -> str:
-    return key if key.isprintable() else ascii(key)[1:-1]
+def _shown(key: str) -> str:
+    """For the path of a fault: printable, and no longer than a line."""
+    short = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
+    return short if short.isprintable() else ascii(short)[1:-1]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -27,6 +28,7 @@ from app.models.rules import (
 _RANGE = re.compile(r"0*(\d{1,7})(?:-0*(\d{1,7})(?::(\d{1,7}))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
 _EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
+_COUNTED_ONE_BY_ONE = 100_000  # tasks of ranges that overlap
 _MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
 # What takes the place of a pattern in a file's name: an option, or a variable that Slurm does not always set.
 _IN_FILE_NAMES = {
@@ -86,9 +88,11 @@ def array_size(spec: str) -> int | None:
         if step == 0 or max(first, last) > _MOST_INDEX:
             return None
         parts.append(range(first, last + 1, step))
-    if sum(map(len, parts)) > 2 * _MOST_INDEX:  # the same tasks over and over: not worth the counting
-        return None
-    return len(set().union(*parts))
+    parts.sort(key=lambda part: part.start)
+    total = sum(map(len, parts))
+    if all(before.stop <= after.start for before, after in pairwise(parts)):
+        return total
+    return len(set().union(*parts)) if total <= _COUNTED_ONE_BY_ONE else None
 
 
 def _not_both(one: str, other: str) -> JsonDict:

@@ -159,7 +159,7 @@ def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None =
     try:
         return model.model_validate(body, context=dict(context) if context else None)
     except ValidationError as error:
-        raise InvalidRequest([_fault(model, fault, "") for fault in error.errors()]) from None
+        raise InvalidRequest([_fault(model, fault, "") for fault in error.errors()[:_MOST_FAULTS]]) from None
 
 
 def faults_of(
@@ -169,10 +169,12 @@ def faults_of(
     try:
         model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
-        return [_fault(model, fault, root) for fault in error.errors()]
+        return [_fault(model, fault, root) for fault in error.errors()[:_MOST_FAULTS]]
     return []
 
 
+_LONGEST_WORD = 60  # characters of a key that are told, or compared
+_MOST_FAULTS = 100  # that are told of one request
 _WORDS = {
     "missing": "is required",
     "model_type": "must be an object",
@@ -184,7 +186,7 @@ _WORDS = {
 def _fault(model: type[BaseModel], fault: Any, root: str) -> str:
     path = root
     for part in fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) else f".{str(part)[:_LONGEST_WORD]}"
     if fault["type"] == "extra_forbidden":
         words = f"is not known; did you mean {_nearest(model, fault['loc'])}?"
     else:
@@ -197,5 +199,5 @@ def _nearest(model: type[BaseModel], loc: Sequence[str]) -> str:
     *parents, key = loc
     for parent in parents:
         model = cast("type[BaseModel]", model.model_fields[parent].annotation)
-    word = key.lower().replace("-", "_")
+    word = key[:_LONGEST_WORD].lower().replace("-", "_")
     return difflib.get_close_matches(word, model.model_fields, n=1, cutoff=0)[0]

@@ -1,5 +1,7 @@
 """What `email` and `gmail` have in common: the parameters, and the message as RFC 5322 wants it."""
 
+import re
+from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -9,6 +11,7 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from app.errors import DeliveryFailed
 from app.messages.words import one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
@@ -17,12 +20,19 @@ from app.senders.base import Message, settings_of
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 
 
+_SPECIAL = re.compile(r'[,<>@:;"\\()\[\]]')  # what has a meaning of its own among addresses (RFC 5322)
+_LONGEST_NAME = 60  # characters; longer ones would be folded
+
+
 def parsed(value: str) -> Address:
     """One address with or without a display name, of any domain, local ones too; ValueError if it is none."""
     found = validate_email(
         value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
     )
-    return Address(_plain(found.display_name or ""), found.local_part, found.ascii_domain or found.domain)
+    if "=?" in found.local_part:  # an encoded word, in which other addresses could hide
+        raise ValueError("an encoded word")
+    name = _SPECIAL.sub(" ", _plain(found.display_name or ""))[:_LONGEST_NAME].strip()
+    return Address(name, found.local_part, found.ascii_domain or found.domain)
 
 
 def _plain(words: str) -> str:
@@ -92,4 +102,14 @@ def mail(message: Message, params: MailParams) -> EmailMessage:
     built["Auto-Submitted"] = "auto-generated"
     built.set_content(message.text)
     built.add_alternative(message.html, subtype="html")
+    _require_addresses(built, params)
     return built
+
+
+def _require_addresses(built: EmailMessage, params: MailParams) -> None:
+    """Whoever reads the message finds the addresses in it that were asked for, and no others."""
+    read = message_from_bytes(built.as_bytes(policy=policy.SMTP), policy=policy.default)
+    for header, given in (("From", [params.sender]), ("To", params.recipient)):
+        found = [address.addr_spec for address in read[header].addresses]
+        if found != [parsed(address).addr_spec for address in given] or len(read.get_all(header, [])) != 1:
+            raise DeliveryFailed(f"the addresses of {header} cannot be written safely", permanent=True)

@@ -104,7 +104,9 @@ class RabbitmqSender(Sender):
         self._kept.rest()
 
     def receiver(self, params: RabbitmqParams) -> str:
-        return f"{params.exchange} {params.queue or params.routing_key}"
+        """What it is published to; and the queue, where that is another."""
+        key = params.routing_key or params.queue or ""
+        return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:

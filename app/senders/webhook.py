@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 import ssl
 import threading
@@ -28,6 +29,10 @@ from app.senders.base import Message, Sender, seconds_of, settings_of
 _PASSING = (408, 409, 425, 429)  # beside 5xx
 
 
+# Segments by which a path leads elsewhere than it seems to.
+_DOTS = re.compile(r"(^|[/\\]|%2f|%5c)(\.|%2e){1,2}([/\\]|%2f|%5c|$)", re.IGNORECASE)
+
+
 def _url(value: str) -> str:
     parts = urlsplit(value)
     if (
@@ -36,6 +41,7 @@ def _url(value: str) -> str:
         or not parts.hostname
         or "@" in parts.netloc
         or parts.port == 0
+        or _DOTS.search(parts.path)
     ):
         raise ValueError("not a plain URL")
     return value
@@ -62,7 +68,7 @@ class WebhookParams(BaseModel):
             Line,
             AfterValidator(_url),
             must(
-                "be an http or https URL in ASCII, without a user in it",
+                "be an http or https URL in ASCII, without a user or dot segments in it",
                 pattern='^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-~][ -~]*$',
             ),
         ],

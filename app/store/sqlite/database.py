@@ -3,7 +3,7 @@
 import queue
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +87,8 @@ class SqliteDatabase:
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MOST_IDLE)
 
     def prepare(self) -> None:
+        with suppress(OSError):  # whatever is wrong with it, SQLite says it better
+            self._path.touch(mode=0o600)  # what it keeps beside it gets the same mode
         with self.reading() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
         with self.writing() as connection:
