@@ -41,7 +41,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
     auth.register(app)
-    commands.register(app)
+    app.cli.add_command(commands.keys)
     http_errors.register(app)
     return app
 

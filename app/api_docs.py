@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template
 
 from app.auth import public
-from app.openapi import document
+from app.openapi.document import document
 from app.services import Services
 
 blueprint = Blueprint("api_docs", __name__)
@@ -59,8 +59,8 @@ def _document(app: Flask) -> dict[str, Any]:
     """Made once, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
-        intake = services.intake
-        app.extensions["openapi"] = document(intake.catalogue, intake.refused_users, _words(app))
+        checker = services.checker
+        app.extensions["openapi"] = document(checker.catalogue, checker.refused_users, _words(app))
     found: dict[str, Any] = app.extensions["openapi"]
     return found
 

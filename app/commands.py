@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from flask import Flask
-from flask.cli import AppGroup, with_appcontext
+from flask import current_app
+from flask.cli import AppGroup
 from pydantic import ValidationError
 
 from app.access.keys import Keys
@@ -16,88 +16,66 @@ from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
 from app.services import Services
 
+keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
+
 _LINE = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
+_SCOPES = click.Choice([scope.value for scope in Scope])
+_DAYS = click.FloatRange(0, min_open=True)
 
 
-def register(app: Flask) -> None:
-    app.cli.add_command(_group(app))
+@keys.command("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, type=_SCOPES, help="What for. Default: all but admin.")
+@click.option("--user", "users", multiple=True, help="A Slurm user whom the key may act for.")
+@click.option("--group", "groups", multiple=True, help="A Unix group whose members it may act for.")
+@click.option("--any-user", is_flag=True, help="It may act for every user.")
+@click.option("--partition", "partitions", multiple=True, help="Only these partitions.")
+@click.option("--account", "accounts", multiple=True, help="Only these accounts.")
+@click.option("--recipient", "recipients", multiple=True, help="Only receivers like email:*@example.com.")
+@click.option("--days", type=_DAYS, help="How long it is good; for ever without it.")
+def create(name: str, **options: Any) -> None:
+    """Makes a key called NAME, and shows it: this once, for only its hash is kept.
+
+    All options but --any-user and --days can be repeated.
+    """
+    lasts = timedelta(days=options["days"]) if options["days"] else None
+    try:
+        text, key = _keys().create(name, _grant(options), lasts)
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
+        raise click.UsageError(option + fault["msg"].removeprefix("Value error, ")) from error
+    except SlurmProxyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    click.echo(f"This is the key {key.id} of {name}, kept in {_place()}. It is not shown again.", err=True)
 
 
-def _group(app: Flask) -> AppGroup:
-    group = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
+@keys.command("list")
+def list_() -> None:
+    """Lists all keys, the oldest first."""
+    click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
+    for key in _keys().all():
+        moments = map(_moment, (key.expires_at, key.last_used_at, key.revoked_at))
+        click.echo(_LINE.format(key.id, key.name, *moments, _granted(key)))
 
-    def keys() -> Keys:
-        services: Services = app.extensions["slurm_proxy"]
-        try:
-            services.store.prepare()
-        except SlurmProxyError as error:
-            raise click.ClickException(str(error)) from error
-        return services.keys
 
-    @group.command("create")
-    @with_appcontext
-    @click.argument("name")
-    @click.option(
-        "--scope",
-        "scopes",
-        multiple=True,
-        type=click.Choice([scope.value for scope in Scope]),
-        help="What for; repeatable. Default: submit, read and cancel.",
-    )
-    @click.option("--user", "users", multiple=True, help="A Slurm user whom the key may act for; repeatable.")
-    @click.option(
-        "--group",
-        "groups",
-        multiple=True,
-        help="A Unix group of this machine whose members it may act for; repeatable.",
-    )
-    @click.option("--any-user", is_flag=True, help="It may act for every user.")
-    @click.option("--partition", "partitions", multiple=True, help="Only these partitions; repeatable.")
-    @click.option("--account", "accounts", multiple=True, help="Only these accounts; repeatable.")
-    @click.option(
-        "--recipient",
-        "recipients",
-        multiple=True,
-        help="Only receivers like this pattern, such as email:*@example.com; repeatable.",
-    )
-    @click.option(
-        "--days", type=click.FloatRange(0, min_open=True), help="How long it is good; for ever without it."
-    )
-    def create(name: str, **options: Any) -> None:
-        """Makes a key called NAME, and shows it: this once, for only its hash is kept."""
-        lasts = timedelta(days=options["days"]) if options["days"] else None
-        try:
-            text, key = keys().create(name, _grant(options), lasts)
-        except ValidationError as error:
-            fault = error.errors(include_input=False)[0]
-            option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
-            raise click.UsageError(option + fault["msg"].removeprefix("Value error, ")) from error
-        except SlurmProxyError as error:
-            raise click.ClickException(str(error)) from error
-        click.echo(text)
-        click.echo(
-            f"This is the key {key.id} of {name}, kept in {_place(app)}. It is not shown again.", err=True
-        )
+@keys.command("revoke")
+@click.argument("id_", metavar="ID")
+def revoke(id_: str) -> None:
+    """Ends the key with that ID, as `list` shows it, from the next request on."""
+    if not _keys().revoke(id_):
+        raise click.ClickException(f"there is no key {id_} that is not revoked already")
+    click.echo(f"The key {id_} is revoked.")
 
-    @group.command("list")
-    @with_appcontext
-    def list_() -> None:
-        """Lists all keys, the oldest first."""
-        click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
-        for key in keys().all():
-            moments = map(_moment, (key.expires_at, key.last_used_at, key.revoked_at))
-            click.echo(_LINE.format(key.id, key.name, *moments, _granted(key)))
 
-    @group.command("revoke")
-    @with_appcontext
-    @click.argument("id_", metavar="ID")
-    def revoke(id_: str) -> None:
-        """Ends the key with that ID, as `list` shows it, from the next request on."""
-        if not keys().revoke(id_):
-            raise click.ClickException(f"there is no key {id_} that is not revoked already")
-        click.echo(f"The key {id_} is revoked.")
-
-    return group
+def _keys() -> Keys:
+    services: Services = current_app.extensions["slurm_proxy"]
+    try:
+        services.store.prepare()
+    except SlurmProxyError as error:
+        raise click.ClickException(str(error)) from error
+    return services.keys
 
 
 def _grant(options: Mapping[str, Any]) -> Grant:
@@ -112,8 +90,8 @@ def _grant(options: Mapping[str, Any]) -> Grant:
     return Grant.model_validate(fields)
 
 
-def _place(app: Flask) -> str:
-    settings: Settings = app.config["SLURM_PROXY_SETTINGS"]
+def _place() -> str:
+    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
     return "MongoDB" if settings.MONGODB_URI else str(settings.SQLITE_PATH.absolute())
 
 
@@ -123,10 +101,8 @@ def _moment(at: datetime | None) -> str:
 
 def _granted(key: ApiKey) -> str:
     grant = key.grant
-    users = (
-        ["any user"] if grant.users == "any" else [*grant.users, *(f"group {name}" for name in grant.groups)]
-    )
-    words = f"{' '.join(sorted(grant.scopes))} for {', '.join(users)}"
+    named = [*grant.users, *(f"group {name}" for name in grant.groups)]
+    words = f"{' '.join(sorted(grant.scopes))} for {'any user' if grant.users == 'any' else ', '.join(named)}"
     for name in ("partitions", "accounts", "recipients"):
         if (allowed := getattr(grant, name)) is not None:
             words += f"; {name} {', '.join(allowed)}"

@@ -4,8 +4,11 @@ The class says what a caller is told (HTTP status and machine code) and whether 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, ClassVar
+
+_MOST_FAULTS = 100
 
 
 class SlurmProxyError(Exception):
@@ -27,14 +30,20 @@ class SettingsError(SlurmProxyError):
 
 
 class InvalidRequest(SlurmProxyError):
-    """The request is malformed; every fault is listed, each with the path of its field."""
+    """The request is malformed; every fault is listed, each with the path of its field.
+
+    Of more than a hundred the rest is only mentioned, and not even looked for: `faults` may be lazy.
+    """
 
     status = 400
     code = "invalid_request"
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = list(faults)
+    def __init__(self, faults: Iterable[str]) -> None:
+        listed = list(islice(faults, _MOST_FAULTS + 1))
+        if len(listed) > _MOST_FAULTS:
+            listed[_MOST_FAULTS:] = ["and more"]
+        super().__init__("; ".join(listed))
+        self.faults = listed
 
     def extra(self) -> Mapping[str, Any]:
         return {"details": self.faults}

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,6 +14,7 @@ from app.access.oidc import Oidc
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError, StoreUnavailable
 from app.lifecycle.cancelling import Cancellation
+from app.lifecycle.checking import Checker
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.outbox import Outbox
@@ -20,7 +22,7 @@ from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Catalogue, Planner
-from app.models.oidc import ClaimGrant
+from app.models.caller import ClaimGrant
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.senders import SENDERS, Sender
@@ -32,6 +34,8 @@ from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 
+_Value = TypeVar("_Value")
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -39,6 +43,7 @@ class Services:
 
     store: TaskStore
     slurm: SlurmClient
+    checker: Checker
     intake: Intake
     look_up: LookUp
     cancellation: Cancellation
@@ -66,16 +71,13 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     """
     store = _store(settings)
     slurm = slurm or _slurm(settings)
-    configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
-    senders = {method: sender for method, sender in configured.items() if sender is not None}
+    senders = _senders(settings)
     planner = Planner(_catalogue(settings), senders)
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
-    watcher = Watcher(
-        store,
-        slurm,
-        planner,
-        unknown_after=timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS),
-    )
+    refused_users = service_users - set(settings.TASK_ALLOWED_SERVICE_USERS)
+    checker = Checker(planner.catalogue, senders, refused_users, settings)
+    unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
+    watcher = Watcher(store, slurm, planner, unknown_after=unknown_after)
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
     submission_life = timedelta(seconds=slurm.longest_call) + skew
     delivery = _delivery(settings, store, senders)
@@ -83,11 +85,9 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         store,
         slurm,
         planner,
-        senders=senders,
+        checker,
         submission_life=submission_life,
         most_in_flight=settings.LIMIT_JOBS_IN_FLIGHT,
-        refused_users=service_users - set(settings.TASK_ALLOWED_SERVICE_USERS),
-        settings=settings,
     )
     reconciler = Reconciler(
         store,
@@ -100,6 +100,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     return Services(
         store=store,
         slurm=slurm,
+        checker=checker,
         intake=intake,
         look_up=LookUp(store, slurm),
         cancellation=Cancellation(store, slurm),
@@ -132,13 +133,23 @@ def prepare_or_exit(services: Services, settings: Settings) -> None:
 
 def _catalogue(settings: Settings) -> Catalogue:
     entries = {**TASK_METADATA, **settings.TASK_METADATA}
+    return _validated("TASK_METADATA", dict[str, CatalogueEntry], entries)
+
+
+def _validated(name: str, kind: type[_Value], value: object) -> _Value:
+    """The setting of that name as what it stands for."""
     try:
-        known = TypeAdapter(dict[str, CatalogueEntry])
-        return known.validate_python(entries, context={"methods": tuple(SENDERS)})
+        return TypeAdapter(kind).validate_python(value, context={"methods": tuple(SENDERS)})
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))
-        raise SettingsError(f"TASK_METADATA: {path}: {fault['msg']}") from None
+        raise SettingsError(f"{name}: {path}: {fault['msg']}") from None
+
+
+def _senders(settings: Settings) -> dict[str, Sender]:
+    """The channels that the settings name all for that they need."""
+    configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
+    return {method: sender for method, sender in configured.items() if sender is not None}
 
 
 def _delivery(settings: Settings, store: TaskStore, senders: Mapping[str, Sender]) -> Delivery:
@@ -156,22 +167,14 @@ def _gate(settings: Settings, store: TaskStore) -> Gate:
     if "keys" in settings.ACCESS_METHODS:
         proofs["keys"] = Keys(store)
     if "oidc" in settings.ACCESS_METHODS:
-        proofs["oidc"] = Oidc(settings, _claim_grants(settings))
+        grants = _validated("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS)
+        proofs["oidc"] = Oidc(settings, grants)
     return Gate(
         store,
         proofs,
         requests_a_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
         is_private=not settings.ACCESS_WITHOUT_PROOF,
     )
-
-
-def _claim_grants(settings: Settings) -> tuple[ClaimGrant, ...]:
-    try:
-        return TypeAdapter(tuple[ClaimGrant, ...]).validate_python(settings.OIDC_GRANTS)
-    except ValidationError as error:
-        fault = error.errors(include_input=False)[0]
-        path = ".".join(map(str, fault["loc"]))
-        raise SettingsError(f"OIDC_GRANTS: {path}: {fault['msg']}") from None
 
 
 def _store(settings: Settings) -> TaskStore:

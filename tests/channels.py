@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
 from functools import cached_property
@@ -75,10 +75,6 @@ class Channel(ABC):
     def refuse(self) -> str:
         """From now on the server does not take the message, for good; returns what a user should read."""
 
-    def busy(self, retry_after: str) -> None:
-        """The next message is one too many."""
-        raise NotImplementedError
-
     @cached_property
     def _senders(self) -> list[Sender]:
         return []
@@ -94,6 +90,28 @@ class Channel(ABC):
         """The connections that senders kept."""
         for sender in self._senders:
             sender.rest()
+
+
+class RateLimited(Channel):
+    """One whose server can say when to come back."""
+
+    @abstractmethod
+    def busy(self, retry_after: str) -> None:
+        """The next message is one too many."""
+
+
+def started(channel: Channel) -> Iterator[Channel]:
+    """With its server, for as long as a fixture lives."""
+    channel.start()
+    yield channel
+    channel.close()
+    if channel.method != "rabbitmq":
+        channel.stop()  # the broker goes on for the next test
+
+
+def as_variable(value: object) -> str:
+    """A setting as it stands in the environment."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _arrived_mail(mail: EmailMessage) -> Arrival:
@@ -153,7 +171,7 @@ class HttpChannel(Channel):
         self.service.stop()
 
 
-class GmailChannel(HttpChannel):
+class GmailChannel(HttpChannel, RateLimited):
     method = "gmail"
     unreachable = "Gmail cannot be reached"
 
@@ -199,7 +217,7 @@ class GmailChannel(HttpChannel):
         return json_answer({"access_token": "ya29.any", "expires_in": 3599, "token_type": "Bearer"})
 
 
-class SlackChannel(HttpChannel):
+class SlackChannel(HttpChannel, RateLimited):
     method = "slack"
     unreachable = "Slack cannot be reached"
 
@@ -293,7 +311,7 @@ def _arrived_event(key: str, body: bytes, raw: Any) -> Arrival:
     return Arrival(key, event["subject"], event["text"], (event, raw))
 
 
-class WebhookChannel(HttpChannel):
+class WebhookChannel(HttpChannel, RateLimited):
     method = "webhook"
 
     def __init__(self, folder: Path) -> None:

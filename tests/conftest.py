@@ -56,7 +56,7 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -
     return value
 
 
-def _missing(request: pytest.FixtureRequest, part: str, why: str) -> None:
+def not_covered(request: pytest.FixtureRequest, part: str, why: str) -> None:
     request.config.stash[_NOT_COVERED][part] = why
     pytest.skip(f"{part}: {why}")
 
@@ -105,7 +105,7 @@ def replica_set(request: pytest.FixtureRequest) -> Iterator[Mongod]:
     try:
         server.__enter__()
     except RealPartMissing as missing:
-        _missing(request, "a MongoDB replica set", str(missing))
+        not_covered(request, "a MongoDB replica set", str(missing))
     yield server
     server.__exit__()
 
@@ -145,7 +145,7 @@ def distribution_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     try:
         slurm.__enter__()
     except RealPartMissing as missing:
-        _missing(request, "the distribution's Slurm", str(missing))
+        not_covered(request, "the distribution's Slurm", str(missing))
     yield Cluster(
         f"Slurm {slurm.version}", slurm.url, slurm.key_path.read_bytes(), "alice", "bob", real=slurm
     )
@@ -157,7 +157,7 @@ def given_cluster(request: pytest.FixtureRequest) -> Cluster:
     """One that runs already: TEST_SLURM_URL, TEST_SLURM_KEY_PATH; users alice and bob, partition debug."""
     url, key_path = os.environ.get("TEST_SLURM_URL"), os.environ.get("TEST_SLURM_KEY_PATH")
     if not url or not key_path:
-        _missing(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")
+        not_covered(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")
     return Cluster("given Slurm", url or "", Path(key_path or "").read_bytes(), "alice", "bob")
 
 

@@ -12,7 +12,8 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.senders import Message, Sender
-from app.slurm.client import Accounting, Search
+from app.slurm.accounting import Accounting
+from app.slurm.client import Search
 from app.slurm.connection import Query, Reply
 
 

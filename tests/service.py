@@ -57,11 +57,22 @@ class Service:
         """SIGTERM; the exit status."""
         return self._end(signal.SIGTERM)
 
+    def flask(self, *arguments: str) -> str:
+        """What the operator's command line prints, with the server's settings."""
+        argv = [sys.executable, "-m", "flask", "--app", "app", *arguments]
+        done = subprocess.run(
+            argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
     def post(self, path: str, body: Any, **headers: str) -> requests.Response:
         return requests.post(self.url + path, json=body, headers=headers, timeout=60)
 
+    def answer(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(self.url + path, headers=headers, timeout=60)
+
     def get(self, path: str, **headers: str) -> Any:
-        response = requests.get(self.url + path, headers=headers, timeout=60)
+        response = self.answer(path, **headers)
         assert response.status_code == 200, response.text
         return response.json()
 

@@ -28,6 +28,7 @@ from app.logs import configure
 from app.models.caller import ORDINARY, Caller, Grant, Scope
 from app.models.record import utc_now
 from app.services import build_services
+from tests.contract import Contract
 from tests.fakes import FakeSlurm
 from tests.real.identity_provider import AUDIENCE, IdentityProvider
 from tests.real.network import Fault, Network
@@ -46,7 +47,7 @@ def provider() -> Iterator[IdentityProvider]:
 
 
 class Site:
-    """A server that asks for proof, in front of a cluster in memory."""
+    """A server that asks for proof, in front of a cluster in memory; its answers keep to its document."""
 
     def __init__(self, path: Path, provider: IdentityProvider | None = None, **settings: Any) -> None:
         self.slurm: Any = FakeSlurm()
@@ -55,6 +56,7 @@ class Site:
         self.app = self.another()
         self.services = self.app.extensions["slurm_proxy"]
         self.client = self.app.test_client()
+        self.contract = Contract(self.client.get("/openapi.json").json or {})
         self.keys: Keys = self.services.keys
 
     def another(self) -> Flask:
@@ -79,7 +81,9 @@ class Site:
         if proof is not None:
             headers["Authorization"] = f"Bearer {proof}"
         data = json.dumps(body) if body is not None else None
-        return self.client.open(path, method=method, data=data, headers=headers)
+        answer = self.client.open(path, method=method, data=data, headers=headers)
+        self.contract.check(method, path.partition("?")[0], answer)
+        return answer
 
     def submit(self, proof: str | None = None, **fields: Any) -> Any:
         return self.call("POST", "/submit", proof, {"task": make_task(**fields)})
@@ -334,6 +338,7 @@ def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
 @pytest.mark.parametrize(
     ("slurm", "fault"),
     [
+        ({"partition": "*", "account": "physics"}, "task.slurm.partition: must be given, and of short, long"),
         ({"partition": "long", "account": "physics"}, None),
         ({"partition": "short,long", "account": "physics"}, None),
         (
@@ -611,6 +616,23 @@ def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None
             answers = list(pool.map(lambda _: failure_of(oidc, provider.token()), range(24)))
         assert answers == ["the identity provider does not answer"] * 24
         assert time.monotonic() - began < 5, "not one after the other"
+
+
+def test_whoever_has_a_known_key_does_not_wait_for_a_provider_that_hangs() -> None:
+    with IdentityProvider() as provider, IdentityProvider() as stranger, Network(provider.url) as network:
+        stranger.rotate("a stranger's")
+        settings = {**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}
+        oidc = Oidc(read_settings(settings), (), timeout=3, pause=0)
+        token = provider.token()
+        assert oidc.caller(token).name == "oidc:alice"
+        network.fault = Fault.HANG
+        with ThreadPoolExecutor(8) as pool:
+            junk = [pool.submit(failure_of, oidc, stranger.token()) for _ in range(8)]
+            began = time.monotonic()
+            assert oidc.caller(token).name == "oidc:alice"
+            assert time.monotonic() - began < 1
+            assert {future.result() for future in junk} == {"the identity provider does not answer"}
+        assert time.monotonic() - began < 6, "one asks, and the others do not line up behind him"
 
 
 def failure_of(oidc: Oidc, token: str) -> str:

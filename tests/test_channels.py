@@ -1,6 +1,5 @@
 """What every channel promises, shown on its real protocol."""
 
-import json
 import socket
 import threading
 import time
@@ -29,10 +28,13 @@ from tests.channels import (
     EmailChannel,
     GmailChannel,
     RabbitmqChannel,
+    RateLimited,
     SlackChannel,
     WebhookChannel,
+    as_variable,
+    started,
 )
-from tests.conftest import Cluster, _missing, until
+from tests.conftest import Cluster, not_covered, until
 from tests.real import RealPartMissing
 from tests.real.http_services import Answer, HttpService, google_error, json_answer
 from tests.real.network import Fault, Network
@@ -132,7 +134,7 @@ def rabbitmq(request: pytest.FixtureRequest) -> Iterator[RabbitMq]:
     try:
         broker.__enter__()
     except RealPartMissing as missing:
-        _missing(request, "RabbitMQ", str(missing))
+        not_covered(request, "RabbitMQ", str(missing))
     yield broker
     broker.__exit__()
 
@@ -156,14 +158,6 @@ EVERY_CHANNEL = [
 @pytest.fixture(params=EVERY_CHANNEL)
 def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
     yield from started(channel_of(request, request.param))
-
-
-def started(channel: Channel) -> Iterator[Channel]:
-    channel.start()
-    yield channel
-    channel.close()
-    if channel.method != "rabbitmq":
-        channel.stop()  # the broker goes on for the next test
 
 
 @pytest.fixture
@@ -306,7 +300,7 @@ def test_what_a_killed_process_was_sending_arrives_with_its_key(
             stack.enter_context(contextmanager(started)(channel))
             network.fault = Fault.HANG
             given = channel.settings(int(network.url.rpartition(":")[2]))
-            settings |= {name: _variable(value) for name, value in given.items()}
+            settings |= {name: as_variable(value) for name, value in given.items()}
             params[channel.method] = channel.params()
         settings |= {name: "30" for name in settings if name.endswith("_TIMEOUT_SECONDS")}
         service = Service(tmp_path, local_cluster, smtp, **settings)
@@ -332,10 +326,6 @@ def test_what_a_killed_process_was_sending_arrives_with_its_key(
             assert channel.received() == [key], channel.method
 
 
-def _variable(value: object) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
 def test_a_refusal_for_good_is_final_and_in_words(channel: Channel, tmp_path: Path) -> None:
     words = channel.refuse()
     outbox = Outbox(tmp_path / "store.sqlite3", channel)
@@ -351,7 +341,7 @@ def test_a_refusal_for_good_is_final_and_in_words(channel: Channel, tmp_path: Pa
 
 @pytest.mark.parametrize("channel", ["gmail", "slack", "webhook"], indirect=True)
 def test_who_is_told_to_come_back_in_seven_seconds_does_and_not_before(
-    channel: Channel, outbox: Outbox
+    channel: RateLimited, outbox: Outbox
 ) -> None:
     channel.busy("7")
     first = outbox.deliver()

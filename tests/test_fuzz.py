@@ -35,7 +35,7 @@ from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmProxyError, SlurmRe
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.models.task import Task
-from app.operations import OPERATIONS, Operation
+from app.openapi.operations import OPERATIONS, Operation
 from app.services import Services, build_services
 from app.slurm.dialect import SPOKEN, Dialect
 from app.slurm.submission import submission

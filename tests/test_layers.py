@@ -22,9 +22,7 @@ LAYERS = {
     "app.access": 4,
     "app.logs": 5,
     "app.monitor": 5,
-    "app.request_schemas": 5,
-    "app.operations": 6,
-    "app.openapi": 7,
+    "app.openapi": 5,
     "app.services": 6,
     "app.api_docs": 7,
     "app.auth": 7,
@@ -40,7 +38,6 @@ LAYERS = {
 }
 # Within layers 0 and 7 a few modules build on each other.
 SIDEWAYS = {
-    ("app.api_docs", "app.openapi"),
     ("app.api_docs", "app.auth"),
     ("app.constants", "app.errors"),
     ("app.task_submission", "app.auth"),

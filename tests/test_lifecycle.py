@@ -26,6 +26,7 @@ from app.errors import (
     UnknownTask,
 )
 from app.job_state import JobState
+from app.lifecycle.checking import Checker
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.reconciling import Reconciler
@@ -77,9 +78,8 @@ class Service:
             self.store,
             slurm,
             planner,
-            senders=senders,
+            Checker(CATALOGUE, senders, {"root", "slurm"}),
             submission_life=LIFE,
-            refused_users={"root", "slurm"},
         )
         self.look_up = LookUp(self.store, slurm)
         self.watcher = Watcher(self.store, slurm, planner, unknown_after=10 * MINUTE)
@@ -504,6 +504,20 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
     assert service.record(task) == before
     service.slurm.known_down = None
     assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
+
+
+def test_a_job_of_another_task_is_not_followed_however_often_it_was_requeued(service: Service) -> None:
+    """Its id was used again; a requeued job may have any submit time, but it keeps its tag."""
+    task, job_id = service.submit(notification=make_email())
+    service.move(job_id, JobState.RUNNING)
+    submitted = service.slurm.jobs[job_id].submit_time
+    assert submitted is not None
+    others = {"submit_time": submitted + MINUTE, "restarts": 1, "comment": "slurm-proxy:another"}
+    service.slurm.accounts_at_once = False
+    service.move(job_id, JobState.COMPLETED, **others)
+    assert service.record(task).slurm_job_state is JobState.RUNNING
+    service.refresh(utc_now() + 11 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.UNKNOWN
 
 
 @pytest.mark.parametrize("key", [None, "a key"])

@@ -14,7 +14,7 @@ from app import MAX_BODY_BYTES
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable, StoreUnavailable
 from app.job_state import JobState
 from app.models.record import NotificationStatus, utc_now
-from app.operations import HELLO_WORLD
+from app.openapi.operations import HELLO_WORLD
 from app.store import Outcome
 from tests import test_web
 from tests.contract import Contract

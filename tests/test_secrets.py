@@ -11,25 +11,15 @@ from typing import Any
 import pytest
 
 from app.models.record import NotificationStatus
-from tests.channels import CHANNELS_IN_A_FOLDER, Channel
-from tests.conftest import Cluster, _missing, until
+from tests.channels import CHANNELS_IN_A_FOLDER, Channel, as_variable, started
+from tests.conftest import Cluster, not_covered, until
 from tests.real.identity_provider import AUDIENCE, IdentityProvider
 from tests.real.smtp import SmtpServer
 from tests.service import ROOT, Service
 from tests.tasks import make_task
-from tests.test_channels import _variable, started
 
 WORDS = "the-words-of-a-message"
 VALUE = "the-value-of-a-variable"
-
-
-def flask(service: Service, *arguments: str) -> str:
-    """The operator's command line, with the server's settings."""
-    argv = [sys.executable, "-m", "flask", "--app", "app", *arguments]
-    done = subprocess.run(
-        argv, cwd=ROOT, env=service.environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout.strip()
 
 
 def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: str, tmp_path: Path) -> None:
@@ -54,12 +44,12 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
         for channel in channels:
             stack.enter_context(contextmanager(started)(channel))
             given = channel.settings(channel.port)
-            settings |= {name: _variable(value) for name, value in given.items()}
+            settings |= {name: as_variable(value) for name, value in given.items()}
             params[channel.method] = channel.params()
         params["email"]["body"] = params["slack"]["msg"] = WORDS
         service = Service(tmp_path, local_cluster, smtp, **settings)
-        key = flask(
-            service, "keys", "create", "pipeline", "--any-user", "--scope", "submit", "--scope", "read"
+        key = service.flask(
+            "keys", "create", "pipeline", "--any-user", "--scope", "submit", "--scope", "read"
         )
         service.start()
         token = provider.token(preferred_username=local_user)
@@ -114,9 +104,11 @@ def test_no_dependency_has_a_known_hole(request: pytest.FixtureRequest, tmp_path
         argv, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300, check=False
     )
     if not report.exists():
-        _missing(request, "the advisories of PyPI", (done.stderr.strip().splitlines() or ["no answer"])[-1])
+        not_covered(
+            request, "the advisories of PyPI", (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        )
     found = json.loads(report.read_text())["dependencies"]
     assert [item for item in found if item.get("vulns")] == []
     unknown = [item["name"] for item in found if "skip_reason" in item]
     if unknown:
-        _missing(request, "the advisories of PyPI", f"this index has none for {', '.join(unknown)}")
+        not_covered(request, "the advisories of PyPI", f"this index has none for {', '.join(unknown)}")

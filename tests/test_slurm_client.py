@@ -24,7 +24,8 @@ from app.job_state import JobState
 from app.lifecycle.identity import is_tagged
 from app.models.job import SlurmJob
 from app.models.task import Task
-from app.slurm.client import Accounting, SlurmClient
+from app.slurm.accounting import Accounting
+from app.slurm.client import SlurmClient
 from app.slurm.connection import Query, Reply
 from app.slurm.dialect import Dialect
 from tests.conftest import REAL_CLUSTERS, Cluster, until

@@ -5,6 +5,7 @@ neither be unsigned, nor signed with the provider's public key as a shared secre
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,19 +15,35 @@ from jwt.exceptions import InvalidTokenError, PyJWKClientConnectionError, PyJWKC
 
 from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
-from app.models.caller import ORDINARY, Caller, Grant
-from app.models.oidc import ClaimGrant
+from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant
 from app.models.rules import is_username
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_TURN = 1.0  # seconds that one caller waits for what another asks the provider
 _KEYS_LAST = 300.0  # seconds; a key that is not known is looked for sooner
 
 
 class _ProvidersKeys(jwt.PyJWKClient):
-    """While the provider does not answer, only one caller in a while waits to find that out."""
+    """Keys that are known are found at once. While the provider does not answer, one caller in a while waits
+    to find that out, and others not for long."""
 
     _away_until = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._asking = threading.Lock()
+
+    def get_signing_key(self, kid: str) -> jwt.PyJWK:
+        known = self.jwk_set_cache.get() if self.jwk_set_cache else None
+        if known is not None and (key := self.match_kid(known.keys, kid)) is not None:
+            return key
+        if not self._asking.acquire(timeout=_LONGEST_TURN):
+            raise PyJWKClientConnectionError("it is being asked, and takes long")
+        try:
+            return super().get_signing_key(kid)
+        finally:
+            self._asking.release()
 
     def fetch_data(self) -> Any:
         if time.monotonic() < self._away_until:
@@ -67,7 +84,7 @@ class Oidc:
         name = himself or f"sub:{claims['sub']}"
         if not isinstance(name, str) or not name.isprintable():
             raise NotAuthenticated("the token names nobody")
-        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims)))
+        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims, himself)))
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         try:
@@ -90,9 +107,8 @@ class Oidc:
                 "the token is not valid here: it is forged, expired, or not for us"
             ) from error
 
-    def _granted(self, claims: Mapping[str, Any]) -> Iterator[Grant]:
+    def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
         """Everybody acts for himself; the operator's grants come on top."""
-        himself = claims.get(self._user_claim) if self._user_claim else None
         if isinstance(himself, str) and is_username(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
         elif self._user_claim:

@@ -38,9 +38,10 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
         return False
     if is_tagged(job, record.uuid):
         return True
+    is_anothers = (job.comment or "").startswith(TAG)
     if record.submit_time is not None:
-        return job.submit_time == record.submit_time or job.restarts > 0
-    if job.submit_time is None or (job.comment or "").startswith(TAG):
+        return job.submit_time == record.submit_time or (job.restarts > 0 and not is_anothers)
+    if job.submit_time is None or is_anothers:
         return False
     return abs(job.submit_time - record.created_at) <= _NEAR
 

@@ -1,10 +1,11 @@
 """What a caller may do for whom: Forbidden says which field leads beyond what he was granted."""
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from app.errors import Forbidden
-from app.models.caller import Caller, Grant, Scope, is_within
+from app.models.caller import Caller, Grant, Scope
 from app.models.task import Task, WatchedTask
 
 Receivers = Mapping[str, Sequence[str]]  # the receivers that are to be told, by method
@@ -35,15 +36,15 @@ def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers,
 def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> str | None:
     """What leads beyond this grant: the field, and what is granted."""
     options: Any = task.slurm if isinstance(task, Task) else None
-    if options is not None:
-        for name, allowed in (("partition", grant.partitions), ("account", grant.accounts)):
-            wanted = [word.strip() for word in (getattr(options, name) or "").split(",")]
-            if not is_within(wanted, allowed):
-                return f"slurm.{name}: must be given, and of {', '.join(allowed or ()) or 'none'}"
+    for name, allowed in (("partition", grant.partitions), ("account", grant.accounts)):
+        if options is not None and allowed is not None:
+            wanted = {word.strip() for word in (getattr(options, name) or "").split(",")}
+            if not wanted <= set(allowed):
+                return f"slurm.{name}: must be given, and of {', '.join(allowed)}"
+    if grant.recipients is None:
+        return None
     for method, names in receivers.items():
-        for name in names:
-            if not is_within([f"{method}:{name}"], grant.recipients):
-                return (
-                    f"notification.params.{method}: {method}:{name} is not like any of the receivers granted"
-                )
+        for receiver in (f"{method}:{name}" for name in names):
+            if not any(fnmatchcase(receiver, pattern) for pattern in grant.recipients):
+                return f"notification.params.{method}: {receiver} is not like any of the receivers granted"
     return None

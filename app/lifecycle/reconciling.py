@@ -15,7 +15,8 @@ from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
 from app.models.task import Task
-from app.slurm.client import Accounting, Search, SlurmClient
+from app.slurm.accounting import Accounting
+from app.slurm.client import Search, SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)

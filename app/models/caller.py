@@ -3,11 +3,10 @@
 import grp
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -61,6 +60,20 @@ class Grant(BaseModel):
         return self.users == "any" or username in self.users or _is_member(username, self.groups)
 
 
+class ClaimGrant(BaseModel):
+    """`grant` goes to everybody whose token has `value` as its `claim`, or in the claim's list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    claim: Line
+    value: Line
+    grant: Grant
+
+    def fits(self, claims: Mapping[str, Any]) -> bool:
+        found = claims.get(self.claim)
+        return found == self.value or (isinstance(found, list) and self.value in found)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """One who has proved who he is; `grants` add up."""
@@ -79,11 +92,6 @@ class Caller:
             for grant in self.grants
             if scope in grant.scopes and (username is None or grant.acts_for(username))
         ]
-
-
-def is_within(wanted: Iterable[str], allowed: Sequence[str] | None) -> bool:
-    """Whether all that is wanted fits one of the allowed patterns; without any, it does."""
-    return allowed is None or all(any(fnmatchcase(word, one) for one in allowed) for word in wanted)
 
 
 def _is_member(username: str, groups: Sequence[str]) -> bool:

@@ -4,13 +4,12 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain
 from typing import Any, NoReturn
 
 from app.errors import InvalidRequest
 
 MAX_DEPTH = 50
-MAX_FAULTS = 100  # that are told of one body
 MAX_VALUES = 20_000  # keys, items and what stands in them
 MAX_TEXT = 131_072  # characters, as long as Linux takes one argument
 _LONGEST_KEY = 60  # characters
@@ -34,9 +33,9 @@ def read_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(["body: must be a JSON object"])
     if _exceeds(body, MAX_VALUES):
         raise InvalidRequest([f"body: holds more than {MAX_VALUES} values"])
-    faults = list(islice(_faults(body, "", 0), MAX_FAULTS))
-    if faults:
-        raise InvalidRequest(faults)
+    faults = _faults(body, "", 0)
+    for fault in faults:
+        raise InvalidRequest(chain([fault], faults))
     return body
 
 

@@ -159,22 +159,21 @@ def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None =
     try:
         return model.model_validate(body, context=dict(context) if context else None)
     except ValidationError as error:
-        raise InvalidRequest([_fault(model, fault, "") for fault in error.errors()[:_MOST_FAULTS]]) from None
+        raise InvalidRequest(_fault(model, fault, "") for fault in error.errors()) from None
 
 
 def faults_of(
     model: type[BaseModel], value: object, root: str, context: Mapping[str, Any] | None = None
-) -> list[str]:
+) -> Iterator[str]:
     """What is wrong with `value` as a `model`, each fault with its path below `root`."""
     try:
         model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
-        return [_fault(model, fault, root) for fault in error.errors()[:_MOST_FAULTS]]
-    return []
+        for fault in error.errors():
+            yield _fault(model, fault, root)
 
 
 _LONGEST_WORD = 60  # characters of a key that are told, or compared
-_MOST_FAULTS = 100  # that are told of one request
 _WORDS = {
     "missing": "is required",
     "model_type": "must be an object",

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.senders.base import Message, Sender
-from app.senders.kept import Kept
+from app.senders.kept_connection import KeptConnection
 from app.senders.mail import MailParams, mail, parsed
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -24,7 +24,7 @@ class EmailSender(Sender):
         self._settings = settings
         self._server = server
         self._port = settings.NOTIFICATIONS_SMTP_PORT or _DEFAULT_PORTS[settings.NOTIFICATIONS_SMTP_SECURITY]
-        self._kept = Kept(self._connect, _is_alive, _close)
+        self._kept = KeptConnection(self._connect, _is_alive, _close)
 
     def rest(self) -> None:
         self._kept.rest()

@@ -19,7 +19,7 @@ from app.errors import DeliveryFailed
 from app.models.record import utc_now
 from app.models.rules import Flag, Line, must
 from app.senders.base import Message, Sender
-from app.senders.kept import Kept
+from app.senders.kept_connection import KeptConnection
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
@@ -98,7 +98,7 @@ class RabbitmqSender(Sender):
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
 
-        self._kept = Kept(partial(BlockingConnection, self._parameters), _is_alive, _close)
+        self._kept = KeptConnection(partial(BlockingConnection, self._parameters), _is_alive, _close)
 
     def rest(self) -> None:
         self._kept.rest()

@@ -5,17 +5,16 @@ Every method may raise SlurmUnavailable ("ask again later; nothing is known") an
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
-from typing import Any
 
 from app.errors import SlurmAmbiguous, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
 from app.models.task import Task
 from app.slurm import reading
+from app.slurm.accounting import CLOCK_SKEW, Accounting, Accounts, chunks
 from app.slurm.answers import by_id, is_unchanged, raw_jobs, read_jobs, submission_failure, warnings
 from app.slurm.connection import Query, Reply
 from app.slurm.dialect import Dialect
@@ -24,24 +23,12 @@ from app.slurm.submission import submission
 
 logger = logging.getLogger(__name__)
 
-_IDS_PER_REQUEST = 500
 _SINGLE_LOOKS = 10  # up to so many changed jobs are read one by one without a thought
 _MOST_SINGLE_LOOKS = 25  # more are read at once, however many others are in the list
-_CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of slurmctld's
 _FULL_LIST_EVERY = 300  # seconds; heals what a larger skew would hide
 
 _NOT_FOUND = 2017
 _ENDED = 2021
-_NO_ACCOUNTING_ENTRY = 9003
-
-
-class Accounting(Enum):
-    """How much slurmdbd's silence about a job is worth."""
-
-    CURRENT = "it knows all that slurmctld has forgotten"
-    BEHIND = "slurmctld still has news for it"
-    AWAY = "it does not answer"
-    NONE = "there is none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +48,7 @@ class SlurmClient:
 
     def __init__(self, session: Session, time_unit: str = "hours") -> None:
         self._session = session
+        self._accounts = Accounts(session)
         self._time_unit = time_unit
         self._without_state_list: Dialect | None = None
         self._list_since = 0
@@ -104,17 +92,10 @@ class SlurmClient:
         listed = raw_jobs(self._session.get("jobs", timeout=timeout))
         found = [job for job in map(reading.whose_controller_job, listed) if job.username in usernames]
         try:
-            # In this order: what slurmctld has forgotten by now has left its queue before slurmdbd is asked.
-            is_behind = self._news_for_accounting(timeout) > 0
-            parts = [self._accounted(query, timeout) for query in self._accounting_queries(usernames, since)]
+            return Search(found, *self._accounts.of_users(usernames, since, timeout))
         except SlurmUnavailable as error:
             logger.warning("only slurmctld was searched: %s", error)
             return Search(found, [], Accounting.AWAY)
-        if None in parts:
-            return Search(found, [], Accounting.NONE)
-        everybody = [reading.whose_accounting_job(raw) for part in parts for raw in part or []]
-        accounted = [job for job in everybody if job.username in usernames]
-        return Search(found, accounted, Accounting.BEHIND if is_behind else Accounting.CURRENT)
 
     def cancel(self, job_id: int, username: str) -> bool:
         """As that user; False if the job has ended already. SlurmRefused with Slurm's own words.
@@ -167,13 +148,7 @@ class SlurmClient:
 
         SlurmUnavailable while slurmdbd is down: that is no proof of anything.
         """
-        found: dict[int, SlurmJob] = {}
-        for chunk in _chunks(list(job_ids)):
-            parts = self._accounted(self._session.speak().step_queries(chunk), timeout)
-            if parts is None:
-                return None
-            found |= by_id(read_jobs(parts, reading.accounting_job), chunk)
-        return found
+        return self._accounts.jobs(job_ids, timeout)
 
     def job(self, job_id: int) -> SlurmJob | None:
         """One job: from slurmctld, and from slurmdbd only what slurmctld no longer knows."""
@@ -199,7 +174,7 @@ class SlurmClient:
     def _states(self, job_ids: Collection[int]) -> dict[int, JobState] | None:
         """The states of those jobs that slurmctld knows; None where the server has no such list."""
         states: dict[int, JobState] = {}
-        for chunk in _chunks(list(job_ids)):
+        for chunk in chunks(list(job_ids)):
             reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
             if reply.status == 404:
                 self._without_state_list = self._session.speak()
@@ -234,7 +209,7 @@ class SlurmClient:
         self._listed_at = asked_at if since == 0 else self._listed_at
         news = _news(known, {job_id: found.get(job_id) for job_id in known})
         if not news:
-            self._list_since = int(asked_at) - _CLOCK_SKEW
+            self._list_since = int(asked_at) - CLOCK_SKEW
         return news
 
     def _since(self, seconds: int) -> Query:
@@ -243,36 +218,6 @@ class SlurmClient:
     def _listed(self) -> list[SlurmJob]:
         return read_jobs(raw_jobs(self._session.get("jobs")))
 
-    def _news_for_accounting(self, timeout: float | None) -> int:
-        """How many messages slurmctld keeps for slurmdbd: after an outage it needs a while to send them."""
-        reply = self._session.get("diag", timeout=timeout)
-        size = reading.number((reply.body.get("statistics") or {}).get("dbd_agent_queue_size"))
-        if reply.status != 200 or size is None:
-            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.status}")
-        return size
-
-    def _accounted(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
-        """None where there is no slurmdbd."""
-        reply = self._session.accounting(query, timeout)
-        if reply.status == 404 and not reply.body:
-            return None
-        errors = [(number, words) for number, words in reply.errors() if number != _NO_ACCOUNTING_ENTRY]
-        if reply.status != 200 or errors:
-            raise SlurmUnavailable(f"slurmdbd does not answer: {errors[0][1] if errors else reply.status}")
-        return reply.body.get("jobs") or []
-
-    def _accounting_queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
-        """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""
-        dialect = self._session.speak()
-        start = ("start_time", dialect.moment(int(since.timestamp()) - _CLOCK_SKEW))
-        if not dialect.is_structured:
-            return [[start]]
-        return [[start, ("users", username)] for username in sorted(usernames)]
-
 
 def _news(known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]) -> dict[int, SlurmJob | None]:
     return {job_id: job for job_id, job in found.items() if job is None or job.job_state is not known[job_id]}
-
-
-def _chunks(job_ids: list[int]) -> Iterable[list[int]]:
-    return (job_ids[i : i + _IDS_PER_REQUEST] for i in range(0, len(job_ids), _IDS_PER_REQUEST))

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 _Connection = TypeVar("_Connection")
 
 
-class Kept(Generic[_Connection]):
+class KeptConnection(Generic[_Connection]):
     """At most one is kept. Thread-safe: whoever takes it has it alone."""
 
     def __init__(

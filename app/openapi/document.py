@@ -17,16 +17,18 @@ from app.errors import (
 )
 from app.messages.plan import Catalogue
 from app.models.answers import Error
-from app.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
-from app.request_schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
+from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
+from app.openapi.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
+from app.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
 _VERSION = "1.0.0"
-_ABOUT = """Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
+_ABOUT = f"""Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
 
-Bodies are UTF-8 JSON of at most 1 MiB and 50 levels, whatever the Content-Type says. Whole numbers are
-written without a fraction, no key stands twice in an object, and half surrogate pairs are refused. What
-the operator has listed, such as the receivers of messages, holds beside what stands here. Every path
-works with a trailing slash, too.
+Bodies are UTF-8 JSON of at most 1 MiB, {MAX_DEPTH} levels, {MAX_VALUES} values, and {MAX_TEXT} characters in
+a string, whatever the Content-Type says. Whole numbers are written without a fraction, no key stands twice
+in an object, and half surrogate pairs are refused. What the operator has listed, such as the receivers of
+messages, and what a caller was granted, holds beside what stands here. Every path works with a trailing
+slash, too.
 """
 
 _HTTP = {
@@ -44,15 +46,12 @@ def document(
     """`words`: what each (method, path) does, in a sentence or two."""
     answers = dict.fromkeys(filter(_is_model, (operation.answer for operation in OPERATIONS)))
     schemas = {**schemas_of([*answers, Error]), **request_schemas(catalogue, refused_users)}
-    schemas["Error"]["properties"]["code"]["enum"] = sorted(
-        set(_codes()) | {code for code, _ in _HTTP.values()}
-    )
+    schemas["Error"]["properties"]["code"]["enum"] = sorted(_codes() | {code for code, _ in _HTTP.values()})
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         about = words.get((operation.method, operation.path), "")
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(
-            operation, about, refused_users
-        )
+        described = _described(operation, about, refused_users)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {"title": "slurm-proxy", "version": _VERSION, "description": _ABOUT},
@@ -94,12 +93,13 @@ def _described(operation: Operation, about: str, refused_users: Collection[str])
 
 
 def _parameter(name: str, refused_users: Collection[str]) -> Schema:
-    place, schema = PARAMETERS[name]
-    schema = copy.deepcopy(schema)
+    parameter = PARAMETERS[name]
+    schema = copy.deepcopy(parameter.schema)
     tell_rules(schema)
-    if name == "username":
+    if parameter.is_user:
         schema["not"] = {"enum": sorted(refused_users)}
-    return {"name": name, "in": place, "required": place == "path" or name == "username", "schema": schema}
+    is_required = parameter.place == "path" or parameter.is_user
+    return {"name": name, "in": parameter.place, "required": is_required, "schema": schema}
 
 
 def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
@@ -157,13 +157,13 @@ def _words(error: type[SlurmProxyError]) -> str:
     return (error.__doc__ or "").partition("\n")[0]
 
 
-def _codes(status: int | None = None) -> dict[str, type[SlurmProxyError]]:
-    """The codes of the errors that callers see, or those of one status."""
-    found: dict[str, type[SlurmProxyError]] = {}
+def _codes() -> set[str]:
+    """Those of all errors that callers see."""
+    found: set[str] = set()
     left = SlurmProxyError.__subclasses__()
     while left:
         error = left.pop()
         left += error.__subclasses__()
-        if error.status != SlurmProxyError.status and status in (None, error.status):
-            found.setdefault(error.code, error)
+        if error.status != SlurmProxyError.status:
+            found.add(error.code)
     return found

@@ -30,7 +30,7 @@ from app.models.answers import Cancelled, KeptNotification, Notifications, Recor
 from app.models.record import NotificationStatus
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
 from app.models.task import MonitorRequest, SubmitRequest
-from app.request_schemas import Schema
+from app.openapi.schemas import Schema
 from app.senders import SENDERS
 
 HELLO_WORLD = json.loads(r"""
@@ -55,19 +55,30 @@ EXAMPLES: dict[type, Schema] = {
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
 _FOR_OPERATORS = (InvalidRequest, Forbidden)
 
+_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}
 _WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": 10**11 - 1}
-# Every parameter by its name, with its place.
-PARAMETERS: dict[str, tuple[str, Schema]] = {
-    "slurm_job_id": ("path", TypeAdapter(JobId).json_schema()),
-    "task_uuid": ("path", TypeAdapter(Uuid).json_schema()),
-    "notification_id": ("path", {"type": "string", "minLength": 1}),
-    "update_time": ("path", {**_WHOLE, "description": "Seconds since the epoch; 0 for all jobs."}),
-    "job_id": ("path", _WHOLE),
-    "status": ("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
-    "method": ("query", {"type": "string", "enum": list(SENDERS)}),
-    "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
-    "username": ("query", {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}),
-    "Idempotency-Key": ("header", IDEMPOTENCY_KEY),
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of a path, a query or a header."""
+
+    place: str
+    schema: Schema
+    is_user: bool = False  # one as whom something is run; it must be given
+
+
+PARAMETERS = {
+    "slurm_job_id": Parameter("path", TypeAdapter(JobId).json_schema()),
+    "task_uuid": Parameter("path", TypeAdapter(Uuid).json_schema()),
+    "notification_id": Parameter("path", {"type": "string", "minLength": 1}),
+    "update_time": Parameter("path", {**_WHOLE, "description": "Seconds since the epoch; 0 for all jobs."}),
+    "job_id": Parameter("path", _WHOLE),
+    "status": Parameter("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
+    "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
+    "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+    "username": Parameter("query", _USER, is_user=True),
+    "Idempotency-Key": Parameter("header", IDEMPOTENCY_KEY),
 }
 
 

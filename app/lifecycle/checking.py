@@ -1,0 +1,117 @@
+"""Checks what is asked for: its form, what this server knows and refuses, and the grants of the caller."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from app.constants import Settings
+from app.errors import InvalidRequest
+from app.lifecycle.permitting import Receivers, require_scope, require_task
+from app.messages.plan import Catalogue, each_recipient, merged_params
+from app.models.caller import Caller, Scope
+from app.models.notification_request import NotificationRequest
+from app.models.task import (
+    MonitorRequest,
+    RunAs,
+    SubmitRequest,
+    Task,
+    WatchedJob,
+    WatchedTask,
+    faults_of,
+    parse,
+)
+from app.senders import SENDERS, Sender
+
+_Request = TypeVar("_Request", bound=BaseModel)
+
+_MOST_BYTES = 256 * 1024  # of the parameters of an event's messages, each of which is kept
+
+
+class Checker:
+    """From a body to a task that may be run. InvalidRequest lists all faults of a body; Forbidden."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        senders: Mapping[str, Sender],
+        refused_users: Collection[str],
+        settings: Settings | None = None,
+    ) -> None:
+        """`senders`: those that are configured. `settings`: what the parameters of messages are held against,
+        such as whom callers may write to."""
+        self.catalogue = catalogue
+        self.refused_users = refused_users
+        self._senders = senders
+        self._context = {
+            "catalogue": catalogue,
+            "refused_users": refused_users,
+            "methods": tuple(SENDERS),
+            "settings": settings,
+        }
+
+    def submission(self, caller: Caller, body: Mapping[str, Any]) -> Task:
+        """The body of `POST /submit`."""
+        require_scope(caller, Scope.SUBMIT)
+        task = self._parsed(SubmitRequest, body, "task").task
+        require_task(caller, task, self._receivers(task), "task")
+        return task
+
+    def watch(self, caller: Caller, body: Mapping[str, Any]) -> WatchedJob:
+        """The body of `POST /monitor`."""
+        require_scope(caller, Scope.SUBMIT)
+        job = self._parsed(MonitorRequest, body, "monitor", "task").monitor
+        require_task(caller, job.task, self._receivers(job.task), "monitor.task")
+        return job
+
+    def run_as(self, query: Mapping[str, str]) -> str:
+        """The user whom the query names, if anything is run as him."""
+        return parse(RunAs, query, context=self._context).username
+
+    def _parsed(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
+        faults = self._notification_faults(body, path)
+        try:
+            request = parse(model, body, context=self._context)
+        except InvalidRequest as error:
+            raise InvalidRequest(chain(error.faults, faults)) from None
+        for fault in faults:
+            raise InvalidRequest(chain([fault], faults))
+        return request
+
+    def _notification_faults(self, body: Any, path: Sequence[str]) -> Iterator[str]:
+        """What the senders say of their parameters, the catalogue's and the task's taken together."""
+        for key in path:
+            body = body.get(key) if isinstance(body, dict) else None
+        if not isinstance(body, dict):
+            return
+        try:
+            given = body.get("notification", {})
+            named = {name: given[name] for name in ("methods", "params") if name in given}
+            wanted = NotificationRequest.model_validate(named, context=self._context)
+        except (ValidationError, TypeError):
+            return  # listed with the faults of the body
+        merged = merged_params(self.catalogue, body.get("name"), wanted)
+        where = ".".join((*path, "notification", "params"))
+        for method, params in merged.items():
+            yield from faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
+        if sum(_size(params) for params in merged.values()) > _MOST_BYTES:
+            yield f"{where}: all messages together must not take more than {_MOST_BYTES} bytes"
+
+    def _receivers(self, task: Task | WatchedTask) -> Receivers:
+        """Whom the task's messages go to, by method; nothing is told of a method that has no sender."""
+        return {
+            method: [self._receiver(method, one) for one in each_recipient(params)]
+            for method, params in merged_params(self.catalogue, task.name, task.notification).items()
+        }
+
+    def _receiver(self, method: str, params: Mapping[str, Any]) -> str:
+        sender = self._senders.get(method)
+        return sender.receiver(sender.Params.model_validate(params)) if sender else ""
+
+
+def _size(params: Mapping[str, Any]) -> int:
+    """Bytes, as often as they are kept: once for each recipient."""
+    recipients = params.get("recipient")
+    return len(json.dumps(params)) * (len(recipients) if isinstance(recipients, list) else 1)

@@ -1,0 +1,1 @@
+"""The service as an OpenAPI 3.1 document: operations, schemas, and the document made of both."""

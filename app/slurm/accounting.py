@@ -1,0 +1,87 @@
+"""What slurmdbd knows of jobs, and how much its silence about one is worth."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from app.errors import SlurmUnavailable
+from app.models.job import SlurmJob
+from app.slurm import reading
+from app.slurm.answers import by_id, read_jobs
+from app.slurm.connection import Query
+from app.slurm.session import Session
+
+CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of Slurm's
+_IDS_PER_REQUEST = 500
+_NO_ENTRY = 9003
+
+
+class Accounting(Enum):
+    """How much slurmdbd's silence about a job is worth."""
+
+    CURRENT = "it knows all that slurmctld has forgotten"
+    BEHIND = "slurmctld still has news for it"
+    AWAY = "it does not answer"
+    NONE = "there is none"
+
+
+class Accounts:
+    """slurmdbd, by slurmrestd. SlurmUnavailable while it is down: that is no proof of anything."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def jobs(self, job_ids: Collection[int], timeout: float | None) -> dict[int, SlurmJob] | None:
+        """What it knows of these jobs; None where there is no slurmdbd."""
+        found: dict[int, SlurmJob] = {}
+        for chunk in chunks(list(job_ids)):
+            parts = self._ask(self._session.speak().step_queries(chunk), timeout)
+            if parts is None:
+                return None
+            found |= by_id(read_jobs(parts, reading.accounting_job), chunk)
+        return found
+
+    def of_users(
+        self, usernames: Collection[str], since: datetime, timeout: float | None
+    ) -> tuple[list[SlurmJob], Accounting]:
+        """The jobs of these users since then. To be asked after slurmctld: what that has forgotten by now has
+        left its queue before slurmdbd is asked."""
+        is_behind = self._news_on_their_way(timeout) > 0
+        parts = [self._ask(query, timeout) for query in self._queries(usernames, since)]
+        if None in parts:
+            return [], Accounting.NONE
+        everybody = [reading.whose_accounting_job(raw) for part in parts for raw in part or []]
+        found = [job for job in everybody if job.username in usernames]
+        return found, Accounting.BEHIND if is_behind else Accounting.CURRENT
+
+    def _news_on_their_way(self, timeout: float | None) -> int:
+        """How many messages slurmctld keeps for slurmdbd: after an outage it needs a while to send them."""
+        reply = self._session.get("diag", timeout=timeout)
+        size = reading.number((reply.body.get("statistics") or {}).get("dbd_agent_queue_size"))
+        if reply.status != 200 or size is None:
+            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.status}")
+        return size
+
+    def _ask(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
+        """None where there is no slurmdbd."""
+        reply = self._session.accounting(query, timeout)
+        if reply.status == 404 and not reply.body:
+            return None
+        errors = [(number, words) for number, words in reply.errors() if number != _NO_ENTRY]
+        if reply.status != 200 or errors:
+            raise SlurmUnavailable(f"slurmdbd does not answer: {errors[0][1] if errors else reply.status}")
+        return reply.body.get("jobs") or []
+
+    def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
+        """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""
+        dialect = self._session.speak()
+        start = ("start_time", dialect.moment(int(since.timestamp()) - CLOCK_SKEW))
+        if not dialect.is_structured:
+            return [[start]]
+        return [[start, ("users", username)] for username in sorted(usernames)]
+
+
+def chunks(job_ids: list[int]) -> Iterable[list[int]]:
+    """As many as go into one request."""
+    return (job_ids[i : i + _IDS_PER_REQUEST] for i in range(0, len(job_ids), _IDS_PER_REQUEST))
