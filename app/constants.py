@@ -123,8 +123,9 @@ class Settings(BaseModel):
         60, description="How far the provider's clock and this machine's may be apart, in seconds."
     )
     OIDC_USER_CLAIM: str | None = Field(
-        "preferred_username",
-        description="The claim that names the Slurm user whom a caller may always act for.",
+        None,
+        description="The claim that names the Slurm user whom a caller may act for, such as"
+        " preferred_username, if nobody can choose it for himself; without it only OIDC_GRANTS count.",
     )
     OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json)] = Field(
         default_factory=list,
@@ -135,7 +136,9 @@ class Settings(BaseModel):
         600, ge=0, description="How many requests one caller may send in a minute. 0: any number."
     )
     LIMIT_JOBS_IN_FLIGHT: int = Field(
-        0, ge=0, description="How many jobs of one caller may wait or run at a time. 0: any number."
+        0,
+        ge=0,
+        description="How many jobs of one caller may wait or run at a time; an array is one. 0: any number.",
     )
 
     SLURM_REST_HOST: str | None = Field(

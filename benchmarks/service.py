@@ -126,7 +126,8 @@ def traced_app() -> Flask:
         return found
 
     clock(app, "wsgi_app", "request")
-    clock(services.gate, "caller", "gate")
+    for method in ("caller", "count"):
+        clock(services.gate, method, f"gate {method}")
     clock(services.intake, "submit", "use case")
     clock(services.slurm, "submit", "slurmrestd")
     for method in ("poll", "accounting"):

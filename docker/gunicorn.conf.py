@@ -27,6 +27,7 @@ def on_starting(server: Any) -> None:
     """Looks at the settings and the store once, before the fork; a fault ends the server with its reason."""
     try:
         settings = read_settings()
+        configure(settings)
         _check_addresses(settings, server.cfg.address)
         services = build_services(settings)
     except SettingsError as error:

@@ -25,7 +25,7 @@ from app.constants import read_settings
 from app.errors import IdentityProviderUnavailable, InvalidRequest, NotAuthenticated, StoreUnavailable
 from app.job_state import JobState
 from app.logs import configure
-from app.models.caller import ORDINARY, Caller, Grant, Scope
+from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
 from app.services import build_services
 from tests.contract import Contract
@@ -95,6 +95,7 @@ def _oidc(provider: IdentityProvider) -> dict[str, Any]:
         "OIDC_ISSUER": provider.issuer,
         "OIDC_AUDIENCE": AUDIENCE,
         "OIDC_JWKS_URL": f"{provider.url}/keys",
+        "OIDC_USER_CLAIM": "preferred_username",
         "OIDC_GRANTS": [
             {"claim": "groups", "value": "operators", "grant": {"scopes": ["admin"], "users": "any"}}
         ],
@@ -646,6 +647,19 @@ def test_a_token_with_an_odd_name_is_no_user(site: Site, provider: IdentityProvi
     assert site.submit(provider.token(preferred_username=name)).status_code in (401, 403)
 
 
+@pytest.mark.parametrize("claim", ["", None])
+def test_nobody_acts_for_the_user_of_a_claim_that_was_not_configured(
+    tmp_path: Path, provider: IdentityProvider, claim: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if claim is not None:
+        monkeypatch.setenv("OIDC_USER_CLAIM", claim)
+    settings = {name: value for name, value in _oidc(provider).items() if name != "OIDC_USER_CLAIM"}
+    grants = (ClaimGrant(claim="groups", value="chem", grant=ALICE),)
+    oidc = Oidc(read_settings(settings), grants)
+    assert oidc.caller(provider.token()).grants == ()
+    assert oidc.caller(provider.token(groups=["chem"])).grants == (ALICE,)
+
+
 def test_a_subject_is_not_taken_for_a_user(site: Site, provider: IdentityProvider, trail: Path) -> None:
     assert site.submit(provider.token(preferred_username=None, sub="alice")).status_code == 403
     assert entries(trail)[-1]["caller"] == "oidc:sub:alice"
@@ -814,6 +828,18 @@ def test_nor_does_gunicorn(tmp_path: Path) -> None:
         assert status == 1
         assert "slurm-proxy cannot start: it would listen on" in said
         assert "ACCESS_METHODS=keys" in said
+
+
+@pytest.mark.parametrize(
+    "argv", [["run.py"], ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]]
+)
+def test_a_trail_that_cannot_be_written_ends_the_start(tmp_path: Path, argv: list[str]) -> None:
+    path = tmp_path / "none" / "audit.jsonl"
+    bind = f"127.0.0.1:{free_port()}"
+    status, said = started(tmp_path, argv, AUDIT_LOG_PATH=str(path), GUNICORN_BIND=bind)
+    assert status in (1, 2), said
+    assert "slurm-proxy cannot start: AUDIT_LOG_PATH: " in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("settings", [{"ACCESS_METHODS": "keys"}, {"ACCESS_WITHOUT_PROOF": "true"}])

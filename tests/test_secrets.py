@@ -37,6 +37,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
             "NOTIFICATIONS_SMTP_SECURITY": "starttls",
             "OIDC_ISSUER": provider.issuer,
             "OIDC_AUDIENCE": AUDIENCE,
+            "OIDC_USER_CLAIM": "preferred_username",
             "OIDC_JWKS_URL": f"{provider.url}/keys",
             "PYTHONWARNINGS": "ignore",
         }

@@ -26,7 +26,7 @@ class Gate:
     def __init__(
         self, store: TaskStore, proofs: Mapping[str, Proof], *, requests_a_minute: int, is_private: bool
     ) -> None:
-        """`is_private`: the server listens on loopback alone."""
+        """`is_private`: where nobody must prove anything, this machine alone is served."""
         self._store = store
         self._proofs = proofs
         self._requests_a_minute = requests_a_minute
