@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Service:
-    """`python run.py` with settings; may be killed and started again."""
+    """`python run.py` with settings; may be killed and started again, and leaves with its context."""
 
     def __init__(self, folder: Path, cluster: Cluster, smtp: SmtpServer, **settings: str) -> None:
         self.port = free_port()
@@ -42,12 +42,18 @@ class Service:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "run.py")], env=self.environment, stdout=log, stderr=log
             )
-        until(self._answers, 30, f"/ping (see {self.log})")
+        until(self._answers, 60, f"/ping (see {self.log})")
 
     def kill(self) -> None:
         """kill -9."""
@@ -84,7 +90,7 @@ class Service:
         assert self._process.poll() is None, self.log.read_text()
         try:
             return requests.get(self.url + "/ping", timeout=1).text == "pong"
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def _end(self, number: int) -> int:

@@ -303,7 +303,7 @@ def test_what_a_killed_process_was_sending_arrives_with_its_key(
             settings |= {name: as_variable(value) for name, value in given.items()}
             params[channel.method] = channel.params()
         settings |= {name: "30" for name in settings if name.endswith("_TIMEOUT_SECONDS")}
-        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service = stack.enter_context(Service(tmp_path, local_cluster, smtp, **settings))
         service.start()
         task = make_task(local_user, "/tmp/slurm-proxy-channels", cwd="/tmp", cmd="true", params=[])
         task["notification"] = {"methods": list(params), "params": params}

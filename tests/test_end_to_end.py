@@ -89,12 +89,12 @@ def stage(cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: An
         settings = {"MONGODB_URI": mongod.uri, "MONGODB_MONITOR_DB": new_uuid()}
     home = Path(pwd.getpwnam(cluster.user).pw_dir) / f"slurm-proxy-tests-{new_uuid()[:8]}"
     _make_folder(home, cluster.user)
-    with SmtpServer(folder) as smtp:
-        stage = Stage(Service(folder, cluster, smtp, **settings), cluster, smtp, home)
-        stage.service.start()
+    with SmtpServer(folder) as smtp, Service(folder, cluster, smtp, **settings) as service:
+        stage = Stage(service, cluster, smtp, home)
+        service.start()
         _tell(stage)
         yield stage
-        assert stage.service.stop() == 0
+        assert service.stop() == 0
     shutil.rmtree(home)
 
 
@@ -361,38 +361,38 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
     settings = {"ACCESS_METHODS": "keys", "AUDIT_LOG_PATH": str(tmp_path / "audit.jsonl")}
     if stage.cluster.name == "local":
         settings["TASK_ALLOWED_SERVICE_USERS"] = user
-    service = Service(tmp_path, stage.cluster, stage.smtp, **settings)
-    proofs = {}
-    for name in (user, "somebody-else"):
-        key = service.flask("keys", "create", f"{name}'s", "--user", name)
-        proofs[name] = {"Authorization": f"Bearer {key}"}
-    mine, others = proofs.values()
-    service.start()
-    task = stage.task("guarded", "sleep 600", slurm={"mem": 50, "time": 1})
-    where = f"/monitor/task_uuid/{task['uuid']}"
-    assert service.post("/submit", {"task": task}).status_code == 401
-    assert service.post("/submit", {"task": task}, **others).status_code == 403
-    job_id = service.post("/submit", {"task": task}, **mine).json()["slurm_job_id"]
-    until(lambda: service.get(where, **mine)["slurm"]["job_state"] == "RUNNING", 60, "its start")
-    for path in (where, f"/monitor/slurm_job_id/{job_id}"):
-        assert service.answer(path, **others).json()["code"].startswith("unknown_")
-    assert service.post(f"{where}/cancel", {}, **others).status_code == 404
-    assert service.get(where, **mine)["slurm"]["job_state"] == "RUNNING"
-    assert service.post(f"{where}/cancel", {}, **mine).json()["slurm_job_id"] == job_id
+    with Service(tmp_path, stage.cluster, stage.smtp, **settings) as service:
+        proofs = {}
+        for name in (user, "somebody-else"):
+            key = service.flask("keys", "create", f"{name}'s", "--user", name)
+            proofs[name] = {"Authorization": f"Bearer {key}"}
+        mine, others = proofs.values()
+        service.start()
+        task = stage.task("guarded", "sleep 600", slurm={"mem": 50, "time": 1})
+        where = f"/monitor/task_uuid/{task['uuid']}"
+        assert service.post("/submit", {"task": task}).status_code == 401
+        assert service.post("/submit", {"task": task}, **others).status_code == 403
+        job_id = service.post("/submit", {"task": task}, **mine).json()["slurm_job_id"]
+        until(lambda: service.get(where, **mine)["slurm"]["job_state"] == "RUNNING", 60, "its start")
+        for path in (where, f"/monitor/slurm_job_id/{job_id}"):
+            assert service.answer(path, **others).json()["code"].startswith("unknown_")
+        assert service.post(f"{where}/cancel", {}, **others).status_code == 404
+        assert service.get(where, **mine)["slurm"]["job_state"] == "RUNNING"
+        assert service.post(f"{where}/cancel", {}, **mine).json()["slurm_job_id"] == job_id
 
-    def is_announced() -> bool:
-        record = service.get(where, **mine)["monitor"]
-        return record["slurm_job_state"] == "CANCELLED" and record["notifications"][0]["status"] == "sent"
+        def is_announced() -> bool:
+            record = service.get(where, **mine)["monitor"]
+            return record["slurm_job_state"] == "CANCELLED" and record["notifications"][0]["status"] == "sent"
 
-    until(is_announced, 60, "the announced end")
-    assert service.post(f"{where}/cancel", {}, **mine).json()["code"] == "already_over"
-    (mail,) = stage.mails("guarded")
-    assert mail.message["Subject"] == "[CANCELLED] about guarded"
-    service.flask("keys", "revoke", mine["Authorization"].split("_")[1])
-    assert service.answer(where, **mine).status_code == 401
-    assert service.stop() == 0
-    done = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert [entry["status"] for entry in done] == [401, 403, 200, 404, 200, 409, 401]
+        until(is_announced, 60, "the announced end")
+        assert service.post(f"{where}/cancel", {}, **mine).json()["code"] == "already_over"
+        (mail,) = stage.mails("guarded")
+        assert mail.message["Subject"] == "[CANCELLED] about guarded"
+        service.flask("keys", "revoke", mine["Authorization"].split("_")[1])
+        assert service.answer(where, **mine).status_code == 401
+        assert service.stop() == 0
+        done = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        assert [entry["status"] for entry in done] == [401, 403, 200, 404, 200, 409, 401]
 
 
 def test_no_message_came_twice_and_no_traceback_was_logged(stage: Stage) -> None:

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,8 +64,7 @@ def staged(cluster: Cluster, network: Network, folder: Path, **settings: str) ->
         "SLURM_REST_READ_TIMEOUT_SECONDS": str(READ_TIMEOUT),
         "MONITOR_POLLING_SECONDS": "2",
     }
-    with SmtpServer(folder) as smtp:
-        service = Service(folder, cluster, smtp, **{**base, **settings})
+    with SmtpServer(folder) as smtp, Service(folder, cluster, smtp, **{**base, **settings}) as service:
         service.start()
         stage = Stage(service, cluster, network)
         stage.heals()
@@ -186,8 +186,8 @@ def test_a_key_cannot_be_anything(stage: Stage) -> None:
 def test_a_wrong_key_for_tokens(cluster: Cluster, tmp_path: Path) -> None:
     """Slurm 22.05 answers as if it were down; later ones say that it is the token."""
     stranger = replace(cluster, key=b"the key of another cluster, 32 bytes")
-    with SmtpServer(tmp_path) as smtp:
-        service = Service(tmp_path, stranger, smtp, TASK_ALLOWED_SERVICE_USERS=cluster.user)
+    allowed = {"TASK_ALLOWED_SERVICE_USERS": cluster.user}
+    with SmtpServer(tmp_path) as smtp, Service(tmp_path, stranger, smtp, **allowed) as service:
         service.start()
         answers = [service.post("/submit", {"task": make_task(cluster.user)}) for _ in range(5)]
         assert service.stop() == 0
@@ -331,14 +331,16 @@ def settled(service: Service, task: dict[str, Any]) -> Any:
 
 
 def test_mongodb_away(local_cluster: Cluster, tmp_path: Path, mongod: Mongod) -> None:
-    with Network(mongod.uri) as network, SmtpServer(tmp_path) as smtp:
+    with ExitStack() as stack:
+        network = stack.enter_context(Network(mongod.uri))
+        smtp = stack.enter_context(SmtpServer(tmp_path))
         settings = {
             "MONGODB_URI": network.url.replace("http", "mongodb", 1) + "/?directConnection=true",
             "MONGODB_MONITOR_DB": new_uuid(),
             "MONGODB_TIMEOUT_SECONDS": "1",
             "TASK_ALLOWED_SERVICE_USERS": local_cluster.user,
         }
-        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service = stack.enter_context(Service(tmp_path, local_cluster, smtp, **settings))
         service.start()
         stage = Stage(service, local_cluster, network)
         task = stage.task()
@@ -359,27 +361,28 @@ def test_mongodb_away(local_cluster: Cluster, tmp_path: Path, mongod: Mongod) ->
 def test_mongodb_killed_and_its_primary_moved(
     local_cluster: Cluster, tmp_path: Path, replica_set: Mongod
 ) -> None:
-    with SmtpServer(tmp_path) as smtp:
+    with ExitStack() as stack:
+        smtp = stack.enter_context(SmtpServer(tmp_path))
+        network = stack.enter_context(Network(local_cluster.url))
         settings = {
             "MONGODB_URI": replica_set.uri,
             "MONGODB_MONITOR_DB": new_uuid(),
             "MONGODB_TIMEOUT_SECONDS": "1",
             "TASK_ALLOWED_SERVICE_USERS": local_cluster.user,
         }
-        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service = stack.enter_context(Service(tmp_path, local_cluster, smtp, **settings))
         service.start()
-        with Network(local_cluster.url) as network:
-            stage = Stage(service, local_cluster, network)
-            for outage in (replica_set.kill, partial(replica_set.step_down, 5)):
-                task = stage.task(cmd="sleep 3; echo")
-                assert stage.submit(task)[0] == 200
-                outage()
-                status, body, seconds = stage.submit()
-                assert (status, body["code"]) == (503, "store_unavailable")
-                assert seconds < ANSWERED_AT_ONCE
-                replica_set.start()
-                stage.heals()
-                until(partial(is_completed, service, task), 60, "the end of the job")
+        stage = Stage(service, local_cluster, network)
+        for outage in (replica_set.kill, partial(replica_set.step_down, 5)):
+            task = stage.task(cmd="sleep 3; echo")
+            assert stage.submit(task)[0] == 200
+            outage()
+            status, body, seconds = stage.submit()
+            assert (status, body["code"]) == (503, "store_unavailable")
+            assert seconds < ANSWERED_AT_ONCE
+            replica_set.start()
+            stage.heals()
+            until(partial(is_completed, service, task), 60, "the end of the job")
         assert service.stop() == 0
 
 

@@ -48,7 +48,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
             settings |= {name: as_variable(value) for name, value in given.items()}
             params[channel.method] = channel.params()
         params["email"]["body"] = params["slack"]["msg"] = WORDS
-        service = Service(tmp_path, local_cluster, smtp, **settings)
+        service = stack.enter_context(Service(tmp_path, local_cluster, smtp, **settings))
         key = service.flask(
             "keys", "create", "pipeline", "--any-user", "--scope", "submit", "--scope", "read"
         )
