@@ -194,4 +194,5 @@ def _slurm(settings: Settings) -> SlurmClient:
         read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
         ca_path=settings.SLURM_REST_CA_PATH,
     )
-    return SlurmClient(Session(connection, settings.SLURM_REST_USERNAME), settings.TASK_TIME_UNIT)
+    session = Session(connection, settings.SLURM_REST_USERNAME)
+    return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)

@@ -1,6 +1,7 @@
 """The use cases, on a real embedded store and a cluster in memory."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -375,6 +376,21 @@ def test_what_only_slurmdbd_knows_is_adopted_by_its_looks(service: Service) -> N
     job_id = service.record(task).slurm_job_id
     assert job_id is not None
     assert service.slurm.ended[job_id].name == "slurm-proxy-test.generic"
+
+
+def test_a_reservation_that_would_be_refused_today_keeps_no_other_open(service: Service) -> None:
+    """Another version may have stricter rules."""
+    strange, other = left_open(service, exists=False), left_open(service, exists=False)
+    stored = json.dumps(strange | {"slurm": {"job_name": "a/b", "output": "%x"}, "notification": "x"})
+    file = sqlite3.connect(service.store._path)
+    with file:
+        file.execute("UPDATE tasks SET task = ? WHERE uuid = ?", (stored, strange["uuid"]))
+    file.close()
+    service.slurm.put(999, username="alice", name="a/b", working_directory="/home/alice")
+    purge(service)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    assert "may be used again" in str(service.record(other).submission_error)
+    assert service.record(strange).slurm_job_id == 999
 
 
 def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
@@ -1161,6 +1177,51 @@ def test_an_array_waits_for_a_slurmdbd_that_is_away(service: Service) -> None:
     service.slurm.ended[job_id] = whole
     service.refresh(utc_now() + 31 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.COMPLETED
+
+
+def test_an_array_waits_for_a_slurmdbd_that_is_back_and_has_yet_to_learn_all(service: Service) -> None:
+    task, job_id = array_of(service, "0-2")
+    service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
+    job = service.slurm.put(
+        job_id, JobState.COMPLETED, array_tasks={JobState.COMPLETED: 1}, array_job_id=job_id
+    )
+    began = utc_now()
+    for minutes in range(30):
+        service.refresh(began + minutes * MINUTE)
+    service.slurm.accounting_down = None
+    so_far = {JobState.COMPLETED: 2, JobState.RUNNING: 1}
+    service.slurm.ended[job_id] = job.model_copy(
+        update={"job_state": JobState.RUNNING, "array_tasks": so_far, "comment": None}
+    )
+    service.refresh(began + 30 * MINUTE)
+    service.refresh(began + 31 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    whole = {"array_tasks": {JobState.COMPLETED: 3}, "comment": None}
+    service.slurm.ended[job_id] = job.model_copy(update=whole)
+    service.refresh(began + 32 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+
+
+def test_an_array_that_slurmdbd_never_knows_whole_is_told_in_the_end(service: Service) -> None:
+    task, job_id = array_of(service, "0-2")
+    service.slurm.accounts_at_once = False
+    service.slurm.put(job_id, JobState.COMPLETED, array_tasks={JobState.COMPLETED: 1}, array_job_id=job_id)
+    began = utc_now()
+    service.refresh(began)
+    service.refresh(began + 10 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.UNKNOWN
+
+
+@pytest.mark.parametrize("error", [SlurmUnavailable("away"), SlurmMisbehaved("the token")])
+def test_a_slurmdbd_that_answers_nothing_hides_no_end(service: Service, error: SlurmProxyError) -> None:
+    lost, lost_id = service.submit()
+    task, job_id = service.submit()
+    service.slurm.forget(lost_id)
+    service.slurm.put(job_id, JobState.COMPLETED)
+    service.slurm.accounting_down = error
+    service.refresh(utc_now())
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+    assert service.record(lost).slurm_job_state is JobState.PENDING
 
 
 @pytest.mark.parametrize("options", [True, "x", ["array"], {"array": {}}, {"array": 5}])

@@ -377,6 +377,86 @@ def test_an_end_is_noticed_however_many_arrays_seem_to_change(arrays: int) -> No
     assert len(session.paths) <= 10
 
 
+class Said:
+    """A session that gives set answers, whatever is asked, and keeps what was asked of slurmdbd."""
+
+    def __init__(self, **bodies: Any) -> None:
+        self.bodies = {"diag": {"statistics": {"dbd_agent_queue_size": 0}}, **bodies}
+        self.asked: list[Query] = []
+
+    def speak(self) -> Dialect:
+        return Dialect("v0.0.42")
+
+    def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+        return Reply(200, self.bodies[path], "")
+
+    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+        self.asked.append(query)
+        answer = self.bodies["slurmdbd"]
+        if isinstance(answer, Exception):
+            raise answer
+        return Reply(200, answer, "")
+
+
+def raw_job(job_id: int, state: str, **fields: Any) -> dict[str, Any]:
+    return {"job_id": job_id, "user_name": "alice", "job_state": [state], **fields}
+
+
+def test_a_heterogeneous_job_hides_no_other() -> None:
+    """As 24.11 lists its states; each of its parts has an id of its own."""
+    states = {"123+0": "COMPLETED", "124+1": "RUNNING", "10": "COMPLETED"}
+    session: Any = Said(
+        **{
+            "jobs/state": {"jobs": [{"job_id": key, "state": [state]} for key, state in states.items()]},
+            "job/123": {"jobs": [raw_job(123, "COMPLETED"), raw_job(124, "RUNNING")]},
+            "job/10": {"jobs": [raw_job(10, "COMPLETED")]},
+        }
+    )
+    news = SlurmClient(session).poll(dict.fromkeys((10, 123, 124), JobState.RUNNING))
+    assert {job_id: job and job.job_state for job_id, job in news.items()} == {
+        10: JobState.COMPLETED,
+        123: JobState.COMPLETED,
+    }
+
+
+@pytest.mark.parametrize("others", [0, 40])
+@pytest.mark.parametrize(
+    "odd", [{"state": ["NOVEL"]}, {"state": None}, {}, {"job_id": "?", "state": ["RUNNING"]}]
+)
+def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
+    odd: dict[str, Any], others: int
+) -> None:
+    ids = [10, *range(100, 100 + others)]
+    jobs = [raw_job(7, "NOVEL"), *(raw_job(job_id, "COMPLETED") for job_id in ids)]
+    listed = [{"job_id": str(job_id), "state": ["COMPLETED"]} for job_id in ids]
+    single = {f"job/{job['job_id']}": {"jobs": [job]} for job in jobs}
+    bodies = {"jobs/state": {"jobs": [{"job_id": "7", **odd}, *listed]}, "jobs": {"jobs": jobs}, **single}
+    session: Any = Said(**bodies)
+    client = SlurmClient(session)
+    assert client.poll(dict.fromkeys((7, *ids), JobState.RUNNING)).keys() == set(ids)
+    with pytest.raises(SlurmMisbehaved, match="job 7 cannot be read"):
+        client.job(7)
+
+
+def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() -> None:
+    session: Any = Said(jobs={"jobs": []}, slurmdbd={"jobs": []})
+    since = datetime.fromtimestamp(1_800_000_000.5, UTC)
+    client = SlurmClient(session, clock_skew=90)
+    assert client.search(["alice"], since).accounting is Accounting.CURRENT
+    (query,) = session.asked
+    assert dict(query)["start_time"] == session.speak().moment(1_799_999_910)
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"jobs": None}, {"jobs": {}}, SlurmMisbehaved("the token"), SlurmUnavailable("away")]
+)
+def test_what_slurmdbd_does_not_say_is_no_proof(answer: Any) -> None:
+    session: Any = Said(jobs={"jobs": [raw_job(5, "RUNNING")]}, slurmdbd=answer)
+    seen = SlurmClient(session).search(["alice"], datetime.now(UTC))
+    assert [job.job_id for job in seen.jobs()] == [5]
+    assert seen.accounting is Accounting.AWAY
+
+
 def test_nobody_listens() -> None:
     client = Cluster("none", "http://127.0.0.1:9", b"x" * 32, "a", "b").client(connect_timeout=0.5)
     with pytest.raises(SlurmUnavailable, match=r"127\.0\.0\.1:9 cannot be reached"):

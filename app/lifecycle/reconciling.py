@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 
 from app.job_state import JobState
 from app.lifecycle.identity import TAG, tagged
+from app.lifecycle.recording import plan_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
-from app.models.task import Task
 from app.slurm.accounting import Accounting
 from app.slurm.client import Search, SlurmClient
 from app.store import TaskStore
@@ -124,7 +124,7 @@ class Reconciler:
             after=JobState.UNKNOWN,
             at=now,
             job=None,
-            notifications=self._planner.at_look(record, unknown, now).notifications,
+            notifications=plan_of(self._planner, record, unknown, now).notifications,
             submission_error=_CANNOT_BE_TOLD + why,
             reserved_at=record.created_at,
         )
@@ -140,12 +140,12 @@ class Reconciler:
         return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
 
     def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:
-        task = Task.model_validate(record.task)
+        name, cwd = _as_sent(record)
         return (
             job.username == record.slurm_username
             and not (job.comment or "").startswith(TAG)
-            and (_has_its_name(record, job) or not _is_kept_as_it_is(task.slurm.job_name))
-            and (job.working_directory is None or _are_alike(job.working_directory, task.cwd))
+            and (_has_its_name(record, job) or not _is_kept_as_it_is(name))
+            and (job.working_directory is None or _are_alike(job.working_directory, cwd))
             and job.submit_time is not None
             and record.created_at - self._skew <= job.submit_time <= self._latest(record)
         )
@@ -157,8 +157,13 @@ class Reconciler:
         return owner.created_at <= job.submit_time + self._skew
 
 
+def _as_sent(record: TaskRecord) -> tuple[str | None, str]:
+    """Its job's name and folder: read without checking them, which another version may do more strictly."""
+    return record.task["slurm"].get("job_name"), record.task["cwd"]
+
+
 def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
-    name = Task.model_validate(record.task).slurm.job_name
+    name, _ = _as_sent(record)
     return name is None or job.name is None or _are_alike(name, job.name)
 
 

@@ -75,7 +75,7 @@ class Recorder:
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
         job = _never_too_good(job, whole)
-        plan = self._plan(whole, job, now) if whole else Plan((), None)
+        plan = plan_of(self._planner, whole, job, now) if whole else Plan((), None)
         return Change(
             uuid=record.uuid,
             before=record.slurm_job_state,
@@ -86,13 +86,14 @@ class Recorder:
             alarm_at=plan.alarm_at,
         )
 
-    def _plan(self, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
-        """One task that nobody can make sense of must not keep the others from their ends."""
-        try:
-            return self._planner.at_look(record, job, now)
-        except Exception:
-            logger.exception("task %s: what is due cannot be told", record.uuid)
-            return Plan((), None)
+
+def plan_of(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
+    """One task that nobody can make sense of must not keep the others from their ends."""
+    try:
+        return planner.at_look(record, job, now)
+    except Exception:
+        logger.exception("task %s: what is due cannot be told", record.uuid)
+        return Plan((), None)
 
 
 def _dead(item: Notification) -> Notification:

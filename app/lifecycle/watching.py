@@ -80,20 +80,23 @@ class Watcher:
 
     def _with_figures(self, news: list[News], now: datetime) -> list[News]:
         """Adds what slurmdbd measured to the jobs that have just ended; one that it does not have yet is
-        left for a later cycle, if not for long."""
+        left for a later cycle, if not for long. Only slurmdbd knows all tasks of an array: that waits as long
+        as a job that slurmctld has forgotten."""
         ended = {record.uuid: job.job_id for record, job in news if job.job_state.is_final}
         self._ended_since = {uuid: self._ended_since.get(uuid, now) for uuid in ended}
         accounted = self._accounted(set(ended.values()))
         if accounted is None:
             return news
         if accounted is _AWAY:  # what slurmctld still knows of an array need not be all of it
+            self._ended_since = dict.fromkeys(ended, now)
             return [
                 (record, job) for record, job in news if not job.job_state.is_final or not array_tasks(job)
             ]
         ready: list[News] = []
         for record, job in news:
             measured = accounted.get(job.job_id)
-            is_late = record.uuid not in ended or now - self._ended_since[record.uuid] >= _FIGURES_WITHIN
+            patience = self._unknown_after if array_tasks(job) else _FIGURES_WITHIN
+            is_late = record.uuid not in ended or now - self._ended_since[record.uuid] >= patience
             if measured is None or not is_same_job(record, measured):
                 ready += [(record, job)] * is_late
             elif measured.job_state.is_final and array_tasks(measured) >= array_tasks(job):
@@ -142,7 +145,7 @@ class Watcher:
         try:
             with self._asking():
                 accounted = self._slurm.accounting({record.slurm_job_id for record in lost})
-        except SlurmUnavailable as error:
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("%d jobs have left slurmctld, and %s", len(lost), error)
             return
         for record in lost:

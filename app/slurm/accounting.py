@@ -1,5 +1,6 @@
 """What slurmdbd knows of jobs, and how much its silence about one is worth."""
 
+import math
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from enum import Enum
@@ -12,7 +13,6 @@ from app.slurm.answers import by_id, read_jobs
 from app.slurm.connection import Query
 from app.slurm.session import Session
 
-CLOCK_SKEW = 30  # seconds that this machine's clock may run ahead of Slurm's
 _IDS_PER_REQUEST = 500
 _NO_ENTRY = 9003
 
@@ -27,10 +27,14 @@ class Accounting(Enum):
 
 
 class Accounts:
-    """slurmdbd, by slurmrestd. SlurmUnavailable while it is down: that is no proof of anything."""
+    """slurmdbd, by slurmrestd. SlurmUnavailable while it is down: that is no proof of anything.
 
-    def __init__(self, session: Session) -> None:
+    `clock_skew`: seconds that this machine's clock may run ahead of Slurm's.
+    """
+
+    def __init__(self, session: Session, clock_skew: float) -> None:
         self._session = session
+        self._clock_skew = clock_skew
 
     def jobs(self, job_ids: Collection[int], timeout: float | None) -> dict[int, SlurmJob] | None:
         """What it knows of these jobs; None where there is no slurmdbd."""
@@ -71,12 +75,15 @@ class Accounts:
         errors = [(number, words) for number, words in reply.errors() if number != _NO_ENTRY]
         if reply.status != 200 or errors:
             raise SlurmUnavailable(f"slurmdbd does not answer: {errors[0][1] if errors else reply.status}")
-        return reply.body.get("jobs") or []
+        jobs = reply.body.get("jobs")
+        if not isinstance(jobs, list):
+            raise SlurmUnavailable("slurmdbd does not answer: there is no list of jobs in what came")
+        return jobs
 
     def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
         """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""
         dialect = self._session.speak()
-        start = ("start_time", dialect.moment(int(since.timestamp()) - CLOCK_SKEW))
+        start = ("start_time", dialect.moment(math.floor(since.timestamp() - self._clock_skew)))
         if not dialect.is_structured:
             return [[start]]
         return [[start, ("users", username)] for username in sorted(usernames)]

@@ -1,10 +1,12 @@
 """Makes sense of slurmrestd's answers: what is proof, what is a refusal, and what says nothing."""
 
 import logging
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
 from app.slurm import reading
 from app.slurm.connection import Reply
@@ -12,6 +14,7 @@ from app.slurm.connection import Reply
 logger = logging.getLogger(__name__)
 
 _NO_CONTROLLER = 1800
+_LEADING_ID = re.compile(r"\d+")
 
 
 def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
@@ -41,6 +44,36 @@ def read_jobs(
         except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
             logger.warning("job %s: %s", raw.get("job_id"), error)
     return jobs
+
+
+def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
+    """Each of the `wanted` jobs as slurmctld describes it among `items`, None for one that it does not name.
+
+    One that it names, but not in a form that can be read, is left out: nothing is known of it.
+    """
+    found = by_id(read_jobs(items), wanted)
+    named = {reading.number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
+    return {job_id: found.get(job_id) for job_id in wanted if job_id in found or job_id not in named}
+
+
+def states_of(items: Iterable[dict[str, Any]]) -> dict[int, JobState]:
+    """The list of states; what cannot be read in it is logged and left out."""
+    states = {}
+    for item in items:
+        try:
+            states[_leading_id(item["job_id"])] = reading.state(item["state"])
+        except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
+            logger.warning("the state of job %s: %s", item.get("job_id"), error)
+    return states
+
+
+def _leading_id(written: object) -> int:
+    """Of "123"; of "123_4" and "123_[5-9]", tasks of an array, whose last task keeps the array's own id; of
+    "123+1", a part of a heterogeneous job."""
+    found = _LEADING_ID.match(str(written))
+    if found is None:
+        raise ValueError("this is no job id")
+    return int(found[0])
 
 
 def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:

@@ -8,14 +8,15 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from app.errors import SlurmAmbiguous, SlurmRefused, SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
-from app.models.job import SlurmJob, one_job
+from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm import reading
-from app.slurm.accounting import CLOCK_SKEW, Accounting, Accounts, chunks
-from app.slurm.answers import by_id, is_unchanged, raw_jobs, read_jobs, submission_failure, warnings
+from app.slurm.accounting import Accounting, Accounts, chunks
+from app.slurm.answers import is_unchanged, raw_jobs, said_of, states_of, submission_failure, warnings
 from app.slurm.connection import Query, Reply
 from app.slurm.dialect import Dialect
 from app.slurm.session import Session
@@ -44,12 +45,16 @@ class Search:
 
 
 class SlurmClient:
-    """One cluster. Thread-safe; nothing is asked before the first call."""
+    """One cluster. Thread-safe; nothing is asked before the first call.
 
-    def __init__(self, session: Session, time_unit: str = "hours") -> None:
+    `clock_skew`: seconds that this machine's clock may run ahead of Slurm's.
+    """
+
+    def __init__(self, session: Session, time_unit: str = "hours", clock_skew: float = 60) -> None:
         self._session = session
-        self._accounts = Accounts(session)
+        self._accounts = Accounts(session, clock_skew)
         self._time_unit = time_unit
+        self._clock_skew = clock_skew
         self._without_state_list: Dialect | None = None
         self._list_since = 0
         self._listed_at = 0.0
@@ -93,7 +98,7 @@ class SlurmClient:
         found = [job for job in map(reading.whose_controller_job, listed) if job.username in usernames]
         try:
             return Search(found, *self._accounts.of_users(usernames, since, timeout))
-        except SlurmUnavailable as error:
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("only slurmctld was searched: %s", error)
             return Search(found, [], Accounting.AWAY)
 
@@ -122,7 +127,7 @@ class SlurmClient:
 
     def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
         """What differs from `known`: a job that slurmctld now describes otherwise, or None for one
-        that it does not know. A job that is not in the answer is as it was."""
+        that it does not know. A job that is not in the answer is as it was, or cannot be read."""
         if not known:
             return {}
         dialect = self._session.speak()
@@ -134,12 +139,14 @@ class SlurmClient:
         return self._differences_in_list(known)
 
     def look(self, job_ids: Sequence[int]) -> dict[int, SlurmJob | None]:
-        """What slurmctld says of these jobs: one by one, or all at once where that is less work for it."""
+        """What slurmctld says of these jobs, one by one or all at once; without one that cannot be read."""
         is_many = len(job_ids) > _MOST_SINGLE_LOOKS
         if is_many or (len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids)):
-            found = by_id(self._listed(), job_ids)
-            return {job_id: found.get(job_id) for job_id in job_ids}
-        return {job_id: self._controller_job(job_id) for job_id in job_ids}
+            return said_of(job_ids, raw_jobs(self._session.get("jobs")))
+        looked: dict[int, SlurmJob | None] = {}
+        for job_id in job_ids:
+            looked |= said_of([job_id], self._raw_job(job_id))
+        return looked
 
     def accounting(
         self, job_ids: Collection[int], timeout: float | None = None
@@ -153,7 +160,10 @@ class SlurmClient:
     def job(self, job_id: int) -> SlurmJob | None:
         """One job: from slurmctld, and from slurmdbd only what slurmctld no longer knows."""
         began = time.monotonic()
-        job = self._controller_job(job_id)
+        looked = self.look([job_id])
+        if job_id not in looked:
+            raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
+        job = looked[job_id]
         left = self.longest_call - (time.monotonic() - began)
         return job or (self.accounting([job_id], max(left, 1)) or {}).get(job_id)
 
@@ -179,21 +189,19 @@ class SlurmClient:
             if reply.status == 404:
                 self._without_state_list = self._session.speak()
                 return None
-            for item in raw_jobs(reply):
-                # "123", or "123_4" for a task of an array, whose last task keeps the array's own id
-                states[int(str(item["job_id"]).partition("_")[0])] = reading.state(item["state"])
+            states |= states_of(raw_jobs(reply))
         return states
 
     def _count_jobs(self) -> int:
         return len(raw_jobs(self._session.get("jobs/state")))
 
-    def _controller_job(self, job_id: int) -> SlurmJob | None:
+    def _raw_job(self, job_id: int) -> list[dict[str, Any]]:
+        """Several for an array, none where slurmctld does not know it."""
         reply = self._session.get(f"job/{job_id}")
         missing = reply.status == 404 and bool(reply.body)
         if missing or any(number == _NOT_FOUND for number, _ in reply.errors()):
-            return None
-        parts = [reading.controller_job(raw) for raw in raw_jobs(reply)]
-        return one_job(job_id, parts) if parts else None
+            return []
+        return raw_jobs(reply)
 
     def _differences_in_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
         """For servers without a list of states: the whole list, and only where something moved.
@@ -205,18 +213,14 @@ class SlurmClient:
         reply = self._session.get("jobs", self._since(since))
         if is_unchanged(reply):
             return {}
-        found = by_id(read_jobs(raw_jobs(reply)), known)
         self._listed_at = asked_at if since == 0 else self._listed_at
-        news = _news(known, {job_id: found.get(job_id) for job_id in known})
+        news = _news(known, said_of(list(known), raw_jobs(reply)))
         if not news:
-            self._list_since = int(asked_at) - CLOCK_SKEW
+            self._list_since = int(asked_at - self._clock_skew)
         return news
 
     def _since(self, seconds: int) -> Query:
         return [("update_time", self._session.speak().update_time(seconds))] if seconds else []
-
-    def _listed(self) -> list[SlurmJob]:
-        return read_jobs(raw_jobs(self._session.get("jobs")))
 
 
 def _news(known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]) -> dict[int, SlurmJob | None]:
