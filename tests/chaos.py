@@ -232,7 +232,7 @@ class Chaos:
                 cmd="true",
                 params=[],
                 uuid=name,
-                slurm={"mem": 10, "job_name": name, "cpus_per_task": 1, "time": 1},
+                slurm={"mem": 10, "job_name": name, "cpus_per_task": 1, "time": 1, "output": "out.txt"},
                 notification={"methods": ["test"]},
             )
             try:

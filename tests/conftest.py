@@ -5,6 +5,7 @@ import pwd
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.real import RealPartMissing
 from tests.real.mongod import Mongod
-from tests.real.slurm_cluster import SlurmCluster
+from tests.real.slurm_cluster import SlurmCluster, make_user
 from tests.real.smtp import SmtpServer
 
 _MONGODB = "a real MongoDB"
@@ -111,31 +112,30 @@ def replica_set(request: pytest.FixtureRequest) -> Iterator[Mongod]:
 
 
 @pytest.fixture(scope="session")
-def local_cluster() -> Iterator[Cluster]:
+def users() -> tuple[str, str]:
+    """alice and bob, as every cluster here has them; who runs the tests, twice, where they cannot be made."""
+    if os.geteuid() == 0:
+        with suppress(OSError, RuntimeError):
+            make_user("alice")
+            make_user("bob")
+            return "alice", "bob"
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    return me, me
+
+
+@pytest.fixture(scope="session")
+def local_cluster(users: tuple[str, str]) -> Iterator[Cluster]:
     """The stand-in of `run.py --demo`, with short minutes."""
     key = b"a key for the tests alone, of 32+ bytes"
     local = LocalCluster(key, cpus=4, minute=1.0, min_job_age=3.0)
-    user, other = ("alice", "bob") if _users_exist() else (_me(), _me())
-    yield Cluster("local", local.start(), key, user, other, minute=1.0, min_job_age=3.0)
+    yield Cluster("local", local.start(), key, *users, minute=1.0, min_job_age=3.0)
     local.stop()
 
 
 @pytest.fixture(scope="session")
-def local_user() -> str:
+def local_user(users: tuple[str, str]) -> str:
     """One whom this machine knows, and as whom these tests can run jobs."""
-    return "alice" if _users_exist() else _me()
-
-
-def _me() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def _users_exist() -> bool:
-    try:
-        pwd.getpwnam("alice"), pwd.getpwnam("bob")
-    except KeyError:
-        return False
-    return os.geteuid() == 0
+    return users[0]
 
 
 @pytest.fixture(scope="session")

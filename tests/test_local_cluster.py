@@ -1,7 +1,10 @@
 """What is the local cluster's alone; what it shares with a real Slurm stands in test_slurm_client.py."""
 
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,17 +22,18 @@ KEY = b"another key for the tests alone, 32+"
 class Local:
     """A local cluster with one CPU, and raw requests to it."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, folder: Path) -> None:
         self.cluster = LocalCluster(KEY, cpus=1, min_job_age=1.0)
         self.url = self.cluster.start()
         self.user = user
+        self._folder = folder
 
     def ask(self, method: str, path: str, key: bytes = KEY, **options: Any) -> requests.Response:
         headers = TokenMint(key, 300).headers(self.user)
         return requests.request(method, self.url + path, headers=headers, timeout=10, **options)
 
     def submit(self, script: str = "#!/bin/sh\ntrue\n", **job: Any) -> requests.Response:
-        wanted = {"current_working_directory": "/tmp", "environment": ["PATH=/bin"], **job}
+        wanted = {"current_working_directory": str(self._folder), "environment": ["PATH=/bin"], **job}
         return self.ask("POST", f"/slurm/{API}/job/submit", json={"script": script, "job": wanted})
 
     def job(self, job_id: int) -> dict[str, Any]:
@@ -43,9 +47,11 @@ class Local:
 
 @pytest.fixture
 def local(local_user: str) -> Iterator[Local]:
-    local = Local(local_user)
-    yield local
-    local.cluster.stop()
+    with TemporaryDirectory() as folder:
+        shutil.chown(folder, local_user)
+        local = Local(local_user, Path(folder))
+        yield local
+        local.cluster.stop()
 
 
 def test_it_listens_on_loopback_alone(local: Local) -> None:

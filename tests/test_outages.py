@@ -42,7 +42,7 @@ class Stage:
         self.network = network
 
     def task(self, **fields: Any) -> dict[str, Any]:
-        base = {"cwd": "/tmp", "slurm": {"mem": 50}}
+        base = {"cwd": "/tmp", "slurm": {"mem": 50, "output": "out.txt"}}
         return make_task(self.cluster.user, "/tmp/slurm-proxy-outages", **{**base, **fields})
 
     def submit(self, task: dict[str, Any] | None = None, **headers: str) -> tuple[int, Any, float]:

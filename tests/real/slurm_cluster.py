@@ -107,7 +107,7 @@ class SlurmCluster:
     def _prepare(self) -> None:
         self._folder.chmod(0o755)
         for user in (*self.users, _REST_USER):
-            _make_user(user)
+            make_user(user)
         for name, owner in (
             ("munge", "munge"),
             ("mysql", "slurm"),
@@ -310,7 +310,8 @@ PidFile={self._folder}/run/slurmdbd.pid
 """
 
 
-def _make_user(name: str) -> None:
+def make_user(name: str) -> None:
+    """Unless there is one. OSError, RuntimeError if it cannot be made."""
     try:
         pwd.getpwnam(name)
     except KeyError:
