@@ -73,6 +73,8 @@ def _admit() -> None:
             _refuse_others(is_local)
     g.caller = gate.caller(request.headers.get("Authorization"), is_local=is_local)
     gate.count(g.caller)
+    if g.caller.remark and not g.caller.grants:
+        raise Forbidden(g.caller.remark)
 
 
 def _is_local() -> bool:

@@ -1,6 +1,8 @@
 """The command line of operators: `flask --app app keys create | list | revoke`."""
 
-from collections.abc import Mapping
+import grp
+import pwd
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,13 +16,15 @@ from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
+from app.models.rules import is_username
+from app.senders import SENDERS
 from app.services import Services
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
 
 _LINE = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
 _SCOPES = click.Choice([scope.value for scope in Scope])
-_DAYS = click.FloatRange(0, min_open=True)
+_DAYS = click.FloatRange(0, 36_500, min_open=True)
 
 
 @keys.command("create")
@@ -40,7 +44,8 @@ def create(name: str, **options: Any) -> None:
     """
     lasts = timedelta(days=options["days"]) if options["days"] else None
     try:
-        text, key = _keys().create(name, _grant(options), lasts)
+        grant = _grant(options)
+        text, key = _keys().create(name, grant, lasts)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
@@ -48,6 +53,8 @@ def create(name: str, **options: Any) -> None:
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
     click.echo(text)
+    for words in _doubts(grant):
+        click.echo(f"Warning: {words}", err=True)
     click.echo(f"This is the key {key.id} of {name}, kept in {_place()}. It is not shown again.", err=True)
 
 
@@ -65,7 +72,9 @@ def list_() -> None:
 def revoke(id_: str) -> None:
     """Ends the key with that ID, as `list` shows it, from the next request on."""
     if not _keys().revoke(id_):
-        raise click.ClickException(f"there is no key {id_} that is not revoked already")
+        is_known = any(key.id == id_ for key in _keys().all())
+        words = "is revoked already" if is_known else "does not exist: give an ID that `keys list` shows"
+        raise click.ClickException(f"the key {id_} {words}")
     click.echo(f"The key {id_} is revoked.")
 
 
@@ -79,20 +88,51 @@ def _keys() -> Keys:
 
 
 def _grant(options: Mapping[str, Any]) -> Grant:
-    if options["any_user"] == bool(options["users"] or options["groups"]):
-        raise click.UsageError("say whom it acts for: --user and --group, or else --any-user")
+    named = (*options["users"], *options["groups"])
+    if options["any_user"] and named:
+        raise click.UsageError("say whom it acts for by --any-user, or by --user and --group: not both")
+    if Scope.ADMIN in options["scopes"] and not options["any_user"]:
+        raise click.UsageError("the scope admin is for all users: it needs --any-user")
+    if not (options["any_user"] or named):
+        raise click.UsageError("say whom it acts for: --user or --group, or else --any-user")
+    if "any" in options["users"]:
+        raise click.UsageError("--user any would be a user of that name: for all users there is --any-user")
+    if odd := [name for name in options["users"] if not is_username(name)]:
+        words = "must be at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"
+        raise click.UsageError(f"--user {odd[0]}: {words}")
     fields = {
         "scopes": options["scopes"] or ORDINARY,
         "users": "any" if options["any_user"] else options["users"],
         "groups": options["groups"],
         **{name: options[name] or None for name in ("partitions", "accounts", "recipients")},
     }
-    return Grant.model_validate(fields)
+    return Grant.model_validate(fields, context={"methods": tuple(SENDERS)})
+
+
+def _doubts(grant: Grant) -> Iterator[str]:
+    """What may be meant, but seldom is."""
+    services: Services = current_app.extensions["slurm_proxy"]
+    for user in () if grant.users == "any" else grant.users:
+        if user in services.checker.refused_users:
+            yield f"nothing is run as {user} unless TASK_ALLOWED_SERVICE_USERS names it"
+        elif not _is_known(pwd.getpwnam, user):
+            yield f"this machine knows no user {user}"
+    for group in grant.groups:
+        if not _is_known(grp.getgrnam, group):
+            yield f"this machine knows no group {group}, and so none of its members"
+
+
+def _is_known(look_up: Callable[[str], object], name: str) -> bool:
+    try:
+        look_up(name)
+    except (KeyError, ValueError):  # ValueError: no name could be so
+        return False
+    return True
 
 
 def _place() -> str:
     settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
-    return "MongoDB" if settings.MONGODB_URI else str(settings.SQLITE_PATH.absolute())
+    return "MongoDB" if settings.MONGODB_URI else str(settings.SQLITE_PATH)
 
 
 def _moment(at: datetime | None) -> str:

@@ -6,14 +6,17 @@ descriptions below. Any of them can also be given as `NAME_FILE`, the path of a 
 
 import base64
 import binascii
+import difflib
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -67,11 +70,18 @@ def _json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _in_folder(path: Path) -> Path:
+    return _FOLDER / path
+
+
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
+_FOLDER = Path(__file__).parent.parent
+_ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+Kept = Annotated[Path, AfterValidator(_in_folder)]
 
 
 class Settings(BaseModel):
@@ -87,10 +97,10 @@ class Settings(BaseModel):
     LOG_FORMAT: Literal["text", "json"] = Field(
         "text", description="How it is logged: text for people, or json, an object a line, for programs."
     )
-    AUDIT_LOG_PATH: Path | None = Field(
+    AUDIT_LOG_PATH: Kept | None = Field(
         None,
         description="The file that the audit trail is appended to, a JSON object a line; without it its lines"
-        " go to the log.",
+        " go to the log. A relative path begins at the folder that holds app/.",
     )
 
     ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], BeforeValidator(_comma_separated)] = Field(
@@ -189,9 +199,11 @@ class Settings(BaseModel):
     MONGODB_TIMEOUT_SECONDS: Seconds = Field(
         5, description="How long one operation on MongoDB may take, in seconds."
     )
-    SQLITE_PATH: Path = Field(
+    SQLITE_PATH: Kept = Field(
         Path("slurm-proxy.sqlite3"),
-        description="The file of the embedded store, on a local disk; used when MONGODB_URI is not set.",
+        validate_default=True,
+        description="The file of the embedded store, on a local disk; used when MONGODB_URI is not set. A"
+        " relative path begins at the folder that holds app/.",
     )
 
     SQLITE_TIMEOUT_SECONDS: Seconds = Field(
@@ -237,6 +249,11 @@ class Settings(BaseModel):
         (),
         description="The addresses and whole domains that email and gmail may go to, separated by commas;"
         " without it any.",
+    )
+    NOTIFICATIONS_MAIL_SENDERS: Words = Field(
+        (),
+        description="The addresses and whole domains that email and gmail may come from, separated by commas;"
+        " without it any: with a Google service account, anybody of its domain.",
     )
     NOTIFICATIONS_RETRY_SECONDS: Seconds = Field(
         86_400, description="How long a message is tried again before it is given up, in seconds."
@@ -325,6 +342,13 @@ class Settings(BaseModel):
         if value is None or value.startswith(("http://", "https://", "unix:///")):
             return value and value.rstrip("/")
         raise ValueError("must begin with http://, https:// or unix:///")
+
+    @field_validator("OIDC_JWKS_URL")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None or (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+            return value
+        raise ValueError("must be an address that begins with https:// or http://")
 
     @field_validator("SLURM_JWT_HS256_KEY_BASE64")
     @classmethod
@@ -419,6 +443,14 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         fault = error.errors(include_input=False)[0]
         name = ".".join(str(part) for part in fault["loc"])
         raise SettingsError(f"{name}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def misspelt() -> Iterator[tuple[str, str]]:
+    """Variables that are no settings, but nearly, each with the setting that may be meant."""
+    known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
+    for name in sorted(os.environ.keys() - set(known)):
+        for meant in difflib.get_close_matches(name.upper(), known, 1, _ALIKE):
+            yield name, meant
 
 
 def _from_environment(name: str) -> str | None:

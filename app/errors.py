@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, ClassVar
 
+from click import ClickException
+
 _MOST_FAULTS = 100
 
 
@@ -23,10 +25,11 @@ class SlurmProxyError(Exception):
         return {}
 
 
-class SettingsError(SlurmProxyError):
-    """A setting is missing or wrong; the message names the variable."""
+class SettingsError(SlurmProxyError, ClickException):
+    """A setting is missing or wrong; the message names the variable. `flask` shows it as its own errors."""
 
     code = "settings"
+    exit_code = 2
 
 
 class InvalidRequest(SlurmProxyError):
@@ -79,7 +82,7 @@ class UnknownTask(SlurmProxyError):
 
 
 class NoSuchTask(SlurmProxyError):
-    """As UnknownTask, on the routes of our own."""
+    """No record has this uuid."""
 
     status = 404
     code = "unknown_task"

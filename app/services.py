@@ -1,5 +1,6 @@
 """The composition root: from settings to the parts, and from the parts to the use cases."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.access.gate import Gate, Proof
 from app.access.keys import Keys
 from app.access.oidc import Oidc
-from app.constants import TASK_METADATA, Settings
+from app.constants import TASK_METADATA, Settings, misspelt
 from app.errors import SettingsError, StoreUnavailable
 from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
@@ -33,6 +34,8 @@ from app.slurm.tokens import TokenMint
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
+
+logger = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 
@@ -121,7 +124,10 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 
 
 def prepare_or_exit(services: Services, settings: Settings) -> None:
-    """Makes the store ready, before any fork; without it a server says so in two lines, and ends with 3."""
+    """Makes the store ready, before any fork, and logs who may call.
+
+    Without the store a server says so in two lines, and ends with 3.
+    """
     try:
         services.store.prepare()
     except StoreUnavailable as error:
@@ -129,6 +135,18 @@ def prepare_or_exit(services: Services, settings: Settings) -> None:
         print(f" * {name} connection failed - is the server running?", file=sys.stderr)  # noqa: T201
         print(f"Error: {error.__cause__ or error}", file=sys.stderr)  # noqa: T201
         sys.exit(3)
+    _say_who_may_call(settings)
+
+
+def _say_who_may_call(settings: Settings) -> None:
+    for name, meant in misspelt():
+        logger.warning("%s is no setting: did you mean %s?", name, meant)
+    if settings.ACCESS_METHODS:
+        logger.info("callers prove who they are by: %s", ", ".join(settings.ACCESS_METHODS))
+    elif settings.ACCESS_WITHOUT_PROOF:
+        logger.warning("nobody has to prove who he is: whoever reaches this can run anything as any user")
+    else:
+        logger.info("nobody has to prove who he is: this machine alone is served")
 
 
 def _catalogue(settings: Settings) -> Catalogue:

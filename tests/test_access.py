@@ -22,14 +22,22 @@ from app.access import audit
 from app.access.keys import Keys
 from app.access.oidc import Oidc
 from app.constants import read_settings
-from app.errors import IdentityProviderUnavailable, InvalidRequest, NotAuthenticated, StoreUnavailable
+from app.errors import (
+    IdentityProviderUnavailable,
+    InvalidRequest,
+    NotAuthenticated,
+    SettingsError,
+    StoreUnavailable,
+)
 from app.job_state import JobState
 from app.logs import configure
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
 from app.services import build_services
+from tests.conftest import until
 from tests.contract import Contract
 from tests.fakes import FakeSlurm
+from tests.real.http_services import Answer, Request
 from tests.real.identity_provider import AUDIENCE, IdentityProvider
 from tests.real.network import Fault, Network
 from tests.real.processes import free_port
@@ -547,15 +555,30 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
     assert site.submit(key).status_code == 401
     again = run("revoke", key.split("_")[1])
     assert again.exit_code == 1
-    assert "there is no key" in again.output
+    assert f"the key {key.split('_')[1]} is revoked already" in again.output
+    assert "does not exist: give an ID that `keys list` shows" in run("revoke", "pipeline").output
+
+
+def test_the_command_line_says_in_a_line_which_setting_is_wrong(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "flask", "--app", "app", "keys", "list"]
+    environment = {"PATH": "/bin", "ACCESS_METHODS": "keys", "SQLITE_PATH": str(tmp_path / "store")}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: SLURM_REST_HOST must be set")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x"], "say whom it acts for"),
-        (["x", "--any-user", "--user", "alice"], "say whom it acts for"),
-        (["x", "--user", "Not A User"], '--user: must be "any", or user names'),
+        (["x"], "say whom it acts for: --user or --group, or else --any-user"),
+        (["x", "--scope", "admin"], "the scope admin is for all users: it needs --any-user"),
+        (["x", "--any-user", "--user", "alice"], "by --any-user, or by --user and --group: not both"),
+        (["x", "--user", "any"], "for all users there is --any-user"),
+        (["x", "--any-user", "--days", "1e300"], "--days"),
+        (["x", "--any-user", "--days", "1e10"], "--days"),
+        (["x", "--any-user", "--days", "5000000"], "is not in the range 0<x<=36500"),
+        (["x", "--user", "Not A User"], "--user Not A User: must be at most 32 of a-z"),
         (["x", "--any-user", "--scope", "everything"], "'everything' is not one of"),
         (["x", "--any-user", "--days", "0"], "--days"),
         (["two\nlines", "--any-user"], "name: must be one line"),
@@ -565,6 +588,10 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
             ["x", "--any-user", "--recipient", "*@example.org"],
             "--recipient: must be patterns of method:receiver",
         ),
+        (
+            ["x", "--any-user", "--recipient", "emial:*"],
+            "--recipient: there is no method emial: it must be of email, gmail, slack",
+        ),
     ],
 )
 def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], words: str) -> None:
@@ -572,6 +599,21 @@ def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], w
     assert result.exit_code != 0
     assert words in result.output
     assert site.keys.all() == []
+
+
+def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
+    """Such a key is made all the same: the users may be on their way."""
+    names = ["--user", "root", "--user", "daemon", "--user", "no-such-user", "--group", "no-such-group"]
+    made = site.app.test_cli_runner().invoke(
+        args=["keys", "create", "x", *names, "--recipient", "*mail:*@a.b"]
+    )
+    assert made.exit_code == 0, made.output
+    assert site.keys.caller(made.stdout.strip()).name.startswith("key:x:")
+    assert made.stderr.splitlines()[:-1] == [
+        "Warning: nothing is run as root unless TASK_ALLOWED_SERVICE_USERS names it",
+        "Warning: this machine knows no user no-such-user",
+        "Warning: this machine knows no group no-such-group, and so none of its members",
+    ]
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -605,6 +647,72 @@ def test_a_provider_that_is_away_is_said_so(tmp_path: Path) -> None:
     assert answer.headers["Retry-After"]
     assert site.submit(site.key()).status_code == 200, "keys need no provider"
     site.services.store.close()
+
+
+@pytest.mark.parametrize(
+    "said", [b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": 5}', b"\xff", b"[" * 100_000]
+)
+def test_a_provider_that_answers_no_keys_is_away(said: bytes) -> None:
+    class Astray(IdentityProvider):
+        def take(self, request: Request) -> Answer:
+            return Answer(200, said)
+
+    with Astray() as provider:
+        oidc = Oidc(read_settings(_oidc(provider)), ())
+        for _ in range(3):
+            assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
+        assert len(provider.requests) == 1, "it is left alone for a while"
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.SWALLOW])
+def test_a_provider_whose_connection_breaks_is_away(fault: Fault) -> None:
+    with IdentityProvider() as provider, Network(provider.url) as network:
+        network.fault = fault
+        oidc = Oidc(read_settings({**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}), (), timeout=1)
+        assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256"])
+def test_the_operator_says_which_algorithms_may_sign(algorithm: str) -> None:
+    """Whatever PyJWT takes a key for that does not say."""
+    with IdentityProvider() as provider:
+        provider.add_curve("curve")
+        oidc = Oidc(read_settings({**_oidc(provider), "OIDC_ALGORITHMS": algorithm}), ())
+        assert oidc.caller(provider.token(algorithm=algorithm)).name == "oidc:alice"
+        others = {"RS256", "RS512", "PS256"} - {algorithm}
+        bad = [provider.token(algorithm=other) for other in others]
+        bad += [provider.token(algorithm="ES256", kid="curve"), provider.forged(), provider.unsigned()]
+        bad.append(provider.token(algorithm=algorithm, published_as="curve"))
+        for token in bad:
+            with pytest.raises(NotAuthenticated):
+                oidc.caller(token)
+
+
+def test_the_log_says_whose_token_it_was_and_for_whom(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "app")
+    with IdentityProvider() as provider:
+        oidc = Oidc(read_settings(_oidc(provider)), ())
+        for changes in ({"aud": "account\n"}, {"iss": f"{provider.issuer}/"}, {"aud": None}):
+            with pytest.raises(NotAuthenticated):
+                oidc.caller(provider.token(**changes))
+    assert f"a token was refused: its aud is 'account\\n', not {AUDIENCE!r}" in caplog.text
+    assert f"a token was refused: its iss is '{provider.issuer}/', not {provider.issuer!r}" in caplog.text
+    assert "a token was refused: it has no claim aud" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"OIDC_JWKS_URL": "foo"}, "OIDC_JWKS_URL: must be an address that begins with https://"),
+        ({"OIDC_JWKS_URL": "https://"}, "OIDC_JWKS_URL: must be an address that begins with https://"),
+        ({"OIDC_JWKS_URL": "https://["}, "OIDC_JWKS_URL: "),
+        ({"OIDC_USER_CLAIM": None, "OIDC_GRANTS": []}, "OIDC_USER_CLAIM or OIDC_GRANTS must be set"),
+    ],
+)
+def test_a_provider_of_no_use_ends_the_start(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    provider = IdentityProvider()
+    with pytest.raises(SettingsError, match=words):
+        create_app({**SETTINGS, "SQLITE_PATH": tmp_path / "store", **_oidc(provider), **changes})
 
 
 def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None:
@@ -645,6 +753,25 @@ def failure_of(oidc: Oidc, token: str) -> str:
 @pytest.mark.parametrize("name", [["alice"], {"alice": 1}, 7, "two\nlines", "half \ud800", "\u202e"])
 def test_a_token_with_an_odd_name_is_no_user(site: Site, provider: IdentityProvider, name: Any) -> None:
     assert site.submit(provider.token(preferred_username=name)).status_code in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("alice@uni.edu", "is 'alice@uni.edu': it must be a user name of the cluster"),
+        ("Alice", "is 'Alice': it must be a user name of the cluster"),
+        (None, "is missing or empty: it must be a user name of the cluster"),
+    ],
+)
+def test_a_token_for_no_user_is_told_what_is_wrong(
+    site: Site, provider: IdentityProvider, trail: Path, name: str | None, words: str
+) -> None:
+    answer = site.submit(provider.token(preferred_username=name))
+    assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
+    assert answer.json["error"] == f"the token's claim preferred_username {words}"
+    assert entries(trail)[-1]["caller"] == f"oidc:{name or 'sub:f81d4fae'}"
+    operator = provider.token(preferred_username=name, groups=["operators"])
+    assert site.call("GET", "/slurm/ping", operator).status_code == 200, "another grant is as good as ever"
 
 
 @pytest.mark.parametrize("claim", ["", None])
@@ -692,6 +819,11 @@ def test_only_configured_algorithms_are_taken(tmp_path: Path) -> None:
             "OIDC_GRANTS",
             [{"claim": "groups", "value": "x", "grant": {"scopes": ["fly"]}}],
             "OIDC_GRANTS: 0.grant.scopes",
+        ),
+        (
+            "OIDC_GRANTS",
+            [{"claim": "groups", "value": "x", "grant": {"scopes": ["read"], "recipients": ["emial:*"]}}],
+            "OIDC_GRANTS: 0.grant.recipients: .*no method emial",
         ),
         ("ACCESS_METHODS", "passwords", "ACCESS_METHODS"),
     ],
@@ -786,22 +918,20 @@ SETTINGS = {
 
 
 def started(folder: Path, argv: list[str], **settings: str) -> tuple[int | None, str]:
-    """How a server ended within some seconds, None if it did not, and what it said."""
+    """How a server ended, None if it began to serve instead, and what it said."""
     environment = {**SETTINGS, "SQLITE_PATH": str(folder / "store.sqlite3"), **settings}
-    process = subprocess.Popen(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    said = folder / "said"
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *argv], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
-        said, _ = process.communicate(timeout=4)
-    except subprocess.TimeoutExpired:
+        serves = re.compile("proxy listens on|Listening at")
+        until(lambda: process.poll() is not None or serves.search(said.read_text()), 60, "the start")
+        return process.poll(), said.read_text()
+    finally:
         process.terminate()
-        return None, process.communicate(timeout=20)[0]
-    return process.returncode, said
+        process.wait(30)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "cluster.example"])
@@ -842,11 +972,33 @@ def test_a_trail_that_cannot_be_written_ends_the_start(tmp_path: Path, argv: lis
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("settings", [{"ACCESS_METHODS": "keys"}, {"ACCESS_WITHOUT_PROOF": "true"}])
-def test_with_proof_or_the_risk_accepted_it_listens(tmp_path: Path, settings: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ACCESS_METHODS": "keys"}, "INFO app.services [-]: callers prove who they are by: keys\n"),
+        ({"ACCESS_WITHOUT_PROOF": "true"}, "WARNING app.services [-]: nobody has to prove who he is"),
+    ],
+)
+def test_with_proof_or_the_risk_accepted_it_listens(
+    tmp_path: Path, settings: dict[str, str], words: str
+) -> None:
     status, said = started(tmp_path, ["run.py"], FLASK_APP_HOST="0.0.0.0", **settings)
     assert status is None, said
     assert "slurm-proxy listens on" in said
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    "argv", [["run.py"], ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]]
+)
+def test_a_misspelt_setting_is_warned_of_by_every_server(tmp_path: Path, argv: list[str]) -> None:
+    """Above all this one: whoever set it believes that callers must prove who they are."""
+    bind = f"127.0.0.1:{free_port()}"
+    status, said = started(tmp_path, argv, ACCESS_METHOD="keys", GUNICORN_BIND=bind)
+    assert status is None, said
+    words = "WARNING app.services [-]: ACCESS_METHOD is no setting: did you mean ACCESS_METHODS?\n"
+    assert said.count(words) == 1
+    assert said.count("nobody has to prove who he is: this machine alone is served\n") == 1
 
 
 # --- limits ---------------------------------------------------------------------------------------

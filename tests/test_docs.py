@@ -1,6 +1,8 @@
 """What the documentation shows is what the program does."""
 
+import configparser
 import re
+import shlex
 import socket
 import sys
 from datetime import UTC, datetime, timedelta
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app import MAX_BODY_BYTES, create_app
 from app.constants import read_settings
 from app.errors import DeliveryFailed
 from app.job_state import JobState
@@ -99,7 +102,8 @@ def shown(content: Content) -> str:
 
 def blocks(name: str, language: str) -> list[str]:
     """The fenced blocks of a page, without their fences."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / name).read_text(), re.S | re.M)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / name).read_text(), re.S | re.M)
+    return [text for word, text in found if word == language]
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
@@ -134,6 +138,40 @@ def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
         assert HereSender.configured(read_settings()) is not None
         sender.send(message, sender.Params(tag="cluster"))
         assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
+
+
+def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None:
+    base = {
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
+        "SQLITE_PATH": tmp_path / "store.sqlite3",
+    }
+    settings = [block for block in blocks("security.md", "") if re.match(r"[A-Z_]+=", block)]
+    assert len(settings) == 3
+    for block in settings:
+        given = dict(line.split("=", 1) for line in block.splitlines())
+        create_app({**base, "ACCESS_METHODS": "keys", **given})
+
+
+def test_nginx_and_the_unit_fit_the_server() -> None:
+    (nginx,) = blocks("security.md", "nginx")
+    (text,) = blocks("security.md", "ini")
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    service = unit["Service"]
+    assert f"client_max_body_size {MAX_BODY_BYTES // 2**20}m;" in nginx
+    bound = service["Environment"].removeprefix("GUNICORN_BIND=")
+    assert f"proxy_pass http://{bound};" in nginx
+    assert bound.startswith(f"unix:/run/{service['RuntimeDirectory']}/")
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/gunicorn"
+    assert arguments == ["-c", "docker/gunicorn.conf.py", "app:create_app()"]
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", nginx)
+    defaults = read_settings()
+    slurm = defaults.SLURM_REST_READ_TIMEOUT_SECONDS + 2 * defaults.SLURM_REST_CONNECT_TIMEOUT_SECONDS
+    assert slurm + 2 * defaults.MONGODB_TIMEOUT_SECONDS == 46
+    assert int(seconds) > 46
 
 
 if __name__ == "__main__":  # python -m tests.test_docs: the examples, to be copied into the page

@@ -59,7 +59,7 @@ ONE_PLACE = {
     "jinja2": ["app.messages.layout"],
     "jwt": ["app.slurm", "app.access.oidc"],
     "pythonjsonlogger": ["app.logs"],
-    "click": ["app.commands"],
+    "click": ["app.commands", "app.errors"],
     "cachetools": ["app.lifecycle.looking_up"],
 }
 WEB = {"app", "app.api_docs", "app.auth", "app.commands", "app.http_errors", "app.serving"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from app.constants import Settings, decode_key, read_settings
+from app.constants import Settings, decode_key, misspelt, read_settings
 from app.errors import SettingsError
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +82,49 @@ def test_a_secret_file_that_is_not_there_stops_the_start(monkeypatch: pytest.Mon
         read_settings()
 
 
+@pytest.mark.parametrize("name", ["SQLITE_PATH", "AUDIT_LOG_PATH"])
+def test_what_is_kept_does_not_depend_on_where_it_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_settings().SQLITE_PATH == ROOT / "slurm-proxy.sqlite3"
+    monkeypatch.setenv(name, "kept/here")
+    assert getattr(read_settings(), name) == ROOT / "kept" / "here"
+    monkeypatch.setenv(name, "/kept/here")
+    assert getattr(read_settings(), name) == Path("/kept/here")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ACCESS_METHOD", "ACCESS_METHODS"),
+        ("ACESS_METHODS", "ACCESS_METHODS"),
+        ("access_methods", "ACCESS_METHODS"),
+        ("SLURM_REST_HOSTS", "SLURM_REST_HOST"),
+        ("MONGODB_URL", "MONGODB_URI"),
+        ("MONGODB_URL_FILE", "MONGODB_URI_FILE"),
+        ("NOTIFICATION_SMTP_SERVER", "NOTIFICATIONS_SMTP_SERVER"),
+        ("MONGODB_URI_FILE", None),
+        ("SLURM_JOB_ID", None),
+        ("SLURM_JOB_USER", None),
+        ("SLURM_SUBMIT_HOST", None),
+        ("SLURM_CLUSTER_NAME", None),
+        ("SLURM_CONF", None),
+        ("SLURM_JWT", None),
+        ("MONGODB_USER", None),
+        ("MONGODB_VERSION", None),
+        ("FLASK_APP", None),
+        ("FLASK_RUN_PORT", None),
+        ("GUNICORN_BIND", None),
+    ],
+)
+def test_a_misspelt_name_is_told_from_those_of_others(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
+) -> None:
+    monkeypatch.setenv(name, "x")
+    assert list(misspelt()) == ([(name, meant)] if meant else [])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -89,6 +132,8 @@ def test_a_secret_file_that_is_not_there_stops_the_start(monkeypatch: pytest.Mon
         ("FLASK_APP_PORT", "70000"),
         ("LOG_LEVEL", "LOUD"),
         ("SLURM_REST_HOST", "localhost:6820"),
+        ("OIDC_JWKS_URL", "foo"),
+        ("OIDC_JWKS_URL", "https://"),
         ("SLURM_JWT_HS256_KEY_BASE64", "not base64!"),
         ("SLURM_REST_JWT_EXPIRATION_TIME", "0"),
         ("MONITOR_POLLING_SECONDS", "-1"),

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jwt
-from jwt.exceptions import InvalidTokenError, PyJWKClientConnectionError, PyJWKClientError
+from jwt.exceptions import (
+    InvalidAudienceError,
+    InvalidIssuerError,
+    MissingRequiredClaimError,
+    PyJWKClientConnectionError,
+    PyJWTError,
+)
 
 from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
@@ -50,9 +56,9 @@ class _ProvidersKeys(jwt.PyJWKClient):
             raise PyJWKClientConnectionError("it did not answer a moment ago")
         try:
             return super().fetch_data()
-        except PyJWKClientConnectionError:
+        except (PyJWTError, OSError, ValueError, RecursionError) as error:  # it may say anything
             self._away_until = time.monotonic() + self.cooldown_duration
-            raise
+            raise PyJWKClientConnectionError(str(error)) from error
 
 
 class Oidc:
@@ -76,6 +82,10 @@ class Oidc:
         self._grants = grants
         url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
         self._keys = _ProvidersKeys(url, lifespan=_KEYS_LAST, timeout=timeout, cooldown_duration=pause)
+        if not (self._user_claim or grants):
+            raise SettingsError(
+                "OIDC_USER_CLAIM or OIDC_GRANTS must be set: without them no token is for anybody"
+            )
 
     def caller(self, token: str) -> Caller:
         """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""
@@ -84,14 +94,14 @@ class Oidc:
         name = himself or f"sub:{claims['sub']}"
         if not isinstance(name, str) or not name.isprintable():
             raise NotAuthenticated("the token names nobody")
-        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims, himself)))
+        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims, himself)), self._remark(himself))
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         try:
             key = self._keys.get_signing_key_from_jwt(token)
             return jwt.decode(
                 token,
-                key,
+                key.key,  # without the one algorithm that PyJWT takes it to be for
                 algorithms=self._algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
@@ -101,21 +111,40 @@ class Oidc:
         except PyJWKClientConnectionError as error:
             logger.warning("the identity provider's keys cannot be fetched: %s", error)
             raise IdentityProviderUnavailable("the identity provider does not answer") from error
-        except (InvalidTokenError, PyJWKClientError) as error:
-            logger.info("a token was refused: %s", type(error).__name__)
+        except (PyJWTError, TypeError, ValueError) as error:  # of another kind of key than the token says
+            logger.info("a token was refused: %s", self._why(error, token))
             raise NotAuthenticated(
                 "the token is not valid here: it is forged, expired, or not for us"
             ) from error
+
+    def _why(self, error: Exception, token: str) -> str:
+        """What helps an operator with a provider that is not set up as the settings say."""
+        if isinstance(error, InvalidAudienceError):
+            claim, wanted = "aud", self._audience
+        elif isinstance(error, InvalidIssuerError):
+            claim, wanted = "iss", self._issuer
+        elif isinstance(error, MissingRequiredClaimError):
+            return f"it has no claim {error.claim}"
+        else:
+            return type(error).__name__
+        found = jwt.decode(token, options={"verify_signature": False}).get(claim)
+        return f"its {claim} is {str(found)[:200]!r}, not {wanted!r}"
 
     def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
         """Everybody acts for himself; the operator's grants come on top."""
         if isinstance(himself, str) and is_username(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
-        elif self._user_claim:
-            logger.info("the claim %s of a token holds no user name", self._user_claim)
         for grant in self._grants:
             if grant.fits(claims):
                 yield grant.grant
+
+    def _remark(self, himself: object) -> str:
+        if not self._user_claim or (isinstance(himself, str) and is_username(himself)):
+            return ""
+        found = f"is {himself!r:.100}" if himself else "is missing or empty"
+        remark = f"the token's claim {self._user_claim} {found}: it must be a user name of the cluster"
+        logger.info("%s", remark)
+        return remark
 
 
 def _required(value: str | None, name: str) -> str:

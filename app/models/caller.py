@@ -6,9 +6,10 @@ import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from app.models.rules import Line, Username, must
 
@@ -51,9 +52,15 @@ class Grant(BaseModel):
 
     @field_validator("recipients")
     @classmethod
-    def _with_their_methods(cls, patterns: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if any(":" not in pattern for pattern in patterns or ()):
-            raise ValueError("must be patterns of method:receiver, such as email:*@example.com")
+    def _with_their_methods(
+        cls, patterns: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        known = (info.context or {}).get("methods")
+        for method, colon, _ in (pattern.partition(":") for pattern in patterns or ()):
+            if not colon:
+                raise ValueError("must be patterns of method:receiver, such as email:*@example.com")
+            if known and not any(fnmatchcase(name, method) for name in known):
+                raise ValueError(f"there is no method {method}: it must be of {', '.join(known)}")
         return patterns
 
     def acts_for(self, username: str) -> bool:
@@ -80,6 +87,7 @@ class Caller:
 
     name: str
     grants: tuple[Grant, ...]
+    remark: str = ""  # what he is told if he has no grant at all
 
     def may(self, scope: Scope, username: str | None = None) -> bool:
         """Whether he may do that for the user; without one, for anybody at all."""

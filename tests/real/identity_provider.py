@@ -54,9 +54,18 @@ class IdentityProvider(HttpService):
         }
         return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
-    def token(self, *, algorithm: str = "RS256", kid: str | None = None, **changes: Any) -> str:
+    def token(
+        self,
+        *,
+        algorithm: str = "RS256",
+        kid: str | None = None,
+        published_as: str | None = None,
+        **changes: Any,
+    ) -> str:
+        """Signed with the key `kid`; it may name another one."""
         kid = kid or next(iter(self._keys))
-        return jwt.encode(self.claims(**changes), self._keys[kid], algorithm, headers={"kid": kid})
+        headers = {"kid": published_as or kid}
+        return jwt.encode(self.claims(**changes), self._keys[kid], algorithm, headers=headers)
 
     def forged(self) -> str:
         """Signed by the public key, which everybody has, as if it were a shared secret."""
