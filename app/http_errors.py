@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from flask import Flask, Response, jsonify
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.errors import SlurmProxyError
 
@@ -31,12 +31,20 @@ def _ours(error: SlurmProxyError) -> Response:
 def _http(error: HTTPException) -> Response:
     """What HTTP itself demands: no such route, wrong method, too large a body."""
     status = error.code or 500
-    words = "there is no such route" if status == 404 else (error.description or error.name).rstrip(".")
-    response = _answer(status, words, error.name.lower().replace(" ", "_"))
+    response = _answer(status, _words(error), error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
     return response
+
+
+def _words(error: HTTPException) -> str:
+    if isinstance(error, NotFound):
+        return "there is no such route; GET /docs shows those that there are"
+    if isinstance(error, MethodNotAllowed):
+        methods = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
+        return f"this route takes {' and '.join(methods)} alone"
+    return (error.description or error.name).rstrip(".")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -157,7 +157,8 @@ class RecordingSender(Sender):
     def configured(cls, settings: Settings) -> Self:
         return cls()
 
-    def receiver(self, params: Any) -> str:
+    @staticmethod
+    def receiver(params: Any) -> str:
         return str(getattr(params, "recipient", ""))
 
     def send(self, message: Message, params: Any) -> None:

@@ -54,6 +54,25 @@ def test_a_few_failures_in_a_row_open_it() -> None:
         breaker.check()
 
 
+def test_a_probe_that_cannot_start_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm, clock = Slurm(), Clock()
+    breaker = opened(slurm.probe, clock)
+    slurm.down = False
+    clock.now += 1
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr("threading._start_new_thread", no_more)
+        with pytest.raises(SlurmUnavailable):
+            breaker.check()
+    assert slurm.probes == 0
+    with pytest.raises(SlurmUnavailable):
+        breaker.check()
+    until(lambda: not breaker.is_open, 5, "the end of the outage")
+
+
+def no_more(*arguments: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_one_probe_at_a_time_and_callers_do_not_wait_for_it() -> None:
     slurm, clock = Slurm(), Clock()
     breaker = opened(slurm.probe, clock)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pika.exceptions import ConnectionClosedByBroker
+from pydantic import SecretStr, ValidationError
 
 from app.constants import read_settings
 from app.errors import DeliveryFailed
@@ -556,6 +557,36 @@ def test_mail_goes_only_where_the_operator_lets_it(method: str, recipient: objec
     assert is_taken(method, params, read_settings({}))
 
 
+@pytest.mark.parametrize("method", ["email", "gmail"])
+@pytest.mark.parametrize(
+    ("sender", "is_allowed"),
+    [
+        ("cluster@example.com", True),
+        ("The Cluster <CLUSTER@Example.COM>", True),
+        ("anybody@example.org", True),
+        ("boss@example.com", False),
+        ('"cluster@example.com" <boss@example.com>', False),
+        ("anybody@sub.example.org", False),
+    ],
+)
+def test_mail_comes_only_from_whom_the_operator_lets_it(method: str, sender: str, is_allowed: bool) -> None:
+    settings = read_settings({"NOTIFICATIONS_MAIL_SENDERS": "cluster@example.com,Example.org"})
+    params = {"sender": sender, "recipient": "ann@example.net"}
+    assert is_taken(method, params, settings) is is_allowed
+    assert is_taken(method, params, read_settings({}))
+
+
+@pytest.mark.parametrize("url", ["https://h.example/a b", "https://h.example/?a b", "https://h.example/a "])
+def test_a_url_that_could_never_be_called_is_refused_at_once(url: str) -> None:
+    assert not is_taken("webhook", {"url": url}, None)
+    assert is_taken("webhook", {"url": url.replace(" ", "%20")}, None)
+
+
+@pytest.mark.parametrize("url", ["https://h.example/a\tb", "https://h.example/a\x7fb", "https://h.example\n"])
+def test_nor_is_one_with_control_characters(url: str) -> None:
+    assert not is_taken("webhook", {"url": url}, None)
+
+
 def is_taken(method: str, params: dict[str, Any], settings: Any) -> bool:
     try:
         SENDERS[method].Params.model_validate(params, context={"settings": settings})
@@ -569,8 +600,8 @@ def test_a_list_that_was_tightened_counts_for_what_is_due_already(channel: Chann
     tightened: dict[str, Any] = {
         "email": {"NOTIFICATIONS_MAIL_ALLOWED": ("example.org",)},
         "gmail": {"NOTIFICATIONS_MAIL_ALLOWED": ("example.org",)},
-        "webhook": {"NOTIFICATIONS_WEBHOOK_RECEIVERS": {}},
-        "apprise": {"NOTIFICATIONS_APPRISE_TARGETS": {}},
+        "webhook": {"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"other.example": SecretStr("c2VjcmV0" * 4)}},
+        "apprise": {"NOTIFICATIONS_APPRISE_TARGETS": {"other": SecretStr("json://other.example")}},
     }
     delivery = outbox.delivery_of_another_process(**tightened[channel.method])
     refused = outbox.deliver(delivery=delivery)
@@ -689,10 +720,10 @@ def test_a_revoked_token_is_final(slack: SlackChannel) -> None:
 
 
 def test_the_servers_channel_stands_in_for_the_callers(slack: SlackChannel) -> None:
-    _, sender = slack.configured(NOTIFICATIONS_SLACK_CHANNEL="#jobs")
-    sender.send(Message("key-1", "end", CONTENT), sender.Params())
-    assert slack.received() == ["key-1"]
     _, sender = slack.configured()
+    context = {"settings": read_settings({"NOTIFICATIONS_SLACK_CHANNEL": "#jobs"})}
+    sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate({}, context=context))
+    assert slack.received() == ["key-1"]
     failure = failure_of(sender, {})
     assert failure.permanent
     assert_readable(str(failure), slack)
@@ -842,7 +873,8 @@ def test_webhooks_reach_only_whom_the_operator_lists(url: str, is_allowed: bool)
     receivers = {"Hooks.example.com": secret, "hooks.example.com:8443": secret}
     settings = read_settings({"NOTIFICATIONS_WEBHOOK_RECEIVERS": receivers})
     assert is_taken("webhook", {"url": url}, settings) is is_allowed
-    assert not is_taken("webhook", {"url": url}, read_settings({}))
+    others = read_settings({"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"another.example.com": secret}})
+    assert not is_taken("webhook", {"url": url}, others)
 
 
 def test_a_host_in_capitals_is_the_same_host(webhook: WebhookChannel) -> None:
@@ -877,6 +909,21 @@ def test_a_target_that_apprise_does_not_know_is_the_operators_to_mend(apprise: A
 def send(channel: Channel, params: dict[str, Any], **settings: Any) -> None:
     _, sender = channel.configured(**settings)
     sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate(params))
+
+
+@pytest.mark.real
+def test_what_a_broker_has_confirmed_is_sent_whatever_comes_after(
+    queue: RabbitmqChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*arguments: object) -> None:
+        raise ConnectionClosedByBroker(320, "CONNECTION_FORCED - broker forced connection closure")
+
+    with monkeypatch.context() as shut_down:
+        shut_down.setattr("pika.adapters.blocking_connection.BlockingChannel.close", ended)
+        _, sender = queue.configured()
+        sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate(queue.params()))
+    sender.rest()
+    assert queue.received() == ["key-1"]
 
 
 @pytest.mark.real

@@ -1,7 +1,10 @@
 """The outbox: what is tried when, what is gathered, what is held up by what; on every store."""
 
 import itertools
+import random
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from app.lifecycle.outbox import Outbox
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message
-from app.store import TaskStore
+from app.store import Claim, Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 from tests.fakes import RecordingSender
@@ -104,6 +107,54 @@ def post(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Post]:
 
 def busy(**options: Any) -> DeliveryFailed:
     return DeliveryFailed("busy", **{"permanent": False, **options})
+
+
+class Endless:
+    """A store in which there is always a message due, to one of many receivers."""
+
+    def __init__(self) -> None:
+        self.settled = 0
+
+    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim:
+        to = {"recipient": f"{random.randrange(300)}@example.com"}
+        status = NotificationStatus.CLAIMED
+        item = Notification(
+            id=token, event="end", method=method, params=to, status=status, created_at=now, attempts=1
+        )
+        return Claim("a", item)
+
+    def settle(self, claim: Claim, outcome: Outcome) -> None:
+        self.settled += 1
+
+
+class Moody(RecordingSender):
+    def send(self, message: Message, params: Any) -> None:
+        if random.random() < 0.5:
+            raise busy()
+
+
+@pytest.fixture
+def _busy_threads() -> Iterator[None]:
+    """They take turns at every step."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_busy_threads")
+def test_channels_that_fail_side_by_side_do_not_get_into_each_others_way() -> None:
+    store: Any = Endless()
+    methods = ["email", "webhook", "slack"]
+    delivery = Delivery(store, dict.fromkeys(methods, Moody()), Patience(MINUTE, DAY), methods=methods)
+
+    def run(method: str) -> None:
+        for _ in range(3000):
+            delivery.deliver_one(method, NOW)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, methods))
+    assert store.settled == 9000
 
 
 # --- no floods -------------------------------------------------------------------------------

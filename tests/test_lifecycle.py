@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import (
+    AlreadyOver,
     DeliveryFailed,
     DuplicateUuid,
     IdempotencyKeyReused,
@@ -27,6 +28,7 @@ from app.errors import (
     UnknownTask,
 )
 from app.job_state import JobState
+from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
@@ -891,6 +893,30 @@ def test_messages_that_would_fill_the_database_are_refused(service: Service) -> 
         service.submit(notification=make_email(recipient=people, body="x" * 10_000))
     assert service.slurm.calls == []
     service.submit(notification=make_email(body="x" * 200_000))
+    service.submit(notification=make_email(recipient=people, body="x" * 2_000))
+
+
+def test_a_hundred_long_addresses_are_not_too_many(service: Service) -> None:
+    people = [f"somebody.with.a.long.name.{number:03}@a-long-domain.example.com" for number in range(100)]
+    task, job_id = service.submit(notification=make_email(recipient=people))
+    service.move(job_id, JobState.COMPLETED)
+    assert len(service.record(task).notifications) == 100
+
+
+class TellsNothing(FakeSlurm):
+    """As v0.0.40 and v0.0.41: what cannot be cancelled looks like a success."""
+
+    def cancel(self, job_id: int, username: str) -> bool:
+        super().cancel(job_id, username)
+        return True
+
+
+def test_what_has_ended_is_not_said_to_be_cancelled(service: Service) -> None:
+    service.slurm.__class__ = TellsNothing
+    task, job_id = service.submit()
+    service.slurm.put(job_id, JobState.COMPLETED)
+    with pytest.raises(AlreadyOver, match="has ended already"):
+        Cancellation(service.store, service.slurm).cancel(OPERATOR, task["uuid"])
 
 
 # --- delivering ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app import MAX_BODY_BYTES
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable, StoreUnavailable
 from app.job_state import JobState
+from app.models.caller import OPERATOR, Grant, Scope
 from app.models.record import NotificationStatus, utc_now
-from app.openapi.operations import HELLO_WORLD
+from app.openapi.operations import HELLO_WORLD, OPERATIONS
 from app.store import Outcome
 from tests import test_web
 from tests.contract import Contract
@@ -77,6 +79,7 @@ def test_every_operation_and_field_of_a_task_is_told_in_words(contract: Contract
 
 
 def test_the_example_is_that_of_the_readme(contract: Contract) -> None:
+    assert README.read_text().count("wget -O-") == README.read_text().count("wget -O- --content-on-error")
     (sent,) = re.findall(r"--post-data='(.*?)' --header", README.read_text())
     assert json.loads(sent) == HELLO_WORLD
     for path in ("/submit", "/monitor"):
@@ -183,6 +186,39 @@ def test_every_code_that_a_caller_may_see_is_in_the_document(contract: Contract)
     assert words <= set(codes)
 
 
+def test_each_operation_needs_the_scopes_that_are_told(
+    app: Flask, client: FlaskClient, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = app.extensions["slurm_proxy"].gate
+    for operation in OPERATIONS:
+        told = contract.document["paths"][operation.path][operation.method.lower()].get("description", "")
+        assert [word for word in Scope if f"`{word}`" in told] == list(operation.scopes), operation.path
+        path = re.sub("{.*?}", "1", operation.path)
+        if not operation.scopes:
+            continue
+        for scopes, is_refused in ((operation.scopes, False), (set(Scope) - {operation.scopes[0]}, True)):
+            caller = replace(OPERATOR, grants=(Grant(scopes=frozenset(scopes), users="any"),))
+            monkeypatch.setattr(gate, "caller", lambda *_, found=caller, **__: found)
+            response = client.open(path, method=operation.method, data="{}")
+            assert (response.status_code == 403) is is_refused, (operation.path, scopes, response.text)
+
+
+def test_the_words_of_the_document_are_for_callers(client: FlaskClient, contract: Contract) -> None:
+    page = client.get("/docs").text
+    assert "Authorization: Bearer" in page
+    assert "Scope: <code>submit</code> and <code>read</code>." in page
+    assert "As UnknownTask" not in page
+    assert "none is needed" in contract.document["components"]["securitySchemes"]["bearer"]["description"]
+    fields = contract.document["components"]["schemas"]["Task"]["properties"]
+    for name in ("cmd", "params"):
+        assert "Required for `generic`." in fields[name]["description"]
+
+
+def test_every_error_of_the_document_is_in_the_readme(contract: Contract) -> None:
+    codes = contract.document["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
+    assert [code for code in codes if f"`{code}`" not in README.read_text()] == []
+
+
 # --- requests --------------------------------------------------------------------------------
 
 # What JSON Schema cannot tell: an address is more than a pattern.
@@ -216,6 +252,7 @@ def test_the_schema_refuses_what_the_server_refuses(contract: Contract) -> None:
         {"notification": {"methods": ["rabbithq"], "params": {"rabbitmq": {"exchange": ""}}}},
         {"notification": {"methods": ["rabbitmq"], "params": {"rabbithq": {"queue": "q", "more": 1}}}},
         {"notification": {"methods": ["webhook"], "params": {"webhook": {"url": "ftp://example.com"}}}},
+        {"notification": {"methods": ["webhook"], "params": {"webhook": {"url": "http://example.com/a b"}}}},
     ],
     ids=repr,
 )

@@ -590,6 +590,33 @@ def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(sto
     assert {claim(store, id_, LATER) is not None for id_ in ids} == {True}
 
 
+class DiesAgain(MongoStore):
+    """Whatever is revived is claimed and declared dead at once, as by a thread that delivers meanwhile."""
+
+    looks = 0
+
+    def _dead(self, wanted: dict[str, Any]) -> list[Claim]:
+        self.looks += 1
+        while (claimed := claim(self, new_uuid(), LATER)) is not None:
+            self.settle(claimed, Outcome(NotificationStatus.DEAD, LATER, error="again"))
+        assert self.looks < 10
+        return super()._dead(wanted)
+
+
+@pytest.mark.real
+def test_what_dies_again_is_not_revived_again_by_the_same_call(mongod: Mongod) -> None:
+    client, database = connect(mongod.uri, 5), f"test_{new_uuid()}"
+    store = DiesAgain(client, database, "jobs")
+    store.prepare()
+    store.add(make_running(notifications=(make_notification(),)))
+    assert len(store._dead({"status": "dead"})) == 1
+    assert store.revive(LATER) == 1
+    assert len(store.notifications(NotificationStatus.DEAD, None, 10)) == 1
+    assert store.revive(LATER + timedelta(seconds=1)) == 1
+    client.drop_database(database)
+    store.close()
+
+
 def test_a_digest_holds_what_is_for_the_same_person_by_the_same_method_alone(store: TaskStore) -> None:
     (mine,) = held_back(store, 1)
     other = make_running(notifications=(make_notification("gmail"), make_notification()))

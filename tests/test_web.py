@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from flask.testing import FlaskClient
 
 from app import MAX_BODY_BYTES, create_app
 from app.constants import read_settings
-from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.errors import Forbidden, SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
+from app.models.caller import Caller, Grant, Scope
 from app.models.record import NotificationStatus, utc_now
 from app.services import build_services
 from app.store import Outcome
@@ -172,6 +174,7 @@ def check_error(response: Any, status: int, code: str) -> None:
 )
 def test_no_such_route(client: FlaskClient, path: str) -> None:
     check_error(client.get(path), 404, "not_found")
+    assert "GET /docs" in client.get(path).json["error"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,8 @@ def test_no_such_route(client: FlaskClient, path: str) -> None:
 def test_wrong_method(client: FlaskClient, method: str, path: str) -> None:
     response = client.open(path, method=method)
     check_error(response, 405, "method_not_allowed")
-    assert response.headers["Allow"]
+    (taken,) = {"GET", "POST"} & set(response.headers["Allow"].split(", "))
+    assert response.json["error"] == f"this route takes {taken} alone"  # type: ignore[index]
 
 
 def test_too_large_a_body(client: FlaskClient, slurm: FakeSlurm) -> None:
@@ -462,6 +466,24 @@ def test_a_bad_body_is_told_from_a_bad_field(
     assert slurm.calls == []
 
 
+@pytest.mark.parametrize(
+    ("body", "is_form"),
+    [
+        (b"task=1", True),
+        (b"task[name]=generic&task[uuid]=a", True),
+        (b"task%5Bname%5D=generic", True),
+        (b'--x\r\nContent-Disposition: form-data; name="task"\r\n\r\n{}\r\n--x--\r\n', True),
+        (b'{"a=b": 1,}', False),
+        (b"generic", False),
+        (b"-1=", True),
+        (b"", False),
+    ],
+)
+def test_a_form_is_told_from_bad_json(client: FlaskClient, body: bytes, is_form: bool) -> None:
+    error = post(client, "/submit", body).json["error"]
+    assert (error == "body: must be a JSON object, not a form") is is_form, error
+
+
 BAD_MONITORS: list[tuple[str, Any]] = [
     *[("monitor", value) for value in NOT_OBJECTS],
     *[("monitor.task", value) for value in [*NOT_OBJECTS, REMOVE]],
@@ -519,6 +541,102 @@ def test_every_fault_is_listed_at_once(client: FlaskClient) -> None:
 def test_an_unknown_option_names_the_nearest_known_one(client: FlaskClient) -> None:
     details = post(client, "/submit", {"task": make_task(slurm={"cpu-per-tasks": 1})}).json["details"]
     assert details == ["task.slurm.cpu-per-tasks: is not known; did you mean cpus_per_task?"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("uuid", 5, "must be a string of 1 to 128 letters, digits, '.', '_', ':' or '-'"),
+        ("cmd", ["echo"], "must be a command, a string that is not empty"),
+        (
+            "slurm.time",
+            35791395,
+            "must be a positive integer of at most 35791394 (hours, unless the server says minutes)",
+        ),
+        ("slurm.time_minutes", 2**31, "must be a positive integer of at most 2147483647 (minutes)"),
+        ("slurm.nodes", 2**31, "must be a positive integer of at most 2147483647"),
+        ("slurm.mem", 0, "must be a positive integer (megabytes)"),
+    ],
+)
+def test_a_fault_says_what_is_expected(client: FlaskClient, path: str, value: Any, words: str) -> None:
+    body = changed(f"task.{path}", value, {"task": make_task()})
+    assert post(client, "/submit", body).json["details"] == [f"task.{path}: {words}"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "meant"),
+    [
+        ({"notifications": {}}, "notification"),
+        ({"Notification": {}}, "notification"),
+        ({"enviroment": "A=1"}, "slurm.environment"),
+        ({"job-name": "x", "slurm": {}}, "slurm.job_name"),
+        ({"job-name": "x"}, None),  # it is given where it belongs
+        ({"notifications": {}, "notification": {}}, None),
+        ({"environment": "A=1", "comment": "mine", "notes": 1, "project": "x", "": 1}, None),
+    ],
+)
+def test_a_key_that_looks_misspelt_is_kept_and_asked_after(
+    client: FlaskClient, fields: dict[str, Any], meant: str | None
+) -> None:
+    task = make_task(**fields)
+    answer = post(client, "/submit", {"task": task}).json
+    word = next(iter(fields))
+    warning = f"task.{word}: is not known, and only kept; did you mean {meant}?"
+    assert answer.get("warnings", []) == ([warning] if meant else [])
+    monitor = client.get(f"/monitor/task_uuid/{task['uuid']}").json["monitor"]  # type: ignore[index]
+    assert monitor["task"] == task
+    assert monitor.get("warnings", []) == answer.get("warnings", [])
+
+
+def test_so_it_is_where_a_job_is_watched(client: FlaskClient, slurm: FakeSlurm) -> None:
+    slurm.put(5, JobState.RUNNING)
+    task = {"username": "alice", "uuid": "w", "notifications": {}, "enviroment": ""}
+    answer = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 5}}).json
+    words = "is not known, and only kept; did you mean notification?"
+    assert answer["warnings"] == [f"task.notifications: {words}"]
+
+
+def test_many_keys_of_the_callers_own_are_soon_compared(client: FlaskClient) -> None:
+    began = time.monotonic()
+    own = {f"notifications{number}{'x' * 50}": 1 for number in range(9000)}
+    assert post(client, "/submit", {"task": make_task(**own)}).status_code == 200
+    assert time.monotonic() - began < 2
+
+
+CHANNELS: list[tuple[str, dict[str, Any], str]] = [
+    ("gmail", {"sender": "a@example.com", "recipient": "b@example.com"}, "gmail:*@example.com"),
+    ("slack", {"channel": "#jobs"}, "slack:#jobs"),
+    ("rabbitmq", {"queue": "jobs"}, "rabbitmq: jobs"),
+    ("webhook", {"url": "https://h.example/jobs"}, "webhook:https://h.example/*"),
+    ("apprise", {"target": "team"}, "apprise:team"),
+]
+
+
+@pytest.mark.parametrize(("method", "params", "pattern"), CHANNELS)
+def test_a_method_that_is_not_configured_is_a_warning_and_grants_count_all_the_same(
+    app: Flask, client: FlaskClient, method: str, params: dict[str, Any], pattern: str
+) -> None:
+    task = make_task(notification={"methods": [method], "params": {method: params}})
+    answer = post(client, "/submit", {"task": task})
+    assert answer.json["warnings"] == [f"this server is not configured for {method}"]
+    checker = app.extensions["slurm_proxy"].checker
+    for allowed, is_refused in ((pattern, False), (f"{method}:another", True)):
+        grant = Grant(scopes=frozenset({Scope.SUBMIT}), users=("alice",), recipients=(allowed,))
+        with pytest.raises(Forbidden) if is_refused else nullcontext():
+            checker.submission(Caller("pipeline", (grant,)), {"task": task})
+
+
+def test_a_wrong_target_is_a_fault_where_others_are_configured(client: FlaskClient, app: Flask) -> None:
+    settings = read_settings(
+        {
+            "NOTIFICATIONS_WEBHOOK_RECEIVERS": {"other.example": "c2VjcmV0" * 4},
+            "NOTIFICATIONS_APPRISE_TARGETS": {"other": "json://other.example"},
+        }
+    )
+    app.extensions["slurm_proxy"].checker._context["settings"] = settings
+    for method, params, _ in CHANNELS[-2:]:
+        task = make_task(notification={"methods": [method], "params": {method: params}})
+        check_error(post(client, "/submit", {"task": task}), 400, "invalid_request")
 
 
 def test_two_options_that_exclude_each_other(client: FlaskClient) -> None:

@@ -33,8 +33,8 @@ class Cancellation:
         if record.slurm_job_id is None or not record.is_open:
             raise AlreadyOver(f"task_uuid: {uuid} has no job that could be cancelled")
         job = self._slurm.job(record.slurm_job_id)
-        if not is_same_job(open_job(record, record.slurm_job_id), job):
+        if job is None or not is_same_job(open_job(record, record.slurm_job_id), job):
             raise AlreadyOver(f"task_uuid: Slurm does not know the job of {uuid} any more")
-        if not self._slurm.cancel(record.slurm_job_id, record.slurm_username):
+        if job.job_state.is_final or not self._slurm.cancel(record.slurm_job_id, record.slurm_username):
             raise AlreadyOver(f"task_uuid: the job of {uuid} has ended already")
         return {"uuid": uuid, "slurm_job_id": record.slurm_job_id, "slurm_username": record.slurm_username}

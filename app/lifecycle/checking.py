@@ -96,22 +96,17 @@ class Checker:
         where = ".".join((*path, "notification", "params"))
         for method, params in merged.items():
             yield from faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
-        if sum(_size(params) for params in merged.values()) > _MOST_BYTES:
+        kept = (one for params in merged.values() for one in each_recipient(params))
+        if sum(len(json.dumps(one)) for one in kept) > _MOST_BYTES:
             yield f"{where}: all messages together must not take more than {_MOST_BYTES} bytes"
 
     def _receivers(self, task: Task | WatchedTask) -> Receivers:
-        """Whom the task's messages go to, by method; nothing is told of a method that has no sender."""
+        """Whom the task's messages go to, by method, whether this server is configured for it or not."""
         return {
             method: [self._receiver(method, one) for one in each_recipient(params)]
             for method, params in merged_params(self.catalogue, task.name, task.notification).items()
         }
 
     def _receiver(self, method: str, params: Mapping[str, Any]) -> str:
-        sender = self._senders.get(method)
-        return sender.receiver(sender.Params.model_validate(params)) if sender else ""
-
-
-def _size(params: Mapping[str, Any]) -> int:
-    """Bytes, as often as they are kept: once for each recipient."""
-    recipients = params.get("recipient")
-    return len(json.dumps(params)) * (len(recipients) if isinstance(recipients, list) else 1)
+        sender = self._senders.get(method, SENDERS[method])
+        return sender.receiver(sender.Params.model_validate(params, context=self._context))

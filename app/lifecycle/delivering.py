@@ -4,6 +4,7 @@ import hashlib
 import logging
 import random
 import secrets
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -66,6 +67,7 @@ class Delivery:
         self._context = dict(context or {})
         self._jitter = jitter  # between 0 and 1
         self._pauses: dict[str, _Pause] = {}  # by all addresses: one sender's faults are not another's
+        self._pausing = threading.Lock()  # each method has a thread of its own
         self.methods = methods  # all that there are, with a sender or without
 
     def deliver_one(self, method: str, now: datetime) -> bool:
@@ -113,7 +115,8 @@ class Delivery:
             if sender.for_people and self._patience.ceiling:
                 self._store.give_slot_back(receiver)
             return self._failed(item, error, now, group)
-        self._pauses.pop(group, None)
+        with self._pausing:
+            self._pauses.pop(group, None)
         return Outcome(NotificationStatus.SENT, now)
 
     def _put_off(self, item: Notification, pause: _Pause, now: datetime) -> Outcome:
@@ -164,7 +167,8 @@ class Delivery:
             return Outcome(NotificationStatus.DEAD, now, error=str(error))
         asked = min(timedelta(seconds=error.wait or 0), _LONGEST_ASKED)
         if group is not None:
-            self._pause(group, item, str(error), asked, now)
+            with self._pausing:
+                self._pause(group, item, str(error), asked, now)
         until = now + max(self._wait(item.attempts), asked)
         if until > self._last_moment(item):
             return Outcome(NotificationStatus.DEAD, now, error=str(error))

@@ -25,7 +25,7 @@ from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
-from app.models.task import Task, WatchedTask
+from app.models.task import Task, WatchedTask, near_misses
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Reply
 from app.store import TaskStore
@@ -80,6 +80,7 @@ class Intake:
             return first
         self._require_room(caller, record)
         job_id, warnings = self._submit_once(task, record)
+        warnings += near_misses(task)
         warnings += [item.last_error for item in record.notifications if item.last_error]
         warnings += self.reservations.accept(record, job_id, warnings)
         return first_answer(record, job_id, warnings)
@@ -95,7 +96,9 @@ class Intake:
                 f"monitor.task.username: job {job.job_id} does not belong to {request.task.username}"
             )
         record = self._watched(body["monitor"]["task"], request.task, job)
-        record = record.model_copy(update={"caller": caller.name})
+        record = record.model_copy(
+            update={"caller": caller.name, "warnings": tuple(near_misses(request.task))}
+        )
         try:
             self._store.add(record)
         except DuplicateUuid as error:

@@ -14,6 +14,7 @@ MAX_VALUES = 20_000  # keys, items and what stands in them
 MAX_TEXT = 131_072  # characters, as long as Linux takes one argument
 _LONGEST_KEY = 60  # characters
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+_FORM = re.compile(rb"--\S+\r?\n|[\w.%+-]+(\[[^=]*\])?=")  # multipart, or one field after the other
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -28,7 +29,8 @@ def read_object(raw: bytes) -> dict[str, Any]:
     except RecursionError:
         raise InvalidRequest([f"body: is nested deeper than {MAX_DEPTH} levels"]) from None
     except ValueError as error:
-        raise InvalidRequest([f"body: is not JSON: {error}"]) from None
+        words = "must be a JSON object, not a form" if _FORM.match(raw) else f"is not JSON: {error}"
+        raise InvalidRequest([f"body: {words}"]) from None
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be a JSON object"])
     if _exceeds(body, MAX_VALUES):

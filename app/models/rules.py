@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from app.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
+_MOST_HOURS = MAX_INT // 60
 _USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
 
@@ -105,19 +106,19 @@ def _moment(value: object) -> object:
 Username = Annotated[
     str,
     StringConstraints(strict=True, max_length=32, pattern=_USERNAME),
-    must("be a user name: at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"),
+    must("be a user name, a string of at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"),
 ]
 Uuid = Annotated[
     str,
     StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:-]{1,128}$"),
-    must("be 1 to 128 letters, digits, '.', '_', ':' or '-'"),
+    must("be a string of 1 to 128 letters, digits, '.', '_', ':' or '-'"),
 ]
 AbsolutePath = Annotated[
     str,
     StringConstraints(strict=True, max_length=1024),
     AfterValidator(_path),
     must(
-        "be an absolute path of at most 1024 characters, without control characters and backslashes",
+        "be an absolute path, a string of at most 1024 characters without control characters and backslashes",
         pattern=rf"^/[^{CONTROL}\\]*$",
     ),
 ]
@@ -126,7 +127,7 @@ FileName = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=255),
     AfterValidator(_file_name),
     must(
-        "be a file name (no folder), without control characters and backslashes",
+        "be a file name (no folder), a string of at most 255 without control characters and backslashes",
         pattern=rf"^(?!\.{{1,2}}$)[^{CONTROL}/\\]+$",
     ),
 ]
@@ -140,16 +141,22 @@ ShellText = Annotated[str, Field(strict=True), must("be a string", pattern=NO_NU
 Command = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, pattern=r"\S"),
-    must("be a command, not empty", pattern=r"^(?![\s\u0085]*$)[^\u0000]*$"),
+    must("be a command, a string that is not empty", pattern=r"^(?![\s\u0085]*$)[^\u0000]*$"),
 ]
 Flag = Annotated[bool, Field(strict=True), must("be true or false")]
-Count = Annotated[int, Field(strict=True, gt=0, le=MAX_INT), must("be a positive integer")]
+Count = Annotated[
+    int, Field(strict=True, gt=0, le=MAX_INT), must(f"be a positive integer of at most {MAX_INT}")
+]
 Megabytes = Annotated[int, Field(strict=True, gt=0, le=MAX_INT), must("be a positive integer (megabytes)")]
-Minutes = Annotated[int, Field(strict=True, gt=0, le=MAX_INT), must("be a positive integer (minutes)")]
+Minutes = Annotated[
+    int,
+    Field(strict=True, gt=0, le=MAX_INT),
+    must(f"be a positive integer of at most {MAX_INT} (minutes)"),
+]
 Hours = Annotated[
     int,
-    Field(strict=True, gt=0, le=MAX_INT // 60),
-    must("be a positive integer (hours, unless the server says minutes)"),
+    Field(strict=True, gt=0, le=_MOST_HOURS),
+    must(f"be a positive integer of at most {_MOST_HOURS} (hours, unless the server says minutes)"),
 ]
 CountOrText = Annotated[
     Annotated[int, Field(strict=True, gt=0, le=MAX_INT)] | Line,

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
@@ -72,7 +73,9 @@ class Task(BaseModel):
     slurm: SlurmOptions
     cmd: Command | None = Field(None, validate_default=True, description="Evaluated by bash on the node.")
     params: tuple[ShellText, ...] | None = Field(
-        None, validate_default=True, description="Follow `cmd`, joined by spaces; also bash's text."
+        None,
+        validate_default=True,
+        description="Follow `cmd`, joined by spaces; also bash's text. `[]` for none.",
     )
     notification: NotificationRequest = NotificationRequest()
 
@@ -173,7 +176,22 @@ def faults_of(
             yield _fault(model, fault, root)
 
 
+def near_misses(task: Task | WatchedTask) -> Iterator[str]:
+    """Asks after keys that are the caller's own, but look like one that is known and was not given."""
+    options = task.slurm if isinstance(task, Task) else None
+    known = {name: f"slurm.{name}" for name in type(options).model_fields} if options else {}
+    known |= {name: name for name in type(task).model_fields}
+    given = (options.model_fields_set if options else set()) | task.model_fields_set
+    for key in islice(task.model_extra or {}, _MOST_COMPARED):
+        near = difflib.get_close_matches(_comparable(key), known, n=1, cutoff=_ALIKE)
+        if near and key not in known and near[0] not in given:
+            words = f"is not known, and only kept; did you mean {known[near[0]]}?"
+            yield f"task.{key[:_LONGEST_WORD]}: {words}"
+
+
 _LONGEST_WORD = 60  # characters of a key that are told, or compared
+_MOST_COMPARED = 100  # keys of the caller's own
+_ALIKE = 0.85  # of 1: "enviroment" is, "notes" and "nodes" are not
 _WORDS = {
     "missing": "is required",
     "model_type": "must be an object",
@@ -198,5 +216,8 @@ def _nearest(model: type[BaseModel], loc: Sequence[str]) -> str:
     *parents, key = loc
     for parent in parents:
         model = cast("type[BaseModel]", model.model_fields[parent].annotation)
-    word = key[:_LONGEST_WORD].lower().replace("-", "_")
-    return difflib.get_close_matches(word, model.model_fields, n=1, cutoff=0)[0]
+    return difflib.get_close_matches(_comparable(key), model.model_fields, n=1, cutoff=0)[0]
+
+
+def _comparable(key: str) -> str:
+    return key[:_LONGEST_WORD].lower().replace("-", "_")

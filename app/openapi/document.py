@@ -29,7 +29,14 @@ a string, whatever the Content-Type says. Whole numbers are written without a fr
 in an object, and half surrogate pairs are refused. What the operator has listed, such as the receivers of
 messages, and what a caller was granted, holds beside what stands here. Every path works with a trailing
 slash, too.
+
+Where this server asks its callers for proof, each request carries `Authorization: Bearer` with an API key or
+with a token of the identity provider (OIDC), and the caller must have been granted the scope that stands
+with the operation. Where nothing of the kind is configured none is needed.
 """
+_BEARER = (
+    "An API key, or a token of the identity provider (OIDC). Where nothing is configured none is needed."
+)
 
 _HTTP = {
     404: ("not_found", "There is no such route."),
@@ -58,7 +65,7 @@ def document(
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}},
         },
         "security": [{"bearer": []}, {}],
     }
@@ -71,7 +78,9 @@ def _described(operation: Operation, about: str, refused_users: Collection[str])
         "tags": [operation.path.split("/")[1]],
         "summary": about.partition("\n")[0],
     }
-    if more := about.partition("\n")[2].strip():
+    scopes = " and ".join(f"`{scope}`" for scope in operation.scopes)
+    needs = f"Scope: {scopes}." if scopes else ""
+    if more := " ".join(filter(None, [about.partition("\n")[2].strip(), needs])):
         described["description"] = more
     if names:
         described["parameters"] = [_parameter(name, refused_users) for name in names]
@@ -87,7 +96,7 @@ def _described(operation: Operation, about: str, refused_users: Collection[str])
             "description": "slurmrestd's own answer, under its own status.",
             "content": {"application/json": {"schema": _schema(object)}},
         }
-    if operation.is_public:
+    if not operation.scopes:
         described["security"] = []
     return described
 
@@ -131,11 +140,11 @@ def _bad(operation: Operation) -> Schema:
     for status in statuses:
         code, words = _HTTP[status]
         statuses[status][code] = words
-    waits = set() if operation.is_public else {429, 503}
+    waits = {429, 503} if operation.scopes else set()
     for error in operation.errors:
         statuses.setdefault(error.status, {})[error.code] = _words(error)
         waits |= {error.status} if error.retry_after is not None else set()
-    if not operation.is_public:
+    if operation.scopes:
         for error in _ACCESS:
             statuses.setdefault(error.status, {})[error.code] = _words(error)
     return {str(status): _error(codes, status in waits) for status, codes in sorted(statuses.items())}

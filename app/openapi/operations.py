@@ -27,6 +27,7 @@ from app.errors import (
     UnknownTask,
 )
 from app.models.answers import Cancelled, KeptNotification, Notifications, Record, Retried, Shown, Submitted
+from app.models.caller import Scope
 from app.models.record import NotificationStatus
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
 from app.models.task import MonitorRequest, SubmitRequest
@@ -95,8 +96,8 @@ class Operation:
     errors: tuple[type[SlurmProxyError], ...] = ()
     parameters: tuple[str, ...] = ()  # beside those of the path
     body: type | None = None
-    is_public: bool = False  # nobody is asked who he is
     passes_on: bool = False  # slurmrestd's own answers, under its own status
+    scopes: tuple[Scope, ...] = ()  # that a caller needs; none where nobody is asked who he is
 
 
 _SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordUnfit, SlurmAmbiguous)
@@ -109,6 +110,7 @@ OPERATIONS = (
         (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, StoreUnavailable),
         ("Idempotency-Key",),
         SubmitRequest,
+        scopes=(Scope.SUBMIT,),
     ),
     Operation(
         "POST",
@@ -116,16 +118,24 @@ OPERATIONS = (
         Record,
         (InvalidRequest, DuplicateUuid, UnknownJob, NotTheOwner, RecordUnfit, *_FROM_SLURM, StoreUnavailable),
         body=MonitorRequest,
+        scopes=(Scope.SUBMIT, Scope.READ),
     ),
     Operation(
-        "GET", "/monitor/slurm_job_id/{slurm_job_id}", Shown, (InvalidRequest, UnknownJob, StoreUnavailable)
+        "GET",
+        "/monitor/slurm_job_id/{slurm_job_id}",
+        Shown,
+        (InvalidRequest, UnknownJob, StoreUnavailable),
+        scopes=(Scope.READ,),
     ),
-    Operation("GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable)),
+    Operation(
+        "GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable), scopes=(Scope.READ,)
+    ),
     Operation(
         "POST",
         "/monitor/task_uuid/{task_uuid}/cancel",
         Cancelled,
         (NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
+        scopes=(Scope.CANCEL,),
     ),
     Operation(
         "GET",
@@ -133,18 +143,41 @@ OPERATIONS = (
         Notifications,
         (*_FOR_OPERATORS, StoreUnavailable),
         ("status", "method", "limit"),
+        scopes=(Scope.ADMIN,),
     ),
     Operation(
         "POST",
         "/notifications/{notification_id}/retry",
         KeptNotification,
         (Forbidden, UnknownNotification, NotDead, StoreUnavailable),
+        scopes=(Scope.ADMIN,),
     ),
-    Operation("POST", "/notifications/retry", Retried, (*_FOR_OPERATORS, StoreUnavailable), ("method",)),
-    Operation("GET", "/slurm/ping", object, (Forbidden, *_FROM_SLURM), passes_on=True),
-    Operation("GET", "/slurm/diag", object, (Forbidden, *_FROM_SLURM), passes_on=True),
-    Operation("GET", "/slurm/jobs/{update_time}", object, (*_FOR_OPERATORS, *_FROM_SLURM), passes_on=True),
-    Operation("GET", "/slurm/job/{job_id}", object, (*_FOR_OPERATORS, *_FROM_SLURM), passes_on=True),
+    Operation(
+        "POST",
+        "/notifications/retry",
+        Retried,
+        (*_FOR_OPERATORS, StoreUnavailable),
+        ("method",),
+        scopes=(Scope.ADMIN,),
+    ),
+    Operation("GET", "/slurm/ping", object, (Forbidden, *_FROM_SLURM), passes_on=True, scopes=(Scope.ADMIN,)),
+    Operation("GET", "/slurm/diag", object, (Forbidden, *_FROM_SLURM), passes_on=True, scopes=(Scope.ADMIN,)),
+    Operation(
+        "GET",
+        "/slurm/jobs/{update_time}",
+        object,
+        (*_FOR_OPERATORS, *_FROM_SLURM),
+        passes_on=True,
+        scopes=(Scope.ADMIN,),
+    ),
+    Operation(
+        "GET",
+        "/slurm/job/{job_id}",
+        object,
+        (*_FOR_OPERATORS, *_FROM_SLURM),
+        passes_on=True,
+        scopes=(Scope.ADMIN,),
+    ),
     Operation(
         "POST",
         "/slurm/job/submit",
@@ -153,8 +186,9 @@ OPERATIONS = (
         ("username",),
         object,
         passes_on=True,
+        scopes=(Scope.ADMIN,),
     ),
-    Operation("GET", "/ping", "text/plain", is_public=True),
-    Operation("GET", "/openapi.json", object, is_public=True),
-    Operation("GET", "/docs", "text/html", is_public=True),
+    Operation("GET", "/ping", "text/plain"),
+    Operation("GET", "/openapi.json", object),
+    Operation("GET", "/docs", "text/html"),
 )

@@ -59,6 +59,10 @@ def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dic
     }
     task["properties"]["name"]["enum"] = list(catalogue)
     task["properties"]["username"]["not"] = {"enum": sorted(refused_users)}
+    needy = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
+    for name in ("cmd", "params"):
+        field = task["properties"][name]
+        field["description"] += f" Required for {needy}." if needy else ""
     task["allOf"] = [*_commands(catalogue), *conditions]
     schemas["WatchedTask"]["allOf"] = conditions
     return schemas

@@ -14,9 +14,11 @@ from app.senders.base import Message, Sender, settings_of
 
 
 def _named(target: str, info: ValidationInfo) -> str:
+    """Where there is no target at all, the method is not configured, which is no fault of the name."""
     settings = settings_of(info)
-    if settings is not None and target not in settings.NOTIFICATIONS_APPRISE_TARGETS:
-        words = "must be one of " + ", ".join(settings.NOTIFICATIONS_APPRISE_TARGETS)
+    targets = settings.NOTIFICATIONS_APPRISE_TARGETS if settings else {}
+    if targets and target not in targets:
+        words = "must be one of " + ", ".join(targets)
         raise PydanticCustomError("rule", "{words}", {"words": words})
     return target
 
@@ -42,7 +44,8 @@ class AppriseSender(Sender):
     def configured(cls, settings: Settings) -> Self | None:
         return cls(settings) if settings.NOTIFICATIONS_APPRISE_TARGETS else None
 
-    def receiver(self, params: AppriseParams) -> str:
+    @staticmethod
+    def receiver(params: AppriseParams) -> str:
         return params.target
 
     def send(self, message: Message, params: AppriseParams) -> None:

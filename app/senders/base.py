@@ -58,8 +58,12 @@ class Sender(ABC):
     def configured(cls, settings: Settings) -> Self | None:
         """The sender, or None where the settings do not name what it needs."""
 
-    def receiver(self, params: Any) -> str:
-        """Who takes the message: the ceiling counts for each, and one that fails holds up no other."""
+    @staticmethod
+    def receiver(params: Any) -> str:
+        """Who takes the message: the ceiling counts for each, and one that fails holds up no other.
+
+        It hangs on the parameters alone: what a caller may send to is asked where nothing is configured, too.
+        """
         return ""
 
     def rest(self) -> None:  # noqa: B027 - most keep nothing

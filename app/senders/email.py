@@ -34,7 +34,8 @@ class EmailSender(Sender):
         server = settings.NOTIFICATIONS_SMTP_SERVER
         return cls(settings, server) if server else None
 
-    def receiver(self, params: MailParams) -> str:
+    @staticmethod
+    def receiver(params: MailParams) -> str:
         return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:

@@ -45,7 +45,8 @@ class GmailSender(Sender):
             raise SettingsError(f"NOTIFICATIONS_GMAIL_CREDENTIALS_PATH: {words}") from error
         return sender
 
-    def receiver(self, params: MailParams) -> str:
+    @staticmethod
+    def receiver(params: MailParams) -> str:
         return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:

@@ -1,6 +1,7 @@
 """What `email` and `gmail` have in common: the parameters, and the message as RFC 5322 wants it."""
 
 import re
+from collections.abc import Collection
 from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -49,15 +50,28 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _allowed(values: list[str], info: ValidationInfo) -> list[str]:
-    """The operator's list holds addresses (ann@example.com) and whole domains (example.com)."""
+def _is_listed(address: Address, listed: Collection[str]) -> bool:
+    """The operator's lists hold addresses (ann@example.com) and whole domains (example.com)."""
+    words = {word.lower() for word in listed}
+    return not words or not words.isdisjoint({address.addr_spec.lower(), address.domain.lower()})
+
+
+def _may_receive(values: list[str], info: ValidationInfo) -> list[str]:
     settings = settings_of(info)
-    allowed = {word.lower() for word in settings.NOTIFICATIONS_MAIL_ALLOWED} if settings else set()
-    for address in map(parsed, values) if allowed else ():
-        if not {address.addr_spec.lower(), address.domain.lower()} & allowed:
+    for address in map(parsed, values):
+        if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
             words = {"address": address.addr_spec}
             raise PydanticCustomError("rule", "this server sends no mail to {address}", words)
     return values
+
+
+def _may_send(value: str, info: ValidationInfo) -> str:
+    """With delegation, Google lets a service account send as anybody of the operator's domain."""
+    settings, address = settings_of(info), parsed(value)
+    if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_SENDERS):
+        words = {"address": address.addr_spec}
+        raise PydanticCustomError("rule", "this server sends no mail as {address}", words)
+    return value
 
 
 MailAddress = Annotated[
@@ -70,7 +84,7 @@ MailAddress = Annotated[
 class MailParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    sender: MailAddress
+    sender: Annotated[MailAddress, AfterValidator(_may_send)]
     recipient: Annotated[
         Annotated[
             list[MailAddress],
@@ -82,7 +96,7 @@ class MailParams(BaseModel):
             ),
             must("be an e-mail address or a list of at most 100"),
         ],
-        AfterValidator(_allowed),
+        AfterValidator(_may_receive),
     ]
     reply_to: MailAddress | None = None
     subject: Line | None = None

@@ -103,7 +103,8 @@ class RabbitmqSender(Sender):
     def rest(self) -> None:
         self._kept.rest()
 
-    def receiver(self, params: RabbitmqParams) -> str:
+    @staticmethod
+    def receiver(params: RabbitmqParams) -> str:
         """What it is published to; and the queue, where that is another."""
         key = params.routing_key or params.queue or ""
         return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")
@@ -127,7 +128,8 @@ class RabbitmqSender(Sender):
                     _properties(message),
                     mandatory=True,
                 )
-                channel.close()
+                with suppress(AMQPError, OSError):  # the broker has the message: it must not be sent again
+                    channel.close()
         except UnroutableError as error:
             raise DeliveryFailed("RabbitMQ has no queue that takes the message", permanent=True) from error
         except ChannelClosedByBroker as error:

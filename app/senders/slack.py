@@ -1,17 +1,17 @@
 """The method `slack`: chat.postMessage, with the user's words where no markup can hide in them."""
 
 import re
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.error import URLError
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, seconds_of
+from app.senders.base import Message, Sender, seconds_of, settings_of
 
 _LONGEST_SECTION = 3000  # characters, Slack's own limit
 # What Slack says when it, and not the message, has a problem: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -28,10 +28,15 @@ _PASSING = {
 }
 
 
+def _or_default(channel: str | None, info: ValidationInfo) -> str | None:
+    settings = settings_of(info)
+    return channel or (settings.NOTIFICATIONS_SLACK_CHANNEL if settings else None)
+
+
 class SlackParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    channel: Line | None = None
+    channel: Annotated[Line | None, AfterValidator(_or_default)] = Field(None, validate_default=True)
     msg: ShellText | None = None
     subject: Line | None = None
 
@@ -41,7 +46,6 @@ class SlackSender(Sender):
     for_people = True
 
     def __init__(self, settings: Settings, token: str) -> None:
-        self._default_channel = settings.NOTIFICATIONS_SLACK_CHANNEL
         self._client = WebClient(
             token,
             base_url=settings.NOTIFICATIONS_SLACK_API_URL.rstrip("/") + "/",
@@ -54,8 +58,9 @@ class SlackSender(Sender):
         token = settings.NOTIFICATIONS_SLACK_BOT_TOKEN
         return cls(settings, token.get_secret_value()) if token else None
 
-    def receiver(self, params: SlackParams) -> str:
-        return params.channel or self._default_channel or ""
+    @staticmethod
+    def receiver(params: SlackParams) -> str:
+        return params.channel or ""
 
     def send(self, message: Message, params: SlackParams) -> None:
         if not (channel := self.receiver(params)):

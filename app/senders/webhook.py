@@ -37,6 +37,7 @@ def _url(value: str) -> str:
     parts = urlsplit(value)
     if (
         not value.isascii()
+        or " " in value
         or parts.scheme not in ("http", "https")
         or not parts.hostname
         or "@" in parts.netloc
@@ -53,8 +54,10 @@ def _receiver(url: str) -> str:
 
 
 def _allowed(url: str, info: ValidationInfo) -> str:
+    """Where no receiver is listed at all, the method is not configured, which is no fault of the URL."""
     settings = settings_of(info)
-    if settings is not None and _receiver(url) not in settings.webhook_secrets():
+    secrets = settings.webhook_secrets() if settings else {}
+    if secrets and _receiver(url) not in secrets:
         words = "must be at a host that this server's operator has listed"
         raise PydanticCustomError("rule", "{words}", {"words": words})
     return url
@@ -68,8 +71,8 @@ class WebhookParams(BaseModel):
             Line,
             AfterValidator(_url),
             must(
-                "be an http or https URL in ASCII, without a user or dot segments in it",
-                pattern='^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-~][ -~]*$',
+                "be an http or https URL in ASCII, without blanks, a user or dot segments in it",
+                pattern='^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-~][!-~]*$',
             ),
         ],
         AfterValidator(_allowed),
@@ -89,7 +92,8 @@ class WebhookSender(Sender):
     def configured(cls, settings: Settings) -> Self | None:
         return cls(settings) if settings.webhook_secrets() else None
 
-    def receiver(self, params: WebhookParams) -> str:
+    @staticmethod
+    def receiver(params: WebhookParams) -> str:
         return params.url
 
     @cached_property

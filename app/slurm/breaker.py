@@ -40,8 +40,7 @@ class CircuitBreaker:
             if self._probe_at is None:
                 return
             if not self._probing and self._clock() >= self._probe_at:
-                self._probing = True
-                threading.Thread(target=self._find_out, name="slurm-probe", daemon=True).start()
+                self._start_probe()
             raise SlurmUnavailable(f"Slurm has not been answering: {self._reason}")
 
     def succeeded(self) -> None:
@@ -57,6 +56,15 @@ class CircuitBreaker:
             if self._probe_at is None and self._failures >= _FAILURES:
                 logger.warning("Slurm does not answer; callers are told so at once: %s", reason)
                 self._probe_at = self._clock() + self._pause
+
+    def _start_probe(self) -> None:
+        probe = threading.Thread(target=self._find_out, name="slurm-probe", daemon=True)
+        self._probing = True
+        try:
+            probe.start()
+        except RuntimeError as error:  # no thread is to be had; the next caller tries again
+            self._probing = False
+            logger.warning("Slurm is not probed: %s", error)
 
     def _find_out(self) -> None:
         try:

@@ -106,7 +106,7 @@ class SlurmClient:
         """As that user; False if the job has ended already. SlurmRefused with Slurm's own words.
         SlurmUnavailable: try again.
 
-        v0.0.40 and v0.0.41 do not tell whether they did it: look before, and look after.
+        v0.0.40 and v0.0.41 do not tell whether they did it, nor that a job has ended: look before.
         """
         try:
             reply = self._session.send("DELETE", f"job/{job_id}", user=username)
@@ -116,7 +116,8 @@ class SlurmClient:
         faults = [*reply.errors(), *((item.get("code") or 0, str(item.get("string"))) for item in statuses)]
         if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
             return False
-        if reply.status >= 500 and not reply.refusals():
+        is_silent = reply.status >= 500 or reply.status == 403  # 26.05 says 403 while slurmctld is down
+        if is_silent and not reply.refusals():
             raise SlurmUnavailable(f"job {job_id} is not cancelled: slurmctld does not answer")
         if reply.status != 200 or faults:
             words = "; ".join(words for _, words in faults) or f"slurmrestd answered {reply.status}"

@@ -118,7 +118,8 @@ class MongoOutbox(MongoDatabase):
             return self._items({"status": status.value, **({"method": method} if method else {})}, most)
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
-        wanted: Document = {"status": NotificationStatus.DEAD.value}
+        # What dies again meanwhile is not sent again by the same call.
+        wanted: Document = {"status": NotificationStatus.DEAD.value, "revived_at": {"$not": {"$gte": at}}}
         wanted |= {"id": id_} if id_ else {}
         wanted |= {"method": method} if method else {}
         changes: Document = {
