@@ -24,7 +24,7 @@ keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
 
 _LINE = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
 _SCOPES = click.Choice([scope.value for scope in Scope])
-_DAYS = click.FloatRange(0, 36_500, min_open=True)
+_DAYS = click.IntRange(1, 36_500)
 
 
 @keys.command("create")
