@@ -78,7 +78,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     planner = Planner(_catalogue(settings), senders)
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
     refused_users = service_users - set(settings.TASK_ALLOWED_SERVICE_USERS)
-    checker = Checker(planner.catalogue, senders, refused_users, settings)
+    checker = Checker(planner.catalogue, refused_users, settings)
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
     watcher = Watcher(store, slurm, planner, unknown_after=unknown_after)
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)

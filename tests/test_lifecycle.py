@@ -81,7 +81,7 @@ class Service:
             self.store,
             slurm,
             planner,
-            Checker(CATALOGUE, senders, {"root", "slurm"}),
+            Checker(CATALOGUE, {"root", "slurm"}),
             submission_life=LIFE,
         )
         self.look_up = LookUp(self.store, slurm)

@@ -23,7 +23,7 @@ from app.models.task import (
     faults_of,
     parse,
 )
-from app.senders import SENDERS, Sender
+from app.senders import SENDERS
 
 _Request = TypeVar("_Request", bound=BaseModel)
 
@@ -36,15 +36,12 @@ class Checker:
     def __init__(
         self,
         catalogue: Catalogue,
-        senders: Mapping[str, Sender],
         refused_users: Collection[str],
         settings: Settings | None = None,
     ) -> None:
-        """`senders`: those that are configured. `settings`: what the parameters of messages are held against,
-        such as whom callers may write to."""
+        """`settings`: what the parameters of messages are held against, such as whom callers may write to."""
         self.catalogue = catalogue
         self.refused_users = refused_users
-        self._senders = senders
         self._context = {
             "catalogue": catalogue,
             "refused_users": refused_users,
@@ -108,5 +105,5 @@ class Checker:
         }
 
     def _receiver(self, method: str, params: Mapping[str, Any]) -> str:
-        sender = self._senders.get(method, SENDERS[method])
+        sender = SENDERS[method]
         return sender.receiver(sender.Params.model_validate(params, context=self._context))
