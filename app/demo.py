@@ -26,7 +26,7 @@ _PATIENCE = 60  # seconds for the whole task
 _TIMEOUT = 10  # seconds for one request
 _WARNING = """\
 This is a demonstration. Jobs run as processes of this machine, on a local stand-in for Slurm;
-it listens on loopback alone and must never serve anybody else."""
+it listens on loopback alone, asks nobody for a key, and must never serve anybody else."""
 
 
 def run_demo(folder: Path) -> int:
