@@ -71,8 +71,9 @@ def list_() -> None:
 @click.argument("id_", metavar="ID")
 def revoke(id_: str) -> None:
     """Ends the key with that ID, as `list` shows it, from the next request on."""
-    if not _keys().revoke(id_):
-        is_known = any(key.id == id_ for key in _keys().all())
+    kept = _keys()
+    if not kept.revoke(id_):
+        is_known = any(key.id == id_ for key in kept.all())
         words = "is revoked already" if is_known else "does not exist: give an ID that `keys list` shows"
         raise click.ClickException(f"the key {id_} {words}")
     click.echo(f"The key {id_} is revoked.")

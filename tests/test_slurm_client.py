@@ -438,6 +438,20 @@ def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
         client.job(7)
 
 
+@pytest.mark.parametrize(("status", "number"), [(403, 1), (500, 1), (500, 1800), (503, 0)])
+def test_who_cannot_be_asked_to_cancel_has_not_refused(status: int, number: int) -> None:
+    """As 24.11 and 26.05 answer while slurmctld is down."""
+
+    class Silent(Said):
+        def send(self, method: str, path: str, **options: Any) -> Reply:
+            fault = {"error_number": number, "error": "Operation not permitted"}
+            return Reply(status, {"errors": [fault]}, "")
+
+    session: Any = Silent()
+    with pytest.raises(SlurmUnavailable):
+        SlurmClient(session).cancel(5, "alice")
+
+
 def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() -> None:
     session: Any = Said(jobs={"jobs": []}, slurmdbd={"jobs": []})
     since = datetime.fromtimestamp(1_800_000_000.5, UTC)

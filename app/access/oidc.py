@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jwt
 from jwt.exceptions import (
@@ -132,19 +132,24 @@ class Oidc:
 
     def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
         """Everybody acts for himself; the operator's grants come on top."""
-        if isinstance(himself, str) and is_username(himself):
+        if _is_user(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
         for grant in self._grants:
             if grant.fits(claims):
                 yield grant.grant
 
     def _remark(self, himself: object) -> str:
-        if not self._user_claim or (isinstance(himself, str) and is_username(himself)):
+        """What he is told who has no other grant, and whose own claim grants nothing."""
+        if not self._user_claim or _is_user(himself):
             return ""
         found = f"is {himself!r:.100}" if himself else "is missing or empty"
         remark = f"the token's claim {self._user_claim} {found}: it must be a user name of the cluster"
         logger.info("%s", remark)
         return remark
+
+
+def _is_user(claim: object) -> TypeGuard[str]:
+    return isinstance(claim, str) and is_username(claim)
 
 
 def _required(value: str | None, name: str) -> str:
