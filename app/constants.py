@@ -70,18 +70,18 @@ def _json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _in_folder(path: Path) -> Path:
-    return _FOLDER / path
+def _in_project(path: Path) -> Path:
+    return _PROJECT / path
 
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
-_FOLDER = Path(__file__).parent.parent
+_PROJECT = Path(__file__).parent.parent
 _ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
-Kept = Annotated[Path, AfterValidator(_in_folder)]
+ProjectPath = Annotated[Path, AfterValidator(_in_project)]
 
 
 class Settings(BaseModel):
@@ -97,7 +97,7 @@ class Settings(BaseModel):
     LOG_FORMAT: Literal["text", "json"] = Field(
         "text", description="How it is logged: text for people, or json, an object a line, for programs."
     )
-    AUDIT_LOG_PATH: Kept | None = Field(
+    AUDIT_LOG_PATH: ProjectPath | None = Field(
         None,
         description="The file that the audit trail is appended to, a JSON object a line; without it its lines"
         " go to the log. A relative path begins at the folder that holds app/.",
@@ -199,7 +199,7 @@ class Settings(BaseModel):
     MONGODB_TIMEOUT_SECONDS: Seconds = Field(
         5, description="How long one operation on MongoDB may take, in seconds."
     )
-    SQLITE_PATH: Kept = Field(
+    SQLITE_PATH: ProjectPath = Field(
         Path("slurm-proxy.sqlite3"),
         validate_default=True,
         description="The file of the embedded store, on a local disk; used when MONGODB_URI is not set. A"
