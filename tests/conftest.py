@@ -154,16 +154,28 @@ def distribution_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def given_cluster(request: pytest.FixtureRequest) -> Cluster:
-    """One that runs already: TEST_SLURM_URL, TEST_SLURM_KEY_PATH; users alice and bob, partition debug."""
-    url, key_path = os.environ.get("TEST_SLURM_URL"), os.environ.get("TEST_SLURM_KEY_PATH")
+    """Return the running cluster that TEST_SLURM_URL and TEST_SLURM_KEY_PATH name."""
+    return _running_cluster(request, "given Slurm", "TEST_SLURM")
+
+
+@pytest.fixture(scope="session")
+def next_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Return the running cluster of a newer release: TEST_SLURM_NEXT_URL and TEST_SLURM_NEXT_KEY_PATH."""
+    return _running_cluster(request, "next Slurm", "TEST_SLURM_NEXT")
+
+
+def _running_cluster(request: pytest.FixtureRequest, name: str, prefix: str) -> Cluster:
+    """Return a cluster that runs already, with users alice and bob and a partition debug."""
+    url, key_path = os.environ.get(f"{prefix}_URL"), os.environ.get(f"{prefix}_KEY_PATH")
     if not url or not key_path:
-        not_covered(request, "a newer Slurm", "TEST_SLURM_URL and TEST_SLURM_KEY_PATH are not set")
-    return Cluster("given Slurm", url or "", Path(key_path or "").read_bytes(), "alice", "bob")
+        not_covered(request, name, f"{prefix}_URL and {prefix}_KEY_PATH are not set")
+    return Cluster(name, url or "", Path(key_path or "").read_bytes(), "alice", "bob")
 
 
 REAL_CLUSTERS = [
     pytest.param("distribution", marks=pytest.mark.real),
     pytest.param("given", marks=pytest.mark.real),
+    pytest.param("next", marks=pytest.mark.real),
 ]
 
 
