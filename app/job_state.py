@@ -48,6 +48,11 @@ class JobState(StrEnum):
         return self in _FINAL or self is JobState.UNKNOWN
 
     @property
+    def is_waiting(self) -> bool:
+        """Tell whether the job is in the queue: what Slurm says of its start and end is a prediction."""
+        return self in _WAITING
+
+    @property
     def is_success(self) -> bool:
         return self is JobState.COMPLETED
 
@@ -79,7 +84,6 @@ _FINAL = frozenset(
         JobState.OUT_OF_MEMORY,
         JobState.PREEMPTED,
         JobState.REVOKED,
-        JobState.SPECIAL_EXIT,
         JobState.TIMEOUT,
     }
 )
@@ -98,3 +102,14 @@ _TRANSITIONS = frozenset(
     }
 )
 _OVERRIDING = frozenset({JobState.REVOKED, JobState.SPECIAL_EXIT})
+# SPECIAL_EXIT is a requeued job that is held until its user releases it (seen on 22.05, 24.11, 26.05).
+_WAITING = frozenset(
+    {
+        JobState.PENDING,
+        JobState.REQUEUED,
+        JobState.REQUEUE_FED,
+        JobState.REQUEUE_HOLD,
+        JobState.RESV_DEL_HOLD,
+        JobState.SPECIAL_EXIT,
+    }
+)

@@ -14,7 +14,6 @@ FINAL = [
     "REVOKED",
     "TIMEOUT",
     "LAUNCH_FAILED",
-    "SPECIAL_EXIT",
 ]
 
 
@@ -22,7 +21,9 @@ def test_the_final_states_are_those_of_the_contract() -> None:
     assert {state for state in JobState if state.is_final} == set(FINAL)
 
 
-@pytest.mark.parametrize("state", ["SUSPENDED", "STOPPED", "COMPLETING", "REQUEUED", "PENDING", "RUNNING"])
+@pytest.mark.parametrize(
+    "state", ["SUSPENDED", "STOPPED", "COMPLETING", "REQUEUED", "PENDING", "RUNNING", "SPECIAL_EXIT"]
+)
 def test_these_are_not_final(state: str) -> None:
     assert not JobState(state).is_settled
 

@@ -314,8 +314,11 @@ def test_an_event_for_programs_is_json_with_the_facts_by_their_names() -> None:
 
 
 def test_an_array_is_one_summary() -> None:
-    job = make_job(JobState.FAILED, array_tasks={JobState.COMPLETED: 97, JobState.FAILED: 3})
-    assert "Tasks      97 COMPLETED, 3 FAILED" in as_text(the_content(job)).splitlines()
+    counts = {JobState.COMPLETED: 97, JobState.FAILED: 3}
+    job = make_job(JobState.FAILED, array_tasks=counts, failed_tasks="2,7-8")
+    lines = as_text(the_content(job)).splitlines()
+    assert "Tasks      97 COMPLETED, 3 FAILED" in lines
+    assert "Failed     2,7-8" in lines
 
 
 def test_a_digest_says_how_many_it_holds_and_how_each_job_stands() -> None:

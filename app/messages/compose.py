@@ -61,6 +61,7 @@ def facts(task: Task | WatchedTask, job: SlurmJob) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "signal": job.signal,
         "array_tasks": {str(state): count for state, count in (job.array_tasks or {}).items()} or None,
+        "failed_tasks": job.failed_tasks,
         "start_time": start.isoformat() if start else None,
         "end_time": end.isoformat() if end else None,
         "run_seconds": job.run_seconds(),

@@ -13,8 +13,8 @@ Wishes = Sequence[EventName | PendingOver]
 
 _LIMITS = {EventName.TIME_LIMIT_50: 0.5, EventName.TIME_LIMIT_80: 0.8, EventName.TIME_LIMIT_90: 0.9}
 _NEVER = "DependencyNeverSatisfied"
+_REQUEUED_AND_HELD = (JobState.SPECIAL_EXIT, JobState.REQUEUE_HOLD)
 _LOOK_AT_DEPENDENCIES = timedelta(minutes=1)  # a state of its own Slurm has none for them
-_NOT_BEGUN = (JobState.PENDING, JobState.CONFIGURING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime
     """The next moment after `at` when an event may be due without any change of the job's state."""
     state = job.job_state if job else JobState.PENDING
     moments: list[datetime] = []
-    if state is JobState.PENDING:
+    if state.is_waiting:
         waits = [wish for wish in wishes if isinstance(wish, PendingOver)]
         moments += [_waiting_since(record, job) + timedelta(minutes=wish.pending_over) for wish in waits]
         if EventName.INVALID_DEPEND in wishes:
@@ -56,13 +56,15 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
     """What a job's state, reason or number of restarts tells."""
     state, again = job.job_state, f":{job.restarts}" if job.restarts else ""
     if name is EventName.END and state.is_settled:
-        return Event("end", "end")
+        return Event("end", f"end{again}")
     if name is EventName.FAIL and state.is_settled and not state.is_success:
-        return Event("fail", "fail")
-    if name is EventName.BEGIN and job.start_time and job.nodes and state not in _NOT_BEGUN:
+        return Event("fail", f"fail{again}")
+    has_begun = not state.is_waiting and state is not JobState.CONFIGURING
+    if name is EventName.BEGIN and job.start_time and job.nodes and has_begun:
         return Event("begin", f"begin{again}", "The job has begun.", "begun")
     if name is EventName.REQUEUE and job.restarts > _restarts(record):
-        words = f"The job was put back into the queue (restart {job.restarts})."
+        held = ", and is held there until it is released" if state in _REQUEUED_AND_HELD else ""
+        words = f"The job was put back into the queue (restart {job.restarts}){held}."
         return Event("requeue", f"requeue{again}", words, "requeued")
     if name is EventName.INVALID_DEPEND and job.reason == _NEVER:
         words = "The job can never begin: what it depends on did not end as it had to."
@@ -88,7 +90,7 @@ def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: dat
 
 
 def _waited(wish: PendingOver, record: TaskRecord, job: SlurmJob, at: datetime) -> Event | None:
-    if job.job_state is not JobState.PENDING or at < _waiting_since(record, job) + timedelta(
+    if not job.job_state.is_waiting or at < _waiting_since(record, job) + timedelta(
         minutes=wish.pending_over
     ):
         return None

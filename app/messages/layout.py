@@ -27,6 +27,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
         ("User", facts.get("username")),
         ("State", facts.get("slurm_job_state")),
         ("Tasks", _tasks(facts.get("array_tasks"))),
+        ("Failed", facts.get("failed_tasks")),
         ("Reason", facts.get("reason")),
         ("Exit code", facts.get("exit_code")),
         ("Signal", facts.get("signal")),

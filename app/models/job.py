@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from app.job_state import JobState
+from app.models.array_tasks import list_of_mask
 
 # UTC; in JSON ISO 8601 with its offset.
 Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
@@ -48,6 +49,10 @@ class SlurmJob(BaseModel):
     restarts: int = 0
     array_job_id: int | None = None
     array_tasks: dict[JobState, int] | None = None  # how many tasks of an array are in which state
+    failed_tasks: str | None = None  # the indices of an array's tasks that ended badly, such as "2,7-9"
+    task_mask: int = Field(
+        default=0, exclude=True, repr=False
+    )  # bit n: this is, or contains, task n of an array
 
     def run_seconds(self) -> float | None:
         if self.start_time is None or self.end_time is None:
@@ -56,16 +61,14 @@ class SlurmJob(BaseModel):
 
 
 def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
-    """The job `job_id`, made of its array tasks where it is an array.
+    """Return the job `job_id`, merged from its array tasks where it is an array.
 
-    An array has ended when all its tasks have, is a success if all are, and runs while any runs.
+    An array has ended when all its tasks have, has succeeded if all have, and runs while any runs.
     """
     lead = next((part for part in parts if part.job_id == job_id), parts[0])
     if lead.array_job_id != job_id:
         return lead
-    counts: dict[JobState, int] = {}
-    for part in parts:
-        counts[part.job_state] = counts.get(part.job_state, 0) + 1
+    counts, failed = _count_tasks(parts)
     state = _array_state(list(counts))
     decisive = next((part for part in parts if part.job_state is state), lead)
     starts = [part.start_time for part in parts if part.start_time is not None]
@@ -79,7 +82,9 @@ def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
             "reason": decisive.reason,
             "start_time": min(starts, default=None),
             "end_time": max(ends, default=None) if state.is_final else None,
+            "restarts": sum(part.restarts for part in parts),
             "array_tasks": counts,
+            "failed_tasks": list_of_mask(failed) or None,
             "nodes": lead.nodes or next((part.nodes for part in parts if part.nodes), None),
             "max_memory_bytes": max((part.max_memory_bytes or 0 for part in parts), default=0) or None,
             "cpu_seconds": sum(part.cpu_seconds or 0 for part in parts) or None,
@@ -87,11 +92,30 @@ def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
     )
 
 
+def _count_tasks(parts: Sequence[SlurmJob]) -> tuple[dict[JobState, int], int]:
+    """Return how many tasks are in which state, and the mask of those that ended without success.
+
+    Each task that has a job id of its own is a part, and all others together are one. slurmdbd of 22.05 names
+    a task in both, so that the part with fewer tasks counts. A part without indices counts as one task.
+    """
+    counts: dict[JobState, int] = {}
+    failed = seen = 0
+    for part in sorted(parts, key=lambda part: part.task_mask.bit_count()):
+        new = part.task_mask & ~seen
+        seen |= new
+        count = new.bit_count() if part.task_mask else 1
+        if count:
+            counts[part.job_state] = counts.get(part.job_state, 0) + count
+        if part.job_state.is_final and not part.job_state.is_success:
+            failed |= new
+    return counts, failed
+
+
 def _array_state(states: Sequence[JobState]) -> JobState:
     active = [state for state in states if not state.is_final]
     if active:
-        started = [state for state in active if state is not JobState.PENDING]
-        return started[0] if started else JobState.PENDING
+        started = [state for state in active if not state.is_waiting]
+        return (started or sorted(active, key=lambda state: state is not JobState.PENDING))[0]
     failed = [state for state in states if not state.is_success]
     for state in (*_WORST_FIRST, *failed):
         if state in failed:

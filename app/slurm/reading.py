@@ -6,6 +6,7 @@ from typing import Any
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
+from app.models.array_tasks import mask_of_hex, mask_of_index, mask_of_list
 from app.models.job import SlurmJob
 
 Raw = Mapping[str, Any]
@@ -50,13 +51,14 @@ def controller_job(raw: Raw) -> SlurmJob:
         memory_mb=_memory(raw.get("memory_per_node")),
         time_limit_minutes=number(raw.get("time_limit")),
         submit_time=_moment(raw.get("submit_time")),
-        start_time=_moment(raw.get("start_time")) if job_state is not JobState.PENDING else None,
+        start_time=None if job_state.is_waiting else _moment(raw.get("start_time")),
         end_time=_moment(raw.get("end_time")) if ended else None,  # before that it is a prediction
         working_directory=_said(raw.get("current_working_directory")),
         standard_output=_said(raw.get("stdout_expanded")) or _said(raw.get("standard_output")),
         comment=raw.get("comment") or None,
         restarts=number(raw.get("restart_cnt")) or 0,
         array_job_id=number(raw.get("array_job_id")) or None,
+        task_mask=_task_mask(raw.get("array_task_id"), mask_of_list(str(raw.get("array_task_string") or ""))),
     )
 
 
@@ -66,7 +68,7 @@ def accounting_job(raw: Raw) -> SlurmJob:
     exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     if not job_state.is_success and (exit_code, signal) == (0, None):
         exit_code = None  # slurmdbd of 22.05 says 0 for every job, newer ones for CANCELLED and TIMEOUT
-    times = raw.get("time") or {}
+    times, array = raw.get("time") or {}, raw.get("array") or {}
     steps = raw.get("steps") or []
     return SlurmJob(
         job_id=int(raw["job_id"]),
@@ -89,7 +91,8 @@ def accounting_job(raw: Raw) -> SlurmJob:
         working_directory=_said(raw.get("working_directory")),
         standard_output=_said(raw.get("stdout_expanded")) or _said(raw.get("stdout")),
         comment=(raw.get("comment") or {}).get("job") or None,
-        array_job_id=number((raw.get("array") or {}).get("job_id")) or None,
+        array_job_id=number(array.get("job_id")) or None,
+        task_mask=_task_mask(array.get("task_id"), mask_of_hex(str(array.get("task") or ""))),
     )
 
 
@@ -100,6 +103,12 @@ def whose_controller_job(raw: Raw) -> SlurmJob:
 
 def whose_accounting_job(raw: Raw) -> SlurmJob:
     return accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
+
+
+def _task_mask(index: object, waiting: int) -> int:
+    """Return the mask of one task of an array, or of those that have no job id of their own yet."""
+    own = number(index)
+    return waiting if own is None else mask_of_index(own)
 
 
 def _said(value: object) -> str | None:

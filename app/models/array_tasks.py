@@ -1,0 +1,66 @@
+"""The task indices of a job array as a bit mask: bit n stands for task n."""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+_RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
+_MAX_INDEX = 4_000_000  # the largest MaxArraySize that Slurm accepts
+_MAX_LISTED_RANGES = 100
+
+
+def mask_of_index(index: int) -> int:
+    """Return the mask of one task; 0 for an index that Slurm cannot have."""
+    return 1 << index if 0 <= index <= _MAX_INDEX else 0
+
+
+def mask_of_list(text: str) -> int:
+    """Return the mask of a list such as "0-9:2,12%3", the form of slurmctld's `array_task_string`.
+
+    What cannot be read is left out: slurmctld ends a long list with "...".
+    """
+    mask = 0
+    for part in text.partition("%")[0].split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is not None:
+            mask |= _mask_of_range(int(match[1]), int(match[2] or match[1]), int(match[3] or 1))
+    return mask
+
+
+def mask_of_hex(text: str) -> int:
+    """Return the mask of a text such as "0x3FC", the form of slurmdbd's `array.task`; 0 if it is none."""
+    try:
+        return int(text, 16) & (2 << _MAX_INDEX) - 1 if text.startswith("0x") else 0
+    except ValueError:
+        return 0
+
+
+def list_of_mask(mask: int) -> str:
+    """Return the indices as text, such as "2,7-9"; a very long list ends with "…"."""
+    ranges = list(islice(_ranges(mask), _MAX_LISTED_RANGES + 1))
+    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    parts[_MAX_LISTED_RANGES:] = ["…"] * (len(parts) > _MAX_LISTED_RANGES)
+    return ",".join(parts)
+
+
+def _mask_of_range(first: int, last: int, step: int) -> int:
+    if last > _MAX_INDEX or step == 0 or last < first:
+        return 0
+    if step == 1:
+        return (1 << last - first + 1) - 1 << first
+    bits = bytearray(last // 8 + 1)
+    for index in range(first, last + 1, step):
+        bits[index // 8] |= 1 << index % 8
+    return int.from_bytes(bits, "little")
+
+
+def _ranges(mask: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last index of each run of tasks."""
+    first = 0
+    while mask:
+        zeros = (mask & -mask).bit_length() - 1
+        mask >>= zeros
+        ones = (~mask & mask + 1).bit_length() - 1
+        yield first + zeros, first + zeros + ones - 1
+        mask >>= ones
+        first += zeros + ones

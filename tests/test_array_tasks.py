@@ -1,0 +1,126 @@
+"""How the indices of an array's tasks are read, counted and written."""
+
+import pytest
+
+from app.job_state import JobState
+from app.models.array_tasks import list_of_mask, mask_of_hex, mask_of_list
+from app.models.job import SlurmJob, one_job
+
+
+def indices(mask: int) -> list[int]:
+    return [index for index in range(mask.bit_length()) if mask >> index & 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0-9%1", list(range(10))),
+        ("2-9%1", list(range(2, 10))),
+        ("7", [7]),
+        ("0-8:4,5", [0, 4, 5, 8]),
+        ("1,3,5,...", [1, 3, 5]),
+        ("", []),
+        ("9-2", []),
+        ("0-4:0", []),
+        ("0-99999999", []),
+        ("nonsense", []),
+    ],
+)
+def test_mask_of_list_has_the_listed_indices(text: str, expected: list[int]) -> None:
+    assert indices(mask_of_list(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0x1C", [2, 3, 4]), ("0x3FC", list(range(2, 10))), ("", []), ("1C", []), ("0xZZ", [])],
+)
+def test_mask_of_hex_has_the_set_bits(text: str, expected: list[int]) -> None:
+    assert indices(mask_of_hex(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "2,7-9", "0-3", "1,3,5", "4000000"])
+def test_list_of_mask_writes_what_mask_of_list_reads(text: str) -> None:
+    assert list_of_mask(mask_of_list(text)) == text
+
+
+def test_list_of_mask_of_very_many_ranges_is_cut() -> None:
+    text = list_of_mask(mask_of_list("0-100000:2"))
+    assert text.startswith("0,2,4,")
+    assert text.endswith(",198,…")
+
+
+def part(job_id: int, state: JobState, tasks: str, **fields: int) -> SlurmJob:
+    return SlurmJob(
+        job_id=job_id,
+        username="alice",
+        job_state=state,
+        array_job_id=100,
+        task_mask=mask_of_list(tasks),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "state", "counts", "failed"),
+    [
+        (
+            [part(100, JobState.PENDING, "1-9"), part(101, JobState.RUNNING, "0")],
+            JobState.RUNNING,
+            {JobState.PENDING: 9, JobState.RUNNING: 1},
+            None,
+        ),
+        ([part(100, JobState.CANCELLED, "0-9")], JobState.CANCELLED, {JobState.CANCELLED: 10}, "0-9"),
+        (  # slurmdbd of 22.05 names a started task also in the mask of those that are not
+            [part(100, JobState.CANCELLED, "1-9"), part(101, JobState.COMPLETED, "1")],
+            JobState.CANCELLED,
+            {JobState.CANCELLED: 8, JobState.COMPLETED: 1},
+            "2-9",
+        ),
+        (
+            [
+                part(100, JobState.COMPLETED, "3"),
+                part(101, JobState.FAILED, "0"),
+                part(102, JobState.TIMEOUT, "1"),
+                part(103, JobState.COMPLETED, "2"),
+            ],
+            JobState.FAILED,
+            {JobState.COMPLETED: 2, JobState.FAILED: 1, JobState.TIMEOUT: 1},
+            "0-1",
+        ),
+        (
+            [part(100, JobState.COMPLETED, "1"), part(101, JobState.SPECIAL_EXIT, "0")],
+            JobState.SPECIAL_EXIT,
+            {JobState.COMPLETED: 1, JobState.SPECIAL_EXIT: 1},
+            None,
+        ),
+        (
+            [part(100, JobState.PENDING, "1"), part(101, JobState.SPECIAL_EXIT, "0")],
+            JobState.PENDING,
+            {JobState.PENDING: 1, JobState.SPECIAL_EXIT: 1},
+            None,
+        ),
+        (
+            [part(100, JobState.COMPLETED, "0"), part(101, JobState.COMPLETED, "1")],
+            JobState.COMPLETED,
+            {JobState.COMPLETED: 2},
+            None,
+        ),
+        ([part(100, JobState.PENDING, "")], JobState.PENDING, {JobState.PENDING: 1}, None),
+    ],
+)
+def test_an_array_is_merged_from_its_tasks(
+    parts: list[SlurmJob], state: JobState, counts: dict[JobState, int], failed: str | None
+) -> None:
+    job = one_job(100, parts)
+    assert (job.job_id, job.job_state, job.failed_tasks) == (100, state, failed)
+    assert job.array_tasks == counts
+
+
+def test_an_array_counts_the_restarts_of_its_tasks() -> None:
+    parts = [part(100, JobState.COMPLETED, "0"), part(101, JobState.PENDING, "1", restarts=2)]
+    assert one_job(100, parts).restarts == 2
+
+
+def test_the_task_mask_of_a_job_is_not_stored() -> None:
+    assert "task_mask" not in part(100, JobState.PENDING, "0-9").model_dump()
+    assert "task_mask" not in part(100, JobState.PENDING, "0-9").model_dump_json()
