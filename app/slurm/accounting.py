@@ -1,7 +1,7 @@
 """What slurmdbd knows of jobs, and how much its silence about one is worth."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -12,8 +12,8 @@ from app.slurm import reading
 from app.slurm.answers import by_id, read_jobs
 from app.slurm.connection import Query
 from app.slurm.session import Session
+from app.slurm.state_list import chunks
 
-_IDS_PER_REQUEST = 500
 _NO_ENTRY = 9003
 
 
@@ -87,8 +87,3 @@ class Accounts:
         if not dialect.is_structured:
             return [[start]]
         return [[start, ("users", username)] for username in sorted(usernames)]
-
-
-def chunks(job_ids: list[int]) -> Iterable[list[int]]:
-    """As many as go into one request."""
-    return (job_ids[i : i + _IDS_PER_REQUEST] for i in range(0, len(job_ids), _IDS_PER_REQUEST))

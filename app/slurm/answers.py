@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
@@ -12,6 +12,8 @@ from app.slurm import reading
 from app.slurm.connection import Reply
 
 logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
 
 _NO_CONTROLLER = 1800
 _LEADING_ID = re.compile(r"\d+")
@@ -56,15 +58,21 @@ def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int,
     return {job_id: found.get(job_id) for job_id in wanted if job_id in found or job_id not in named}
 
 
-def states_of(items: Iterable[dict[str, Any]]) -> dict[int, JobState]:
-    """The list of states; what cannot be read in it is logged and left out."""
-    states = {}
-    for item in items:
-        try:
-            states[_leading_id(item["job_id"])] = reading.state(item["state"])
-        except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
-            logger.warning("the state of job %s: %s", item.get("job_id"), error)
-    return states
+def states_of(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
+    """Return id and state of each job in a list of states; None for what cannot be read, which is logged."""
+    return [
+        (_readable(item, "job_id", _leading_id), _readable(item, "state", reading.state)) for item in items
+    ]
+
+
+def _readable(item: Mapping[str, Any], key: str, read: Callable[[Any], _Value]) -> _Value | None:
+    try:
+        return read(item[key])
+    except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
+        logger.warning(
+            "the %s of job %s in a list of states cannot be read: %s", key, item.get("job_id"), error
+        )
+        return None
 
 
 def _leading_id(written: object) -> int:
@@ -77,11 +85,17 @@ def _leading_id(written: object) -> int:
 
 
 def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:
-    """Those of the `wanted` jobs that are among `jobs`; an array is one job, made of its tasks."""
+    """Return those of the `wanted` jobs that are among `jobs`; an array is one job, merged from its tasks.
+
+    slurmdbd lists each run of a requeued job: the one that was submitted last counts.
+    """
     arrays: dict[int, list[SlurmJob]] = {}
     single: dict[int, SlurmJob] = {}
     for job in jobs:
-        single[job.job_id] = job
+        known = single.get(job.job_id)
+        if known is None or _submitted(job) >= _submitted(known):
+            single[job.job_id] = job
+    for job in single.values():
         if job.array_job_id is not None:
             arrays.setdefault(job.array_job_id, []).append(job)
     found = {}
@@ -91,6 +105,10 @@ def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob
         elif job_id in single:
             found[job_id] = single[job_id]
     return found
+
+
+def _submitted(job: SlurmJob) -> float:
+    return job.submit_time.timestamp() if job.submit_time else 0.0
 
 
 def warnings(reply: Reply) -> list[str]:

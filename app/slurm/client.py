@@ -3,45 +3,24 @@
 Every method may raise SlurmUnavailable ("ask again later; nothing is known") and SlurmMisbehaved.
 """
 
-import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
-from app.slurm import reading
-from app.slurm.accounting import Accounting, Accounts, chunks
-from app.slurm.answers import is_unchanged, raw_jobs, said_of, states_of, submission_failure, warnings
+from app.slurm.accounting import Accounts
+from app.slurm.answers import submission_failure, warnings
 from app.slurm.connection import Query, Reply
-from app.slurm.dialect import Dialect
+from app.slurm.job_reader import JobReader
+from app.slurm.job_search import JobSearch, Search
 from app.slurm.session import Session
 from app.slurm.submission import submission
 
-logger = logging.getLogger(__name__)
-
-_SINGLE_LOOKS = 10  # up to so many changed jobs are read one by one without a thought
-_MOST_SINGLE_LOOKS = 25  # more are read at once, however many others are in the list
-_FULL_LIST_EVERY = 300  # seconds; heals what a larger skew would hide
-
 _NOT_FOUND = 2017
 _ENDED = 2021
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What Slurm knows of some users' jobs."""
-
-    controller: list[SlurmJob]
-    accounted: list[SlurmJob]
-    accounting: Accounting
-
-    def jobs(self) -> list[SlurmJob]:
-        return [*self.controller, *self.accounted]
 
 
 class SlurmClient:
@@ -53,11 +32,9 @@ class SlurmClient:
     def __init__(self, session: Session, time_unit: str = "hours", clock_skew: float = 60) -> None:
         self._session = session
         self._accounts = Accounts(session, clock_skew)
+        self._reader = JobReader(session, clock_skew)
+        self._search = JobSearch(session, self._reader, self._accounts)
         self._time_unit = time_unit
-        self._clock_skew = clock_skew
-        self._without_state_list: Dialect | None = None
-        self._list_since = 0
-        self._listed_at = 0.0
 
     @property
     def longest_call(self) -> float:
@@ -88,19 +65,15 @@ class SlurmClient:
             return job_id, warnings(reply)
         raise submission_failure(reply)
 
-    def search(self, usernames: Collection[str], since: datetime, timeout: float | None = None) -> Search:
-        """The jobs of these users: those in slurmctld, and those of slurmdbd since then.
-
-        `timeout`: seconds for each request, instead of the configured time.
-        SlurmUnavailable if slurmctld does not answer.
-        """
-        listed = raw_jobs(self._session.get("jobs", timeout=timeout))
-        found = [job for job in map(reading.whose_controller_job, listed) if job.username in usernames]
-        try:
-            return Search(found, *self._accounts.of_users(usernames, since, timeout))
-        except (SlurmUnavailable, SlurmMisbehaved) as error:
-            logger.warning("only slurmctld was searched: %s", error)
-            return Search(found, [], Accounting.AWAY)
+    def search(
+        self,
+        usernames: Collection[str],
+        since: datetime,
+        tags: Collection[str],
+        timeout: float | None = None,
+    ) -> Search:
+        """Return what Slurm knows of lost submissions: see JobSearch.search."""
+        return self._search.search(usernames, since, tags, timeout)
 
     def cancel(self, job_id: int, username: str) -> bool:
         """As that user; False if the job has ended already. SlurmRefused with Slurm's own words.
@@ -126,28 +99,15 @@ class SlurmClient:
 
     # --- watching ---------------------------------------------------------------------------
 
-    def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        """What differs from `known`: a job that slurmctld now describes otherwise, or None for one
-        that it does not know. A job that is not in the answer is as it was, or cannot be read."""
-        if not known:
-            return {}
-        dialect = self._session.speak()
-        if dialect.is_structured and dialect != self._without_state_list:
-            states = self._states(known)
-            if states is not None:
-                changed = [job_id for job_id in known if states.get(job_id) is not known[job_id]]
-                return _news(known, self.look(changed))
-        return self._differences_in_list(known)
+    def poll(
+        self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
+    ) -> dict[int, SlurmJob | None]:
+        """Return what differs from the known states: see JobReader.poll."""
+        return self._reader.poll(known, ended_arrays)
 
-    def look(self, job_ids: Sequence[int]) -> dict[int, SlurmJob | None]:
-        """What slurmctld says of these jobs, one by one or all at once; without one that cannot be read."""
-        is_many = len(job_ids) > _MOST_SINGLE_LOOKS
-        if is_many or (len(job_ids) > _SINGLE_LOOKS and self._count_jobs() <= 8 * len(job_ids)):
-            return said_of(job_ids, raw_jobs(self._session.get("jobs")))
-        looked: dict[int, SlurmJob | None] = {}
-        for job_id in job_ids:
-            looked |= said_of([job_id], self._raw_job(job_id))
-        return looked
+    def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
+        """Return what slurmctld says of these jobs, as far as it can be read now: see JobReader.read."""
+        return self._reader.read(job_ids)
 
     def accounting(
         self, job_ids: Collection[int], timeout: float | None = None
@@ -161,7 +121,7 @@ class SlurmClient:
     def job(self, job_id: int) -> SlurmJob | None:
         """One job: from slurmctld, and from slurmdbd only what slurmctld no longer knows."""
         began = time.monotonic()
-        looked = self.look([job_id])
+        looked = self._reader.read_one(job_id)
         if job_id not in looked:
             raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
         job = looked[job_id]
@@ -175,54 +135,7 @@ class SlurmClient:
         return self._session.send(method, path, user=user, query=query, json=json)
 
     def raw_list(self, update_time: int) -> Reply:
-        return self._session.get("jobs", self._since(update_time))
+        return self._session.get("jobs", self._reader.since(update_time))
 
     def close(self) -> None:
         self._session.close()
-
-    # --- requests ---------------------------------------------------------------------------
-
-    def _states(self, job_ids: Collection[int]) -> dict[int, JobState] | None:
-        """The states of those jobs that slurmctld knows; None where the server has no such list."""
-        states: dict[int, JobState] = {}
-        for chunk in chunks(list(job_ids)):
-            reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
-            if reply.status == 404:
-                self._without_state_list = self._session.speak()
-                return None
-            states |= states_of(raw_jobs(reply))
-        return states
-
-    def _count_jobs(self) -> int:
-        return len(raw_jobs(self._session.get("jobs/state")))
-
-    def _raw_job(self, job_id: int) -> list[dict[str, Any]]:
-        """Several for an array, none where slurmctld does not know it."""
-        reply = self._session.get(f"job/{job_id}")
-        missing = reply.status == 404 and bool(reply.body)
-        if missing or any(number == _NOT_FOUND for number, _ in reply.errors()):
-            return []
-        return raw_jobs(reply)
-
-    def _differences_in_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        """For servers without a list of states: the whole list, and only where something moved.
-
-        The mark moves on only after a list that held no news: news that could not be stored comes again.
-        """
-        asked_at = time.time()
-        since = 0 if asked_at - self._listed_at > _FULL_LIST_EVERY else self._list_since
-        reply = self._session.get("jobs", self._since(since))
-        if is_unchanged(reply):
-            return {}
-        self._listed_at = asked_at if since == 0 else self._listed_at
-        news = _news(known, said_of(list(known), raw_jobs(reply)))
-        if not news:
-            self._list_since = int(asked_at - self._clock_skew)
-        return news
-
-    def _since(self, seconds: int) -> Query:
-        return [("update_time", self._session.speak().update_time(seconds))] if seconds else []
-
-
-def _news(known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]) -> dict[int, SlurmJob | None]:
-    return {job_id: job for job_id, job in found.items() if job is None or job.job_state is not known[job_id]}

@@ -1,6 +1,6 @@
 """What differs between the versions of slurmrestd's API that slurm-proxy speaks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Dialect:
         """The same as a query value; v0.0.40 and v0.0.41 take it only with a prefix."""
         return f"uts{seconds}" if self._minor in (40, 41) else str(seconds)
 
-    def step_queries(self, job_ids: list[int]) -> list[tuple[str, str]]:
+    def step_queries(self, job_ids: Sequence[int]) -> list[tuple[str, str]]:
         """The query that asks slurmdbd for several jobs at once."""
         if self.is_structured:
             return [("step", str(job_id)) for job_id in job_ids]

@@ -1,0 +1,127 @@
+"""Looks for the jobs of lost submissions in slurmctld and slurmdbd."""
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.errors import SlurmMisbehaved, SlurmUnavailable
+from app.models.job import SlurmJob
+from app.slurm import reading
+from app.slurm.accounting import Accounting, Accounts
+from app.slurm.answers import raw_jobs, read_jobs
+from app.slurm.job_reader import JobReader
+from app.slurm.session import Session
+
+logger = logging.getLogger(__name__)
+
+_MAX_READING_SECONDS = 3.0  # of one search; the next one goes on where it ended
+_MAX_TAG_LENGTH = 200  # characters; a task's uuid has at most 128
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What Slurm knows of some users' jobs.
+
+    `controller` are slurmctld's, as far as they were read; `controller_ids` the ids of all jobs there.
+    Only where `is_complete` does a job that is not among them not exist there.
+    """
+
+    controller: list[SlurmJob]
+    controller_ids: set[int]
+    is_complete: bool
+    accounted: list[SlurmJob]
+    accounting: Accounting
+
+    def jobs(self) -> list[SlurmJob]:
+        return [*self.controller, *self.accounted]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A job that was read: when (seconds since the epoch), and the first word of its comment."""
+
+    at: float
+    tag: str
+
+
+class JobSearch:
+    """Reads the jobs in slurmctld one by one, the newest first, and remembers which it has read.
+
+    The list of all jobs is read only from servers that have no list of states: with 43,000 jobs it outlasts
+    every time-out. A search is therefore bounded, and may take several calls to be complete.
+    """
+
+    def __init__(self, session: Session, reader: JobReader, accounts: Accounts) -> None:
+        self._session = session
+        self._reader = reader
+        self._accounts = accounts
+        self._read: dict[int, _Read] = {}
+
+    def search(
+        self, usernames: Collection[str], since: datetime, tags: Collection[str], timeout: float | None
+    ) -> Search:
+        """Return jobs of these users: the tagged ones of slurmctld, and those that slurmdbd has since then.
+
+        Args:
+            usernames: the users whose jobs are wanted.
+            since: a moment before the submissions; what was read before that is read again, since Slurm uses
+                job ids again.
+            tags: the first words of the wanted jobs' comments; reading ends when all are found.
+            timeout: seconds for each request, and for all that is read, instead of the configured time.
+
+        Raises:
+            SlurmUnavailable: slurmctld does not answer.
+        """
+        ids = self._reader.states.all_ids(timeout)
+        if ids is None:
+            jobs, complete, ids = self._in_list(timeout)
+        else:
+            jobs, complete = self._one_by_one(ids, since, set(tags), timeout)
+        found = [job for job in jobs if job.username in usernames and _tag(job) in tags]
+        try:
+            return Search(found, ids, complete, *self._accounts.of_users(usernames, since, timeout))
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
+            logger.warning("only slurmctld was searched: %s", error)
+            return Search(found, ids, complete, [], Accounting.AWAY)
+
+    def _in_list(self, timeout: float | None) -> tuple[list[SlurmJob], bool, set[int]]:
+        raw = raw_jobs(self._session.get("jobs", timeout=timeout))
+        jobs = read_jobs(raw, reading.whose_controller_job)
+        return jobs, len(jobs) == len(raw), {job.job_id for job in jobs}
+
+    def _one_by_one(
+        self, ids: set[int], since: datetime, tags: set[str], timeout: float | None
+    ) -> tuple[list[SlurmJob], bool]:
+        """Read the jobs that were not read since then; `ids` loses those that have left slurmctld meanwhile.
+
+        Returns:
+            The jobs with one of the tags, and whether no job is left to be read.
+        """
+        read = {
+            job_id: known
+            for job_id, known in self._read.items()
+            if job_id in ids and known.at >= since.timestamp() and known.tag not in tags
+        }
+        self._read = read
+        found: list[SlurmJob] = []
+        missing = set(tags)
+        ends = time.monotonic() + min(timeout or _MAX_READING_SECONDS, _MAX_READING_SECONDS)
+        for job_id in sorted(ids - read.keys(), reverse=True):
+            if not missing or time.monotonic() > ends:
+                break
+            raw = self._reader.raw_job(job_id, timeout)
+            jobs = read_jobs(raw, reading.whose_controller_job)
+            if not raw:
+                ids.discard(job_id)
+            elif len(jobs) == len(raw):
+                read[job_id] = _Read(time.time(), _tag(jobs[0]))
+                if read[job_id].tag in tags:
+                    found.append(jobs[0])
+                    missing.discard(read[job_id].tag)
+        return found, ids <= read.keys()
+
+
+def _tag(job: SlurmJob) -> str:
+    return (job.comment or "").partition(" ")[0][:_MAX_TAG_LENGTH]

@@ -1,0 +1,132 @@
+"""The list of job states, `jobs/state`, which slurmrestd offers from 24.05 on."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import SlurmMisbehaved, SlurmUnavailable
+from app.job_state import JobState
+from app.slurm.answers import raw_jobs, states_of
+from app.slurm.dialect import Dialect
+from app.slurm.session import Session
+
+logger = logging.getLogger(__name__)
+
+IDS_PER_REQUEST = 500
+
+
+@dataclass(slots=True)
+class States:
+    """Answers to requests for the states of jobs; a job that is not `named` is not in slurmctld."""
+
+    asked: set[int] = field(default_factory=set)
+    named: set[int] = field(default_factory=set)
+    states: dict[int, JobState] = field(default_factory=dict)
+
+    def add(self, chunk: Sequence[int], items: Sequence[Mapping[str, Any]]) -> None:
+        self.asked.update(chunk)
+        for job_id, state in states_of(items):
+            self.named.update(chunk if job_id is None else [job_id])  # it may be any of them
+            if job_id is not None and state is not None:
+                self.states[job_id] = state
+
+    @property
+    def missing(self) -> set[int]:
+        return self.asked - self.named
+
+    @property
+    def has_active(self) -> bool:
+        return any(not state.is_final for state in self.states.values())
+
+
+class StateList:
+    """Reads states in chunks; what was read before a request failed is kept.
+
+    The ids of a failed request are asked for last at the next call, and fewer at a time: no request is
+    repeated as it was.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._missing_in: Dialect | None = None
+        self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
+        self._avoided_per_request = IDS_PER_REQUEST
+
+    def is_offered(self) -> bool:
+        """Tell whether slurmrestd offers the list (24.05 and newer)."""
+        dialect = self._session.speak()
+        return dialect.is_structured and dialect != self._missing_in
+
+    def read(self, job_ids: Collection[int]) -> States | None:
+        """Return the states as far as they could be read; None where the server has no such list.
+
+        Raises:
+            SlurmUnavailable: nothing could be read.
+        """
+        if not self.is_offered():
+            return None
+        read = States()
+        for chunk in self._chunks(job_ids):
+            try:
+                reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
+                if reply.status == 404:
+                    self._missing_in = self._session.speak()
+                    return None
+                read.add(chunk, raw_jobs(reply))
+            except SlurmUnavailable as error:
+                self._avoid(chunk)
+                self._avoided_per_request = max(1, min(len(chunk), self._avoided_per_request) // 2)
+                if not read.asked:
+                    raise
+                logger.warning("%d of %d states were read: %s", len(read.asked), len(job_ids), error)
+                break
+            if not self._avoided.keys().isdisjoint(chunk):
+                self._forgive(chunk)
+                self._avoided_per_request = min(2 * self._avoided_per_request, IDS_PER_REQUEST)
+        return read
+
+    def _chunks(self, job_ids: Collection[int]) -> Iterator[Sequence[int]]:
+        """Yield the ids of each request; those of failed requests last, and fewer at a time."""
+        yield from chunks([job_id for job_id in job_ids if job_id not in self._avoided])
+        wanted = set(job_ids)
+        avoided = [job_id for job_id in self._avoided if job_id in wanted]
+        while avoided:
+            yield avoided[: (size := self._avoided_per_request)]
+            avoided = avoided[size:]
+
+    def keep_only(self, job_ids: Collection[int]) -> None:
+        """Forget the failures of all other jobs: they are not polled any more."""
+        if self._avoided:
+            wanted = set(job_ids)
+            self._avoided = {job_id: None for job_id in self._avoided if job_id in wanted}
+
+    def _avoid(self, chunk: Sequence[int]) -> None:
+        self._forgive(chunk)
+        self._avoided |= dict.fromkeys(chunk)
+
+    def _forgive(self, chunk: Sequence[int]) -> None:
+        for job_id in chunk:
+            self._avoided.pop(job_id, None)
+
+    def all_ids(self, timeout: float | None) -> set[int] | None:
+        """Return the ids of all jobs in slurmctld; None where there is no list of states.
+
+        Raises:
+            SlurmMisbehaved: one of the ids cannot be read.
+        """
+        if not self.is_offered():
+            return None
+        reply = self._session.get("jobs/state", timeout=timeout)
+        if reply.status == 404:
+            self._missing_in = self._session.speak()
+            return None
+        ids = {job_id for job_id, _ in states_of(raw_jobs(reply))}
+        if None in ids:
+            raise SlurmMisbehaved("slurmrestd lists a job whose id cannot be read")
+        return {job_id for job_id in ids if job_id is not None}
+
+
+def chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield as many ids at a time as go into one request."""
+    return (job_ids[i : i + IDS_PER_REQUEST] for i in range(0, len(job_ids), IDS_PER_REQUEST))

@@ -1,0 +1,237 @@
+"""What a poll and a search ask of a slurmctld that knows very many jobs."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.errors import SlurmUnavailable
+from app.job_state import JobState
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Query, Reply
+from app.slurm.dialect import Dialect
+
+
+class LargeCluster:
+    """A session with a slurmctld of very many jobs; it records the requests that it gets."""
+
+    def __init__(self, jobs: Mapping[int, Sequence[str]]) -> None:
+        self.jobs = {job_id: list(state) for job_id, state in jobs.items()}
+        self.comments: dict[int, str] = {}
+        self.array_tasks: dict[int, list[tuple[int, int, str]]] = {}  # array id: job id, index, state
+        self.broken: set[int] = set()  # whatever asks for one of these gets no answer
+        self.left: set[int] = set()  # listed, but gone when they are asked for
+        self.requests: list[tuple[str, list[int]]] = []
+
+    def speak(self) -> Dialect:
+        return Dialect("v0.0.42")
+
+    def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+        assert path != "jobs", "the list of all jobs is asked for"
+        wanted = [int(value) for name, value in query if name == "job_id"]
+        self.requests.append((path, wanted))
+        if path == "diag":
+            return Reply(200, {"statistics": {"dbd_agent_queue_size": 0}}, "")
+        if path == "jobs/state":
+            self._break_off(wanted)
+            return self._reply([item for job_id in wanted or self.jobs for item in self._states(job_id)])
+        job_id = int(path.removeprefix("job/"))
+        self._break_off([job_id])
+        if job_id not in self.jobs or job_id in self.left:
+            return Reply(404, {"errors": [{"error_number": 2017, "error": "Invalid job id"}]}, "")
+        return self._reply(self._details(job_id))
+
+    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+        return self._reply([])
+
+    def single_reads(self) -> list[int]:
+        return [int(path.removeprefix("job/")) for path, _ in self.requests if path.startswith("job/")]
+
+    def _break_off(self, job_ids: Sequence[int]) -> None:
+        if self.broken.intersection(job_ids):
+            raise SlurmUnavailable("did not answer in time")
+
+    def _states(self, job_id: int) -> list[dict[str, Any]]:
+        tasks = self.array_tasks.get(job_id, ())
+        split = [{"job_id": f"{own}_{index}", "state": [state]} for own, index, state in tasks]
+        if split or job_id not in self.jobs:
+            return split
+        return [{"job_id": str(job_id), "state": self.jobs[job_id]}]
+
+    def _details(self, job_id: int) -> list[dict[str, Any]]:
+        user = {"user_name": "alice", "comment": self.comments.get(job_id, "")}
+        tasks = self.array_tasks.get(job_id, ())
+        split = [
+            {**user, "job_id": own, "job_state": [state], "array_job_id": job_id, "array_task_id": index}
+            for own, index, state in tasks
+        ]
+        return split or [{**user, "job_id": job_id, "job_state": self.jobs[job_id]}]
+
+    def _reply(self, jobs: list[dict[str, Any]]) -> Reply:
+        return Reply(200, {"jobs": jobs, "errors": []}, "")
+
+
+def large_cluster(count: int = 43_000, ended: int = 0) -> LargeCluster:
+    return LargeCluster({n: ["COMPLETED"] if n <= ended else ["RUNNING"] for n in range(1, count + 1)})
+
+
+def client_of(session: Any) -> SlurmClient:
+    return SlurmClient(session)
+
+
+def test_poll_reads_thirty_ends_among_many_jobs_without_the_list_of_all() -> None:
+    session = large_cluster(ended=30)
+    news = client_of(session).poll(dict.fromkeys(range(1, 1001), JobState.RUNNING))
+    assert {job_id for job_id, job in news.items() if job and job.job_state is JobState.COMPLETED} == set(
+        range(1, 31)
+    )
+    assert len(session.requests) == 2 + 30
+
+
+def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:
+    session = large_cluster(ended=1200)
+    client = client_of(session)
+    known = dict.fromkeys(range(1, 1201), JobState.RUNNING)
+    for reads in (500, 500, 200):
+        session.requests.clear()
+        news = client.poll(known)
+        assert len(session.single_reads()) == len(news) == reads
+        known = {job_id: state for job_id, state in known.items() if job_id not in news}
+    assert known == {}
+
+
+def test_poll_of_changes_that_cannot_be_recorded_starves_no_other() -> None:
+    session = large_cluster(ended=1200)
+    client = client_of(session)
+    known = dict.fromkeys(range(1, 1201), JobState.RUNNING)
+    seen = {job_id for _ in range(3) for job_id in client.poll(known)}
+    assert seen == set(known)
+
+
+def test_read_keeps_what_it_read_before_a_request_failed() -> None:
+    session = large_cluster(30)
+    session.broken = {11}
+    client = client_of(session)
+    assert client.look(range(1, 31)).keys() == set(range(1, 11))
+    assert client.look(range(1, 31)).keys() == set(range(12, 31)) | set(range(1, 11))
+
+
+def test_read_goes_on_behind_the_job_whose_request_failed() -> None:
+    session = large_cluster()
+    session.broken = {1}
+    client = client_of(session)
+    with pytest.raises(SlurmUnavailable):
+        client.look([1, 2, 3])
+    assert client.look([1, 2, 3]).keys() == {2, 3}
+
+
+def test_poll_asks_last_and_for_fewer_where_a_request_for_states_failed() -> None:
+    session = large_cluster(ended=2000)
+    session.broken = {700}
+    client = client_of(session)
+    known = dict.fromkeys(range(1, 2001), JobState.RUNNING)
+    noticed: set[int] = set()
+    for _ in range(40):
+        session.requests.clear()
+        with suppress(SlurmUnavailable):  # nothing could be read in that cycle
+            left = {job_id: state for job_id, state in known.items() if job_id not in noticed}
+            noticed |= client.poll(left).keys()
+        failed = [ids for path, ids in session.requests if path == "jobs/state" and 700 in ids]
+        if noticed == known.keys() - {700}:
+            break
+    assert noticed == known.keys() - {700}
+    assert failed == [[700]]
+    session.broken.clear()
+    assert client.poll({700: JobState.RUNNING}).keys() == {700}
+
+
+def test_poll_of_ended_jobs_reads_none_of_them() -> None:
+    session = large_cluster(ended=1000)
+    session.jobs[2] = ["FAILED"]
+    news = client_of(session).poll(dict.fromkeys(range(1, 1001), JobState.COMPLETED))
+    assert news == {}
+    assert session.single_reads() == []
+
+
+def test_poll_tells_of_an_ended_job_that_is_in_the_queue_again() -> None:
+    session = large_cluster(ended=10)
+    session.jobs[4] = ["PENDING"]
+    del session.jobs[5]
+    news = client_of(session).poll(dict.fromkeys(range(1, 11), JobState.COMPLETED))
+    assert {job_id: job and job.job_state for job_id, job in news.items()} == {4: JobState.PENDING, 5: None}
+
+
+def test_poll_tells_of_an_ended_array_whose_task_is_in_the_queue_again() -> None:
+    """As 24.11 answers: the task has an id of its own, and no word of its array's."""
+    session = large_cluster(ended=10)
+    session.array_tasks[10] = [(10, 3, "COMPLETED"), (9001, 1, "PENDING"), (9002, 2, "COMPLETED")]
+    session.array_tasks[9] = [(9, 0, "COMPLETED")]
+    news = client_of(session).poll({9: JobState.COMPLETED, 10: JobState.FAILED}, ended_arrays={9, 10})
+    assert {job_id: job and job.job_state for job_id, job in news.items()} == {10: JobState.PENDING}
+
+
+TAG = "slurm-proxy:lost"
+USERS = ["alice"]
+
+
+def test_search_finds_a_new_job_among_many_without_the_list_of_all() -> None:
+    session = large_cluster()
+    session.comments[42_990] = f"{TAG} mine"
+    found = client_of(session).search(USERS, datetime.now(UTC), [TAG])
+    assert [job.job_id for job in found.controller] == [42_990]
+    assert len(session.single_reads()) == 11
+
+
+def test_search_goes_on_where_the_last_one_ended_and_says_when_it_is_complete() -> None:
+    session = large_cluster(2000)
+    client = client_of(session)
+    since = datetime.now(UTC)
+    assert not client.search(USERS, since, [TAG], timeout=0.01).is_complete
+    while not client.search(USERS, since, [TAG], timeout=0.05).is_complete:
+        pass
+    assert sorted(session.single_reads()) == list(range(1, 2001))
+    session.requests.clear()
+    assert client.search(USERS, since, [TAG]).is_complete
+    assert session.single_reads() == []
+
+
+def test_search_reads_again_what_it_read_before_the_submission() -> None:
+    """Slurm uses job ids again, so that an older look at an id proves nothing."""
+    session = large_cluster(50)
+    client = client_of(session)
+    assert client.search(USERS, datetime.now(UTC), [TAG]).is_complete
+    session.comments[7] = TAG
+    found = client.search(USERS, datetime.now(UTC) + timedelta(seconds=0.001), [TAG])
+    assert [job.job_id for job in found.controller] == [7]
+
+
+def test_search_for_another_submission_trusts_what_was_read_for_the_first() -> None:
+    session = large_cluster(50)
+    session.comments |= {7: TAG, 9: "slurm-proxy:other"}
+    client, since = client_of(session), datetime.now(UTC)
+    assert client.search(USERS, since, ["slurm-proxy:none"]).is_complete
+    found = client.search(USERS, since, [TAG, "slurm-proxy:other"])
+    assert {job.job_id for job in found.controller} == {7, 9}
+
+
+def test_search_of_a_job_that_has_just_left_slurmctld_is_complete() -> None:
+    session = large_cluster(5)
+    client = client_of(session)
+    session.left = {3}
+    found = client.search(USERS, datetime.now(UTC), [TAG])
+    assert found.is_complete
+    assert 3 not in found.controller_ids
+
+
+def test_search_that_slurmctld_breaks_off_keeps_what_it_read() -> None:
+    session = large_cluster(50)
+    session.broken = {20}
+    client, since = client_of(session), datetime.now(UTC)
+    with pytest.raises(SlurmUnavailable):
+        client.search(USERS, since, [TAG])
+    session.broken.clear()
+    session.requests.clear()
+    assert client.search(USERS, since, [TAG]).is_complete
+    assert sorted(session.single_reads()) == list(range(1, 21))
