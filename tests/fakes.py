@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -13,8 +14,8 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import Accounting
-from app.slurm.client import Search
 from app.slurm.connection import Query, Reply
+from app.slurm.job_search import Search
 
 
 class FakeSlurm:
@@ -35,6 +36,8 @@ class FakeSlurm:
         self.down: SlurmProxyError | None = None  # raised by everything else
         self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
         self.accounting_down: SlurmProxyError | None = None
+        self.polled: set[int] = set()  # the ids of the last poll
+        self.search_is_complete = True
         self._next_id = 1000
 
     def check(self) -> None:
@@ -87,12 +90,19 @@ class FakeSlurm:
         else:
             self.ended.pop(job_id, None)
 
-    def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+    def poll(
+        self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
+    ) -> dict[int, SlurmJob | None]:
         self._ask("poll")
+        self.polled = set(known)
+        found = {job_id: self.jobs.get(job_id) for job_id in known}
         return {
-            job_id: self.jobs.get(job_id)
-            for job_id, state in known.items()
-            if job_id not in self.jobs or self.jobs[job_id].job_state is not state
+            job_id: job
+            for job_id, job in found.items()
+            if job is None
+            or (
+                job.job_state is not known[job_id] and not (known[job_id].is_final and job.job_state.is_final)
+            )
         }
 
     def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
@@ -111,17 +121,24 @@ class FakeSlurm:
         self._ask("job")
         return self.jobs.get(job_id) or self.ended.get(job_id)
 
-    def search(self, usernames: Collection[str], since: datetime, timeout: float | None = None) -> Search:
+    def search(
+        self,
+        usernames: Collection[str],
+        since: datetime,
+        tags: Collection[str],
+        timeout: float | None = None,
+    ) -> Search:
         self._ask("search")
         users = set(usernames)
         here = [job for job in self.jobs.values() if job.username in users]
+        found = partial(Search, here, set(self.jobs), self.search_is_complete)
         if not self.has_accounting:
-            return Search(here, [], Accounting.NONE)
+            return found([], Accounting.NONE)
         if self.accounting_down is not None:
-            return Search(here, [], Accounting.AWAY)
+            return found([], Accounting.AWAY)
         known = [] if self.accounting_is_behind else self.ended.values()
         state = Accounting.BEHIND if self.accounting_is_behind else Accounting.CURRENT
-        return Search(here, [job for job in known if job.username in users], state)
+        return found([job for job in known if job.username in users], state)
 
     def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
         self._ask("raw")

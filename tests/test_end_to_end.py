@@ -137,6 +137,13 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
     stage.cancel(blocker)
     last_one_is_good = 'if [ "$SLURM_ARRAY_TASK_ID" != 2 ]; then exit 1; fi; sleep 80'
     stage.submit("array", last_one_is_good, slurm={"mem": 50, "array": "0-2%1", "time": 1})
+    mark = shlex.quote(str(stage.folder / "has-run"))
+    once_more = f"if [ -e {mark} ]; then sleep 25; else touch {mark}; exit 3; fi"
+    job_id = stage.submit("requeued", once_more, slurm={"mem": 50, "time": 1})
+    has_failed = f"scontrol --oneliner show job {job_id} | grep --quiet JobState=FAILED"
+    run_again = f"scontrol requeue {job_id} && scontrol update JobId={job_id} StartTime=now"
+    requeue = f"until {has_failed}; do sleep 1; done; sleep 6; {run_again}"
+    stage.submit("requeue", requeue, slurm={"mem": 50, "time": 1})
 
 
 @pytest.mark.parametrize("name", [name for name in STORY if name not in ("timeout", "memory")])
@@ -335,6 +342,16 @@ def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_is_no_success(stage
     assert slurm["array_tasks"] == {"FAILED": 2, "COMPLETED": 1}
     (mail,) = stage.mails("array")
     assert mail.message["Subject"] == "[FAILED] about array"
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_an_ended_job_that_its_user_requeues_is_announced_at_each_end(stage: Stage) -> None:
+    def subjects() -> list[str]:
+        return [str(mail.message["Subject"]) for mail in stage.mails("requeued")]
+
+    until(lambda: len(subjects()) == 2, 150, "the second end")
+    assert subjects() == ["[FAILED] about requeued", "about requeued"]
+    assert stage.state("requeued") == "COMPLETED"
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)

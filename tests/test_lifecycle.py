@@ -467,6 +467,16 @@ def test_a_slurmdbd_that_has_not_heard_all_is_no_proof(service: Service, minutes
     assert len(service.slurm.submitted) == 1
 
 
+def test_nothing_is_freed_before_all_jobs_in_slurmctld_were_read(service: Service) -> None:
+    task = left_open(service, exists=False)
+    service.slurm.search_is_complete = False
+    service.reconcile(utc_now() + 60 * MINUTE)
+    assert service.record(task).is_reserved
+    service.slurm.search_is_complete = True
+    service.reconcile(utc_now() + 61 * MINUTE)
+    assert service.record(task).is_freed
+
+
 def test_what_slurmctld_shows_is_adopted_while_slurmdbd_is_away(service: Service) -> None:
     task = left_open(service, exists=True)
     service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
@@ -735,7 +745,13 @@ def test_a_good_end_carries_the_callers_words_and_the_facts(service: Service) ->
 
 def test_unfinished_states_announce_nothing(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
-    for state in (JobState.SUSPENDED, JobState.COMPLETING, JobState.REQUEUED, JobState.PENDING):
+    for state in (
+        JobState.SUSPENDED,
+        JobState.COMPLETING,
+        JobState.REQUEUED,
+        JobState.SPECIAL_EXIT,
+        JobState.PENDING,
+    ):
         service.move(job_id, state)
         assert service.record(task).slurm_job_state is state
     assert service.record(task).notifications == ()
@@ -806,6 +822,98 @@ def test_a_requeued_job_is_still_the_same(service: Service) -> None:
     later = utc_now() + MINUTE
     service.move(5, JobState.COMPLETED, submit_time=later, restarts=1)
     assert service.record(answer["task"]).slurm_job_state is JobState.COMPLETED
+
+
+def test_a_job_held_after_its_exit_is_announced_as_requeued_and_once_it_ends(service: Service) -> None:
+    task, job_id = service.submit(notification={**make_email(), "events": ["requeue", "end"]})
+    service.move(job_id, JobState.RUNNING)
+    service.move(job_id, JobState.SPECIAL_EXIT, restarts=1, reason="JobHeldUser")
+    assert service.record(task).is_open
+    service.move(job_id, JobState.PENDING)
+    service.move(job_id, JobState.COMPLETED, exit_code=0)
+    service.deliver()
+    requeued, ended = service.email.messages
+    assert "(restart 1), and is held there until it is released" in requeued.text
+    assert ended.event == "end"
+    assert "did not succeed" not in ended.text
+
+
+def requeue(service: Service, job_id: int, **fields: Any) -> None:
+    """As `scontrol requeue` does with a job that has ended."""
+    submit_time = utc_now().replace(microsecond=0) + MINUTE
+    service.slurm.put(job_id, JobState.PENDING, restarts=1, submit_time=submit_time, exit_code=None, **fields)
+
+
+@pytest.mark.parametrize("by_slurmdbd", [False, True])
+def test_an_ended_job_that_is_requeued_is_open_again_and_its_new_end_is_announced(
+    service: Service, by_slurmdbd: bool
+) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.move(job_id, JobState.FAILED, exit_code=3)
+    now = utc_now()
+    requeue(service, job_id)
+    service.refresh(now + MINUTE)
+    assert service.record(task).is_open
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    service.refresh(now + 2 * MINUTE)
+    service.slurm.put(job_id, JobState.COMPLETED, exit_code=0)
+    if by_slurmdbd:
+        service.slurm.forget(job_id)
+        service.slurm.ended[job_id] = service.slurm.ended[job_id].model_copy(update={"restarts": 0})
+    service.refresh(now + 3 * MINUTE)
+    service.refresh(now + 4 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
+    service.deliver(now + 5 * MINUTE)
+    assert [message.content.facts["slurm_job_state"] for message in service.email.messages] == [
+        "FAILED",
+        "COMPLETED",
+    ]
+
+
+def test_the_first_run_of_a_requeued_job_is_not_taken_for_its_second(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.FAILED, exit_code=3)
+    first_run = service.slurm.ended[job_id].model_copy(update={"comment": f"slurm-proxy:{task['uuid']}"})
+    requeue(service, job_id)
+    service.refresh(utc_now() + MINUTE)
+    del service.slurm.jobs[job_id]
+    service.slurm.ended[job_id] = first_run
+    service.refresh(utc_now() + 2 * MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+
+
+def test_an_ended_job_is_polled_at_intervals_until_slurmctld_forgets_it(service: Service) -> None:
+    _, job_id = service.submit()
+    service.move(job_id, JobState.COMPLETED)
+    now = utc_now()
+    polled = []
+    for seconds in (11, 20, 22):
+        service.refresh(now + timedelta(seconds=seconds))
+        polled.append(job_id in service.slurm.polled)
+    assert polled == [True, False, True]
+    service.slurm.forget(job_id)
+    for seconds in (33, 200, 300):
+        service.refresh(now + timedelta(seconds=seconds))
+    assert job_id not in service.slurm.polled
+
+
+def test_a_new_leader_notices_that_an_ended_job_was_requeued(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.COMPLETED)
+    requeue(service, job_id)
+    slurm: Any = service.slurm
+    planner = Planner(CATALOGUE, ["email", "test"])
+    other = Watcher(service.store, slurm, planner, unknown_after=10 * MINUTE)
+    other.refresh(utc_now() + MINUTE, service.fence())
+    assert service.record(task).is_open
+
+
+def test_another_job_under_the_id_of_an_ended_one_reopens_nothing(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.COMPLETED)
+    service.slurm.put(job_id, JobState.RUNNING, username="bob", comment="slurm-proxy:another")
+    service.refresh(utc_now() + MINUTE)
+    assert service.record(task).slurm_job_state is JobState.COMPLETED
 
 
 def test_two_records_of_one_job_are_both_announced(service: Service) -> None:

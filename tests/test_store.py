@@ -363,6 +363,40 @@ def test_a_cycle_reads_open_jobs_alone(store: TaskStore) -> None:
     assert (found.uuid, found.slurm_job_state, found.submit_time) == (record.uuid, JobState.RUNNING, NOW)
 
 
+def test_ended_since_returns_the_newest_ends_alone(store: TaskStore) -> None:
+    ended = [make_running() for _ in range(4)]
+    array = SlurmJob(
+        job_id=7,
+        username="alice",
+        job_state=JobState.FAILED,
+        array_tasks={JobState.FAILED: 2},
+        submit_time=NOW,
+    )
+    for minutes, record in enumerate(ended):
+        store.add(record)
+        change = replace(end(record), at=NOW + timedelta(minutes=minutes))
+        store.apply([replace(change, job=array) if minutes == 2 else change], fence_of(store))
+    store.add(make_running(slurm_job_state=JobState.UNKNOWN, updated_at=LATER))
+    store.add(make_running(updated_at=LATER))
+    store.add(make_record(updated_at=LATER))
+    found = store.ended_since(NOW + timedelta(minutes=1), 2)
+    assert [job.uuid for job in found] == [ended[3].uuid, ended[2].uuid]
+    assert [job.is_array for job in found] == [False, True]
+    assert found[1].submit_time == NOW
+    assert found[0].slurm_job_state is JobState.FAILED
+    assert len(store.ended_since(NOW + timedelta(minutes=1), 10)) == 3
+
+
+def test_an_ended_record_can_be_opened_again(store: TaskStore) -> None:
+    record = make_running()
+    store.add(record)
+    store.apply([end(record)], fence_of(store))
+    again = replace(end(record), before=JobState.FAILED, after=JobState.PENDING)
+    assert store.apply([again], fence_of(store)) == 1
+    assert [job.uuid for job in store.open_jobs()] == [record.uuid]
+    assert store.ended_since(NOW - timedelta(days=1), 10) == []
+
+
 def test_a_change_and_its_notifications_are_one_write(store: TaskStore) -> None:
     record = make_running()
     store.add(record)

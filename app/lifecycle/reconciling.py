@@ -10,18 +10,19 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
-from app.lifecycle.identity import TAG, tagged
+from app.lifecycle.identity import TAG, tag_of, tagged
 from app.lifecycle.recording import plan_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
 from app.slurm.accounting import Accounting
-from app.slurm.client import Search, SlurmClient
+from app.slurm.client import SlurmClient
+from app.slurm.job_search import Search
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
-_PAUSE = timedelta(seconds=15)  # between two looks, each of which reads all of slurmctld's jobs
+_PAUSE = timedelta(seconds=15)  # between two searches
 _QUOTES = re.compile(r"[\"'`\\\\]")
 _ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
@@ -62,9 +63,12 @@ class Reconciler:
             return
         self._next = now + self._pause
         users = {record.slurm_username for record in reserved}
-        seen = self._slurm.search(users, min(record.created_at for record in reserved))
+        tags = [tag_of(record.uuid) for record in reserved]
+        seen = self._slurm.search(users, min(record.created_at for record in reserved), tags)
         jobs = seen.jobs()
         untagged = [record for record in reserved if not self._adopt(record, tagged(record, jobs), now)]
+        if not seen.is_complete:  # a job may be among those that are still to be read
+            return
         over = [record for record in untagged if now >= self._latest(record)]
         likely = {record.uuid: self._likely(record, seen) for record in over}
         rivals = [job for jobs in likely.values() for job in jobs]
@@ -135,8 +139,7 @@ class Reconciler:
 
         What slurmctld knows shows its comment: without the tag it is not ours.
         """
-        in_controller = {job.job_id for job in seen.controller}
-        found = _one_of_each_array(job for job in seen.accounted if job.job_id not in in_controller)
+        found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
         return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
 
     def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:

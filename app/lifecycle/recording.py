@@ -74,7 +74,7 @@ class Recorder:
 
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
-        job = _never_too_good(job, whole)
+        job = _with_known_restarts(_never_too_good(job, whole), whole)
         plan = plan_of(self._planner, whole, job, now) if whole else Plan((), None)
         return Change(
             uuid=record.uuid,
@@ -112,6 +112,12 @@ def _dead(item: Notification) -> Notification:
 def array_tasks(job: SlurmJob) -> int:
     """How many tasks of an array it stands for; 0 for a job that is none."""
     return sum((job.array_tasks or {}).values())
+
+
+def _with_known_restarts(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
+    """Return the job with at least the restarts that were seen before: slurmdbd does not count them."""
+    known = record.job.restarts if record is not None and record.job is not None else 0
+    return job if job.restarts >= known else job.model_copy(update={"restarts": known})
 
 
 def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:

@@ -146,7 +146,9 @@ class Intake:
         job = None
         if seconds > _SHORTEST_LOOK:
             try:
-                seen = self._slurm.search([record.slurm_username], record.created_at, timeout=seconds / 2)
+                seen = self._slurm.search(
+                    [record.slurm_username], record.created_at, [tag_of(record.uuid)], timeout=seconds / 2
+                )
                 job = tagged(record, seen.jobs())
             except (SlurmUnavailable, SlurmMisbehaved) as error:
                 logger.warning("task %s: %s", record.uuid, error)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
+from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, array_ids
 from app.lifecycle.identity import is_same_job
 from app.lifecycle.recording import News, Recorder, array_tasks
 from app.messages.plan import Planner
@@ -32,8 +33,10 @@ class Watcher:
         planner: Planner,
         *,
         unknown_after: timedelta,
+        ended_interval: timedelta = POLL_INTERVAL,
     ) -> None:
         self._store = store
+        self._ended = EndedJobs(store, ended_interval)
         self._slurm = slurm
         self._recorder = Recorder(store, planner)
         self._unknown_after = unknown_after
@@ -48,8 +51,9 @@ class Watcher:
         """
         self.slurm_seconds = 0.0
         open_jobs = self._store.open_jobs()
+        ended_jobs = self._ended.due(open_jobs, now)
         with self._asking():
-            seen = self._slurm.poll(_known(open_jobs))
+            seen = self._slurm.poll(_known([*open_jobs, *ended_jobs]), array_ids(ended_jobs))
         changed: list[News] = []
         lost: list[OpenJob] = []
         for record in open_jobs:
@@ -62,8 +66,14 @@ class Watcher:
         self._missing_since = {uuid: at for uuid, at in self._missing_since.items() if uuid in missing}
         news = [*self._with_figures(changed, now), *self._traced(lost, seen, now)]
         news = [(record, job) for record, job in news if job.job_state is not record.slurm_job_state]
-        applied = self._recorder.keep(news, now, fence)
+        applied = self._recorder.keep([*news, *self._restarted(ended_jobs, seen)], now, fence)
         return applied + self._recorder.keep(self._alarms(open_jobs, seen, now), now, fence)
+
+    def _restarted(self, ended_jobs: Iterable[OpenJob], seen: Mapping[int, SlurmJob | None]) -> list[News]:
+        """Return the ended jobs that run again, or will; none of them is an ended job any more."""
+        news = [(record, seen[record.slurm_job_id]) for record in ended_jobs if record.slurm_job_id in seen]
+        self._ended.forget(record.uuid for record, _ in news)
+        return [(record, job) for record, job in news if job is not None and is_same_job(record, job)]
 
     def probe(self) -> None:
         """Finds out whether Slurm is back, and which version it speaks, before anybody has to wait for it."""
@@ -97,7 +107,7 @@ class Watcher:
             measured = accounted.get(job.job_id)
             patience = self._unknown_after if array_tasks(job) else _FIGURES_WITHIN
             is_late = record.uuid not in ended or now - self._ended_since[record.uuid] >= patience
-            if measured is None or not is_same_job(record, measured):
+            if measured is None or not _is_same_run(record, measured):
                 ready += [(record, job)] * is_late
             elif measured.job_state.is_final and array_tasks(measured) >= array_tasks(job):
                 ready.append((record, _measured(job, measured)))
@@ -152,10 +162,21 @@ class Watcher:
             job = (accounted or {}).get(record.slurm_job_id)
             other = seen.get(record.slurm_job_id)  # which has the id now: slurmdbd may mean that one
             is_other = job is not None and other is not None and job.submit_time == other.submit_time
-            if job is not None and job.job_state.is_final and not is_other and is_same_job(record, job):
+            if job is not None and job.job_state.is_final and not is_other and _is_same_run(record, job):
                 yield record, job
             elif now - self._missing_since.setdefault(record.uuid, now) >= self._unknown_after:
                 yield record, _unknown(record)
+
+
+def _is_same_run(record: OpenJob, job: SlurmJob) -> bool:
+    """Tell whether slurmdbd describes the record's job, and no run of it before it was requeued."""
+    if (
+        record.submit_time is not None
+        and job.submit_time is not None
+        and job.submit_time < record.submit_time
+    ):
+        return False
+    return is_same_job(record, job)
 
 
 def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:

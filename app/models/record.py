@@ -94,7 +94,7 @@ class TaskRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """The little that a polling cycle reads of an open record."""
+    """The little that a polling cycle reads of a record that is open, or ended a short while ago."""
 
     uuid: str
     slurm_job_id: int
@@ -103,6 +103,7 @@ class OpenJob:
     created_at: datetime
     submit_time: datetime | None  # Slurm's own, once it was seen
     alarm_at: datetime | None = None
+    is_array: bool = False  # only told of a job that has ended
 
 
 @dataclass(frozen=True, slots=True)

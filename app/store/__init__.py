@@ -68,6 +68,9 @@ class TaskStore(Protocol):
     def open_jobs(self) -> list[OpenJob]:
         """All jobs whose end is still to come."""
 
+    def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
+        """Return up to `limit` jobs whose end was recorded since then, the newest first; not UNKNOWN ones."""
+
     def count_open(self, caller: str) -> int:
         """How many tasks of this caller's have their end still to come, reservations among them."""
 

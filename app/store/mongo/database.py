@@ -65,6 +65,7 @@ class MongoDatabase:
             self.tasks.create_index([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)])
             for field in ("is_open", "is_reserved"):  # the few records that a cycle looks for
                 self.tasks.create_index([(field, ASCENDING)], partialFilterExpression={field: True})
+            self.tasks.create_index([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False})
             self.tasks.create_index(
                 [("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]
             )

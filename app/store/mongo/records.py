@@ -99,18 +99,18 @@ class MongoRecords(MongoDatabase):
     def open_jobs(self) -> list[OpenJob]:
         with answering():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(_OPEN_JOB_FIELDS, 1))
-            return [
-                OpenJob(
-                    item["task"]["uuid"],
-                    item["slurm_job_id"],
-                    JobState(item["slurm_job_state"]),
-                    item["slurm_username"],
-                    item["created_at"],
-                    (item.get("job") or {}).get("submit_time"),
-                    item.get("alarm_at"),
-                )
-                for item in found
-            ]
+            return list(map(_open_job, found))
+
+    def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
+        ended = {
+            "is_open": False,
+            "updated_at": {"$gte": at},
+            "slurm_job_id": {"$ne": None},
+            "slurm_job_state": {"$ne": JobState.UNKNOWN.value},
+        }
+        with answering():
+            found = self.tasks.find(ended, dict.fromkeys((*_OPEN_JOB_FIELDS, "job.array_tasks"), 1))
+            return list(map(_open_job, found.sort("updated_at", DESCENDING).limit(limit)))
 
     def count_open(self, caller: str) -> int:
         with answering():
@@ -158,6 +158,20 @@ class MongoRecords(MongoDatabase):
             self.leases.update_one(
                 {"_id": "monitor", "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
             )
+
+
+def _open_job(item: Document) -> OpenJob:
+    job = item.get("job") or {}
+    return OpenJob(
+        item["task"]["uuid"],
+        item["slurm_job_id"],
+        JobState(item["slurm_job_state"]),
+        item["slurm_username"],
+        item["created_at"],
+        job.get("submit_time"),
+        item.get("alarm_at"),
+        job.get("array_tasks") is not None,
+    )
 
 
 def _this_reservation(record: TaskRecord) -> Document:

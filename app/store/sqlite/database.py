@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_caller ON tasks (caller) WHERE is_open;
+CREATE INDEX IF NOT EXISTS tasks_ended ON tasks (updated_at) WHERE NOT is_open;
 CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
     WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
 CREATE TABLE IF NOT EXISTS notifications (

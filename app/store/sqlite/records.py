@@ -91,22 +91,17 @@ class SqliteRecords(SqliteDatabase):
 
     def open_jobs(self) -> list[OpenJob]:
         with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time,"
-                " alarm_at FROM tasks WHERE is_open"
+            return _open_jobs(connection, "is_open")
+
+    def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
+        ended = "NOT is_open AND updated_at >= ? AND slurm_job_id IS NOT NULL AND slurm_job_state != ?"
+        with self.reading() as connection:
+            return _open_jobs(
+                connection,
+                f"{ended} ORDER BY updated_at DESC LIMIT ?",
+                (milliseconds(at), JobState.UNKNOWN, limit),
+                is_array="json_extract(job, '$.array_tasks') IS NOT NULL",
             )
-            return [
-                OpenJob(
-                    row["uuid"],
-                    row["slurm_job_id"],
-                    JobState(row["slurm_job_state"]),
-                    row["slurm_username"],
-                    moment(row["created_at"]),
-                    moment_if_any(row["submit_time"]),
-                    moment_if_any(row["alarm_at"]),
-                )
-                for row in rows
-            ]
 
     def count_open(self, caller: str) -> int:
         with self.reading() as connection:
@@ -148,6 +143,29 @@ class SqliteRecords(SqliteDatabase):
     def resign(self, owner: str) -> None:
         with self.writing() as connection:
             connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))
+
+
+def _open_jobs(
+    connection: sqlite3.Connection, which: str, values: Sequence[object] = (), is_array: str = "FALSE"
+) -> list[OpenJob]:
+    rows = connection.execute(
+        "SELECT uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time, alarm_at,"  # noqa: S608
+        f" {is_array} AS is_array FROM tasks WHERE {which}",
+        values,
+    )
+    return [
+        OpenJob(
+            row["uuid"],
+            row["slurm_job_id"],
+            JobState(row["slurm_job_state"]),
+            row["slurm_username"],
+            moment(row["created_at"]),
+            moment_if_any(row["submit_time"]),
+            moment_if_any(row["alarm_at"]),
+            bool(row["is_array"]),
+        )
+        for row in rows
+    ]
 
 
 def _this(record: TaskRecord) -> tuple[str, int]:
