@@ -181,7 +181,9 @@ class Settings(BaseModel):
     )
 
     SLURM_CLOCK_SKEW_SECONDS: Seconds = Field(
-        60, description="How far Slurm's clock and this machine's may be apart, in seconds."
+        60,
+        description="How far this machine's clock and the database's may be from Slurm's, in seconds. A"
+        " process that measures more neither polls nor submits, and says so.",
     )
 
     SLURM_MIN_JOB_AGE_SECONDS: Seconds = Field(

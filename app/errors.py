@@ -177,6 +177,13 @@ class SlurmUnavailable(SlurmProxyError):
     retry_after = 10
 
 
+class ClocksDisagree(SlurmUnavailable):
+    """This host's clock or the store's is too far from Slurm's; nothing was done."""
+
+    code = "clocks_disagree"
+    retry_after = 60
+
+
 class SlurmBusy(SlurmUnavailable):
     """Too many requests are on their way to Slurm already; this one was never sent."""
 

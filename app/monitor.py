@@ -7,16 +7,17 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
 from app.errors import SlurmProxyError
+from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.reserving import Reservations
 from app.lifecycle.watching import Watcher
-from app.models.record import utc_now
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _LONGEST_REST = 30.0  # seconds, for that reason
 class Monitor:
     """Every process runs one; the lease in the store lets one of them poll at a time.
 
-    `tick` and `deliver` are given the time and need no thread.
+    `tick` and `deliver` are given the store's time and need no thread.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class Monitor:
         reconciler: Reconciler,
         delivery: Delivery,
         *,
+        clocks: ClockGuard,
         owner: str | None = None,
         interval: float,
         lease: float,
+        cycle_limit: float,
     ) -> None:
+        """`cycle_limit`: seconds after which a polling cycle is taken to hang, and the lease is let lapse."""
         self._store = store
         self._reservations = reservations
         self._watcher = watcher
@@ -53,28 +57,52 @@ class Monitor:
         self._owner = owner or _identity()
         self._interval = interval
         self._lease = timedelta(seconds=lease)
+        self._clocks = clocks
+        self._cycle_limit = cycle_limit
+        self._cycle_began: float | None = None  # of the polling cycle that runs now
         self._fence: int | None = None  # while this process leads
         self._stopping = threading.Event()
         self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
         self._threads: list[threading.Thread] = []
 
     def tick(self, now: datetime) -> bool:
-        """One polling cycle; False if another process leads."""
+        """Run one polling cycle; return False if this process does not lead.
+
+        It does not while another process holds the lease, or while the clocks disagree.
+        """
+        if self._clocks.disagreement(now) is not None:
+            self._resign()
+            return False
         fence = self._fence = self._store.lead(self._owner, now, now + self._lease)
         if fence is None:
             return False
-        try:
-            if self._watcher.refresh(now, fence):
-                self._messages_due()
-        finally:  # what hinders the one need not hinder the other
-            self._reconciler.reconcile(now, fence)
+        with self._cycle():
+            try:
+                if self._watcher.refresh(now, fence):
+                    self._messages_due()
+            finally:  # what hinders the one need not hinder the other
+                self._reconciler.reconcile(now, fence)
         return True
 
     def renew(self, now: datetime) -> None:
-        """Keeps the lease during a cycle that takes long, because Slurm does; looks whether Slurm is back."""
+        """Renew the lease while a polling cycle takes long, because Slurm does, but not while one hangs.
+
+        What such a cycle writes after another process has taken over is refused by its fencing token.
+        """
+        if self._fence is None:
+            return
+        began = self._cycle_began
+        if began is not None and time.monotonic() - began > self._cycle_limit:
+            self._fence = None
+            words = "the polling cycle has not ended within %.0f s; the lease is not renewed until it does"
+            logger.error(words, self._cycle_limit)
+            return
+        self._fence = self._store.lead(self._owner, now, now + self._lease)
+
+    def probe(self) -> None:
+        """Find out whether Slurm is back, and how far its clock is from ours; every process does."""
         self._watcher.probe()
-        if self._fence is not None:
-            self._fence = self._store.lead(self._owner, now, now + self._lease)
+        self._clocks.measure()
 
     def deliver(self, method: str, now: datetime) -> None:
         """Sends all that is due by one channel."""
@@ -89,6 +117,7 @@ class Monitor:
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
         self._spawn("monitor", self.tick, self._stopping, self._interval)
+        self._spawn("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
         self._spawn("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
         self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
@@ -102,8 +131,25 @@ class Monitor:
             thread.join(_STOP_SECONDS)
         self._fence = None
         if self._threads:
-            self._guarded(lambda now: self._store.resign(self._owner))
+            self._guarded(lambda _: self._store.resign(self._owner))
         self._threads.clear()
+
+    @contextmanager
+    def _cycle(self) -> Iterator[None]:
+        """Keep since when the polling cycle runs."""
+        began = self._cycle_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._cycle_began = None
+            if self._fence is None and (took := time.monotonic() - began) > self._cycle_limit:
+                logger.warning("the polling cycle that hung has ended after %.0f s", took)
+
+    def _resign(self) -> None:
+        """Give the lease back if this process has it."""
+        if self._fence is not None:
+            self._fence = None
+            self._store.resign(self._owner)
 
     def _messages_due(self) -> None:
         """Lets the channels of this process look at once."""
@@ -130,7 +176,7 @@ class Monitor:
     def _guarded(self, step: Callable[[datetime], object]) -> None:
         """A loop outlives whatever goes wrong in one round of it."""
         try:
-            step(utc_now())
+            step(self._store.now())
         except SlurmProxyError as error:
             logger.warning("%s: %s", threading.current_thread().name, error)
         except Exception:

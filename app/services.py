@@ -16,6 +16,7 @@ from app.constants import TASK_METADATA, Settings, misspelt
 from app.errors import SettingsError, StoreUnavailable
 from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
+from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.outbox import Outbox
@@ -36,6 +37,8 @@ from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
+
+_CALLS_OF_A_CYCLE = 5  # requests to Slurm that may each take as long as one may, until a cycle hangs
 
 _Value = TypeVar("_Value")
 
@@ -83,12 +86,14 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     watcher = Watcher(store, slurm, planner, unknown_after=unknown_after)
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
     submission_life = timedelta(seconds=slurm.longest_call) + skew
+    clocks = ClockGuard(slurm, skew)
     delivery = _delivery(settings, store, senders)
     intake = Intake(
         store,
         slurm,
         planner,
         checker,
+        clocks=clocks,
         submission_life=submission_life,
         most_in_flight=settings.LIMIT_JOBS_IN_FLIGHT,
     )
@@ -117,8 +122,10 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             watcher,
             reconciler,
             delivery,
+            clocks=clocks,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
+            cycle_limit=_CALLS_OF_A_CYCLE * slurm.longest_call,
         ),
     )
 

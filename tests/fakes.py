@@ -1,6 +1,6 @@
 """A cluster that only exists in memory, and records what it is asked."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
@@ -39,6 +39,12 @@ class FakeSlurm:
         self.polled: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
         self._next_id = 1000
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
+
+    def time(self, expires: datetime | None = None) -> datetime:
+        if self.known_down is not None:
+            raise self.known_down
+        return self.clock().replace(microsecond=0)
 
     def check(self) -> None:
         if self.known_down is not None:

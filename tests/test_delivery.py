@@ -115,7 +115,7 @@ class Endless:
     def __init__(self) -> None:
         self.settled = 0
 
-    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim:
+    def claim(self, method: str, token: str, now: datetime, until: datetime, latest: datetime) -> Claim:
         to = {"recipient": f"{random.randrange(300)}@example.com"}
         status = NotificationStatus.CLAIMED
         item = Notification(

@@ -13,6 +13,7 @@ LAYERS = {
     "app.errors": 0,
     "app.job_state": 0,
     "app.constants": 0,
+    "app.clock": 0,
     "app.models": 1,
     "app.messages": 2,
     "app.slurm": 3,

@@ -30,6 +30,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
+from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.delivering import Delivery, Patience
 from app.lifecycle.looking_up import LookUp
 from app.lifecycle.reconciling import Reconciler
@@ -77,11 +78,13 @@ class Service:
         senders: Any = {"email": self.email, "test": self.test}
         slurm: Any = self.slurm
         planner = Planner(CATALOGUE, senders)
+        self.clocks = ClockGuard(slurm, MINUTE)
         self.intake = Intake(
             self.store,
             slurm,
             planner,
             Checker(CATALOGUE, {"root", "slurm"}),
+            clocks=self.clocks,
             submission_life=LIFE,
         )
         self.look_up = LookUp(self.store, slurm)
@@ -105,9 +108,11 @@ class Service:
             self.watcher,
             self.reconciler,
             self.delivery,
+            clocks=self.clocks,
             owner=owner,
             interval=interval,
             lease=30,
+            cycle_limit=60,
         )
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
@@ -125,6 +130,7 @@ class Service:
         return self.watcher.refresh(at, self.fence())
 
     def reconcile(self, at: datetime) -> None:
+        self.slurm.clock = lambda: at
         self.reconciler.reconcile(at, self.fence())
 
     def fence(self) -> int:

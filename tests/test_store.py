@@ -17,7 +17,7 @@ from app.models.api_key import ApiKey
 from app.models.caller import OPERATOR, ORDINARY, Grant
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, TaskRecord
-from app.store import Claim, Outcome, TaskStore
+from app.store import CLOCK_TOLERANCE, Claim, Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 from tests.real.mongod import Mongod
@@ -517,6 +517,78 @@ def test_one_leads_until_the_lease_runs_out(store: TaskStore) -> None:
     assert not store.lead("a", NOW + 2 * minute, NOW + 3 * minute)
 
 
+@pytest.mark.parametrize("seconds", [60, 100, 180, 240, 3600])
+def test_a_lease_that_ends_later_than_it_can_is_taken_over_and_logged(
+    store: TaskStore, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    """Its owner's clock was ahead, or the clock has been set back since."""
+    lease, ahead = timedelta(seconds=30), timedelta(seconds=seconds)
+    first = store.lead("a", NOW + ahead, NOW + ahead + lease)
+    assert first
+    assert store.lead("b", NOW, NOW + lease) == first + 1
+    assert "the monitor's lease until" in caplog.text
+    assert store.lead("a", NOW, NOW + lease) is None
+
+
+def test_a_lease_is_left_to_its_owner_while_clocks_differ_by_less_than_the_tolerance(
+    store: TaskStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = timedelta(seconds=30)
+    assert store.lead("a", NOW + CLOCK_TOLERANCE, NOW + CLOCK_TOLERANCE + lease)
+    assert store.lead("b", NOW, NOW + lease) is None
+    assert caplog.text == ""
+
+
+def test_a_lease_is_renewed_by_its_owner_after_the_clock_was_set_back(store: TaskStore) -> None:
+    hour, lease = timedelta(hours=1), timedelta(seconds=30)
+    fence = store.lead("a", NOW + hour, NOW + hour + lease)
+    assert store.lead("a", NOW, NOW + lease) == fence
+    assert store.lead("b", NOW + 2 * lease, NOW + 3 * lease) == (fence or 0) + 1
+
+
+@pytest.mark.parametrize("seconds", [60, 100, 180, 240, 3600])
+def test_a_claim_that_ends_later_than_it_can_is_taken_over_and_logged(
+    store: TaskStore, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    """The process that made it has died, and the clock has been set back since."""
+    item, ahead, time_to_send = make_notification(), timedelta(seconds=seconds), timedelta(seconds=20)
+    store.add(make_running(notifications=[item]))
+    assert store.claim("email", "first", NOW + ahead, NOW + ahead + time_to_send)
+    latest = NOW + timedelta(hours=1)
+    assert store.claim("email", "second", NOW, NOW + time_to_send, latest)
+    assert f"the wait of message {item.id}" in caplog.text
+    assert store.claim("email", "third", NOW, NOW + time_to_send, latest) is None
+    assert store.claim("slack", "other", NOW, NOW + time_to_send, latest) is None
+
+
+def test_a_message_waits_no_longer_than_it_can(store: TaskStore) -> None:
+    hour, time_to_send = timedelta(hours=1), timedelta(seconds=20)
+    retrying = {"status": NotificationStatus.RETRYING, "attempts": 3}
+    ordinary = make_notification(attempt_after=NOW + hour, **retrying)
+    wrong = make_notification(attempt_after=NOW + 24 * hour, **retrying)
+    store.add(make_running(notifications=[ordinary, wrong]))
+    claim = store.claim("email", "a", NOW, NOW + time_to_send, NOW + hour)
+    assert claim is not None
+    assert claim.notification.id == wrong.id
+    assert store.claim("email", "b", NOW, NOW + time_to_send, NOW + hour) is None
+
+
+def test_a_reservation_from_what_is_now_the_future_is_found(store: TaskStore) -> None:
+    """It was made before the clock was set back."""
+    record = make_record(created_at=LATER)
+    store.add(record)
+    assert store.reservations(NOW) == []
+    assert store.reservations(NOW, NOW + timedelta(seconds=5)) == [record]
+
+
+def test_stores_of_one_database_tell_the_same_time(factory: Factory) -> None:
+    one, other = factory(), factory()
+    difference = other.now() - one.now()
+    assert abs(difference) < CLOCK_TOLERANCE
+    assert one.now().microsecond % 1000 == 0
+    assert abs(one.now() - datetime.now(UTC)) < timedelta(minutes=5)
+
+
 def test_a_lease_can_be_given_back_by_its_owner_alone(store: TaskStore) -> None:
     store.lead("a", NOW, LATER)
     store.resign("b")
@@ -720,8 +792,21 @@ def test_a_window_takes_so_many_and_says_when_the_next_one_opens(store: TaskStor
     ends = NOW + timedelta(minutes=10)
     assert [store.take_slot(ANN, 2, NOW, ends) for _ in range(3)] == [None, None, ends]
     assert store.take_slot("email:bob@example.com", 2, NOW, ends) is None
-    assert store.take_slot(ANN, 2, ends - timedelta(milliseconds=1), LATER) == ends
+    assert store.take_slot(ANN, 2, ends - timedelta(milliseconds=1), ends + timedelta(minutes=10)) == ends
     assert store.take_slot(ANN, 2, ends, ends + timedelta(minutes=10)) is None
+
+
+@pytest.mark.parametrize("seconds", [60, 100, 180, 240, 3600])
+def test_a_window_that_ends_later_than_it_can_is_begun_anew_and_logged(
+    store: TaskStore, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    """The clock of the process that began it was ahead, or has been set back since."""
+    minute, ahead = timedelta(minutes=1), timedelta(seconds=seconds)
+    for _ in range(2):
+        store.take_slot(ANN, 1, NOW + ahead, NOW + ahead + minute)
+    assert store.take_slot(ANN, 1, NOW, NOW + minute) is None
+    assert f"the rate limit of {ANN} until" in caplog.text
+    assert store.take_slot(ANN, 1, NOW, NOW + minute) == NOW + minute, "the new window counts"
 
 
 def test_a_slot_that_was_not_used_is_given_back(store: TaskStore) -> None:

@@ -7,7 +7,6 @@ from typing import Protocol
 from app.access.keys import PREFIX
 from app.errors import NotAuthenticated, TooManyRequests
 from app.models.caller import ANYBODY, OPERATOR, Caller
-from app.models.record import utc_now
 from app.store import TaskStore
 
 _WINDOW = timedelta(minutes=1)
@@ -54,7 +53,7 @@ class Gate:
         """TooManyRequests for one who has asked too often; all processes count together."""
         if self.is_open or not self._requests_a_minute:
             return
-        now = utc_now()
+        now = self._store.now()
         opens = self._store.take_slot(f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW)
         if opens is not None:
             words = f"more than {self._requests_a_minute} requests in a minute"

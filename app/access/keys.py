@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from app.errors import InvalidRequest, NotAuthenticated
 from app.models.api_key import ApiKey
 from app.models.caller import Caller, Grant
-from app.models.record import utc_now
 from app.models.rules import is_one_line
 from app.store import TaskStore
 
@@ -30,7 +29,7 @@ class Keys:
         """The key, to be shown once, and what is kept of it; InvalidRequest for a name that will not do."""
         if not is_one_line(name) or len(name) > 100:
             raise InvalidRequest(["name: must be one line of at most 100 characters"])
-        now = utc_now()
+        now = self._store.now()
         if any(key.name == name and _is_good(key, now) for key in self._store.all_keys()):
             raise InvalidRequest([f"name: there is a key called {name} already; revoke it first"])
         id_, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
@@ -45,7 +44,7 @@ class Keys:
 
     def revoke(self, id_: str) -> bool:
         """False if there is no such key, or it is revoked already."""
-        return self._store.revoke_key(id_, utc_now())
+        return self._store.revoke_key(id_, self._store.now())
 
     def caller(self, text: str) -> Caller:
         """Whose key that is; NotAuthenticated for one that is not, or not any more."""
@@ -53,7 +52,7 @@ class Keys:
         key = self._store.key(parts[1]) if len(parts) == 3 else None
         known = key.hash if key else _hash("")
         is_right = hmac.compare_digest(_hash(text), known)
-        now = utc_now()
+        now = self._store.now()
         if key is None or not is_right or not _is_good(key, now):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
         if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:

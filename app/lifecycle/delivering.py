@@ -73,7 +73,8 @@ class Delivery:
     def deliver_one(self, method: str, now: datetime) -> bool:
         """Tries one message of `method` that is due; False if there is none."""
         token = secrets.token_hex(8)
-        claim = self._store.claim(method, token, now, now + self._patience.claim_for)
+        latest = now + max(_LONGEST_ASKED, self._patience.window)
+        claim = self._store.claim(method, token, now, now + self._patience.claim_for, latest)
         if claim is None:
             if method in self._senders:
                 self._senders[method].rest()
@@ -105,7 +106,8 @@ class Delivery:
         addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
         group = f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
         pause = self._pauses.get(group)
-        if pause is not None and now < pause.until <= self._last_moment(item):
+        latest = min(self._last_moment(item), now + _LONGEST_ASKED)  # a later one: the clock was set back
+        if pause is not None and now < pause.until <= latest:
             return self._put_off(item, pause, now)
         if (opens := self._full_until(sender, receiver, now)) is not None:
             return self._held_back(item, group, opens, now)

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.errors import InvalidRequest, NotDead, UnknownNotification
 from app.lifecycle.showing import shown_claim
-from app.models.record import NotificationStatus, utc_now
+from app.models.record import NotificationStatus
 from app.store import TaskStore
 
 _MOST = 1000
@@ -31,7 +31,7 @@ class Outbox:
 
     def retry(self, id_: str) -> dict[str, Any]:
         """UnknownNotification; NotDead for one that is on its way, has arrived, or never can."""
-        if self._store.revive(utc_now(), id_=id_) == 0:
+        if self._store.revive(self._store.now(), id_=id_) == 0:
             found = self._store.notification(id_)
             if found is None:
                 raise UnknownNotification(f"there is no notification {id_}")
@@ -44,7 +44,7 @@ class Outbox:
         """All dead ones, or those of one method."""
         if faults := self._method_faults(method):
             raise InvalidRequest(faults)
-        return {"retried": self._store.revive(utc_now(), method=method)}
+        return {"retried": self._store.revive(self._store.now(), method=method)}
 
     def _method_faults(self, method: str | None) -> list[str]:
         return [] if method is None or method in self._methods else [_choice("method", self._methods)]

@@ -1,7 +1,7 @@
 """Settles reservations that a crash or an ambiguous answer left open: adopted, or freed with the reason.
 
-A submission carries a token that ends with `submission_life`: once that is over, no request that is still on
-its way can become a job, so that a job which Slurm does not show then never will be.
+A submission carries a token that ends with `submission_life`: once that is over by Slurm's own clock, no
+request that is still on its way can become a job, so that a job which Slurm does not show then never will be.
 """
 
 import logging
@@ -18,7 +18,7 @@ from app.models.record import Change, TaskRecord
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
 from app.slurm.job_search import Search
-from app.store import TaskStore
+from app.store import CLOCK_TOLERANCE, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -52,34 +52,42 @@ class Reconciler:
         self._min_job_age = min_job_age
         self._under_way = timedelta(seconds=slurm.longest_call)
         self._pause = pause
-        self._next: datetime | None = None
+        self._last: datetime | None = None
 
     def reconcile(self, now: datetime, fence: int) -> None:
-        """Looks once at Slurm for all of them. SlurmUnavailable, SlurmMisbehaved: nothing was settled."""
-        if self._next is not None and now < self._next:
+        """Look once at Slurm for all of them. `now`: the store's time.
+
+        What is over is judged by Slurm's clock, which is read before its jobs are: `now` may be anything.
+
+        Raises:
+            SlurmUnavailable, SlurmMisbehaved: nothing was settled.
+        """
+        if self._last is not None and self._last <= now < self._last + self._pause:
             return
-        reserved = self._store.reservations(now - self._under_way)
+        reserved = self._store.reservations(now - self._under_way, now + CLOCK_TOLERANCE)
         if not reserved:
             return
-        self._next = now + self._pause
+        self._last = now
+        slurm_now = self._slurm.time()
         users = {record.slurm_username for record in reserved}
         tags = [tag_of(record.uuid) for record in reserved]
-        seen = self._slurm.search(users, min(record.created_at for record in reserved), tags)
+        since = min(slurm_now, *(record.created_at for record in reserved))
+        seen = self._slurm.search(users, since, tags)
         jobs = seen.jobs()
         untagged = [record for record in reserved if not self._adopt(record, tagged(record, jobs), now)]
         if not seen.is_complete:  # a job may be among those that are still to be read
             return
-        over = [record for record in untagged if now >= self._latest(record)]
+        over = [record for record in untagged if slurm_now >= self._latest(record)]
         likely = {record.uuid: self._likely(record, seen) for record in over}
         rivals = [job for jobs in likely.values() for job in jobs]
         for record in over:
             if seen.accounting is Accounting.CURRENT:
                 self._settle(record, likely[record.uuid], rivals, now, fence)
             elif seen.accounting is Accounting.NONE:
-                self._settle_by_controller(record, now, fence)
+                self._settle_by_controller(record, slurm_now, now, fence)
 
     def _latest(self, record: TaskRecord) -> datetime:
-        """When a job of this record is there for all to see, if there is one at all."""
+        """Return from when on, by Slurm's clock, no job of this record can appear any more."""
         return record.created_at + self._submission_life + self._skew
 
     def _settle(
@@ -98,9 +106,11 @@ class Reconciler:
         else:
             self._give_up(record, f"jobs that may be it: {len(likely)}", now, fence)
 
-    def _settle_by_controller(self, record: TaskRecord, now: datetime, fence: int) -> None:
+    def _settle_by_controller(
+        self, record: TaskRecord, slurm_now: datetime, now: datetime, fence: int
+    ) -> None:
         """Where there is no slurmdbd: what slurmctld would still show, however soon it had ended."""
-        if now + self._skew < record.created_at + self._min_job_age:
+        if slurm_now + self._skew < record.created_at + self._min_job_age:
             self._free(record, now)
         else:
             why = "there is no slurmdbd, and slurmctld may have forgotten it"

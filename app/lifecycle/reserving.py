@@ -14,7 +14,8 @@ from app.errors import (
     StoreUnavailable,
 )
 from app.job_state import JobState
-from app.models.record import TaskRecord, utc_now
+from app.lifecycle.clock_guard import ClockGuard
+from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -25,9 +26,10 @@ _RESERVATIONS = 5  # times that a uuid is tried which others are giving back
 
 
 class Reservations:
-    def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
+    def __init__(self, store: TaskStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
         self._store = store
         self._slurm = slurm
+        self._clocks = clocks
         self._unrecorded: deque[tuple[TaskRecord, int, tuple[str, ...]]] = deque()
 
     def reserve(self, record: TaskRecord, key: str | None) -> dict[str, Any] | None:
@@ -35,10 +37,15 @@ class Reservations:
 
         `key`: as it was sent; the record has it beside its caller's name, since keys are each caller's own.
 
-        DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
-        While Slurm is known to be down nothing is put on disk.
+        While Slurm is known to be down, or the clocks disagree, nothing is put on disk.
+
+        Raises:
+            DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
+            ClocksDisagree: this host's clock or the store's is too far from Slurm's.
+            SlurmUnavailable, SlurmMisbehaved: Slurm cannot be asked.
         """
         try:
+            self._clocks.check(record.created_at)
             self._slurm.check()
         except SlurmUnavailable:
             owner = self._owner(record, within=_SHORT_LOOK)
@@ -86,7 +93,7 @@ class Reservations:
 
     def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
         try:
-            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+            self._store.accept(record, job_id, JobState.PENDING, self._store.now(), warnings)
         except StoreUnavailable as error:
             logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
             self._unrecorded.append((record, job_id, tuple(warnings)))
@@ -97,7 +104,7 @@ class Reservations:
         """Completes the records of jobs that the store could not keep at the time; StoreUnavailable still."""
         for _ in range(len(self._unrecorded)):
             record, job_id, warnings = self._unrecorded[0]
-            self._store.accept(record, job_id, JobState.PENDING, utc_now(), warnings)
+            self._store.accept(record, job_id, JobState.PENDING, self._store.now(), warnings)
             logger.info("job %s of task %s is recorded now", job_id, record.uuid)
             self._unrecorded.popleft()
 

@@ -18,13 +18,14 @@ from app.errors import (
     UnknownJob,
 )
 from app.lifecycle.checking import Checker
+from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.identity import tag_of, tagged
 from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer
 from app.lifecycle.showing import shown_record
 from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
-from app.models.record import TaskRecord, utc_now
+from app.models.record import TaskRecord
 from app.models.task import Task, WatchedTask, near_misses
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Reply
@@ -46,6 +47,7 @@ class Intake:
         planner: Planner,
         checker: Checker,
         *,
+        clocks: ClockGuard,
         submission_life: timedelta,
         most_in_flight: int = 0,
     ) -> None:
@@ -56,17 +58,20 @@ class Intake:
         self._checker = checker
         self._most_in_flight = most_in_flight
         self._submission_life = submission_life
-        self.reservations = Reservations(store, slurm)
+        self.reservations = Reservations(store, slurm, clocks)
 
     def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
-        """Reserves the uuid, submits one Slurm job as the task's user, and starts to watch it.
+        """Reserve the uuid, submit one Slurm job as the task's user, and monitor it from then on.
 
         The same task again under the same `key` (or under its uuid as the key) gets the first answer.
-        InvalidRequest, Forbidden, TooManyJobs, DuplicateUuid, SlurmRefused, SlurmUnavailable: no job.
-        SlurmAmbiguous: there may be one; the reservation stays and is settled later.
+
+        Raises:
+            InvalidRequest, Forbidden, TooManyJobs, DuplicateUuid, SlurmRefused, SlurmUnavailable: no job.
+            ClocksDisagree: no job; this host's clock or the store's is too far from Slurm's.
+            SlurmAmbiguous: there may be a job; the reservation stays and is settled later.
         """
         task = self._checker.submission(caller, body)
-        now = utc_now()
+        now = self._store.now()
         record = TaskRecord(
             task=body["task"],
             slurm_username=task.username,
@@ -113,7 +118,7 @@ class Intake:
         return self._slurm.raw("POST", "job/submit", user=self._checker.run_as(query), json=body)
 
     def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:
-        now = utc_now()
+        now = self._store.now()
         record = TaskRecord(
             task=raw,
             slurm_username=task.username,

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from app.errors import (
     AlreadyOver,
+    ClocksDisagree,
     DuplicateUuid,
     Forbidden,
     IdempotencyKeyReused,
@@ -107,7 +108,7 @@ OPERATIONS = (
         "POST",
         "/submit",
         Submitted,
-        (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, StoreUnavailable),
+        (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, ClocksDisagree, StoreUnavailable),
         ("Idempotency-Key",),
         SubmitRequest,
         scopes=(Scope.SUBMIT,),

@@ -12,7 +12,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounts
-from app.slurm.answers import submission_failure, warnings
+from app.slurm.answers import controller_time, submission_failure, warnings
 from app.slurm.connection import Query, Reply
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
@@ -49,6 +49,17 @@ class SlurmClient:
         """Finds out which version slurmrestd speaks, unless that is known; probes while Slurm is down."""
         self._session.check()
         self._session.speak()
+
+    def time(self, expires: datetime | None = None) -> datetime:
+        """Return slurmctld's time when it answered, in whole seconds that have begun.
+
+        `expires`: the end of the token, for a host whose clock is so far behind that its ordinary tokens
+        have expired. Such a request is made whether the circuit breaker is open or not.
+
+        Raises: SlurmUnavailable, SlurmMisbehaved.
+        """
+        reply = self._session.diagnostics(expires) if expires else self._session.get("diag")
+        return controller_time(reply)
 
     # --- submitting -------------------------------------------------------------------------
 

@@ -80,6 +80,16 @@ class Session:
         self.check()
         return self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
 
+    def diagnostics(self, expires: datetime | None = None) -> Reply:
+        """Return slurmctld's diagnostics, whether the circuit breaker is open or not.
+
+        `expires`: the end of the token, if not after its usual lifetime.
+
+        Raises: SlurmUnavailable, SlurmMisbehaved.
+        """
+        dialect = self._dialect or self._discover()
+        return self._exchange("GET", f"/slurm/{dialect.api}/diag", user=self._service_user, expires=expires)
+
     def close(self) -> None:
         self._connection.close()
 
@@ -123,8 +133,7 @@ class Session:
 
     def _probe(self) -> None:
         """Raises unless slurmctld itself answers; not held up by the circuit."""
-        dialect = self._dialect or self._discover()
-        reply = self._exchange("GET", f"/slurm/{dialect.api}/diag", user=self._service_user)
+        reply = self.diagnostics()
         if reply.status != 200:
             raise SlurmUnavailable(f"slurmrestd answered {reply.status}")
 

@@ -1,13 +1,24 @@
 """What slurm-proxy asks of a database: the TaskStore protocol, kept by MongoDB and by SQLite."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from app.job_state import JobState
 from app.models.api_key import ApiKey
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, TaskRecord
+
+logger = logging.getLogger(__name__)
+
+CLOCK_TOLERANCE = timedelta(seconds=5)  # that processes may disagree by about the store's time
+NEVER = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+
+
+def log_impossible(what: str) -> None:
+    """Log that something is not waited for, because it would end later than it ever could."""
+    logger.warning("%s would last longer than it can, because a clock was set back; it is taken over", what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,15 @@ class TaskStore(Protocol):
 
     def prepare(self) -> None:
         """Connects, and makes the indexes that every query needs."""
+
+    def now(self) -> datetime:
+        """Return the store's time, the one clock of all processes that share it.
+
+        It costs a request now and then at most. What a store keeps and compares is stamped with it.
+
+        Raises:
+            StoreUnavailable: the store's time was never read, and cannot be read now.
+        """
 
     def add(self, record: TaskRecord) -> None:
         """Keeps a new record; DuplicateUuid if its uuid or its idempotency key was ever used.
@@ -74,8 +94,12 @@ class TaskStore(Protocol):
     def count_open(self, caller: str) -> int:
         """How many tasks of this caller's have their end still to come, reservations among them."""
 
-    def reservations(self, before: datetime) -> list[TaskRecord]:
-        """Reservations made before that moment of which it cannot be told yet whether there is a job."""
+    def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
+        """Return the reservations made before that moment, or later than `after`.
+
+        Of none of them it can be told yet whether there is a job. One made later than now was made before
+        the clock was set back.
+        """
 
     def apply(self, changes: Iterable[Change], fence: int) -> int:
         """Applies each change whose record is still in the state `before`, with its notifications.
@@ -84,8 +108,14 @@ class TaskStore(Protocol):
         for a leader whose `fence` is no longer the newest.
         """
 
-    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
-        """Takes one notification of `method` that is due at `now`; after `until` others may take it."""
+    def claim(
+        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+    ) -> Claim | None:
+        """Claim one notification of `method` that is due at `now`; after `until` others may claim it.
+
+        A claim that ends later than `until`, or a wait that ends later than `latest`, cannot be: the clock
+        has been set back since. Such a notification is due, too. CLOCK_TOLERANCE is added to both.
+        """
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         """Keeps what became of a claimed notification; False if the claim had been taken over.
@@ -101,8 +131,12 @@ class TaskStore(Protocol):
         """
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
-        """Counts a message to `recipient`, of at most `most` in a window that began, or now begins, and ends
-        at `until`. None if there was room; else when the window ends."""
+        """Count a message to `recipient`, of at most `most` in a window.
+
+        A window that begins now ends at `until`. One that ends later than that and CLOCK_TOLERANCE cannot be,
+        because the clock has been set back since: a new one takes its place, and that is logged.
+        Return None if there was room, else when the window ends.
+        """
 
     def give_slot_back(self, recipient: str) -> None:
         """The message that a slot was taken for did not go out."""
@@ -117,9 +151,11 @@ class TaskStore(Protocol):
         """Makes dead notifications due once more: one, or all by a method, or all; returns how many."""
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
-        """Takes or renews the monitor's lease; None while somebody else holds it.
+        """Acquire or renew the monitor's lease until `until`; return None while another process holds it.
 
-        The fence that is returned grows whenever the lease goes to another owner.
+        The fencing token that is returned grows whenever the lease goes to another owner. A lease that ends
+        later than `until` and CLOCK_TOLERANCE cannot be, because the clock has been set back since: it is
+        taken over, and that is logged.
         """
 
     def resign(self, owner: str) -> None:

@@ -1,6 +1,7 @@
 """The local cluster's jobs as slurmrestd v0.0.45 writes them. Pure."""
 
 import os
+import time
 from typing import Any
 
 from app.job_state import JobState
@@ -135,6 +136,7 @@ def statistics(jobs: list[LocalJob]) -> dict[str, int]:
         return sum(job.state in states for job in jobs)
 
     return {
+        "req_time": int(time.time()),
         "jobs_submitted": len(jobs),
         "jobs_started": sum(job.start_time > 0 for job in jobs),
         "jobs_pending": count(JobState.PENDING),

@@ -1,7 +1,8 @@
 """The connection, its collections and their indexes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
@@ -11,10 +12,13 @@ from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, DocumentTooLarge, PyMongoError
 
+from app.clock import RemoteClock, steady_seconds
 from app.errors import RecordUnfit, SettingsError, StoreUnavailable
 
 Document = dict[str, Any]
 
+_CLOCK_EVERY = 30.0  # seconds between two readings of the server's clock
+_CLOCK_WITHIN = 1.0  # seconds that a reading may take, once there was one
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
@@ -46,6 +50,8 @@ class MongoDatabase:
 
     def __init__(self, client: "MongoClient[Document]", database: str, collection: str) -> None:
         self.client = client
+        self._clock = RemoteClock(self._server_time)
+        self._clock_tried = 0.0
         concern = WriteConcern(w="majority", j=True)
         self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=concern)
         self.leases: Collection[Document] = client[database].get_collection(
@@ -73,6 +79,22 @@ class MongoDatabase:
                 self.tasks.create_index([(f"notifications.{field}", ASCENDING)], sparse=True)
             self.tasks.create_index([("caller", ASCENDING)], partialFilterExpression={"is_open": True})
             self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
+
+    def now(self) -> datetime:
+        """Return the server's time, which is read twice a minute; a reading that fails changes nothing."""
+        if not self._clock.is_known:
+            self._clock.refresh()
+        elif self._clock.age > _CLOCK_EVERY and steady_seconds() - self._clock_tried > _CLOCK_EVERY:
+            self._clock_tried = steady_seconds()
+            with suppress(StoreUnavailable):
+                self._clock.refresh()
+        now = self._clock.now()
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    def _server_time(self) -> datetime:
+        with answering(_CLOCK_WITHIN if self._clock.is_known else None):
+            local_time: datetime = self.client.admin.command("hello")["localTime"]
+            return local_time.replace(tzinfo=UTC)
 
     def ping(self) -> None:
         with answering():

@@ -7,7 +7,7 @@ from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from app.models.record import NotificationStatus
-from app.store import Claim, Outcome
+from app.store import CLOCK_TOLERANCE, NEVER, Claim, Outcome, log_impossible
 from app.store.mongo.database import Document, MongoDatabase, answering
 from app.store.mongo.documents import read_notification
 
@@ -16,8 +16,23 @@ _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
 
 
 class MongoOutbox(MongoDatabase):
-    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
+    def claim(
+        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+    ) -> Claim | None:
+        claimed = {"status": NotificationStatus.CLAIMED.value}
         due = {"method": method, "attempt_after": {"$lte": now}}
+        impossible = {  # the clock was set back since
+            "method": method,
+            "attempt_after": {"$gt": until + CLOCK_TOLERANCE},
+            "$or": [claimed, {"attempt_after": {"$gt": latest + CLOCK_TOLERANCE}}],
+        }
+        if (claim := self._claim_one(due, token, until)) is not None:
+            return claim
+        if (claim := self._claim_one(impossible, token, until)) is not None:
+            log_impossible(f"the wait of message {claim.notification.id}")
+        return claim
+
+    def _claim_one(self, due: Document, token: str, until: datetime) -> Claim | None:
         with answering():
             document = self.tasks.find_one_and_update(
                 {"notifications": {"$elemMatch": due}},
@@ -90,15 +105,19 @@ class MongoOutbox(MongoDatabase):
             return tied, [item for item in found if item.notification.id != head.id]
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
-        running = {"_id": recipient, "until": {"$gt": now}}
-        over = {"_id": recipient, "until": {"$lte": now}}
+        latest = until + CLOCK_TOLERANCE
+        running = {"_id": recipient, "until": {"$gt": now, "$lte": latest}}
+        over = {"_id": recipient, "$or": [{"until": {"$lte": now}}, {"until": {"$gt": latest}}]}
         with answering():
             while True:
                 one_more = {**running, "count": {"$lt": most}}
                 if self.windows.update_one(one_more, {"$inc": {"count": 1}}).matched_count == 1:
                     return None
                 try:
-                    self.windows.update_one(over, {"$set": {"until": until, "count": 1}}, upsert=True)
+                    began: Document = {"$set": {"until": until, "count": 1}}
+                    last = self.windows.find_one_and_update(over, began, upsert=True)
+                    if last is not None and last["until"] > latest:
+                        log_impossible(f"the rate limit of {recipient} until {last['until']}")
                     return None
                 except DuplicateKeyError:  # a window that still runs
                     full = self.windows.find_one({**running, "count": {"$gte": most}})

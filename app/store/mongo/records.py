@@ -9,6 +9,7 @@ from pymongo.errors import DuplicateKeyError
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
+from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import Document, MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
 
@@ -119,9 +120,10 @@ class MongoRecords(MongoDatabase):
                 for flag in ("is_open", "is_reserved")
             )
 
-    def reservations(self, before: datetime) -> list[TaskRecord]:
+    def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
+        made = [{"created_at": {"$lt": before}}, {"created_at": {"$gt": after}}]
         with answering():
-            found = self.tasks.find({"is_reserved": True, "created_at": {"$lt": before}})
+            found = self.tasks.find({"is_reserved": True, "$or": made})
             return [read_record(document) for document in found]
 
     def apply(self, changes: Iterable[Change], fence: int) -> int:
@@ -132,17 +134,22 @@ class MongoRecords(MongoDatabase):
             return self.tasks.bulk_write(updates, ordered=False).modified_count
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
-        free = {"_id": "monitor", "$or": [{"owner": owner}, {"until": {"$lt": now}}]}
+        latest = until + CLOCK_TOLERANCE
+        over = [{"until": {"$lt": now}}, {"until": {"$gt": latest}}]
+        free = {"_id": "monitor", "$or": [{"owner": owner}, *over]}
         grown = {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [{"$eq": ["$owner", owner]}, 0, 1]}]}
         taken = {"owner": {"$literal": owner}, "until": until, "fence": grown}
         with answering():
             try:
-                lease = self.leases.find_one_and_update(
-                    free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
+                held = self.leases.find_one_and_update(
+                    free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.BEFORE
                 )
-            except DuplicateKeyError:  # it exists and is somebody else's
+            except DuplicateKeyError:  # it exists and another process holds it
                 return None
-            fence = int((lease or {})["fence"])
+            held = held or {"owner": "", "until": now, "fence": 0}
+            if held["owner"] != owner and held["until"] > latest:
+                log_impossible(f"the monitor's lease until {held['until']}")
+            fence = int(held.get("fence") or 0) + int(held["owner"] != owner)
             if fence != self._stamped:
                 self._stamp(fence)
             return fence

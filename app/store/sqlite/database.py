@@ -2,12 +2,13 @@
 
 import queue
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import StoreUnavailable
+from app.models.record import utc_now
 
 _MOST_IDLE = 8  # connections that are kept for the next call
 
@@ -81,8 +82,11 @@ _ADDED = (
 class SqliteDatabase:
     """Every write is one transaction. StoreUnavailable for whatever goes wrong with the file."""
 
-    def __init__(self, path: Path, timeout: float = 5) -> None:
+    def __init__(
+        self, path: Path, timeout: float = 5, *, host_clock: Callable[[], datetime] = utc_now
+    ) -> None:
         """`timeout`: seconds that a statement waits for another process's write."""
+        self._host_clock = host_clock
         self._path = path
         self._busy_ms = int(timeout * 1000)
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MOST_IDLE)
@@ -96,6 +100,10 @@ class SqliteDatabase:
             _add_columns(connection)
         with self.reading() as connection:
             connection.executescript(_SCHEMA)
+
+    def now(self) -> datetime:
+        """Return the host's time: all processes that share the file run on one host."""
+        return self._host_clock()
 
     def ping(self) -> None:
         with self.reading() as connection:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from app.models.record import Notification, NotificationStatus
-from app.store import Claim, Outcome
+from app.store import CLOCK_TOLERANCE, NEVER, Claim, Outcome, log_impossible
 from app.store.sqlite.database import (
     SqliteDatabase,
     milliseconds,
@@ -31,15 +31,28 @@ _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
 _MOMENTS = ("attempt_after", "sent_at", "revived_at")
 
 
+_CLAIM = (
+    "UPDATE notifications SET status = ?, claim = ?, attempt_after = ?, attempts = attempts + 1"
+    " WHERE id = (SELECT id FROM notifications WHERE method = ? AND {} ORDER BY attempt_after LIMIT 1)"
+    " RETURNING *"
+)
+_DUE = "attempt_after <= ?"
+_IMPOSSIBLE = "attempt_after > ? AND (status = ? OR attempt_after > ?)"  # the clock was set back since
+
+
 class SqliteOutbox(SqliteDatabase):
-    def claim(self, method: str, token: str, now: datetime, until: datetime) -> Claim | None:
+    def claim(
+        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+    ) -> Claim | None:
+        claimed = (NotificationStatus.CLAIMED, token, milliseconds(until), method)
+        longest = milliseconds(until + CLOCK_TOLERANCE)
+        wrong = (longest, NotificationStatus.CLAIMED, milliseconds(latest + CLOCK_TOLERANCE))
         with self.writing() as connection:
-            row = connection.execute(
-                "UPDATE notifications SET status = ?, claim = ?, attempt_after = ?, attempts = attempts + 1"
-                " WHERE id = (SELECT id FROM notifications WHERE method = ? AND attempt_after <= ?"
-                " ORDER BY attempt_after LIMIT 1) RETURNING *",
-                (NotificationStatus.CLAIMED, token, milliseconds(until), method, milliseconds(now)),
-            ).fetchone()
+            row = connection.execute(_CLAIM.format(_DUE), (*claimed, milliseconds(now))).fetchone()
+            if row is None:
+                row = connection.execute(_CLAIM.format(_IMPOSSIBLE), (*claimed, *wrong)).fetchone()
+                if row is not None:
+                    log_impossible(f"the wait of message {row['id']}")
             return Claim(row["uuid"], read_notification(row)) if row else None
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
@@ -94,6 +107,12 @@ class SqliteOutbox(SqliteDatabase):
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
         with self.writing() as connection:
             connection.execute("DELETE FROM windows WHERE until <= ?", (milliseconds(now),))
+            wrong = connection.execute(
+                "DELETE FROM windows WHERE recipient = ? AND until > ? RETURNING until",
+                (recipient, milliseconds(until + CLOCK_TOLERANCE)),
+            ).fetchone()
+            if wrong is not None:
+                log_impossible(f"the rate limit of {recipient} until {moment(wrong[0])}")
             taken = connection.execute(
                 "INSERT INTO windows (recipient, until, count) VALUES (?, ?, 1)"
                 " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?",

@@ -9,6 +9,7 @@ from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import Change, OpenJob, TaskRecord
+from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.sqlite.database import (
     SqliteDatabase,
     milliseconds,
@@ -113,12 +114,12 @@ class SqliteRecords(SqliteDatabase):
             ).fetchone()
             return int(row[0])
 
-    def reservations(self, before: datetime) -> list[TaskRecord]:
+    def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM tasks WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL"
-                " AND submission_error IS NULL AND created_at < ?",
-                (milliseconds(before),),
+                " AND submission_error IS NULL AND (created_at < ? OR created_at > ?)",
+                (milliseconds(before), milliseconds(after)),
             )
             return [_record(connection, row) for row in rows.fetchall()]
 
@@ -130,13 +131,17 @@ class SqliteRecords(SqliteDatabase):
             return sum(_apply(connection, change) for change in changes)
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
+        latest = milliseconds(until + CLOCK_TOLERANCE)
         with self.writing() as connection:
+            held = connection.execute("SELECT owner, until FROM leases WHERE name = 'monitor'").fetchone()
+            if held is not None and held["owner"] != owner and held["until"] > latest:
+                log_impossible(f"the monitor's lease until {moment(held['until'])}")
             row = connection.execute(
                 "INSERT INTO leases (name, owner, until, fence) VALUES ('monitor', ?, ?, 1)"
                 " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until,"
                 " fence = fence + (owner != excluded.owner)"
-                " WHERE owner = excluded.owner OR until < ? RETURNING fence",
-                (owner, milliseconds(until), milliseconds(now)),
+                " WHERE owner = excluded.owner OR until < ? OR until > ? RETURNING fence",
+                (owner, milliseconds(until), milliseconds(now), latest),
             ).fetchone()
             return row[0] if row else None
 
