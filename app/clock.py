@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_PRECISE = 1.0  # seconds; after a worse reading, as of a process that was frozen, the clock is read again
+_ATTEMPTS = 3
 
 
 def steady_seconds() -> float:
@@ -44,10 +46,14 @@ class RemoteClock:
 
         Raises: what `read` raises.
         """
-        began = self._steady()
-        at = (read or self._read)()
-        ended = self._steady()
-        self._reading = reading = _Reading(at, (began + ended) / 2, (ended - began) / 2)
+        for _ in range(_ATTEMPTS):
+            began = self._steady()
+            at = (read or self._read)()
+            ended = self._steady()
+            reading = _Reading(at, (began + ended) / 2, (ended - began) / 2)
+            if reading.error <= _PRECISE:
+                break
+        self._reading = reading
         return reading
 
     def now(self) -> datetime:

@@ -325,11 +325,18 @@ def test_slurms_clock_is_read_with_a_longer_token_where_the_ordinary_one_has_exp
     assert "s behind Slurm's" in (guard.disagreement(clock()) or "")
 
 
-def test_a_slow_answer_makes_the_reading_less_certain() -> None:
-    seconds = iter([0.0, 100.0, 100.0])
+def test_a_clock_that_took_long_to_answer_is_read_again() -> None:
+    seconds = iter([0.0, 100.0, 100.0, 100.2])
     clock = RemoteClock(utc_now, steady=lambda: next(seconds))
     clock.refresh()
-    assert clock.error == 50.0
+    assert clock.error == pytest.approx(0.1)
+
+
+def test_slow_answers_make_the_reading_less_certain() -> None:
+    seconds = iter([0.0, 10.0, 10.0, 20.0, 20.0, 30.0])
+    clock = RemoteClock(utc_now, steady=lambda: next(seconds))
+    clock.refresh()
+    assert clock.error == 5.0
 
 
 # --- a cycle that hangs ----------------------------------------------------------------------

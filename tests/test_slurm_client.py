@@ -26,8 +26,10 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Query, Reply
+from app.slurm.connection import Connection, Query, Reply
 from app.slurm.dialect import Dialect
+from app.slurm.session import Session
+from app.slurm.tokens import TokenMint
 from tests.conftest import REAL_CLUSTERS, Cluster, until
 from tests.real.certificates import server_context
 from tests.tasks import make_task, new_uuid
@@ -217,6 +219,22 @@ def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
     ):
         with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
             ask()
+    client.close()
+
+
+def test_slurm_tells_its_time(client: SlurmClient) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert before <= client.time() <= datetime.now(UTC)
+
+
+def test_slurms_time_can_be_read_where_ordinary_tokens_have_expired(cluster: Cluster) -> None:
+    """As on a host whose clock is an hour behind."""
+    connection = Connection(cluster.url, TokenMint(cluster.key, -3600), connect_timeout=3, read_timeout=30)
+    client = SlurmClient(Session(connection, "slurm"))
+    for _ in range(4):  # enough to open the circuit breaker
+        with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
+            client.time()
+    assert abs(client.time(in_a_minute()) - datetime.now(UTC)) < timedelta(seconds=5)
     client.close()
 
 
