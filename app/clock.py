@@ -11,7 +11,7 @@ _ATTEMPTS = 3
 
 
 def steady_seconds() -> float:
-    """Return seconds of a clock that nobody sets, and that runs on while the machine sleeps."""
+    """Return seconds of a clock that is never set, and that runs on while the machine sleeps."""
     return time.clock_gettime(_STEADY)
 
 

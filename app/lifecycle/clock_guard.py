@@ -22,7 +22,7 @@ class ClockGuard:
     """Refuses work while a clock is too far from Slurm's. One for each process; thread-safe.
 
     The difference is measured by `measure`, at a low rate, and known from then on without a request:
-    Slurm's time is worked out with a clock that nobody sets.
+    Slurm's time is worked out with a clock that is never set.
     """
 
     def __init__(

@@ -40,7 +40,8 @@ def controller_time(reply: Reply) -> datetime:
     statistics = reply.body.get("statistics")
     seconds = reading.number(statistics.get("req_time")) if isinstance(statistics, dict) else None
     if reply.status != 200 or not seconds:
-        raise SlurmUnavailable(f"slurmctld does not tell its time: slurmrestd answered {reply.status}")
+        words = [words for _, words in reply.errors()] or [f"slurmrestd answered {reply.status}"]
+        raise SlurmUnavailable(f"slurmctld does not tell its time: {words[0]}")
     return datetime.fromtimestamp(seconds, UTC)
 
 
