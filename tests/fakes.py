@@ -36,7 +36,7 @@ class FakeSlurm:
         self.down: SlurmProxyError | None = None  # raised by everything else
         self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
         self.accounting_down: SlurmProxyError | None = None
-        self.polled: set[int] = set()  # the ids of the last poll
+        self.polled_ids: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
@@ -100,7 +100,7 @@ class FakeSlurm:
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
     ) -> dict[int, SlurmJob | None]:
         self._ask("poll")
-        self.polled = set(known)
+        self.polled_ids = set(known)
         found = {job_id: self.jobs.get(job_id) for job_id in known}
         return {
             job_id: job

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,10 @@ class LateSlurm(FakeSlurm):
         self.put(4711, username=task.username, comment=tag, submit_time=self.clock().replace(microsecond=0))
         return True
 
-    def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        news = super().poll(known)
+    def poll(
+        self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
+    ) -> dict[int, SlurmJob | None]:
+        news = super().poll(known, ended_arrays)
         hangs = self.hangs
         self.polled.set()
         if hangs is not None:

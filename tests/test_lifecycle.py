@@ -895,12 +895,12 @@ def test_an_ended_job_is_polled_at_intervals_until_slurmctld_forgets_it(service:
     polled = []
     for seconds in (11, 20, 22):
         service.refresh(now + timedelta(seconds=seconds))
-        polled.append(job_id in service.slurm.polled)
+        polled.append(job_id in service.slurm.polled_ids)
     assert polled == [True, False, True]
     service.slurm.forget(job_id)
     for seconds in (33, 200, 300):
         service.refresh(now + timedelta(seconds=seconds))
-    assert job_id not in service.slurm.polled
+    assert job_id not in service.slurm.polled_ids
 
 
 def test_a_new_leader_notices_that_an_ended_job_was_requeued(service: Service) -> None:
