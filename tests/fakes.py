@@ -63,7 +63,7 @@ class FakeSlurm:
                 self._next_id,
                 username=task.username,
                 comment=tag,
-                name=task.slurm.job_name,
+                name=task.slurm.job_name or task.name,
                 working_directory=task.cwd,
             )
         if failure is not None:

@@ -1,26 +1,35 @@
 """The script and the request body of a task; the scripts are run by a real bash."""
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from app.errors import InvalidRequest
+from app.models.file_pattern import FilePattern
 from app.models.job import SlurmJob
-from app.models.output_files import output_path
-from app.models.slurm_options import SlurmOptions
-from app.models.task import Task
+from app.models.output_files import file_patterns, first_node, output_files
+from app.models.record import RecordKind, TaskRecord
+from app.models.task import Task, parse
 from app.slurm.dialect import SPOKEN, Dialect
-from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script, slurm_path
+from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script
 from app.slurm.submission import submission
 from tests.tasks import make_task
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OLD, NEW = Dialect("v0.0.38"), Dialect("v0.0.45")
 
 
 def task_in(folder: Path, **fields: Any) -> Task:
     return Task.model_validate(make_task(folder=str(folder / "dirs"), **{"cwd": str(folder), **fields}))
+
+
+def script_of(task: Task, command: str) -> str:
+    """Return the script that redirects the output itself."""
+    return job_script(task, command, file_patterns(task.model_dump()))
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +54,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 
 def test_the_folders_are_made_and_the_command_runs_in_the_working_directory(tmp_path: Path) -> None:
     task = task_in(tmp_path)
-    done = run(job_script(task, "pwd; ls dirs; false || exit 5", redirects=False), tmp_path)
+    done = run(job_script(task, "pwd; ls dirs; false || exit 5"), tmp_path)
     assert (done.returncode, done.stdout) == (5, f"{tmp_path}\nerror\ninput\noutput\n")
 
 
@@ -56,7 +65,7 @@ def test_the_callers_text_is_evaluated_by_bash_as_it_is(tmp_path: Path) -> None:
         "'$HOME'",
         "# x",
     ]
-    done = run(job_script(task_in(tmp_path), " ".join(["echo", *params]), redirects=False), tmp_path)
+    done = run(job_script(task_in(tmp_path), " ".join(["echo", *params])), tmp_path)
     assert done.stdout == "hello, world! (sent job 42 to alice at now) $HOME\n"
 
 
@@ -65,62 +74,143 @@ def test_the_callers_text_is_evaluated_by_bash_as_it_is(tmp_path: Path) -> None:
 )
 def test_odd_folders_stay_what_they_are(tmp_path: Path, name: str) -> None:
     task = task_in(tmp_path / name, cwd=str(tmp_path / name / "dirs"))
-    done = run(job_script(task, "pwd; echo problem >&2", redirects=True), tmp_path)
+    done = run(script_of(task, "pwd; echo problem >&2"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / name / "dirs/output/out.txt").read_text() == f"{tmp_path / name / 'dirs'}\n"
     assert (tmp_path / name / "dirs/error/err.txt").read_text() == "problem\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({name, "script"})
 
 
-@pytest.mark.parametrize(
-    ("pattern", "name"),
-    [
-        ("%j.txt", "42.txt"),
-        ("%A_%a", "42_4294967294"),
-        ("%x-%u@%N", "my job-alice@n1"),
-        ("100%%", "100%"),
-        ("%6j %6x %6é", "000042 my job %6é"),
-        ("%99999999999999999999A", "0000000042"),
-        ("$SLURM_JOB_ID `id` 'x' %q", "$SLURM_JOB_ID `id` 'x' %q"),
-    ],
-)
+PATTERNS = [
+    ("%j.txt", "42.txt"),
+    ("%A_%a", "42_4294967294"),
+    ("%x-%u@%N", "my job-alice@n1"),
+    ("100%%", "100%"),
+    ("%6j %6x %3N", "000042 my job n1"),
+    ("%0j%00A%12a", "42424294967294"),
+    ("%99999999999999999999A", "0000000042"),
+    ("$SLURM_JOB_ID `id` 'x' %%q", "$SLURM_JOB_ID `id` 'x' %q"),
+]
+
+
+def record_of(task: Task, kind: RecordKind = RecordKind.SUBMITTED) -> TaskRecord:
+    sent = task.model_dump(mode="json", exclude_none=True)
+    return TaskRecord(kind=kind, task=sent, slurm_username="alice", created_at=NOW, updated_at=NOW)
+
+
+def job_of(state: str = "RUNNING", **fields: Any) -> SlurmJob:
+    base = {"job_id": 42, "username": "alice", "job_state": state, "name": "my job", "nodes": "n1"}
+    return SlurmJob.model_validate({**base, "start_time": NOW, **fields})
+
+
+@pytest.mark.parametrize(("pattern", "name"), PATTERNS)
 def test_slurms_patterns_work_where_the_script_redirects(tmp_path: Path, pattern: str, name: str) -> None:
     task = task_in(tmp_path, slurm={"output": pattern, "job_name": "my job"})
-    run(job_script(task, "echo out; echo err >&2", redirects=True), tmp_path)
+    run(script_of(task, "echo out; echo err >&2"), tmp_path)
     assert (tmp_path / "dirs/output" / name).read_text() == "out\nerr\n", (
         "without a file of its own, error joins"
     )
-    job = SlurmJob(job_id=42, username="alice", job_state="RUNNING", name="my job", nodes="n1")
-    assert output_path(task, job) == str(tmp_path / "dirs/output" / name)
+    path = str(tmp_path / "dirs/output" / name)
+    assert output_files(record_of(task), job_of()) == (path, path)
 
 
 def test_an_array_tasks_pattern_takes_its_numbers(tmp_path: Path) -> None:
-    task = task_in(tmp_path, slurm={"output": "%A_%3a"})
-    run(
-        job_script(task, "echo x", redirects=True), tmp_path, SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="7"
-    )
+    task = task_in(tmp_path, slurm={"output": "%A_%3a", "array": "0-9"})
+    run(script_of(task, "echo x"), tmp_path, SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="7")
     assert (tmp_path / "dirs/output/40_007").exists()
 
 
-def test_only_the_error_may_have_a_file(tmp_path: Path) -> None:
-    done = run(
-        job_script(task_in(tmp_path, slurm={"error": "e"}), "echo out; echo err >&2", redirects=True),
+def test_the_callers_variables_do_not_name_the_files_of_a_job_that_is_no_array(tmp_path: Path) -> None:
+    task = task_in(tmp_path, slurm={"output": "%A_%a"})
+    run(script_of(task, "echo x"), tmp_path, SLURM_ARRAY_JOB_ID="../1", SLURM_ARRAY_TASK_ID="7")
+    assert (tmp_path / "dirs/output/42_4294967294").exists()
+
+
+@pytest.mark.parametrize("array", [None, "0-9"])
+def test_without_a_name_output_goes_to_slurms_default_file_in_the_working_directory(
+    tmp_path: Path, array: str | None
+) -> None:
+    task = task_in(tmp_path, cwd=str(tmp_path / "dirs/50%j"), slurm={"error": "e", "array": array})
+    task = task.model_copy(update={"dirs": task.dirs.model_copy(update={"parent": task.cwd})})
+    run(
+        script_of(task, "echo out; echo err >&2"),
         tmp_path,
+        SLURM_ARRAY_JOB_ID="40",
+        SLURM_ARRAY_TASK_ID="7",
     )
-    assert (done.stdout, (tmp_path / "dirs/error/e").read_text()) == ("out\n", "err\n")
+    name = "slurm-40_7.out" if array else "slurm-42.out"
+    assert (Path(task.cwd) / name).read_text() == "out\n"
+    assert (tmp_path / "dirs/error/e").read_text() == "err\n"
+
+
+@pytest.mark.parametrize(
+    ("slurm", "output", "error"),
+    [
+        ({}, "/c/slurm-42.out", "/c/slurm-42.out"),
+        ({"error": "e"}, "/c/slurm-42.out", "/d/error/e"),
+        ({"output": "o.%x", "error": "e.%j"}, "/d/output/o.my job", "/d/error/e.42"),
+        ({"array": "0-9"}, "/c/slurm-42_%a.out", "/c/slurm-42_%a.out"),
+        ({"array": "0-9", "output": "%x.%4A.%2a"}, "/d/output/my job.0042.%2a", "/d/output/my job.0042.%2a"),
+        ({"array": "0-9", "output": "%j%%", "error": "100%%"}, "/d/output/%j%%", "/d/error/100%"),
+    ],
+)
+def test_a_submitted_tasks_files_follow_from_the_task(slurm: dict[str, Any], output: str, error: str) -> None:
+    record = record_of(Task.model_validate(make_task(folder="/d", cwd="/c", slurm=slurm)))
+    assert output_files(record, job_of(standard_output="/dev/null")) == (output, error)
+    registered = record.model_copy(update={"kind": RecordKind.REGISTERED})
+    slurms = job_of(standard_output="/their/own", standard_error="/their/error")
+    assert output_files(registered, slurms) == ("/their/own", "/their/error")
+
+
+def test_what_is_not_known_of_a_path_stays_a_pattern() -> None:
+    record = record_of(Task.model_validate(make_task(folder="/50%", slurm={"output": "%j.%N%%"})))
+    assert output_files(record, job_of(nodes=None)).output == "/50%%/output/42.%N%%"
+    assert output_files(record, job_of(job_id=0)).output == "/50%%/output/%j.n1%%"
+    assert output_files(record, job_of()).output == "/50%/output/42.n1%"
+
+
+def test_a_job_that_never_ran_has_no_files_unless_it_ran_before_it_was_requeued() -> None:
+    record = record_of(Task.model_validate(make_task(folder="/d")))
+    never = job_of("CANCELLED", start_time=None)
+    assert never.never_ran
+    assert output_files(record, never) == (None, None)
+    assert output_files(record, never.model_copy(update={"restarts": 1})).output == "/d/output/out.txt"
+    assert output_files(record, job_of("CANCELLED")).output == "/d/output/out.txt"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("n1", "n1"),
+        ("n1,m[3-4]", "n1"),
+        ("n[07-09,12],m1", "n07"),
+        ("r[2,1]n[5-6]-ib", "r2n5-ib"),
+    ],
+)
+def test_the_first_of_several_nodes_runs_the_script(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+@pytest.mark.parametrize("stream", ["output", "error"])
+@pytest.mark.parametrize("pattern", ["%J", "%s", "%t", "%n", "%b", "%3b", "%q", "%5%", "%5", "% ", "%é", "%"])
+def test_a_pattern_that_releases_treat_differently_is_refused_by_name(stream: str, pattern: str) -> None:
+    for name in (f"%%%j{pattern}", f"a{pattern}") if pattern[-1] not in "%5" else (f"a{pattern}",):
+        with pytest.raises(InvalidRequest) as error:
+            parse(Task, make_task(slurm={stream: name}))
+        assert f'slurm.{stream}: must not have "{pattern}"' in str(error.value)
 
 
 def test_one_file_for_both_is_not_overwritten(tmp_path: Path) -> None:
     task = task_in(tmp_path, slurm={"output": "o", "error": "o"})
     dirs = task.dirs.model_copy(update={"error": task.dirs.output})
     task = task.model_copy(update={"dirs": dirs})
-    run(job_script(task, "echo out; echo err >&2; echo out", redirects=True), tmp_path)
+    run(script_of(task, "echo out; echo err >&2; echo out"), tmp_path)
     assert (tmp_path / "dirs/output/o").read_text() == "out\nerr\nout\n"
 
 
 def test_nothing_runs_where_the_folders_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "dirs").write_text("a file is in the way")
-    done = run(job_script(task_in(tmp_path), "echo ran", redirects=False), tmp_path)
+    done = run(job_script(task_in(tmp_path), "echo ran"), tmp_path)
     assert (done.returncode, done.stdout) == (EXIT_CANNOT_CREATE, "")
     assert "dirs" in done.stderr
 
@@ -128,42 +218,36 @@ def test_nothing_runs_where_the_folders_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slurm", [{"output": "é" * 200}, {"output": "o", "error": "%x"}])
 def test_nothing_runs_where_an_output_file_cannot_be_made(tmp_path: Path, slurm: dict[str, str]) -> None:
     (tmp_path / "dirs/error/my job").mkdir(parents=True)
-    done = run(job_script(task_in(tmp_path, slurm=slurm), "touch ran", redirects=True), tmp_path)
+    done = run(script_of(task_in(tmp_path, slurm=slurm), "touch ran"), tmp_path)
     assert (done.returncode, (tmp_path / "ran").exists()) == (EXIT_CANNOT_CREATE, False)
 
 
 def test_nothing_runs_outside_the_working_directory(tmp_path: Path) -> None:
-    done = run(
-        job_script(task_in(tmp_path, cwd=str(tmp_path / "gone")), "echo ran", redirects=False), tmp_path
-    )
+    done = run(job_script(task_in(tmp_path, cwd=str(tmp_path / "gone")), "echo ran"), tmp_path)
     assert (done.returncode, done.stdout) == (EXIT_NO_WORKING_DIRECTORY, "")
 
 
 def test_the_folders_are_made_whatever_path_the_caller_sets(tmp_path: Path) -> None:
-    done = run(job_script(task_in(tmp_path), "echo ran", redirects=False), tmp_path, PATH="/nowhere")
+    done = run(job_script(task_in(tmp_path), "echo ran"), tmp_path, PATH="/nowhere")
     assert (done.returncode, done.stdout) == (0, "ran\n")
 
 
 def test_a_folder_is_no_pattern_for_slurm() -> None:
-    assert slurm_path("/a/50%j/", "%j.txt") == "/a/50%%j/%j.txt"
+    assert FilePattern("/a/50%j/", "%j.txt").for_slurm() == "/a/50%%j/%j.txt"
 
 
 @pytest.mark.parametrize("stream", ["output", "error"])
-@pytest.mark.parametrize(
-    ("source", "pattern"),
-    [
-        ("job_name", "%x"),
-        ("SLURM_JOB_NAME", "%9x"),
-        ("SLURM_ARRAY_JOB_ID", "%A"),
-        ("SLURM_ARRAY_TASK_ID", "%2a"),
-    ],
-)
-def test_no_pattern_leads_a_file_out_of_its_folder(stream: str, source: str, pattern: str) -> None:
-    away = {"job_name": "../x"} if source == "job_name" else {"environment": {source: "../x"}}
-    for harmless in ("%j", "%%x", "%%A", "%%a"):
-        assert SlurmOptions.model_validate({stream: harmless, **away})
-    with pytest.raises(ValidationError, match=f"a / in {source} while the name of a file has %{pattern[-1]}"):
-        SlurmOptions.model_validate({stream: f"a{pattern}b", **away})
+@pytest.mark.parametrize("source", ["job_name", "name"])
+def test_no_pattern_leads_a_file_out_of_its_folder(stream: str, source: str) -> None:
+    def task(pattern: str) -> dict[str, Any]:
+        away = {"job_name": "../x"} if source == "job_name" else {}
+        return make_task(slurm={stream: pattern, **away}, **({"name": "../x"} if not away else {}))
+
+    for harmless in ("%j", "%%x", "%%9x"):
+        assert Task.model_validate(task(harmless))
+    for pattern in ("%x", "%9x"):
+        with pytest.raises(ValidationError, match=f"%x in the name of a file while {source} has a /"):
+            Task.model_validate(task(f"a{pattern}b"))
 
 
 # --- the request body ------------------------------------------------------------------------
@@ -175,7 +259,7 @@ def body(slurm: dict[str, Any], dialect: Dialect, time_unit: str = "hours") -> d
 
 
 def test_absent_options_are_not_sent() -> None:
-    always = {"comment", "current_working_directory", "environment"}
+    always = {"comment", "current_working_directory", "environment", "name", "standard_output"}
     for api in SPOKEN:
         assert body({}, Dialect(api))["job"].keys() == always
 
@@ -209,6 +293,25 @@ def test_slurm_owns_the_files_where_it_makes_folders() -> None:
     assert old["job"]["standard_output"] == "/dev/null"
     assert "standard_error" not in old["job"]
     assert 'exec >/d/output/o."$SLURM_JOB_ID" 2>/d/error/e' in old["script"]
+
+
+def test_slurm_is_told_its_own_default_file_so_that_it_makes_the_working_directory() -> None:
+    for slurm, name in (({}, "slurm-%j.out"), ({"array": "1-2"}, "slurm-%A_%a.out")):
+        job = body(slurm, NEW)["job"]
+        assert job["standard_output"] == f"/home/alice/{name}"
+        assert "standard_error" not in job
+
+
+def test_the_script_writes_a_file_that_is_named_after_the_node() -> None:
+    """Slurm 22.05 and 24.11 take the host's own name for %N, and tell nobody; 26.05 takes the node's."""
+    made = body({"output": "o.%N"}, NEW)
+    assert made["job"]["standard_output"] == "/dev/null"
+    assert 'exec >/d/output/o."$SLURMD_NODENAME" 2>&1' in made["script"]
+
+
+def test_a_job_without_a_name_is_called_as_its_task() -> None:
+    assert body({}, NEW)["job"]["name"] == body({}, OLD)["job"]["name"] == "generic"
+    assert body({"job_name": "mine"}, NEW)["job"]["name"] == "mine"
 
 
 def test_each_version_has_its_names() -> None:

@@ -16,7 +16,7 @@ from app.job_state import JobState
 from app.models.api_key import ApiKey
 from app.models.caller import OPERATOR, ORDINARY, Grant
 from app.models.job import SlurmJob
-from app.models.record import Change, Notification, NotificationStatus, TaskRecord
+from app.models.record import JOB_TAG, Change, Notification, NotificationStatus, RecordKind, TaskRecord
 from app.store import CLOCK_TOLERANCE, Claim, Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -938,6 +938,7 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
         for table, column in (
             ("tasks", "alarm_at"),
             ("tasks", "caller"),
+            ("tasks", "kind"),
             ("notifications", "revived_at"),
             ("notifications", "recipient"),
             ("notifications", "digest"),
@@ -948,3 +949,56 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     later.prepare()
     assert find(later, record.uuid) == record
     later.close()
+
+
+@pytest.mark.parametrize("kind", RecordKind)
+def test_the_kind_of_a_record_is_kept(store: TaskStore, kind: RecordKind) -> None:
+    record = make_record(kind=kind)
+    store.add(record)
+    assert find(store, record.uuid) == record
+
+
+@pytest.mark.parametrize(
+    ("comment", "has_job", "kind"),
+    [
+        (None, False, RecordKind.SUBMITTED),  # registered jobs were stored with their job at once
+        ("{tag}", True, RecordKind.SUBMITTED),
+        ("{tag} mine", True, RecordKind.SUBMITTED),
+        ("{tag}x", True, RecordKind.REGISTERED),
+        (None, True, RecordKind.REGISTERED),
+    ],
+)
+def test_a_record_without_a_kind_is_read_by_what_slurm_said_of_its_job(
+    store: TaskStore, comment: str | None, has_job: bool, kind: RecordKind
+) -> None:
+    record = make_running()
+    comment = comment and comment.format(tag=JOB_TAG + record.uuid)
+    job = SlurmJob(job_id=7, username="alice", job_state=JobState.RUNNING, comment=comment)
+    store.add(record.model_copy(update={"job": job if has_job else None}))
+    _forget_kinds(store)
+    found = find(store, record.uuid)
+    assert found is not None
+    assert found.kind is kind
+
+
+def test_a_document_of_the_older_service_counts_as_registered(mongod: Mongod) -> None:
+    database = f"test_{new_uuid()}"
+    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+    store.prepare()
+    record = make_running()
+    store.add(record)
+    store.tasks.update_one({}, {"$unset": {"kind": "", "notifications": "", "job": ""}})
+    found = find(store, record.uuid)
+    assert found is not None
+    assert found.kind is RecordKind.REGISTERED
+    store.tasks.database.client.drop_database(database)
+    store.close()
+
+
+def _forget_kinds(store: TaskStore) -> None:
+    """Leave the records as they were before kinds were stored."""
+    if isinstance(store, SqliteStore):
+        with store.writing() as connection:
+            connection.execute("UPDATE tasks SET kind = NULL")
+    elif isinstance(store, MongoStore):
+        store.tasks.update_many({}, {"$unset": {"kind": ""}})

@@ -5,16 +5,15 @@ from datetime import timedelta
 
 from app.job_state import JobState
 from app.models.job import SlurmJob
-from app.models.record import OpenJob, TaskRecord
+from app.models.record import JOB_TAG, OpenJob, TaskRecord
 
-TAG = "slurm-proxy:"
 # How far our clock and Slurm's may be apart, for a job that was never seen in slurmctld.
 _NEAR = timedelta(minutes=10)
 
 
 def tag_of(uuid: str) -> str:
     """The word at the beginning of a job's comment that ties it to its task."""
-    return TAG + uuid
+    return JOB_TAG + uuid
 
 
 def is_tagged(job: SlurmJob, uuid: str) -> bool:
@@ -38,7 +37,7 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
         return False
     if is_tagged(job, record.uuid):
         return True
-    is_anothers = (job.comment or "").startswith(TAG)
+    is_anothers = (job.comment or "").startswith(JOB_TAG)
     if record.submit_time is not None:
         return job.submit_time == record.submit_time or (job.restarts > 0 and not is_anothers)
     if job.submit_time is None or is_anothers:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
-from app.lifecycle.identity import TAG, tag_of, tagged
+from app.lifecycle.identity import tag_of, tagged
 from app.lifecycle.recording import plan_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
-from app.models.record import Change, TaskRecord
+from app.models.output_files import sent_job_name
+from app.models.record import JOB_TAG, Change, TaskRecord
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
 from app.slurm.job_search import Search
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _PAUSE = timedelta(seconds=15)  # between two searches
 _QUOTES = re.compile(r"[\"'`\\\\]")
 _ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
+_NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without a name
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 _FREED = "this submission never reached Slurm; the uuid may be used again"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
@@ -156,7 +158,7 @@ class Reconciler:
         name, cwd = _as_sent(record)
         return (
             job.username == record.slurm_username
-            and not (job.comment or "").startswith(TAG)
+            and not (job.comment or "").startswith(JOB_TAG)
             and (_has_its_name(record, job) or not _is_kept_as_it_is(name))
             and (job.working_directory is None or _are_alike(job.working_directory, cwd))
             and job.submit_time is not None
@@ -170,19 +172,24 @@ class Reconciler:
         return owner.created_at <= job.submit_time + self._skew
 
 
-def _as_sent(record: TaskRecord) -> tuple[str | None, str]:
-    """Its job's name and folder: read without checking them, which another version may do more strictly."""
-    return record.task["slurm"].get("job_name"), record.task["cwd"]
+def _as_sent(record: TaskRecord) -> tuple[str, str]:
+    """Return its job's name and folder, unchecked: another version may check them more strictly."""
+    return sent_job_name(record.task), record.task["cwd"]
 
 
 def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
+    """Return whether the job may have been submitted for the record, by its name.
+
+    An earlier version submitted tasks without a `job_name` as jobs without a name.
+    """
     name, _ = _as_sent(record)
-    return name is None or job.name is None or _are_alike(name, job.name)
+    may_be_nameless = not record.task["slurm"].get("job_name") and job.name == _NAMELESS
+    return job.name is None or may_be_nameless or _are_alike(name, job.name)
 
 
-def _is_kept_as_it_is(name: str | None) -> bool:
-    """Whether slurmdbd has no reason to alter it."""
-    return name is not None and _ORDINARY.fullmatch(name) is not None
+def _is_kept_as_it_is(name: str) -> bool:
+    """Return whether slurmdbd has no reason to alter the name."""
+    return _ORDINARY.fullmatch(name) is not None
 
 
 def _are_alike(one: str, other: str) -> bool:

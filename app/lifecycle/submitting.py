@@ -25,7 +25,7 @@ from app.lifecycle.showing import shown_record
 from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
-from app.models.record import TaskRecord
+from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, WatchedTask, near_misses
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Reply
@@ -73,6 +73,7 @@ class Intake:
         task = self._checker.submission(caller, body)
         now = self._store.now()
         record = TaskRecord(
+            kind=RecordKind.SUBMITTED,
             task=body["task"],
             slurm_username=task.username,
             created_at=now,
@@ -120,6 +121,7 @@ class Intake:
     def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:
         now = self._store.now()
         record = TaskRecord(
+            kind=RecordKind.REGISTERED,
             task=raw,
             slurm_username=task.username,
             slurm_job_id=job.job_id,

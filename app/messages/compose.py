@@ -9,8 +9,8 @@ from app.messages.figures import cpu_efficiency, duration, hint
 from app.messages.words import filled, one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
-from app.models.output_files import output_path
-from app.models.task import Task, WatchedTask
+from app.models.output_files import output_files, sent_job_name
+from app.models.record import RecordKind, TaskRecord
 
 _MB = 1024 * 1024
 _ENDS = ("end", "fail")
@@ -25,9 +25,9 @@ _OUTCOMES = {
 }
 
 
-def content(event: Event, params: Mapping[str, Any], task: Task | WatchedTask, job: SlurmJob) -> Content:
-    """What is said of `event`; before bad news stands the state, whatever the caller's words promise."""
-    known = facts(task, job)
+def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: SlurmJob) -> Content:
+    """Return what is said of `event`; before bad news stands the state, whatever the caller promises."""
+    known = facts(record, job)
     run_time = job.run_seconds()
     values = {
         **known,
@@ -48,15 +48,16 @@ def content(event: Event, params: Mapping[str, Any], task: Task | WatchedTask, j
     )
 
 
-def facts(task: Task | WatchedTask, job: SlurmJob) -> dict[str, Any]:
-    """What is known of the job, by names that programs can rely on; what is not known is left out."""
+def facts(record: TaskRecord, job: SlurmJob) -> dict[str, Any]:
+    """Return what is known of the job, by names that programs can rely on; the rest is left out."""
     start, end, limit = job.start_time, job.end_time, job.time_limit_minutes
+    files = output_files(record, job)
     known = {
-        "task_uuid": task.uuid,
+        "task_uuid": record.uuid,
         "slurm_job_id": job.job_id or None,
         "slurm_job_state": str(job.job_state),
-        "name": _title(task, job),
-        "username": task.username,
+        "name": _title(record, job),
+        "username": record.slurm_username,
         "reason": None if job.job_state.is_success else job.reason,
         "exit_code": job.exit_code,
         "signal": job.signal,
@@ -71,14 +72,17 @@ def facts(task: Task | WatchedTask, job: SlurmJob) -> dict[str, Any]:
         "cpu_efficiency": cpu_efficiency(job),
         "max_memory_bytes": job.max_memory_bytes,
         "memory_bytes": None if job.memory_mb is None else job.memory_mb * _MB,
-        "output": output_path(task, job) if isinstance(task, Task) else job.standard_output,
+        "output": files.output,
+        "error_output": files.error,
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
-def _title(task: Task | WatchedTask, job: SlurmJob) -> str:
-    name = task.slurm.job_name if isinstance(task, Task) else None
-    return one_line(name or task.name or job.name or task.uuid)
+def _title(record: TaskRecord, job: SlurmJob) -> str:
+    """Return the job's name as the task has it; of a registered task only `name` was checked."""
+    is_submitted = record.kind is RecordKind.SUBMITTED
+    name = sent_job_name(record.task) if is_submitted else record.task.get("name")
+    return one_line(name or job.name or record.uuid)
 
 
 def _own_words(params: Mapping[str, Any]) -> str:
@@ -88,4 +92,5 @@ def _own_words(params: Mapping[str, Any]) -> str:
 
 
 def _bad_news(job: SlurmJob) -> str:
-    return f"The job did not succeed: it {_OUTCOMES.get(job.job_state, f'ended as {job.job_state}')}."
+    outcome = _OUTCOMES.get(job.job_state, f"ended as {job.job_state}")
+    return f"The job did not succeed: it {outcome}{', and never ran' if job.never_ran else ''}."

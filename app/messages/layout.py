@@ -36,6 +36,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
         ("CPU", _cpu(facts)),
         ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
         ("Output", facts.get("output")),
+        ("Errors", _if_not(facts.get("output"), facts.get("error_output"))),
     ]
     return [(label, str(value)) for label, value in known if value is not None]
 
@@ -86,6 +87,11 @@ def _tasks(counts: Mapping[str, int] | None) -> str | None:
     if not counts:
         return None
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _if_not(other: object, value: object) -> object:
+    """Return `value`, or None where it only repeats the other."""
+    return None if value == other else value
 
 
 def _alone(facts: Mapping[str, Any], name: str, form: Callable[[float], str]) -> str | None:

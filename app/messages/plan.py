@@ -12,7 +12,7 @@ from app.messages.events import Event, Wishes, alarm, events_of
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, NotificationRequest
 from app.models.record import Notification, NotificationStatus, TaskRecord
-from app.models.task import CatalogueEntry, Task, WatchedTask
+from app.models.task import CatalogueEntry, WatchedTask
 
 Catalogue = Mapping[str, CatalogueEntry]
 
@@ -50,20 +50,20 @@ class Planner:
         wishes = self._wishes(task)
         known = {notification.id for notification in record.notifications}
         due = [
-            item.model_copy(update={"content": content(event, item.params, task, job)})
+            item.model_copy(update={"content": content(event, item.params, record, job)})
             for event in events_of(wishes, record, job, at)
             for item in self._blanks(task, event, at)
             if item.id not in known
         ]
         return Plan(tuple(due), alarm(wishes, record, job, at))
 
-    def _wishes(self, task: Task | WatchedTask) -> Wishes:
+    def _wishes(self, task: WatchedTask) -> Wishes:
         """The catalogue's events and the task's own; the end if neither names any."""
         requests = _requests(self.catalogue, task.name, task.notification)
         wishes = [wish for request in requests for wish in request.events or ()]
         return list(dict.fromkeys(wishes)) or [EventName.END]
 
-    def _blanks(self, task: Task | WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
+    def _blanks(self, task: WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
         """One for each method, and for each recipient of it: one may fail where another does not."""
         for method, params in merged_params(self.catalogue, task.name, task.notification).items():
             for own in each_recipient(params):
@@ -109,13 +109,9 @@ def merged_params(
     return merged
 
 
-def task_of(record: TaskRecord) -> Task | WatchedTask:
-    """The task as it was checked when it came in: whole, or the little that a watched job needs."""
-    model = Task if {"cwd", "dirs", "slurm"} <= record.task.keys() else WatchedTask
-    try:
-        return model.model_validate(record.task)
-    except ValueError:  # a watched job's task may hold anything beside username and uuid
-        return WatchedTask.model_validate(record.task)
+def task_of(record: TaskRecord) -> WatchedTask:
+    """Return what every task has, however it came: its user, its name, and whom to notify."""
+    return WatchedTask.model_validate(record.task)
 
 
 def _requests(catalogue: Catalogue, name: object, wanted: NotificationRequest) -> list[NotificationRequest]:

@@ -15,6 +15,7 @@ PLACEHOLDERS = (
     "exit_code",
     "run_time",
     "output",
+    "error_output",
 )
 _LONGEST_GROWN = 8192  # characters that words may grow to by their placeholders
 _LONGEST_LINE = 900  # characters; mail allows 998 bytes

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from app.job_state import JobState
 from app.models.array_tasks import list_of_mask
+from app.models.file_pattern import common_path
 
 # UTC; in JSON ISO 8601 with its offset.
 Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
@@ -41,10 +42,12 @@ class SlurmJob(BaseModel):
     submit_time: Utc | None = None
     start_time: Utc | None = None
     end_time: Utc | None = None
+    suspended_seconds: float = 0  # between start and end, as of the last time that the job was suspended
     max_memory_bytes: int | None = None  # peak of the largest step; from slurmdbd only
     cpu_seconds: float | None = None  # from slurmdbd only
     working_directory: str | None = None
     standard_output: str | None = None
+    standard_error: str | None = None
     comment: str | None = None
     restarts: int = 0
     array_job_id: int | None = None
@@ -54,10 +57,25 @@ class SlurmJob(BaseModel):
         default=0, exclude=True, repr=False
     )  # bit n: this is, or contains, task n of an array
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the job ended, and not well."""
+        return self.job_state.is_final and not self.job_state.is_success
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether the job ended before it began."""
+        return self.job_state.is_final and self.start_time is None
+
     def run_seconds(self) -> float | None:
-        if self.start_time is None or self.end_time is None:
+        """Return how long an ended job ran, without the time for which it was suspended."""
+        return None if self.end_time is None else self.run_seconds_until(self.end_time)
+
+    def run_seconds_until(self, moment: datetime) -> float | None:
+        """Return how long a job had run at `moment`; None where its start is not known."""
+        if self.start_time is None:
             return None
-        return max(0.0, (self.end_time - self.start_time).total_seconds())
+        return max(0.0, (moment - self.start_time).total_seconds() - self.suspended_seconds)
 
 
 def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
@@ -85,6 +103,11 @@ def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
             "restarts": sum(part.restarts for part in parts),
             "array_tasks": counts,
             "failed_tasks": list_of_mask(failed) or None,
+            "suspended_seconds": min(
+                (part.suspended_seconds for part in parts if part.start_time), default=0
+            ),
+            "standard_output": common_path([path for part in parts if (path := part.standard_output)]),
+            "standard_error": common_path([path for part in parts if (path := part.standard_error)]),
             "nodes": lead.nodes or next((part.nodes for part in parts if part.nodes), None),
             "max_memory_bytes": max((part.max_memory_bytes or 0 for part in parts), default=0) or None,
             "cpu_seconds": sum(part.cpu_seconds or 0 for part in parts) or None,

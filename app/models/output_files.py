@@ -1,44 +1,71 @@
-"""Where a task's standard output and error go, and Slurm's `%` patterns in their names."""
+"""Where a job's standard output and standard error are."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from app.models.file_pattern import NO_ARRAY_TASK, FilePattern
 from app.models.job import SlurmJob
-from app.models.task import Task
+from app.models.record import RecordKind, TaskRecord
 
-_PATTERN = re.compile(r"%([0-9]*)([%jxuAaN])")
-_WIDEST = 10  # Slurm pads no further
-NO_ARRAY_TASK = "4294967294"  # what Slurm writes for %a in a job that is no array
+_FIRST_NODE = re.compile(r"(?:[^,\[]|\[[^\]]*\])*")
+_NUMBERS = re.compile(r"\[([0-9]+)[^\]]*\]")
 
 
-def expand(name: str, value: Callable[[str, int], str], literal: Callable[[str], str] = str) -> str:
-    """`name` with each pattern replaced by `value(letter, width)`; `literal` treats what lies between.
+class OutputFiles(NamedTuple):
+    """The paths of a job's files; None where there is no file, or none is known."""
 
-    `width` is the zero-padding of a number, which sbatch allows between the sign and the letter, else 0.
+    output: str | None
+    error: str | None
+
+
+def file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePattern]:
+    """Return where a submitted task's output and error go, by its `cwd`, `dirs` and `slurm`.
+
+    As with sbatch, output without a name goes to Slurm's default file in the working directory, and error
+    without a name joins the output.
     """
-    parts, end = [], 0
-    for match in _PATTERN.finditer(name):
-        parts.append(literal(name[end : match.start()]))
-        letter = match[2]
-        width = min(int(match[1] or 0), _WIDEST) if letter in "jAa" else 0
-        parts.append(literal("%") if letter == "%" else value(letter, width))
-        end = match.end()
-    return "".join([*parts, literal(name[end:])])
+    options, dirs = task["slurm"], task["dirs"]
+    output, error = options.get("output"), options.get("error")
+    default = FilePattern(task["cwd"], "slurm-%A_%a.out" if options.get("array") else "slurm-%j.out")
+    out = FilePattern(dirs["output"], output) if output else default
+    return out, FilePattern(dirs["error"], error) if error else out
 
 
-def output_path(task: Task, job: SlurmJob) -> str:
-    """The path of the job's standard output as a person looks for it."""
-    if task.slurm.output is None:
-        return f"{task.cwd}/slurm-{job.job_id}.out"
-    folder = task.dirs.output.rstrip("/")
-    if job.array_tasks is not None:
-        return f"{folder}/{task.slurm.output}"
-    values: Mapping[str, str] = {
-        "j": str(job.job_id),
-        "A": str(job.job_id),
-        "x": job.name or "%x",
-        "u": task.username,
-        "a": NO_ARRAY_TASK,
-        "N": job.nodes or "%N",
-    }
-    return f"{folder}/{expand(task.slurm.output, lambda letter, width: values[letter].zfill(width))}"
+def output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
+    """Return the files of the record's job, which `job` describes.
+
+    Those of a registered job are Slurm's own word; those of a submitted task follow from the task. The tasks
+    of an array write several files, so that their path stays a pattern.
+    """
+    if job.never_ran and not job.restarts:
+        return OutputFiles(None, None)
+    if record.kind is RecordKind.REGISTERED:
+        return OutputFiles(job.standard_output, job.standard_error)
+    out, err = file_patterns(record.task)
+    values = _values(record.task, job)
+    return OutputFiles(out.path(values), err.path(values))
+
+
+def first_node(nodes: str) -> str:
+    """Return the first node of a list such as "n[3-5,9],m1": the one that runs the batch script."""
+    first = _FIRST_NODE.match(nodes)
+    return _NUMBERS.sub(r"\1", first[0] if first else nodes)
+
+
+def sent_job_name(task: Mapping[str, Any]) -> str:
+    """Return the job name that a submitted task asks Slurm for: without one of its own, the task's."""
+    return str(task["slurm"].get("job_name") or task["name"])
+
+
+def _values(task: Mapping[str, Any], job: SlurmJob) -> dict[str, str]:
+    """Return what the patterns stand for, as far as one value holds for the whole job."""
+    is_array = bool(task["slurm"].get("array")) or job.array_tasks is not None
+    values = {"x": job.name or sent_job_name(task), "u": str(task["username"])}
+    if job.job_id:
+        values["A"] = str(job.job_id)
+    if not is_array:
+        values |= {"j": str(job.job_id)} if job.job_id else {}
+        values["a"] = NO_ARRAY_TASK
+        values |= {"N": first_node(job.nodes)} if job.nodes else {}
+    return values

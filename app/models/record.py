@@ -11,6 +11,26 @@ from app.job_state import JobState
 from app.models.content import Content
 from app.models.job import SlurmJob, Utc
 
+# Followed by the uuid, the first word in the comment of a job that this service submitted.
+JOB_TAG = "slurm-proxy:"
+
+
+class RecordKind(StrEnum):
+    """How a job came to be followed."""
+
+    SUBMITTED = "submitted"  # by POST /submit: the task says how the job was submitted
+    REGISTERED = "registered"  # by POST /monitor: the job was submitted elsewhere, whatever the task holds
+
+
+def kind_of_old_record(uuid: str, job: SlurmJob | None) -> RecordKind:
+    """Return the kind of a record that was written before kinds were stored.
+
+    Registered jobs were stored with Slurm's description of the job from the start, and without the tag that
+    submitted jobs bear. In doubt a record counts as registered, so that no path is made up for it.
+    """
+    is_submitted = job is None or (job.comment or "").partition(" ")[0] == JOB_TAG + uuid
+    return RecordKind.SUBMITTED if is_submitted else RecordKind.REGISTERED
+
 
 def utc_now() -> datetime:
     """Now, to the millisecond: the finest that every store keeps."""
@@ -58,6 +78,7 @@ class TaskRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    kind: RecordKind = RecordKind.SUBMITTED
     task: dict[str, Any]  # verbatim
     slurm_username: str
     slurm_job_id: int | None = None

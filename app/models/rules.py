@@ -18,9 +18,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from app.errors import InvalidRequest
+from app.models.file_pattern import PATTERN_LETTERS, unknown_pattern
 
 MAX_INT = 2**31 - 1
 _MOST_HOURS = MAX_INT // 60
+_LONGEST_SHOWN = 20  # characters of a pattern in an error
 _USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
 
@@ -93,6 +95,16 @@ def _file_name(value: str) -> str:
     return value
 
 
+def _known_patterns(value: str) -> str:
+    if (pattern := unknown_pattern(value)) is not None:
+        words = (
+            'must not have "{pattern}": of Slurm\'s patterns only {known} work on every release, and %% for %'
+        )
+        known = " ".join(f"%{letter}" for letter in PATTERN_LETTERS)
+        raise PydanticCustomError("rule", words, {"pattern": pattern[:_LONGEST_SHOWN], "known": known})
+    return value
+
+
 def _moment(value: object) -> object:
     """Seconds since the epoch, from ISO 8601 where it is text."""
     if not isinstance(value, str):
@@ -128,8 +140,9 @@ FileName = Annotated[
     AfterValidator(_file_name),
     must(
         "be a file name (no folder), a string of at most 255 without control characters and backslashes",
-        pattern=rf"^(?!\.{{1,2}}$)[^{CONTROL}/\\]+$",
+        pattern=rf"^(?!\.{{1,2}}$)([^{CONTROL}/\\%]|%%|%[0-9]*[{PATTERN_LETTERS}])+$",
     ),
+    AfterValidator(_known_patterns),
 ]
 Line = Annotated[
     str,

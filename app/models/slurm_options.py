@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from app.models.file_pattern import FilePattern
 from app.models.rules import (
     NO_NUL,
     VARIABLE,
@@ -30,13 +31,6 @@ DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
 _EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
 _COUNTED_ONE_BY_ONE = 100_000  # tasks of ranges that overlap
 _MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
-# What takes the place of a pattern in a file's name: an option, or a variable that Slurm does not always set.
-_IN_FILE_NAMES = {
-    "job_name": "x",
-    "SLURM_JOB_NAME": "x",
-    "SLURM_ARRAY_JOB_ID": "A",
-    "SLURM_ARRAY_TASK_ID": "a",
-}
 _VARIABLE = re.compile(rf"{VARIABLE}\Z")
 _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
@@ -111,7 +105,8 @@ class SlurmOptions(BaseModel):
     )
 
     output: FileName | None = Field(
-        None, description="The file for standard output, below dirs.output; Slurm's %j %x %u %A %a %N work."
+        None,
+        description="The file for standard output, below dirs.output; Slurm's %j %x %u %A %a %N %% work.",
     )
     error: FileName | None = Field(None, description="The same for standard error, below dirs.error.")
     job_name: Line | None = Field(None, description="The job's name in Slurm.")
@@ -162,15 +157,10 @@ class SlurmOptions(BaseModel):
                 raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})
         return self
 
-    @model_validator(mode="after")
-    def _files_stay_in_their_folders(self) -> Self:
-        files = " ".join(name.replace("%%", "") for name in (self.output, self.error) if name)
-        values = {**self.environment, "job_name": self.job_name or ""}
-        for source, letter in _IN_FILE_NAMES.items():
-            if "/" in values.get(source, "") and re.search(f"%[0-9]*{letter}", files):
-                words = "must not have a / in {source} while the name of a file has %{letter}"
-                raise PydanticCustomError("rule", words, {"source": source, "letter": letter})
-        return self
+    def has_pattern(self, letter: str) -> bool:
+        """Return whether the name of an output file has Slurm's pattern of that letter."""
+        names = [name for name in (self.output, self.error) if name]
+        return any(letter in FilePattern("", name).letters for name in names)
 
     def minutes(self, time_unit: str) -> int | None:
         """The time limit in minutes; `time` counts `time_unit`: "hours" or "minutes"."""

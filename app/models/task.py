@@ -87,6 +87,16 @@ class Task(BaseModel):
             raise PydanticCustomError("rule", "{words}", {"words": words})
         return name
 
+    @field_validator("slurm")
+    @classmethod
+    def _files_stay_in_their_folders(cls, options: SlurmOptions, info: ValidationInfo) -> SlurmOptions:
+        """Refuse a job name with which %x would lead into another folder."""
+        source, name = ("job_name", options.job_name) if options.job_name else ("name", info.data.get("name"))
+        if "/" in (name or "") and options.has_pattern("x"):
+            words = "must not have %x in the name of a file while {source} has a /"
+            raise PydanticCustomError("rule", words, {"source": source})
+        return options
+
     @field_validator("cmd", "params")
     @classmethod
     def _required_command(cls, value: Any, info: ValidationInfo) -> Any:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from app.models.file_pattern import FilePattern
+from app.models.output_files import file_patterns
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import Dialect
-from app.slurm.job_script import job_script, slurm_path
+from app.slurm.job_script import job_script
 
 # Options that only change their name on the way; the older form (v0.0.38) where it differs.
 _NAMES = {
@@ -46,13 +48,16 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
         field: value for option, field in names.items() if (value := getattr(options, option)) is not None
     }
     job |= _generic_resources(options, dialect) | _times(options, dialect, time_unit) | _shape(options)
-    job |= _files(task, dialect)
+    job.setdefault("name", task.name)
+    files = file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
+    is_slurms = dialect.makes_output_folders and not options.has_pattern("N")
+    job |= _files(*files) if is_slurms else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
     job["current_working_directory"] = task.cwd
     job["environment"] = dialect.environment(options.environment)
     if options.exclusive:
         job |= dialect.exclusive(user_only=options.exclusive == "user")
-    script = job_script(task, command, redirects=not dialect.makes_output_folders)
+    script = job_script(task, command, None if is_slurms else files)
     return {"script": script, "job": job}
 
 
@@ -93,12 +98,7 @@ def _shape(options: SlurmOptions) -> dict[str, Any]:
     return fields
 
 
-def _files(task: Task, dialect: Dialect) -> dict[str, Any]:
-    """Slurm's own redirection where it makes the folders; else the script has taken it over."""
-    files = (
-        ("standard_output", task.dirs.output, task.slurm.output),
-        ("standard_error", task.dirs.error, task.slurm.error),
-    )
-    if dialect.makes_output_folders:
-        return {field: slurm_path(folder, name) for field, folder, name in files if name}
-    return {"standard_output": "/dev/null"} if task.slurm.output else {}
+def _files(output: FilePattern, error: FilePattern) -> dict[str, Any]:
+    """Return the files that Slurm itself writes; error without one of its own joins the output."""
+    out, err = output.for_slurm(), error.for_slurm()
+    return {"standard_output": out} | ({} if err == out else {"standard_error": err})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.job_state import JobState
-from app.models.output_files import NO_ARRAY_TASK, expand
+from app.models.file_pattern import NO_ARRAY_TASK, expand, padded
 
 NODE = "localhost"
 CLUSTER = "local"
@@ -68,7 +68,7 @@ class LocalJob:
             "u": self.account.pw_name,
             "N": NODE,
         }
-        return os.path.join(self.cwd, expand(pattern, lambda letter, width: values[letter].zfill(width)))  # noqa: PTH118 - text, no file
+        return os.path.join(self.cwd, expand(pattern, padded(values)))  # noqa: PTH118 - text, no file
 
     def launch(self, spool: Path) -> None:
         """Starts the process in a session of its own; OSError if it cannot be started."""

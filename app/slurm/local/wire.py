@@ -82,6 +82,7 @@ def controller_job(job: LocalJob) -> dict[str, Any]:
         "start_time": number(job.start_time),
         "state_reason": job.reason,
         "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
+        "stderr_expanded": job.path(job.standard_error) if job.standard_error else "",
         "submit_time": number(job.submit_time),
         "time_limit": number(job.time_limit),
         "user_id": job.account.pw_uid,
@@ -117,7 +118,9 @@ def accounting_job(job: LocalJob) -> dict[str, Any]:
         },
         "state": {"current": [job.state], "reason": job.reason},
         "stdout": job.standard_output,
+        "stderr": job.standard_error,
         "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
+        "stderr_expanded": job.path(job.standard_error) if job.standard_error else "",
         "steps": [step] if job.end_time else [],
         "time": {
             "submission": int(job.submit_time),

@@ -4,7 +4,13 @@ import re
 from collections.abc import Sequence
 
 from app.job_state import JobState
-from app.models.record import Notification, NotificationStatus, TaskRecord
+from app.models.record import (
+    Notification,
+    NotificationStatus,
+    RecordKind,
+    TaskRecord,
+    kind_of_old_record,
+)
 from app.store.mongo.database import Document
 
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
@@ -32,6 +38,7 @@ def new_document(record: TaskRecord) -> Document:
         "submission_error": record.submission_error,
         "alarm_at": record.alarm_at,
         "caller": record.caller,
+        "kind": record.kind.value,
     }
     if record.idempotency_key is not None:  # its index is sparse
         document["idempotency_key"] = record.idempotency_key
@@ -73,10 +80,16 @@ def _is_word(value: object) -> bool:
 
 
 def read_record(document: Document) -> TaskRecord:
-    """Old deployments' documents have fewer fields; what is not there is None."""
+    """Return the record in `document`. Old deployments' documents have fewer fields; those are None."""
     notifications = [read_notification(item) for item in document.get("notifications", ())]
     fields = {"task": unescaped(document["task"]), "notifications": notifications}
-    return TaskRecord.model_validate({**document, **fields})
+    record = TaskRecord.model_validate({**document, **fields})
+    if "kind" in document:
+        return record
+    # Without the list of notifications it is of the older service, whose jobs were submitted another way.
+    is_ours = "notifications" in document
+    kind = kind_of_old_record(record.uuid, record.job) if is_ours else RecordKind.REGISTERED
+    return record.model_copy(update={"kind": kind})
 
 
 def read_notification(document: Document) -> Notification:

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     warnings TEXT NOT NULL,
     submission_error TEXT,
     alarm_at INTEGER,
-    caller TEXT
+    caller TEXT,
+    kind TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
@@ -73,6 +74,7 @@ CREATE TABLE IF NOT EXISTS leases (
 _ADDED = (
     ("tasks", "alarm_at INTEGER"),
     ("tasks", "caller TEXT"),
+    ("tasks", "kind TEXT"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),
     ("notifications", "digest TEXT"),

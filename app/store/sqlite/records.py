@@ -8,7 +8,7 @@ from datetime import datetime
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.job import SlurmJob
-from app.models.record import Change, OpenJob, TaskRecord
+from app.models.record import Change, OpenJob, TaskRecord, kind_of_old_record
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.sqlite.database import (
     SqliteDatabase,
@@ -181,8 +181,8 @@ def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
     submit_time = record.job.submit_time if record.job else None
     connection.execute(
         "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
-        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
+        " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.uuid,
             record.slurm_username,
@@ -199,6 +199,7 @@ def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
             record.submission_error,
             milliseconds_if_any(record.alarm_at),
             record.caller,
+            record.kind,
         ),
     )
     add_notifications(connection, record.uuid, record.notifications)
@@ -233,14 +234,16 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
 
 def _record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
     rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
+    job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
     return TaskRecord(
+        kind=row["kind"] or kind_of_old_record(row["uuid"], job),
         task=json.loads(row["task"]),
         slurm_username=row["slurm_username"],
         slurm_job_id=row["slurm_job_id"],
         slurm_job_state=row["slurm_job_state"],
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
-        job=SlurmJob.model_validate_json(row["job"]) if row["job"] else None,
+        job=job,
         notifications=tuple(map(read_notification, rows)),
         idempotency_key=row["idempotency_key"],
         warnings=tuple(json.loads(row["warnings"])),
