@@ -13,7 +13,7 @@ from app.messages.plan import Planner
 from app.messages.words import PLACEHOLDERS, filled, one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
-from app.models.record import Notification, NotificationStatus, TaskRecord
+from app.models.record import Notification, NotificationStatus, RecordKind, TaskRecord
 from app.models.task import CatalogueEntry
 from tests.tasks import make_email, make_task
 
@@ -175,6 +175,17 @@ def test_the_first_alarm_is_set_at_submission() -> None:
     assert plan.alarm_at == NOW + 5 * MINUTE
 
 
+def test_suspended_time_is_no_run_time_for_events_and_alarms() -> None:
+    """As slurmctld reports a job that was suspended for 25 minutes, one minute after its start."""
+    record = make_record(["time_limit_50"])
+    job = make_job(JobState.RUNNING, suspended_seconds=25 * 60.0)
+    assert due(record, job, NOW + 54 * MINUTE) == []
+    assert [item.event for item in due(record, job, NOW + 55 * MINUTE)] == ["time_limit_50"]
+    plan = Planner(CATALOGUE, ["email"]).at_look(record, job, NOW + 30 * MINUTE)
+    assert plan.alarm_at == NOW + 55 * MINUTE
+    assert due(record, make_job(JobState.SUSPENDED), NOW + 55 * MINUTE) == []
+
+
 # --- words -----------------------------------------------------------------------------------
 
 
@@ -213,6 +224,7 @@ def test_every_placeholder_is_known_for_an_ended_job() -> None:
 def test_a_subject_is_one_line_whatever_a_job_is_called(control: str) -> None:
     assert one_line(f"a{control}Bcc: x@example.com") == "a Bcc: x@example.com"
     record = TaskRecord(
+        kind=RecordKind.REGISTERED,
         task={"uuid": "u", "username": "alice", "notification": {"methods": ["test"]}},
         slurm_username="alice",
         created_at=NOW,
@@ -252,6 +264,37 @@ def test_the_figures_that_people_look_up_stand_in_the_message() -> None:
         assert line in text.splitlines()
 
 
+def test_suspended_time_is_no_run_time_in_a_message() -> None:
+    content = the_content(make_job(suspended_seconds=1777.0))
+    assert content.facts["run_seconds"] == 23
+    assert "Run time   0:00:23 of 1:00:00" in as_text(content).splitlines()
+
+
+def test_a_job_that_never_ran_has_no_run_time_no_exit_code_and_no_files_in_its_message() -> None:
+    content = the_content(make_job(JobState.CANCELLED, start_time=None, nodes=None))
+    assert content.headline == "The job did not succeed: it was cancelled, and never ran."
+    known = {"start_time", "run_seconds", "exit_code", "output", "error_output"}
+    assert not known & content.facts.keys()
+    labels = {line[:10].strip() for line in as_text(content).splitlines()}
+    assert not {"Run time", "Exit code", "Output", "Errors"} & labels
+
+
+def test_the_message_of_a_registered_job_names_slurms_own_file_whatever_its_task_holds() -> None:
+    record = make_record().model_copy(update={"kind": RecordKind.REGISTERED})
+    facts = the_content(make_job(standard_output="/their/own", standard_error="/their/error"), record).facts
+    assert (facts["output"], facts["error_output"]) == ("/their/own", "/their/error")
+    assert "output" not in the_content(make_job(), record).facts
+
+
+def test_error_is_shown_where_it_has_a_file_of_its_own() -> None:
+    def lines(**slurm: Any) -> list[str]:
+        return as_text(the_content(make_job(), make_record(slurm={"output": "o", **slurm}))).splitlines()
+
+    (errors,) = [line for line in lines(error="e.%j") if line.startswith("Errors")]
+    assert errors.endswith("/error/e.7")
+    assert not [line for line in lines() if line.startswith("Errors")]
+
+
 def test_what_is_not_known_is_left_out() -> None:
     job = SlurmJob(job_id=7, username="alice", job_state=JobState.UNKNOWN)
     content = the_content(job)
@@ -262,6 +305,7 @@ def test_what_is_not_known_is_left_out() -> None:
         "name",
         "username",
         "output",
+        "error_output",
     }
     assert "None" not in as_text(content)
 

@@ -48,7 +48,8 @@ def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime
         if EventName.INVALID_DEPEND in wishes:
             moments.append(_whole_minute(at + _LOOK_AT_DEPENDENCIES))
     if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
-        moments += [job.start_time + share * limit for name, share in _LIMITS.items() if name in wishes]
+        began = job.start_time + timedelta(seconds=job.suspended_seconds)  # as the time limit counts
+        moments += [began + share * limit for name, share in _LIMITS.items() if name in wishes]
     return min((moment for moment in moments if moment > at), default=None)
 
 
@@ -75,12 +76,13 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
 def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime) -> Event | None:
     """The largest share of the time limit that is used up, while the job runs."""
     limit = _limit(job)
-    if limit is None or job.start_time is None:
+    run = job.run_seconds_until(at)
+    if limit is None or run is None:
         return None
     reached = [
         (share, name)
         for name, share in _LIMITS.items()
-        if name in wishes and at - job.start_time >= share * limit
+        if name in wishes and timedelta(seconds=run) >= share * limit
     ]
     if not reached:
         return None
