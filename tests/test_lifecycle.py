@@ -515,6 +515,17 @@ def test_a_job_whose_name_is_another_than_a_plain_one_is_another_job(service: Se
     assert service.record(task).slurm_job_state is None
 
 
+def test_a_nameless_job_of_an_earlier_version_is_still_found_by_the_name_that_slurmdbd_gives_it(
+    service: Service,
+) -> None:
+    task = left_open(service, exists=True, slurm={"output": "o"})
+    (job_id,) = service.slurm.jobs
+    service.slurm.put(job_id, name="allocation")
+    purge(service)
+    service.reconcile(utc_now() + 6 * MINUTE)
+    assert service.record(task).slurm_job_id == job_id
+
+
 def test_a_name_that_slurmdbd_may_have_altered_beyond_recognition_is_no_reason_to_guess(
     service: Service,
 ) -> None:
@@ -1483,3 +1494,66 @@ def test_an_alarm_is_no_reason_to_believe_another_job(service: Service) -> None:
     service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(update={"username": "bob"})
     service.refresh(utc_now() + 2 * MINUTE)
     assert service.record(task).notifications == ()
+
+
+# --- what a GET says of the job ---------------------------------------------------------------
+
+
+def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(service: Service) -> None:
+    service.slurm.put(5, JobState.RUNNING, standard_output="/their/own", standard_error="/their/error")
+    task = make_task(notification=make_email(body="see ${output} and ${error_output}"))
+    service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
+    slurm = service.look_up.by_job_id(OPERATOR, "5")["slurm"]
+    assert (slurm["standard_output"], slurm["standard_error"]) == ("/their/own", "/their/error")
+    service.move(5, JobState.COMPLETED, start_time=utc_now(), end_time=utc_now())
+    service.deliver()
+    (message,) = [message for message in service.email.messages if message.event == "end"]
+    assert message.content.words == "see /their/own and /their/error"
+
+
+def test_a_submitted_jobs_files_are_those_of_its_task(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.FAILED, standard_output="/dev/null", exit_code=3, start_time=utc_now())
+    slurm = service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+    assert slurm["standard_output"] == task["dirs"]["output"] + "/out.txt"
+    assert slurm["standard_error"] == task["dirs"]["error"] + "/err.txt"
+
+
+def test_a_failed_job_has_the_hint_of_its_message(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.slurm.put(job_id, JobState.FAILED, exit_code=127, start_time=utc_now())
+    live = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    service.refresh(utc_now())
+    service.deliver()
+    (message,) = service.email.messages
+    stored = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    assert stored["hint"] == live["hint"] == message.content.hint
+    assert "127" in stored["hint"]
+
+
+def test_a_job_that_did_not_fail_has_no_hint(service: Service) -> None:
+    for state in (JobState.RUNNING, JobState.COMPLETED):
+        _, job_id = service.submit()
+        service.move(job_id, state, memory_mb=4096, max_memory_bytes=2**20, start_time=utc_now())
+        assert "hint" not in service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+
+
+def test_facts_say_when_slurm_said_them(service: Service) -> None:
+    def as_of(job_id: int) -> datetime:
+        return datetime.fromisoformat(service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]["as_of"])
+
+    before = utc_now()
+    task, job_id = service.submit()
+    asked = as_of(job_id)
+    assert before <= asked <= utc_now()
+    service.move(job_id, JobState.COMPLETED, start_time=utc_now())
+    assert as_of(job_id) == service.record(task).updated_at
+
+
+def test_stale_facts_say_when_slurm_said_them(service: Service) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.RUNNING)
+    service.slurm.down = SlurmUnavailable("away")
+    slurm = service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+    assert slurm["stale"]
+    assert datetime.fromisoformat(slurm["as_of"]) == service.record(task).updated_at

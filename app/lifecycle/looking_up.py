@@ -1,6 +1,7 @@
 """Answers the GETs: the record, and what the scheduler says now."""
 
 import threading
+from datetime import datetime
 from typing import Any
 
 from cachetools import TTLCache, cached
@@ -16,10 +17,10 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.identity import is_same_job, open_job
 from app.lifecycle.permitting import require_scope
-from app.lifecycle.showing import shown_record
+from app.lifecycle.showing import shown_job, shown_record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
-from app.models.record import TaskRecord
+from app.models.record import TaskRecord, utc_now
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -37,7 +38,9 @@ class LookUp:
     def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
         self._store = store
         self._slurm = slurm
-        cache: TTLCache[Any, SlurmJob | SlurmProxyError | None] = TTLCache(_CACHED_JOBS, ttl=_FRESH_SECONDS)
+        cache: TTLCache[Any, tuple[SlurmJob | SlurmProxyError | None, datetime]] = TTLCache(
+            _CACHED_JOBS, ttl=_FRESH_SECONDS
+        )
         self._job = cached(cache, condition=threading.Condition())(self._ask)
 
     def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
@@ -65,29 +68,20 @@ class LookUp:
 
         While Slurm does not answer, the last known facts stand in, marked as stale.
         """
+        is_said = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
+        stored = shown_job(record, record.job, record.updated_at if is_said else None)
         if record.slurm_job_id is None or not record.is_open:
-            return _facts(record, record.job)
-        job = self._job(record.slurm_job_id)
+            return stored
+        job, as_of = self._job(record.slurm_job_id)
         if isinstance(job, SlurmProxyError):
-            return {**_facts(record, record.job), "stale": True, "error": str(job)}
+            return {**stored, "stale": True, "error": str(job)}
         if not is_same_job(open_job(record, record.slurm_job_id), job):
-            return {**_facts(record, None), "job_state": JobState.UNKNOWN}
-        return _facts(record, job)
+            return {**shown_job(record, None, as_of), "job_state": JobState.UNKNOWN}
+        return shown_job(record, job, as_of)
 
-    def _ask(self, job_id: int) -> SlurmJob | SlurmProxyError | None:
+    def _ask(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
         """A failure is an answer too: all who wait for it get it at once, and none tries in turn."""
         try:
-            return self._slurm.job(job_id)
+            return self._slurm.job(job_id), utc_now()
         except (SlurmUnavailable, SlurmMisbehaved) as error:
-            return error
-
-
-def _facts(record: TaskRecord, job: SlurmJob | None) -> dict[str, Any]:
-    if job is None:
-        return {
-            "username": record.slurm_username,
-            "job_id": record.slurm_job_id,
-            "job_state": record.slurm_job_state,
-        }
-    facts = job.model_dump(mode="json")
-    return {**facts, "run_seconds": job.run_seconds()}
+            return error, utc_now()

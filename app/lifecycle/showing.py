@@ -1,8 +1,12 @@
 """What callers see of a record and of its notifications."""
 
+from datetime import datetime
 from typing import Any
 
+from app.messages.figures import hint
 from app.messages.layout import as_text
+from app.models.job import SlurmJob
+from app.models.output_files import output_files
 from app.models.record import Notification, TaskRecord
 from app.store import Claim
 
@@ -10,9 +14,26 @@ from app.store import Claim
 _ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key", "queue")
 
 
+def shown_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | None) -> dict[str, Any]:
+    """Return what Slurm says of the record's job; `as_of` is when it said so, if that is known."""
+    facts: dict[str, Any] = {
+        "username": record.slurm_username,
+        "job_id": record.slurm_job_id,
+        "job_state": record.slurm_job_state,
+    }
+    if job is not None:
+        files = output_files(record, job)
+        facts = job.model_dump(mode="json")
+        facts |= {"standard_output": files.output, "standard_error": files.error}
+        facts["run_seconds"] = job.run_seconds()
+        if job.has_failed and (words := hint(job)):
+            facts["hint"] = words
+    return {**facts, "as_of": as_of.isoformat()} if as_of is not None else facts
+
+
 def shown_record(record: TaskRecord) -> dict[str, Any]:
     body = record.model_dump(
-        mode="json", exclude={"task", "job", "notifications", "idempotency_key", "alarm_at", "caller"}
+        mode="json", exclude={"task", "job", "notifications", "idempotency_key", "alarm_at", "caller", "kind"}
     )
     for name in ("warnings", "submission_error"):
         if not body[name]:

@@ -62,6 +62,8 @@ class SlurmFacts(SlurmJob):
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
     job_state: JobState | None  # type: ignore[assignment]
     ran: float | None = Field(None, alias="run_seconds")  # which is a method of the job's
+    as_of: Utc | None = Field(None, description="The moment at which Slurm said so.")
+    hint: str | None = Field(None, description="Of a job that failed: what helps, as its messages have it.")
     stale: bool = Field(False, description="Slurm does not answer: these are the last known facts.")
     error: str | None = Field(None, description="Why they are stale.")
 
