@@ -44,7 +44,7 @@ FRAGMENTS += [" ", "  ", " #", "$(touch pwned)", "|tee pwned", "exit 0", "#SBATC
 FRAGMENTS += ["a" * 200, "ñ" * 130, "\u202e", "\u00a0", "\ufeff"]
 # Slurm's patterns in the name of a file, and what becomes of them.
 PATTERNS = {"%j": "42", "%6j": "000042", "%999999999999A": "0000000042", "%a": "4294967294", "%u": "alice"}
-PATTERNS |= {"%N": "n1", "%%": "%", "%%j": "%j", "%%x": "%x", "%q": "%q", "%٣j": "%٣j", "% ": "% "}
+PATTERNS |= {"%N": "n1", "%%": "%", "%%j": "%j", "%%x": "%x", "%%q": "%q", "%%٣j": "%٣j", "%% ": "% "}
 IN_PATHS = [*FRAGMENTS, *PATTERNS]
 IN_LINES = [*IN_PATHS, "\\", "\\n", "/", "$'\\n'", "/etc/passwd", "../../pwned"]
 IN_TEXT = [*IN_LINES, "\n", "\n>pwned\n", "\nEOF\n", "\r\n", "\t", "\x1b[2J", "\x7f", "\u2028"]
@@ -64,6 +64,11 @@ class Hostile:
     words: list[str]  # what its command writes to the file `ran` in its working directory
     files: dict[str, str]  # the paths of its output files by stream, their patterns expanded
     cwd_exists: bool  # before its script runs
+
+    def redirects(self, dialect: Dialect) -> bool:
+        """Return whether the script sends the output to its files itself."""
+        names = [self.task["slurm"].get(stream, "").replace("%%", "") for stream in ("output", "error")]
+        return dialect.api < "v0.0.42" or "%N" in "".join(names)
 
 
 def hostile(number: int, scratch: Path) -> Hostile:
@@ -135,7 +140,8 @@ def outcome(made: Hostile, tree: Tree, *, redirects: bool) -> tuple[int, str, st
         return EXIT_CANNOT_CREATE, "", ""
     if not tree.keys() >= set(way(made.task["cwd"])):
         return EXIT_NO_WORKING_DIRECTORY, "", ""
-    files = made.files if redirects else {}
+    default = f"{os.path.normpath(made.task['cwd'])}/slurm-42.out"
+    files = {"output": default, **made.files} if redirects else {}
     for path in files.values():
         is_folder = tree.get(os.path.normpath(path), "") is None
         if is_folder or len(path.rpartition("/")[2].encode()) > NAME_MAX:
@@ -143,9 +149,9 @@ def outcome(made: Hostile, tree: Tree, *, redirects: bool) -> tuple[int, str, st
         tree[path] = ""
     left = {"output": "out\n", "error": "err\n"}
     for stream in files and ("output", "error"):
-        if path := files.get(stream) or files.get("output"):
-            tree[path] = f"{tree[path]}{left[stream]}"
-            left[stream] = ""
+        path = files.get(stream) or files["output"]
+        tree[path] = f"{tree[path]}{left[stream]}"
+        left[stream] = ""
     tree[f"{os.path.normpath(made.task['cwd'])}/ran"] = "".join(f"{word}\0" for word in made.words)
     return EXIT_RAN, left["output"], left["error"]
 
@@ -173,9 +179,9 @@ def run(made: Hostile, script: str, scratch: Path, *, redirects: bool) -> int:
     return status
 
 
-def described(task: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """The job as Slurm must hear of it: the caller's own text, in which only the % of a folder is doubled."""
-    slurm = task["slurm"]
+def described(made: Hostile, dialect: Dialect) -> dict[str, Any]:
+    """Return the job as Slurm must hear of it: the caller's text, in which only a folder's % is doubled."""
+    task, slurm = made.task, made.task["slurm"]
     environment = slurm["environment"] or DEFAULT_ENVIRONMENT
     pairs = [f"{name}={value}" for name, value in environment.items()]
     job = {
@@ -186,11 +192,14 @@ def described(task: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
         "current_working_directory": task["cwd"],
         "environment": environment if dialect.api == "v0.0.38" else pairs,
     }
-    if dialect.api < "v0.0.42":
-        return job | ({"standard_output": "/dev/null"} if "output" in slurm else {})
-    for stream in {"output", "error"} & slurm.keys():
-        job[f"standard_{stream}"] = task["dirs"][stream].rstrip("/").replace("%", "%%") + "/" + slurm[stream]
-    return job
+    if made.redirects(dialect):
+        return job | {"standard_output": "/dev/null"}
+    places = {"output": (task["cwd"], "slurm-%j.out")}
+    places |= {stream: (task["dirs"][stream], slurm[stream]) for stream in made.files}
+    paths = {stream: f"{at.rstrip('/').replace('%', '%%')}/{name}" for stream, (at, name) in places.items()}
+    if paths.get("error") == paths["output"]:
+        del paths["error"]
+    return job | {f"standard_{stream}": path for stream, path in paths.items()}
 
 
 def parsed(task: dict[str, Any]) -> Task:
@@ -208,9 +217,9 @@ def check(number: int, scratch: Path) -> list[int]:
         for dialect in map(Dialect, SPOKEN):
             command = CATALOGUE[task.name].command(task)
             body = submission(task, command, tag_of(task.uuid), dialect, "hours")
-            assert body["job"] == described(made.task, dialect)
-            scripts[body["script"]] = dialect.api < "v0.0.42"
-        assert len(scripts) == (2 if made.files else 1)
+            assert body["job"] == described(made, dialect)
+            scripts[body["script"]] = made.redirects(dialect)
+        assert len(scripts) == len(set(scripts.values()))
         return [run(made, script, scratch, redirects=redirects) for script, redirects in scripts.items()]
     except Exception as error:
         error.add_note(f"task {number}: {json.dumps(made.task)}")

@@ -1557,3 +1557,18 @@ def test_stale_facts_say_when_slurm_said_them(service: Service) -> None:
     slurm = service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
     assert slurm["stale"]
     assert datetime.fromisoformat(slurm["as_of"]) == service.record(task).updated_at
+
+
+def test_the_files_of_a_registered_array_are_kept_where_slurmdbd_does_not_know_them(service: Service) -> None:
+    """As on 22.05."""
+    service.slurm.put(5, JobState.RUNNING, standard_output="/their/", array_tasks={JobState.RUNNING: 1})
+    task = {"uuid": "registered", "username": "alice"}
+    service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
+    ended = service.slurm.put(
+        5, JobState.COMPLETED, start_time=utc_now(), array_tasks={JobState.COMPLETED: 1}
+    )
+    more = {"standard_output": None, "array_tasks": {JobState.COMPLETED: 3}}
+    service.slurm.ended[5] = ended.model_copy(update=more)
+    service.refresh(utc_now())
+    slurm = service.look_up.by_job_id(OPERATOR, "5")["slurm"]
+    assert (slurm["job_state"], slurm["standard_output"]) == ("COMPLETED", "/their/")

@@ -186,7 +186,10 @@ def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
     """
     figures = {"max_memory_bytes": accounted.max_memory_bytes, "cpu_seconds": accounted.cpu_seconds}
     base = accounted if array_tasks(accounted) > array_tasks(job) else job
-    return base.model_copy(update={**figures, "comment": job.comment, "name": job.name or accounted.name})
+    files = {"standard_output": job.standard_output, "standard_error": job.standard_error}
+    files = {} if base.standard_output else files  # slurmdbd of 22.05 knows none
+    known = {**figures, **files, "comment": job.comment, "name": job.name or accounted.name}
+    return base.model_copy(update=known)
 
 
 def _known(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
