@@ -91,6 +91,18 @@ class Settings(BaseModel):
 
     FLASK_APP_HOST: str = Field("127.0.0.1", description="The address that `python run.py` listens on.")
     FLASK_APP_PORT: int = Field(5001, ge=0, le=65535, description="The port that `python run.py` listens on.")
+    CLIENT_REQUEST_TIMEOUT_SECONDS: Seconds = Field(
+        30, description="How long a client may take to send a whole request, in seconds."
+    )
+    CLIENT_RESPONSE_TIMEOUT_SECONDS: Seconds = Field(
+        60, description="How long a client may take to read a whole answer, in seconds."
+    )
+    LIMIT_CONNECTIONS: int = Field(
+        128,
+        ge=16,
+        description="How many connections of clients one process keeps open, at most half of its limit on"
+        " open files; where there are more, the one that has kept the server waiting longest is closed.",
+    )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="How much is logged: DEBUG, INFO, WARNING or ERROR."
     )

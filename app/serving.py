@@ -1,25 +1,38 @@
 """A development server in threads of this process; production uses gunicorn (see docker/)."""
 
+import errno
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from flask import Flask
-from werkzeug.serving import make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from app import MAX_BODY_BYTES
+from app.connections.client_socket import ClientSocket, ClientTooSlow
+from app.connections.table import ConnectionTable
 from app.constants import Settings
+from app.request_slots import RequestSlots
 from app.services import Services, prepare_or_exit
+
+_ROOM_SECONDS = 0.1  # how long the accepting thread waits for a connection to be closed
 
 
 class Server:
     """Serves an application and runs its monitor while it is entered."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
-        """SettingsError where anybody could reach it, and nobody must prove who he is."""
+        """Bind the address of the settings.
+
+        Raises:
+            SettingsError: The address is reachable by others, who would not have to authenticate.
+        """
         settings.check_address(settings.FLASK_APP_HOST)
         self._services: Services = app.extensions["slurm_proxy"]
         self._settings = settings
-        self._http = make_server(settings.FLASK_APP_HOST, settings.FLASK_APP_PORT, app, threaded=True)
+        self._http = _HttpServer(
+            settings.FLASK_APP_HOST, settings.FLASK_APP_PORT, app, ConnectionTable(settings)
+        )
         self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
 
     @property
@@ -40,6 +53,41 @@ class Server:
         self._services.stop()
 
     def wait(self) -> None:
-        """Until an exception such as KeyboardInterrupt ends the main thread's wait."""
+        """Wait until an exception such as KeyboardInterrupt ends it."""
         while self._thread.is_alive():
             self._thread.join(1)
+
+
+class _RequestHandler(WSGIRequestHandler):
+    connection: ClientSocket
+
+    def handle(self) -> None:
+        self.connection.begin_request()
+        super().handle()
+
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        if isinstance(error, ClientTooSlow):
+            self.connection.answer_timeout()
+
+
+class _HttpServer(ThreadedWSGIServer):
+    def __init__(self, host: str, port: int, app: Flask, clients: ConnectionTable) -> None:
+        self._clients = clients
+        application = RequestSlots(app, clients.capacity, MAX_BODY_BYTES)
+        super().__init__(host, port, application, _RequestHandler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection.
+
+        Raises:
+            OSError: None could be accepted now; the server's loop tries again.
+        """
+        self._clients.make_room()
+        if not self._clients.wait_for_room(_ROOM_SECONDS):
+            raise OSError(errno.EAGAIN, "there are too many connections")
+        try:
+            accepted, address = super().get_request()
+        except OSError as error:
+            self._clients.handle_accept_error(error)
+            raise
+        return self._clients.add(accepted), address

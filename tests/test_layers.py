@@ -21,6 +21,7 @@ LAYERS = {
     "app.senders": 3,
     "app.lifecycle": 4,
     "app.access": 4,
+    "app.connections": 5,
     "app.logs": 5,
     "app.monitor": 5,
     "app.openapi": 5,
@@ -29,11 +30,13 @@ LAYERS = {
     "app.auth": 7,
     "app.commands": 7,
     "app.http_errors": 7,
+    "app.request_slots": 7,
     "app.task_submission": 7,
     "app.task_monitoring": 7,
     "app.task_notifications": 7,
     "app.task_slurm_rest": 7,
     "app": 8,
+    "app.gunicorn_worker": 9,
     "app.serving": 9,
     "app.demo": 10,
 }
@@ -60,10 +63,19 @@ ONE_PLACE = {
     "jinja2": ["app.messages.layout"],
     "jwt": ["app.slurm", "app.access.oidc"],
     "pythonjsonlogger": ["app.logs"],
+    "gunicorn": ["app.gunicorn_worker"],
     "click": ["app.commands", "app.errors"],
     "cachetools": ["app.lifecycle.looking_up"],
 }
-WEB = {"app", "app.api_docs", "app.auth", "app.commands", "app.http_errors", "app.serving"}
+WEB = {
+    "app",
+    "app.api_docs",
+    "app.auth",
+    "app.commands",
+    "app.http_errors",
+    "app.request_slots",
+    "app.serving",
+}
 
 
 def name_of(path: Path) -> str:

@@ -1,0 +1,173 @@
+"""The socket of one client, with deadlines for whole requests and whole answers."""
+
+import errno
+import json
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from app.connections.table import ConnectionTable
+
+_ANSWER = json.dumps(
+    {"error": "the request did not arrive in time; send it again", "code": "request_timeout"}
+)
+_REQUEST_TIMEOUT = (
+    "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(_ANSWER) + 1}\r\n\r\n{_ANSWER}\n"
+).encode()
+
+
+class ClientTooSlow(ConnectionResetError):
+    """A client took too long to send its request or to read its answer.
+
+    Both servers treat it as a connection that the client has closed: neither logs it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client was too slow")
+
+
+class Phase(Enum):
+    """What a connection is doing; in every phase but WORKING the server waits for the client."""
+
+    IDLE = auto()
+    READING = auto()
+    WORKING = auto()
+    WRITING = auto()
+
+
+class ClientSocket(socket.socket):
+    """A client's socket with one deadline for a whole request and one for its whole answer.
+
+    It raises ClientTooSlow at a deadline, however often single bytes arrive before.
+    """
+
+    def __init__(self, accepted: socket.socket, table: "ConnectionTable") -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
+        self._table = table
+        self.is_evicted = False
+        self.begin_request()
+
+    def begin_request(self) -> None:
+        """Start the deadline of the next request on this connection."""
+        self.began = time.monotonic()
+        self.phase = Phase.READING
+        self._has_received = False
+        self._has_answered = False
+        self._answer_deadline: float | None = None
+        if not self.is_evicted:
+            self._deadline = self.began + self._table.request_seconds
+
+    def begin_work(self) -> None:
+        """Mark the request as read: from here on the server does not wait for the client."""
+        self.phase = Phase.WORKING
+
+    def become_idle(self) -> None:
+        """Mark the connection as one between two requests."""
+        self.phase = Phase.IDLE
+
+    def begin_linger(self, seconds: float) -> None:
+        """Start the deadline for what a client still sends after its answer."""
+        self._deadline = time.monotonic() + seconds
+        self._has_received = False  # of no further request
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        self.phase = Phase.READING
+        data: bytes = self._within(self._deadline, super().recv, bufsize, flags)
+        self._note_received(bool(data))
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        """Receive into a buffer; after the answer every fault is the end of the data.
+
+        Werkzeug 3.1 reads on after its answer, and leaks a file descriptor at an exception there.
+        """
+        self.phase = Phase.READING
+        try:
+            count: int = self._within(self._deadline, super().recv_into, buffer, nbytes, flags)
+            self._note_received(count > 0)
+        except OSError:
+            if not self._has_answered:
+                raise
+            return 0
+        return count
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        count: int = self._write(super().send, data, flags)
+        return count
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        self._write(super().sendall, data, flags)
+
+    def answer_timeout(self) -> None:
+        """Answer 408, unless the client sent nothing of a request or has an answer already."""
+        if self._has_received and not self._has_answered:
+            with suppress(OSError):
+                self.sendall(_REQUEST_TIMEOUT)
+
+    def evict(self, grace: float) -> None:
+        """End the waiting for this client; what has already arrived is still read within `grace` seconds."""
+        self.is_evicted = True
+        self._deadline = min(self._deadline, time.monotonic() + grace)
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR if self.phase is Phase.WRITING else socket.SHUT_RD)
+
+    def has_unread_request(self) -> bool:
+        """Return whether the client has sent something of a request that its thread has not come to read."""
+        if self.phase is not Phase.READING or self._has_answered:
+            return False
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        with self._table.lock:  # no eviction may meet a file descriptor that is already another connection's
+            super().close()
+            self._table.remove(self)
+
+    @property
+    def is_evictable(self) -> bool:
+        return self.phase is not Phase.WORKING and not self.is_evicted
+
+    def _write(self, write: Callable[..., Any], data: Any, flags: int) -> Any:
+        phase, self.phase = self.phase, Phase.WRITING
+        if self._answer_deadline is None:
+            self._answer_deadline = time.monotonic() + self._table.response_seconds
+        try:
+            return self._within(self._answer_deadline, write, data, flags)
+        finally:
+            self.phase = phase
+            self._has_answered = self._has_answered or not bytes(data[:12]).endswith(b" 100")
+            if not self._has_answered:  # it was "100 Continue"
+                self._answer_deadline = None
+
+    def _within(self, deadline: float, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what `operation` returns; its own time-out counts, too, where it ends sooner."""
+        own = self.gettimeout()
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            self._give_up()
+        self.settimeout(remaining if own is None else min(own, remaining))
+        try:
+            return operation(*arguments)
+        except TimeoutError:
+            if time.monotonic() >= deadline:
+                self._give_up()
+            raise
+        finally:
+            self.settimeout(own)
+
+    def _note_received(self, has_data: bool) -> None:
+        if not has_data and self.is_evicted:
+            raise ClientTooSlow
+        self._has_received = self._has_received or has_data
+
+    def _give_up(self) -> NoReturn:
+        if self._has_received and not self.is_evicted:
+            self._table.count_slow()
+        raise ClientTooSlow
