@@ -1,78 +1,45 @@
 """The one place that speaks HTTP to slurmrestd."""
 
-import json
 import logging
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from ssl import SSLCertVerificationError
 from typing import Any
-from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests_unixsocket.adapters import UnixAdapter
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
-from app.errors import SlurmAmbiguous, SlurmBusy, SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
+from app.slurm.reply import Reply
 from app.slurm.tokens import TokenMint
+from app.slurm.transport import AnswerTooLarge, limited, pool_classes, tls_context
+
+__all__ = ["Connection", "Query", "Reply"]
 
 logger = logging.getLogger(__name__)
 
 # slurmrestd stops answering near 124 connections: each process keeps a few.
 _POOL_SIZE = 8
 _CHUNK_BYTES = 64 * 1024
-# A certificate is verified before anything is sent; any other fault of TLS may come after it.
-_NEVER_SENT = (
-    NewConnectionError,
-    ConnectTimeoutError,
-    SSLCertVerificationError,
-    ConnectionRefusedError,
-    FileNotFoundError,
-    PermissionError,
-)
-
-_REFUSALS = frozenset(range(2000, 10_000)) - frozenset(range(5000, 6000))
+_MEGABYTE = 1024 * 1024
+# A job is about 10 kB, and slurmctld keeps 10,000 of them by default: 100 MB. This is for 50,000.
+_MAX_LIST_BYTES = 512 * _MEGABYTE
+_MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of all else; the largest is slurmrestd's description of itself, 2 MB
+# No compression: a small answer could become one of any size.
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+    "User-Agent": "slurm-proxy",
+}
 
 Query = Sequence[tuple[str, str | int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What slurmrestd answered; `body` is {} where it was no JSON object."""
-
-    status: int
-    body: dict[str, Any]
-    text: str
-
-    def errors(self) -> list[tuple[int, str]]:
-        """Slurm's error numbers and words; each version spells the number in its own way."""
-        return [(_number(item), _words(item)) for item in self.body.get("errors") or []]
-
-    def refusals(self) -> list[str]:
-        """Slurm's words where it clearly says no: its own errors, not those of the way to it.
-
-        Below 2000 and from 5000 to 5999 are faults of the communication: slurmctld may have taken a job then.
-        """
-        return [words for number, words in self.errors() if number in _REFUSALS]
-
-
-def _number(item: dict[str, Any]) -> int:
-    for key in ("error_number", "error_code", "errno"):
-        if isinstance(item.get(key), int):
-            return int(item[key])
-    return 0
-
-
-def _words(item: dict[str, Any]) -> str:
-    return str(item.get("error") or item.get("description") or "no reason given")
-
-
 class Connection:
-    """HTTP to one slurmrestd, by TCP, TLS or Unix socket; every call has a time-out."""
+    """HTTP to one slurmrestd, by TCP, TLS or Unix socket; every call has one deadline and one size limit."""
 
     def __init__(
         self,
@@ -88,21 +55,17 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._free = threading.BoundedSemaphore(_POOL_SIZE)
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy and no .netrc between here and Slurm
-        self._session.verify = str(ca_path) if ca_path else True
-        pool = HTTPAdapter(pool_connections=1, pool_maxsize=_POOL_SIZE)
-        self._session.mount("http://", pool)
-        self._session.mount("https://", pool)
-        self._base = host
-        if host.startswith("unix://"):
-            unix = UnixAdapter(timeout=read_timeout)  # type: ignore[no-untyped-call]
-            self._session.mount("http+unix://", unix)
-            self._base = "http+unix://" + quote(host.removeprefix("unix://"), safe="")
+        self._verify: bool | str = str(ca_path) if ca_path else True
+        is_unix = host.startswith("unix://")
+        self._adapter = _Adapter(host.removeprefix("unix://") if is_unix else None)
+        self._base = "http://localhost" if is_unix else host
 
     @property
     def longest_call(self) -> float:
-        """Seconds that one request may take: for a free connection, to connect, and to be answered."""
+        """Seconds that one request may take: for a free connection, to connect, and to be answered.
+
+        Only the look-up of the host's name can add to it; nothing is sent after the deadline.
+        """
         return 2 * self._connect_timeout + self._read_timeout
 
     def request(
@@ -116,10 +79,14 @@ class Connection:
         expires: datetime | None = None,
         timeout: float | None = None,
     ) -> Reply:
-        """One request as `user`; slurmrestd has `timeout` seconds to answer, or the configured time.
+        """Make one request as `user`; slurmrestd has `timeout` seconds to answer, or the configured time.
 
         From `expires` on Slurm takes it no more, however late it arrives.
-        SlurmUnavailable if it was never sent, or only asked; SlurmAmbiguous if it may have been carried out.
+
+        Raises:
+            SlurmUnavailable: It was never sent, or only asked.
+            SlurmMisbehaved: It only asked, and the answer is too large.
+            SlurmAmbiguous: It may have been carried out.
         """
         headers = self._tokens.headers(user, expires)
         if not self._free.acquire(timeout=self._connect_timeout):
@@ -132,54 +99,56 @@ class Connection:
     def _request(
         self, method: str, path: str, headers: dict[str, str], query: Query, body: object, timeout: float
     ) -> Reply:
-        deadline = time.monotonic() + self._connect_timeout + timeout
-        try:
-            with self._session.request(
-                method,
-                self._base + path,
-                params=list(query),
-                json=body,
-                headers=headers,
-                timeout=(self._connect_timeout, timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                content = _whole(response, deadline)
-        except requests.RequestException as error:
-            if _never_sent(error):
-                raise SlurmUnavailable(f"slurmrestd at {self.host} cannot be reached") from error
-            words = f"slurmrestd at {self.host} did not answer in time or broke off"
-            raise (SlurmUnavailable if method == "GET" else SlurmAmbiguous)(words) from error
-        reply = Reply(response.status_code, _json_object(content), content[:500].decode(errors="replace"))
+        headers = {**headers, **_HEADERS}
+        whole = requests.Request(method, self._base + path, headers, params=list(query), json=body)
+        request = whole.prepare()
+        is_list = method == "GET" and "/job" in path
+        seconds = self._connect_timeout + timeout
+        with limited(seconds, _MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES) as allowance:
+            try:
+                reply = self._exchange(request, timeout)
+            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                raise self._failure(method, error, has_sent=allowance.has_sent) from error
         logger.debug("%s %s as %s: %s", method, path, headers["X-SLURM-USER-NAME"], reply.status)
         return reply
 
+    def _exchange(self, request: requests.PreparedRequest, timeout: float) -> Reply:
+        """Send without what a session adds: proxies, .netrc, cookies, and redirects, which it reads whole."""
+        with self._adapter.send(
+            request, stream=True, timeout=(self._connect_timeout, timeout), verify=self._verify
+        ) as response:
+            if response.status_code < 200:  # the real answer would be taken for that of the next request
+                response.raw.close()
+                raise ValueError(f"status {response.status_code} where an answer was due")
+            content = b"".join(response.raw.stream(_CHUNK_BYTES, decode_content=False))
+            return Reply.read(response.status_code, content, response.headers.get("Content-Encoding"))
+
+    def _failure(self, method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:
+        if not has_sent:
+            return SlurmUnavailable(f"slurmrestd at {self.host} cannot be reached")
+        if _is_too_large(error):
+            words = f"the answer of slurmrestd at {self.host} is too large"
+            return SlurmMisbehaved(words) if method == "GET" else SlurmAmbiguous(words)
+        words = f"slurmrestd at {self.host} did not answer in time or broke off"
+        return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
+
     def close(self) -> None:
-        self._session.close()
+        self._adapter.close()
 
 
-def _whole(response: requests.Response, deadline: float) -> bytes:
-    """The body; the library's own time-out only counts from one packet to the next."""
-    content = bytearray()
-    for chunk in response.iter_content(_CHUNK_BYTES):
-        content += chunk
-        if time.monotonic() > deadline:
-            raise requests.ReadTimeout("the answer did not end in time")
-    return bytes(content)
+class _Adapter(HTTPAdapter):
+    """Connections that keep the deadline and the size limit of their request."""
+
+    def __init__(self, unix_path: str | None) -> None:
+        self._unix_path = unix_path
+        super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=tls_context(), **options)
+        self.poolmanager.pool_classes_by_scheme = pool_classes(self._unix_path)
 
 
-def _json_object(content: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _never_sent(error: BaseException | None) -> bool:
-    while error is not None:
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        if isinstance(error, _NEVER_SENT) or isinstance(reason, _NEVER_SENT):
-            return True
+def _is_too_large(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, AnswerTooLarge):
         error = error.__cause__ or error.__context__
-    return False
+    return error is not None

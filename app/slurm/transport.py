@@ -1,0 +1,167 @@
+"""Sockets that keep one deadline and one size limit for a whole request and its answer.
+
+`requests` and urllib3 time each read on its own, so that an answer which comes a byte at a time never ends.
+They also read lines of any length. Here all that a thread sends and receives counts against its request:
+status line, `100 Continue`, headers, chunk sizes and body, through TLS and Unix sockets as well.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context
+
+
+class AnswerTooLarge(OSError):
+    """More bytes came than the request allows for."""
+
+
+class Allowance:
+    """What one request may still take: time, and bytes of its answer."""
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._ends = time.monotonic() + seconds
+        self._bytes_left = max_bytes
+        self.has_sent = False  # whether any byte of the request went out
+
+    def seconds_left(self) -> float:
+        """Return the time until the deadline.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request was not answered in time")
+        return left
+
+    def count(self, received: int) -> None:
+        """Count bytes that have come.
+
+        Raises:
+            AnswerTooLarge: They are more than the request allows for.
+        """
+        self._bytes_left -= received
+        if self._bytes_left < 0:
+            raise AnswerTooLarge("the answer is larger than allowed")
+
+
+class _Current(threading.local):
+    """The allowance of the request that this thread makes."""
+
+    allowance: Allowance | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def limited(seconds: float, max_bytes: int) -> Iterator[Allowance]:
+    """Limit all that this thread sends and receives through the sockets of this module."""
+    allowance = _current.allowance = Allowance(seconds, max_bytes)
+    try:
+        yield allowance
+    finally:
+        _current.allowance = None
+
+
+class _TimedSocket(socket.socket):
+    """A socket whose reads and writes end at the deadline of the thread's request."""
+
+    def recv_into(self, *args: Any) -> int:
+        _arm(self)
+        return _counted(super().recv_into(*args))
+
+    def sendall(self, *args: Any) -> None:
+        _arm(self, sends=True)
+        super().sendall(*args)
+
+
+class _TimedTlsSocket(ssl.SSLSocket):
+    """The same for TLS; its handshake has the time that is left to connect."""
+
+    def recv_into(self, *args: Any) -> int:
+        _arm(self)
+        return _counted(super().recv_into(*args))
+
+    def send(self, *args: Any) -> int:  # sendall calls it, as often as it takes
+        _arm(self, sends=True)
+        return super().send(*args)
+
+
+def _arm(sock: socket.socket, *, sends: bool = False) -> None:
+    if (allowance := _current.allowance) is not None:
+        sock.settimeout(allowance.seconds_left())
+        allowance.has_sent = allowance.has_sent or sends
+
+
+def _counted(received: int) -> int:
+    if (allowance := _current.allowance) is not None:
+        allowance.count(received)
+    return received
+
+
+class _TimedConnection(HTTPConnection):
+    """Connects within `timeout` in all, however many addresses the host has."""
+
+    unix_path: ClassVar[str | None] = None
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            return _connected(self._addresses(), float(self.timeout or 0))
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "no connection in time") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host's name is none
+            raise NewConnectionError(self, f"no connection: {error}") from error
+
+    def _addresses(self) -> list[tuple[Any, ...]]:
+        if self.unix_path is not None:
+            return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", self.unix_path)]
+        return list(socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM))
+
+
+class _TimedTlsConnection(_TimedConnection, HTTPSConnection):
+    pass
+
+
+def _connected(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket:
+    """Return a connection to the first address that takes one, with the time that is left as its time-out."""
+    allowance = Allowance(seconds, 0)
+    fault: OSError = OSError("the host has no address")
+    for family, kind, protocol, _, address in addresses:
+        sock = _TimedSocket(family, kind, protocol)
+        try:
+            sock.settimeout(allowance.seconds_left())
+            sock.connect(address)
+            sock.settimeout(allowance.seconds_left())
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            sock.close()
+            fault = error
+        else:
+            return sock
+    raise fault
+
+
+def pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
+    """Return what urllib3 needs to make connections of this module, over a Unix socket where one is given."""
+    plain = type("_Connection", (_TimedConnection,), {"unix_path": unix_path})
+    return {
+        "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": _TimedTlsConnection}),
+    }
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return a context that verifies certificates, and whose sockets are those of this module."""
+    context = create_urllib3_context()
+    context.sslsocket_class = _TimedTlsSocket
+    return context
