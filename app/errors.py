@@ -204,6 +204,10 @@ class SlurmAmbiguous(SlurmProxyError):
     retry_after = 30
 
 
+class UnprovenRefusal(SlurmAmbiguous):
+    """Slurm answered with an error that has no reason, as after a refusal by a submit plugin of the site."""
+
+
 class RecordUnfit(SlurmProxyError):
     """The database cannot keep this very record: it is too large."""
 

@@ -3,11 +3,11 @@
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from app.auth import body, require
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, SlurmMisbehaved
 from app.lifecycle.submitting import Intake
 from app.models.caller import Scope
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Reply
+from app.slurm.reply import Reply
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
 blueprint.before_request(require(Scope.ADMIN))
@@ -19,9 +19,12 @@ def _slurm() -> SlurmClient:
 
 
 def _passed_on(reply: Reply) -> Response:
-    """slurmrestd's body under its own status."""
-    response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
-    response.status_code = 200 if reply.status == 304 else reply.status
+    """Return slurmrestd's body under its own status."""
+    try:
+        response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
+    except RecursionError as error:
+        raise SlurmMisbehaved("slurmrestd's answer is nested too deeply") from error
+    response.status_code = 200 if reply.status in (204, 304) else reply.status
     return response
 
 

@@ -146,6 +146,10 @@ class FakeSlurm:
         state = Accounting.BEHIND if self.accounting_is_behind else Accounting.CURRENT
         return found([job for job in known if job.username in users], state)
 
+    def recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
+        self._ask("recent_jobs")
+        return list(self.jobs.values())
+
     def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
         self._ask("raw")
         return Reply(200, {"asked": f"{method} {path}", "user": user}, "")

@@ -331,7 +331,7 @@ def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Serv
     assert service.record(task).is_reserved, "its request may still be on its way"
     service.reconcile(utc_now() + 3 * MINUTE)
     answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
-    assert "never reached Slurm" in answer["monitor"]["submission_error"]
+    assert "made no job" in answer["monitor"]["submission_error"]
     assert answer["slurm"]["job_state"] is None
     again = service.intake.submit(OPERATOR, {"task": task}, "a key")
     assert service.look_up.by_uuid(OPERATOR, task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]

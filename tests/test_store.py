@@ -17,6 +17,8 @@ from app.models.api_key import ApiKey
 from app.models.caller import OPERATOR, ORDINARY, Grant
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG, Change, Notification, NotificationStatus, RecordKind, TaskRecord
+from app.slurm.reading import controller_job
+from app.slurm.reply import read_json
 from app.store import CLOCK_TOLERANCE, Claim, Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -1002,3 +1004,33 @@ def _forget_kinds(store: TaskStore) -> None:
             connection.execute("UPDATE tasks SET kind = NULL")
     elif isinstance(store, MongoStore):
         store.tasks.update_many({}, {"$unset": {"kind": ""}})
+
+
+@pytest.mark.parametrize(
+    "odd", [b"d\xe9", b"\xed\xa0\x80", b"\x00\x7f", rb"\ud800", rb"\u0000\n", rb"\ud83d"]
+)
+def test_a_job_with_odd_bytes_in_its_texts_is_kept_and_so_are_the_others(
+    store: TaskStore, odd: bytes
+) -> None:
+    """slurmrestd sends what users gave to sbatch as it is."""
+    records = [make_running(), make_running(slurm_job_id=8)]
+    for record in records:
+        store.add(record)
+    texts = (
+        "name",
+        "comment",
+        "current_working_directory",
+        "standard_output",
+        "nodes",
+        "partition",
+        "state_reason",
+    )
+    raw = {"job_id": 7, "user_name": "alice", "job_state": ["FAILED"], **dict.fromkeys(texts, "MARK")}
+    job = controller_job(read_json(json.dumps(raw).encode().replace(b"MARK", odd)))
+    changes = [replace(end(records[0]), job=job), end(records[1])]
+    assert store.apply(changes, fence_of(store)) == 2
+    found = find(store, records[0].uuid)
+    assert found is not None
+    assert found.job == job
+    assert found.job.name is not None
+    assert "\ufffd" in found.job.name

@@ -28,7 +28,7 @@ _QUOTES = re.compile(r"[\"'`\\\\]")
 _ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
 _NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without a name
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
-_FREED = "this submission never reached Slurm; the uuid may be used again"
+_FREED = "this submission made no job: it did not reach Slurm, or was refused; the uuid may be used again"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
 
 
@@ -120,7 +120,7 @@ class Reconciler:
 
     def _free(self, record: TaskRecord, now: datetime) -> None:
         if self._store.fail(record, _FREED, now):
-            logger.warning("task %s never reached Slurm; its uuid is free again", record.uuid)
+            logger.warning("task %s made no job in Slurm; its uuid is free again", record.uuid)
 
     def _adopt(self, record: TaskRecord, job: SlurmJob | None, now: datetime) -> bool:
         if job is None:

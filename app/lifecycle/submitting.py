@@ -16,6 +16,7 @@ from app.errors import (
     StoreUnavailable,
     TooManyJobs,
     UnknownJob,
+    UnprovenRefusal,
 )
 from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
@@ -28,13 +29,16 @@ from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, WatchedTask, near_misses
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Reply
+from app.slurm.reply import Reply
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
 _SHORTEST_LOOK = 1.0  # seconds; with less there is no sense in looking for a job
 _ROOM_SECONDS = 60.0  # until it makes sense to ask again whether a job has ended
+_REFUSED_BY_SITE = (
+    "the site's submit rules (a job_submit plugin) may not allow it; ask the cluster's administrators"
+)
 
 
 class Intake:
@@ -146,22 +150,37 @@ class Intake:
         except SlurmAmbiguous as error:
             logger.warning("submission of %s: %s; looking for its job", task.uuid, error)
             left = self._slurm.longest_call - (time.monotonic() - began)
-            return self._found(record, left), []
+            return self._found(record, error, left), []
 
-    def _found(self, record: TaskRecord, seconds: float) -> int:
-        """The job that an ambiguous submission made after all; SlurmAmbiguous if it cannot be told now."""
-        job = None
-        if seconds > _SHORTEST_LOOK:
-            try:
-                seen = self._slurm.search(
-                    [record.slurm_username], record.created_at, [tag_of(record.uuid)], timeout=seconds / 2
-                )
-                job = tagged(record, seen.jobs())
-            except (SlurmUnavailable, SlurmMisbehaved) as error:
-                logger.warning("task %s: %s", record.uuid, error)
-        if job is None:
+    def _found(self, record: TaskRecord, error: SlurmAmbiguous, seconds: float) -> int:
+        """Return the job that an ambiguous submission made after all.
+
+        Raises:
+            SlurmRefused: Slurm said no without a reason, and slurmctld has no such job.
+            SlurmAmbiguous: It cannot be told now.
+        """
+        if seconds <= _SHORTEST_LOOK:
             raise cannot_be_told(record.uuid)
-        return job.array_job_id or job.job_id
+        try:
+            if isinstance(error, UnprovenRefusal):
+                jobs = self._slurm.recent_jobs(record.created_at, timeout=seconds / 2)
+            else:
+                tags = [tag_of(record.uuid)]
+                seen = self._slurm.search(
+                    [record.slurm_username], record.created_at, tags, timeout=seconds / 2
+                )
+                jobs = seen.jobs()
+        except (SlurmUnavailable, SlurmMisbehaved) as fault:
+            logger.warning("task %s: %s", record.uuid, fault)
+            raise cannot_be_told(record.uuid) from fault
+        job = tagged(record, jobs)
+        if job is not None:
+            return job.array_job_id or job.job_id
+        if isinstance(error, UnprovenRefusal):
+            # slurmctld answered the submission before it was looked at: a job would have been there
+            self.reservations.release(record)
+            raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
+        raise cannot_be_told(record.uuid)
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
         """TooManyJobs, with the reservation given back, where the caller has as many tasks as he may.

@@ -9,10 +9,11 @@ from typing import Any
 from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
-from app.slurm.answers import by_id, read_jobs
+from app.slurm.answers import by_id, jobs_of, objects, read_jobs
 from app.slurm.connection import Query
 from app.slurm.session import Session
 from app.slurm.state_list import chunks
+from app.slurm.values import fields, number
 
 _NO_ENTRY = 9003
 
@@ -55,16 +56,16 @@ class Accounts:
         parts = [self._ask(query, timeout) for query in self._queries(usernames, since)]
         if None in parts:
             return [], Accounting.NONE
-        everybody = [reading.whose_accounting_job(raw) for part in parts for raw in part or []]
-        found = [job for job in everybody if job.username in usernames]
+        items = [raw for part in parts for raw in part or []]
+        found = jobs_of(usernames, items, reading.whose_accounting_job, reading.accounting_owner)
         return found, Accounting.BEHIND if is_behind else Accounting.CURRENT
 
     def _news_on_their_way(self, timeout: float | None) -> int:
         """How many messages slurmctld keeps for slurmdbd: after an outage it needs a while to send them."""
         reply = self._session.get("diag", timeout=timeout)
-        size = reading.number((reply.body.get("statistics") or {}).get("dbd_agent_queue_size"))
+        size = number(fields(reply.body.get("statistics")).get("dbd_agent_queue_size"))
         if reply.status != 200 or size is None:
-            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.status}")
+            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.complaint()}")
         return size
 
     def _ask(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
@@ -74,11 +75,10 @@ class Accounts:
             return None
         errors = [(number, words) for number, words in reply.errors() if number != _NO_ENTRY]
         if reply.status != 200 or errors:
-            raise SlurmUnavailable(f"slurmdbd does not answer: {errors[0][1] if errors else reply.status}")
-        jobs = reply.body.get("jobs")
-        if not isinstance(jobs, list):
-            raise SlurmUnavailable("slurmdbd does not answer: there is no list of jobs in what came")
-        return jobs
+            raise SlurmUnavailable(
+                f"slurmdbd does not answer: {errors[0][1] if errors else reply.complaint()}"
+            )
+        return objects(reply)
 
     def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
         """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""

@@ -2,31 +2,75 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.errors import (
+    SlurmAmbiguous,
+    SlurmMisbehaved,
+    SlurmProxyError,
+    SlurmRefused,
+    SlurmUnavailable,
+    UnprovenRefusal,
+)
 from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
 from app.slurm import reading
-from app.slurm.connection import Reply
+from app.slurm.reply import Reply
+from app.slurm.values import Raw, fields, number
 
 logger = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 
 _NO_CONTROLLER = 1800
+_MAX_JOB_ID = 2**32 - 1
+# Statuses that say that the request was not looked at, and may be let through later.
+_TRY_LATER = frozenset({425, 429})
+_TOO_LARGE = frozenset({413, 414, 431})
+# Statuses by which the request was not passed on. 403 is not among them: a filter may refuse the answer, too.
+_NOT_PASSED_ON = frozenset({400, 401, 405, 407, 411, 415, 417, 421, 422, 426})
+# What odd data of one job raise; the other jobs are read all the same.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    SlurmMisbehaved,
+    TypeError,
+    ValueError,
+)
 _LEADING_ID = re.compile(r"\d+")
 
 
 def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
-    """The jobs of a good answer. An empty list in a bad one is no proof that a job is gone."""
+    """Return the jobs of a good answer.
+
+    Raises:
+        SlurmUnavailable: The answer is a bad one, is not JSON, or holds no list of jobs.
+            An empty list in a bad answer is no proof that a job is gone.
+    """
+    if reply.status != 200 or reply.errors():
+        raise SlurmUnavailable(f"slurmctld does not answer: {reply.complaint()}")
+    return objects(reply)
+
+
+def objects(reply: Reply) -> list[dict[str, Any]]:
+    """Return the items of `jobs`, with {} for one that is no object: what it stood for cannot be told.
+
+    Raises:
+        SlurmUnavailable: There is no such list, or none of its items is an object.
+    """
     jobs = reply.body.get("jobs")
-    if reply.status == 200 and not reply.errors() and isinstance(jobs, list):
-        return jobs
-    words = [words for _, words in reply.errors()] or [f"status {reply.status}"]
-    raise SlurmUnavailable(f"slurmctld does not answer: {words[0]}")
+    if not isinstance(jobs, list):
+        fault = reply.fault or "it has no list of jobs"
+        raise SlurmUnavailable(f"slurmrestd's answer cannot be read: {fault}")
+    items = [item if isinstance(item, dict) else {} for item in jobs]
+    if items and not any(items):
+        raise SlurmUnavailable("slurmrestd's answer cannot be read: what is listed are no jobs")
+    return items
 
 
 def controller_time(reply: Reply) -> datetime:
@@ -37,42 +81,66 @@ def controller_time(reply: Reply) -> datetime:
     Raises:
         SlurmUnavailable: the answer does not tell it.
     """
-    statistics = reply.body.get("statistics")
-    seconds = reading.number(statistics.get("req_time")) if isinstance(statistics, dict) else None
-    if reply.status != 200 or not seconds:
-        words = [words for _, words in reply.errors()] or [f"slurmrestd answered {reply.status}"]
-        raise SlurmUnavailable(f"slurmctld does not tell its time: {words[0]}")
-    return datetime.fromtimestamp(seconds, UTC)
+    moment = reading.moment(fields(reply.body.get("statistics")).get("req_time"))
+    if reply.status != 200 or moment is None:
+        raise SlurmUnavailable(f"slurmctld does not tell its time: {reply.complaint()}")
+    return moment
 
 
 def is_unchanged(reply: Reply) -> bool:
     if reply.status == 304:
         return True
-    warnings = [str(item.get("description")) for item in reply.body.get("warnings") or []]
-    return reply.status == 200 and any("No job changes" in warning for warning in warnings)
+    return reply.status == 200 and any("No job changes" in warning for warning in reply.warnings())
 
 
 def read_jobs(
-    items: Iterable[dict[str, Any]], read: Callable[[reading.Raw], SlurmJob] = reading.controller_job
+    items: Iterable[dict[str, Any]], read: Callable[[Raw], SlurmJob] = reading.controller_job
 ) -> list[SlurmJob]:
     """A job that cannot be read is logged and left out, so that it does not hide the others."""
     jobs = []
     for raw in items:
         try:
             jobs.append(read(raw))
-        except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             logger.warning("job %s: %s", raw.get("job_id"), error)
     return jobs
 
 
-def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
-    """Each of the `wanted` jobs as slurmctld describes it among `items`, None for one that it does not name.
+def jobs_of(
+    usernames: Collection[str],
+    items: Iterable[dict[str, Any]],
+    read: Callable[[Raw], SlurmJob],
+    owner: Callable[[Raw], str],
+) -> list[SlurmJob]:
+    """Return the jobs of these users; jobs of others need not be readable.
 
-    One that it names, but not in a form that can be read, is left out: nothing is known of it.
+    Raises:
+        SlurmMisbehaved: One of them cannot be read; it may be the job that is looked for.
+    """
+    jobs = []
+    for raw in items:
+        try:
+            if raw and owner(raw) not in usernames:
+                continue
+            jobs.append(read(raw))
+        except UNREADABLE as error:
+            raise SlurmMisbehaved(f"job {raw.get('job_id')} cannot be read: {error}") from error
+    return jobs
+
+
+def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
+    """Return each of the `wanted` jobs as slurmctld describes it, None for one that is not among `items`.
+
+    One that is named, but not in a form that can be read, is left out: nothing is known of it. Where an item
+    names no job at all, it may be any of those that are missing.
     """
     found = by_id(read_jobs(items), wanted)
-    named = {reading.number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
-    return {job_id: found.get(job_id) for job_id in wanted if job_id in found or job_id not in named}
+    named = {number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
+    return {
+        job_id: found.get(job_id)
+        for job_id in wanted
+        if job_id in found or (all(items) and job_id not in named)
+    }
 
 
 def states_of(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
@@ -85,7 +153,7 @@ def states_of(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobS
 def _readable(item: Mapping[str, Any], key: str, read: Callable[[Any], _Value]) -> _Value | None:
     try:
         return read(item[key])
-    except (SlurmMisbehaved, LookupError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         logger.warning(
             "the %s of job %s in a list of states cannot be read: %s", key, item.get("job_id"), error
         )
@@ -128,24 +196,45 @@ def _submitted(job: SlurmJob) -> float:
     return job.submit_time.timestamp() if job.submit_time else 0.0
 
 
+def submitted_job_id(reply: Reply) -> int | None:
+    """Return the id of the job that a submission made; None where there is none that can be read."""
+    job_id = reply.body.get("job_id")
+    is_id = isinstance(job_id, int) and not isinstance(job_id, bool) and 0 < job_id <= _MAX_JOB_ID
+    return job_id if reply.status == 200 and is_id else None
+
+
 def warnings(reply: Reply) -> list[str]:
-    """Slurm's remarks on a job that it took; up to v0.0.38 they stand among the errors."""
-    remarks = [words for _, words in reply.errors()]
-    remarks += [str(item.get("description")) for item in reply.body.get("warnings") or []]
-    remarks.append(str(reply.body.get("job_submit_user_msg") or ""))
+    """Return Slurm's remarks on a job that it took; up to v0.0.38 they stand among the errors."""
+    remarks = [*(words for _, words in reply.errors()), *reply.warnings(), *_user_message(reply)]
     return [f"Slurm: {remark}" for remark in dict.fromkeys(remarks) if remark]
 
 
-def submission_failure(reply: Reply) -> Exception:
-    """Why there is no job id: a refusal is only what Slurm clearly says, all else may have worked."""
-    errors = [(number, words) for number, words in reply.errors() if number > 0]
-    if any(number == _NO_CONTROLLER for number, _ in errors):
+def _user_message(reply: Reply) -> list[str]:
+    """Return what a job_submit plugin says to the user, if anything."""
+    message = reply.body.get("job_submit_user_msg")
+    return [message] if message and isinstance(message, str) else []
+
+
+def submission_failure(reply: Reply) -> SlurmProxyError:
+    """Return why there is no job id: a refusal is only what Slurm clearly says, all else may have worked."""
+    numbers = {number for number, _ in reply.errors()}
+    where = f"slurmrestd, or what stands in front of it, answered {reply.complaint()}"
+    if _NO_CONTROLLER in numbers:
         return SlurmUnavailable("slurmctld does not answer; nothing was submitted")
+    if reply.status == 200 and reply.body.get("job_id", 0) != 0:
+        return SlurmAmbiguous("slurmrestd answered with a job id that cannot be read")
     if refusals := reply.refusals():
-        return SlurmRefused(f"Slurm refused the job: {refusals[-1]}")
+        return SlurmRefused(f"Slurm refused the job: {'; '.join([refusals[-1], *_user_message(reply)])}")
     if reply.status == 404:
         return SlurmUnavailable("slurmrestd no longer offers the version it did; nothing was submitted")
-    if 400 <= reply.status < 500:
-        words = [words for _, words in reply.errors()] or [reply.text.strip()[:200]]
-        return SlurmRefused(f"Slurm refused the job: {words[0]}")
+    if reply.status in _TRY_LATER:
+        return SlurmUnavailable(f"{where}; nothing was submitted")
+    if reply.status in _TOO_LARGE:
+        return SlurmRefused(f"the job is too large to be submitted: {where}")
+    if reply.status in _NOT_PASSED_ON:
+        if numbers:
+            return SlurmRefused(f"Slurm refused the job: {reply.complaint()}")
+        return SlurmMisbehaved(f"{where}; nothing was submitted")
+    if reply.is_unspecified_error:
+        return UnprovenRefusal("; ".join(["Slurm gave no reason", *_user_message(reply)]))
     return SlurmAmbiguous(f"slurmrestd answered {reply.status} without saying whether there is a job")

@@ -12,7 +12,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounts
-from app.slurm.answers import controller_time, submission_failure, warnings
+from app.slurm.answers import controller_time, submission_failure, submitted_job_id, warnings
 from app.slurm.connection import Query, Reply
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
@@ -33,7 +33,7 @@ class SlurmClient:
         self._session = session
         self._accounts = Accounts(session, clock_skew)
         self._reader = JobReader(session, clock_skew)
-        self._search = JobSearch(session, self._reader, self._accounts)
+        self._search = JobSearch(session, self._reader, self._accounts, clock_skew)
         self._time_unit = time_unit
 
     @property
@@ -64,15 +64,19 @@ class SlurmClient:
     # --- submitting -------------------------------------------------------------------------
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
-        """Submits once, as the task's user; the job id, and Slurm's warnings.
+        """Submit once, as the task's user; return the job id and Slurm's warnings.
 
         However late the request reaches Slurm, from `expires` on it is not taken.
-        SlurmRefused: no job exists. SlurmUnavailable: it was never sent. SlurmAmbiguous: it may exist.
+
+        Raises:
+            SlurmRefused: Slurm said no; there is no job.
+            SlurmUnavailable, SlurmMisbehaved: Slurm did not get it; there is no job.
+            UnprovenRefusal: Slurm answered with an error that has no reason.
+            SlurmAmbiguous: There may be a job.
         """
         body = submission(task, command, tag, self._session.speak(), self._time_unit)
         reply = self._session.send("POST", "job/submit", user=task.username, json=body, expires=expires)
-        job_id = reply.body.get("job_id")
-        if reply.status == 200 and isinstance(job_id, int) and job_id > 0:
+        if (job_id := submitted_job_id(reply)) is not None:
             return job_id, warnings(reply)
         raise submission_failure(reply)
 
@@ -86,27 +90,33 @@ class SlurmClient:
         """Return what Slurm knows of lost submissions: see JobSearch.search."""
         return self._search.search(usernames, since, tags, timeout)
 
+    def recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
+        """Return the jobs in slurmctld that were submitted since then: see JobSearch.recent."""
+        return self._search.recent(since, timeout)
+
     def cancel(self, job_id: int, username: str) -> bool:
-        """As that user; False if the job has ended already. SlurmRefused with Slurm's own words.
-        SlurmUnavailable: try again.
+        """Cancel a job as that user; return False if it has ended already.
 
         v0.0.40 and v0.0.41 do not tell whether they did it, nor that a job has ended: look before.
+
+        Raises:
+            SlurmRefused: Slurm said no, in the words of the error.
+            SlurmUnavailable: It cannot be told whether the job is cancelled; to ask again does no harm.
         """
         try:
             reply = self._session.send("DELETE", f"job/{job_id}", user=username)
         except SlurmAmbiguous as error:  # to cancel twice does no harm
             raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {error}") from error
-        statuses = [item.get("error") or {} for item in reply.body.get("status") or []]
-        faults = [*reply.errors(), *((item.get("code") or 0, str(item.get("string"))) for item in statuses)]
+        faults = [*reply.errors(), *reply.statuses()]
         if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
             return False
-        is_silent = reply.status >= 500 or reply.status == 403  # 26.05 says 403 while slurmctld is down
-        if is_silent and not reply.refusals():
-            raise SlurmUnavailable(f"job {job_id} is not cancelled: slurmctld does not answer")
-        if reply.status != 200 or faults:
-            words = "; ".join(words for _, words in faults) or f"slurmrestd answered {reply.status}"
+        if reply.status == 200 and not faults and not reply.fault:
+            return True
+        words = "; ".join(words for _, words in faults)
+        if reply.refusals() or (faults and reply.status in (200, 400, 422)):
             raise SlurmRefused(f"Slurm does not cancel job {job_id}: {words}")
-        return True
+        # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
+        raise SlurmUnavailable(f"job {job_id} may not be cancelled: slurmrestd answered {reply.complaint()}")
 
     # --- watching ---------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """Reads where a job's output goes, as slurmctld and slurmdbd of each release tell it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from app.models.file_pattern import NO_ARRAY_TASK, expand, padded
+from app.slurm.values import Raw, text
 
 Files = tuple[str | None, str | None]  # standard output, standard error
 
 
-def controller_files(raw: Mapping[str, Any], array_id: int | None, array_task: int | None) -> Files:
+def controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
     """Return the files of a job of slurmctld; none for an interactive job.
 
     v0.0.38 tells a path as it was submitted, and nothing of Slurm's default. Newer versions tell the expanded
@@ -25,14 +23,12 @@ def controller_files(raw: Mapping[str, Any], array_id: int | None, array_task: i
     return _newer_files(raw, names, array_id, array_task)
 
 
-def accounting_files(raw: Mapping[str, Any], array_id: int | None, array_task: int | None) -> Files:
+def accounting_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
     """Return the files of a job of slurmdbd, which does not know them before 24.11."""
     return _newer_files(raw, ("stdout_expanded", "stderr_expanded"), array_id, array_task)
 
 
-def _newer_files(
-    raw: Mapping[str, Any], names: tuple[str, str], array_id: int | None, array_task: int | None
-) -> Files:
+def _newer_files(raw: Raw, names: tuple[str, str], array_id: int | None, array_task: int | None) -> Files:
     """Tasks of an array that have not begun are one job, in whose path Slurm writes a number for none."""
     output, error = (_text(raw.get(name)) for name in names)
     if array_id is not None and array_task is None:
@@ -40,7 +36,7 @@ def _newer_files(
     return _joined(output, error)
 
 
-def _expanded(path: str, raw: Mapping[str, Any], array_id: int | None, array_task: int | None) -> str:
+def _expanded(path: str, raw: Raw, array_id: int | None, array_task: int | None) -> str:
     """Return the path as 22.05 expands it. It makes %N the host's own name, which it does not tell."""
     values = {
         "j": str(raw.get("job_id")),
@@ -60,4 +56,4 @@ def _joined(output: str, error: str) -> Files:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return text(value) or ""

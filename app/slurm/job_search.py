@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.models.job import SlurmJob
@@ -53,8 +53,10 @@ class JobSearch:
     every time-out. A search is therefore bounded, and may take several calls to be complete.
     """
 
-    def __init__(self, session: Session, reader: JobReader, accounts: Accounts) -> None:
+    def __init__(self, session: Session, reader: JobReader, accounts: Accounts, clock_skew: float) -> None:
+        """`clock_skew`: seconds that this machine's clock may run ahead of Slurm's."""
         self._session = session
+        self._clock_skew = timedelta(seconds=clock_skew)
         self._reader = reader
         self._accounts = accounts
         self._read: dict[int, _Read] = {}
@@ -85,6 +87,41 @@ class JobSearch:
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("only slurmctld was searched: %s", error)
             return Search(found, ids, complete, [], Accounting.AWAY)
+
+    def recent(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
+        """Return the jobs in slurmctld that were submitted since then, and some older ones.
+
+        Their ids rise, so that the newest are read first, and only until one comes that is older. A task of
+        an array does not count there: its id is new, and its submission old. After `MaxJobId` the ids begin
+        again; a job that has been submitted just then may be missed.
+
+        Raises:
+            SlurmUnavailable: slurmctld does not answer, or there are too many to be read in time.
+            SlurmMisbehaved: One of them cannot be read.
+        """
+        ids = self._reader.states.all_ids(timeout)
+        if ids is None:
+            jobs, complete, _ = self._in_list(timeout)
+            if not complete:
+                raise SlurmMisbehaved("slurmrestd lists a job that cannot be read")
+            return jobs
+        ends = time.monotonic() + _MAX_READING_SECONDS
+        found: list[SlurmJob] = []
+        for job_id in sorted(ids, reverse=True):
+            if time.monotonic() > ends:
+                raise SlurmUnavailable("too many jobs were submitted since then")
+            raw = self._reader.raw_job(job_id, timeout)
+            jobs = read_jobs(raw, reading.whose_controller_job)
+            if len(jobs) != len(raw):
+                raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
+            found += jobs
+            if jobs and all(self._is_older(job, since) for job in jobs):
+                break
+        return found
+
+    def _is_older(self, job: SlurmJob, since: datetime) -> bool:
+        is_split_off = job.array_job_id not in (None, job.job_id)
+        return not is_split_off and job.submit_time is not None and job.submit_time < since - self._clock_skew
 
     def _in_list(self, timeout: float | None) -> tuple[list[SlurmJob], bool, set[int]]:
         raw = raw_jobs(self._session.get("jobs", timeout=timeout))

@@ -2,29 +2,26 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
 from app.models.array_tasks import mask_of_hex, mask_of_index, mask_of_list
 from app.models.job import SlurmJob
 from app.slurm.job_files import accounting_files, controller_files
+from app.slurm.values import Raw, fields, number, text
 
-Raw = Mapping[str, Any]
 _NO_TIME = 2**32 - 2  # slurmdbd of 24.11 and 26.05 for the start of a job that never began
 _MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a CPU
-
+_MAX_JOB_ID = 2**32 - 1
 
 _NOTHING = ("", "None", "None assigned", "(null)")
 
 
-def number(value: object) -> int | None:
-    """A number, plain or as {set, infinite, number}; None where it is not set."""
-    if isinstance(value, Mapping):
-        if not value.get("set") or value.get("infinite"):
-            return None
-        value = value.get("number")
-    return value if isinstance(value, int) else None
+def _job_id(value: object) -> int:
+    job_id = int(value) if isinstance(value, str) and len(value) <= len(str(_MAX_JOB_ID)) else number(value)
+    if job_id is None or not 0 < job_id <= _MAX_JOB_ID:
+        raise SlurmMisbehaved("slurmrestd reports a job without an id that Slurm can give")
+    return job_id
 
 
 def state(written: object) -> JobState:
@@ -43,12 +40,12 @@ def controller_job(raw: Raw) -> SlurmJob:
     exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     ended = job_state.is_final or job_state is JobState.COMPLETING
     has_begun = not job_state.is_waiting and not never_ran
-    start = _moment(raw.get("start_time")) if has_begun else None
+    start = moment(raw.get("start_time")) if has_begun else None
     array_id = number(raw.get("array_job_id")) or None
     output, error = controller_files(raw, array_id, number(raw.get("array_task_id")))
     return SlurmJob(
-        job_id=int(raw["job_id"]),
-        username=raw.get("user_name") or "",
+        job_id=_job_id(raw["job_id"]),
+        username=controller_owner(raw),
         job_state=job_state,
         reason=_said(raw.get("state_reason")),
         exit_code=exit_code or None if never_ran else exit_code,
@@ -59,58 +56,68 @@ def controller_job(raw: Raw) -> SlurmJob:
         cpus=number(raw.get("cpus")),
         memory_mb=_memory(raw.get("memory_per_node")),
         time_limit_minutes=number(raw.get("time_limit")),
-        submit_time=_moment(raw.get("submit_time")),
+        submit_time=moment(raw.get("submit_time")),
         start_time=start,
-        end_time=_moment(raw.get("end_time")) if ended else None,  # before that it is a prediction
+        end_time=moment(raw.get("end_time")) if ended else None,  # before that it is a prediction
         suspended_seconds=_suspended(raw, start),
         working_directory=_said(raw.get("current_working_directory")),
         standard_output=output,
         standard_error=error,
-        comment=raw.get("comment") or None,
+        comment=text(raw.get("comment")),
         restarts=number(raw.get("restart_cnt")) or 0,
         array_job_id=array_id,
-        task_mask=_task_mask(raw.get("array_task_id"), mask_of_list(str(raw.get("array_task_string") or ""))),
+        task_mask=_task_mask(
+            raw.get("array_task_id"), mask_of_list(text(raw.get("array_task_string")) or "")
+        ),
     )
 
 
 def accounting_job(raw: Raw) -> SlurmJob:
     """A job from `/slurmdb/…`."""
-    job_state = state((raw.get("state") or {}).get("current"))
+    job_state = state(fields(raw.get("state")).get("current"))
     exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     if not job_state.is_success and (exit_code, signal) == (0, None):
         exit_code = None  # slurmdbd of 22.05 says 0 for every job, newer ones for CANCELLED and TIMEOUT
     nodes = _said(raw.get("nodes"))
     has_begun = nodes is not None or not job_state.is_final or job_state.is_success
-    times, array = raw.get("time") or {}, raw.get("array") or {}
+    times, array = fields(raw.get("time")), fields(raw.get("array"))
     array_id = number(array.get("job_id")) or None
     output, error = accounting_files(raw, array_id, number(array.get("task_id")))
-    steps = raw.get("steps") or []
+    steps = [fields(step) for step in listed] if isinstance(listed := raw.get("steps"), list) else []
     return SlurmJob(
-        job_id=int(raw["job_id"]),
-        username=raw.get("user") or (raw.get("association") or {}).get("user") or "",
+        job_id=_job_id(raw["job_id"]),
+        username=accounting_owner(raw),
         job_state=job_state,
-        reason=_said((raw.get("state") or {}).get("reason")),
+        reason=_said(fields(raw.get("state")).get("reason")),
         exit_code=exit_code,
         signal=signal,
         name=_said(raw.get("name")),
         partition=_said(raw.get("partition")),
         nodes=nodes,
-        cpus=number((raw.get("required") or {}).get("CPUs")),
+        cpus=number(fields(raw.get("required")).get("CPUs")),
         memory_mb=_required_memory(raw),
         time_limit_minutes=number(times.get("limit")),
-        submit_time=_moment(times.get("submission")),
-        start_time=_moment(times.get("start")) if has_begun else None,
-        end_time=_moment(times.get("end")) if job_state.is_final else None,
+        submit_time=moment(times.get("submission")),
+        start_time=moment(times.get("start")) if has_begun else None,
+        end_time=moment(times.get("end")) if job_state.is_final else None,
         suspended_seconds=number(times.get("suspended")) or 0,
         max_memory_bytes=max(map(_step_memory, steps), default=0) or None,
         cpu_seconds=sum(map(_step_cpu_seconds, steps)) or None,
         working_directory=_said(raw.get("working_directory")),
         standard_output=output,
         standard_error=error,
-        comment=(raw.get("comment") or {}).get("job") or None,
+        comment=text(fields(raw.get("comment")).get("job")),
         array_job_id=array_id,
-        task_mask=_task_mask(array.get("task_id"), mask_of_hex(str(array.get("task") or ""))),
+        task_mask=_task_mask(array.get("task_id"), mask_of_hex(text(array.get("task")) or "")),
     )
+
+
+def controller_owner(raw: Raw) -> str:
+    return text(raw.get("user_name")) or ""
+
+
+def accounting_owner(raw: Raw) -> str:
+    return text(raw.get("user")) or text(fields(raw.get("association")).get("user")) or ""
 
 
 def whose_controller_job(raw: Raw) -> SlurmJob:
@@ -130,12 +137,13 @@ def _task_mask(index: object, waiting: int) -> int:
 
 def _said(value: object) -> str | None:
     """Slurm's word, without its several ways of saying nothing."""
-    return value if isinstance(value, str) and value not in _NOTHING else None
+    return text(value) if value not in _NOTHING else None
 
 
-def _moment(value: object) -> datetime | None:
+def moment(value: object) -> datetime | None:
+    """Return a time that Slurm gives in seconds since the epoch; None where there is none."""
     seconds = number(value)
-    return datetime.fromtimestamp(seconds, UTC) if seconds and seconds < _NO_TIME else None
+    return datetime.fromtimestamp(seconds, UTC) if seconds and 0 < seconds < _NO_TIME else None
 
 
 def _suspended(raw: Raw, start: datetime | None) -> float:
@@ -143,7 +151,7 @@ def _suspended(raw: Raw, start: datetime | None) -> float:
 
     `suspend_time` is when it was last suspended or resumed, `pre_sus_time` how long it had run by then.
     """
-    last = _moment(raw.get("suspend_time"))
+    last = moment(raw.get("suspend_time"))
     if last is None or start is None or last < start:
         return 0
     return max(0.0, (last - start).total_seconds() - (number(raw.get("pre_sus_time")) or 0))
@@ -155,26 +163,27 @@ def _memory(value: object) -> int | None:
 
 
 def _required_memory(raw: Raw) -> int | None:
-    required = raw.get("required") or {}
+    required = fields(raw.get("required"))
     return _memory(required.get("memory_per_node", required.get("memory")))
 
 
 def _ending(value: object) -> tuple[int | None, int | None]:
     """Exit code and signal, from a wait status (up to v0.0.38) or an object."""
-    if isinstance(value, int):
+    if isinstance(value, int) and number(value) is not None:
         return (None, value & 0x7F) if value & 0x7F else (value >> 8 & 0xFF, None)
     if not isinstance(value, Mapping):
         return None, None
-    killed_by = value.get("signal") or {}
+    killed_by = fields(value.get("signal"))
     signal = number(killed_by.get("id")) or number(killed_by.get("signal_id"))
     return (None, signal) if signal else (number(value.get("return_code")), None)
 
 
 def _step_memory(step: Raw) -> int:
-    peaks = ((step.get("tres") or {}).get("requested") or {}).get("max") or []
-    return max((item.get("count") or 0 for item in peaks if item.get("type") == "mem"), default=0)
+    peaks = fields(fields(step.get("tres")).get("requested")).get("max")
+    items = [fields(item) for item in peaks] if isinstance(peaks, list) else []
+    return max((number(item.get("count")) or 0 for item in items if item.get("type") == "mem"), default=0)
 
 
 def _step_cpu_seconds(step: Raw) -> float:
-    total = (step.get("time") or {}).get("total") or {}
-    return float((total.get("seconds") or 0) + (total.get("microseconds") or 0) / 1e6)
+    total = fields(fields(step.get("time")).get("total"))
+    return float((number(total.get("seconds")) or 0) + (number(total.get("microseconds")) or 0) / 1e6)

@@ -1,6 +1,7 @@
 """A lasting relation with one slurmrestd: which version it speaks, and whether Slurm answers at all."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from app.slurm.dialect import SPOKEN, Dialect
 logger = logging.getLogger(__name__)
 
 _BAD_TOKEN = 1007
+_JOB_ID = re.compile(r"/job/\d+")
 
 
 class Session:
@@ -25,6 +27,7 @@ class Session:
         self._dialect: Dialect | None = None
         self._breaker = CircuitBreaker(self._probe)
         self._announcing = threading.Lock()
+        self._unreadable: set[str] = set()  # what was asked where the last answer was not JSON
 
     @property
     def longest_call(self) -> float:
@@ -70,15 +73,18 @@ class Session:
             )
         if reply.status == 404 and not reply.body:
             self._dialect = None  # the version is gone: find out again at the next call
-        elif not path.endswith("/ping"):  # that one slurmrestd answers by itself
-            self._judge(reply)
+        else:
+            self._judge(path, reply)
+        self._note_form(method, path, reply)
         return reply
 
     def accounting(self, query: Query, timeout: float | None = None) -> Reply:
         """One request to slurmdbd; its outages are not Slurm's."""
         path = f"/slurmdb/{self.speak().api}/jobs"
         self.check()
-        return self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+        reply = self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+        self._note_form("GET", path, reply)
+        return reply
 
     def diagnostics(self, expires: datetime | None = None) -> Reply:
         """Return slurmctld's diagnostics, whether the circuit breaker is open or not.
@@ -123,27 +129,47 @@ class Session:
             self._breaker.failed(str(error))
             raise
 
-    def _judge(self, reply: Reply) -> None:
-        """A server error without a refusal of Slurm's own means that slurmctld does not answer."""
+    def _judge(self, path: str, reply: Reply) -> None:
+        """Tell the circuit breaker what an answer says of slurmctld.
+
+        A server error without a refusal of Slurm's own means that slurmctld does not answer.
+        What is not JSON did not come from Slurm, and says nothing of it. slurmrestd answers a ping by itself.
+        -1 is the answer to a submission that a submit plugin refuses.
+        """
+        if path.endswith("/ping") or (path.endswith("/submit") and reply.is_unspecified_error):
+            return
         if reply.status >= 500 and not reply.refusals():
-            words = [words for _, words in reply.errors()] or [f"status {reply.status}"]
-            self._breaker.failed(f"slurmrestd answered {reply.status}: {words[0]}")
-        else:
+            self._breaker.failed(f"slurmrestd answered {reply.status}: {reply.complaint()}")
+        elif reply.status != 200 or not reply.fault:
             self._breaker.succeeded()
+
+    def _note_form(self, method: str, path: str, reply: Reply) -> None:
+        """Log that good answers to a request are not JSON when that begins, and when it ends."""
+        if reply.status != 200:
+            return
+        request = f"{method} {_JOB_ID.sub('/job/<id>', path)}"
+        with self._announcing:
+            was_unreadable = request in self._unreadable
+            (self._unreadable.add if reply.fault else self._unreadable.discard)(request)
+        if reply.fault and not was_unreadable:
+            logger.warning("slurmrestd answers %s with what cannot be read: %s", request, reply.complaint())
+        elif was_unreadable and not reply.fault:
+            logger.info("slurmrestd answers %s with JSON again", request)
 
     def _probe(self) -> None:
         """Raises unless slurmctld itself answers; not held up by the circuit."""
         reply = self.diagnostics()
-        if reply.status != 200:
-            raise SlurmUnavailable(f"slurmrestd answered {reply.status}")
+        if reply.status != 200 or reply.fault:
+            raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")
 
     def _discover(self) -> Dialect:
         for api in SPOKEN:
             if self._exchange("GET", f"/slurm/{api}/ping", user=self._service_user).status != 404:
                 return Dialect(api)
         reply = self._exchange("GET", "/openapi/v3", user=self._service_user)
-        paths = reply.body.get("paths") or {}
-        offered = sorted({path.split("/")[2] for path in paths if path.startswith("/slurm/v")})
+        paths = reply.body.get("paths")
+        listed = [path for path in paths if path.startswith("/slurm/v")] if isinstance(paths, dict) else []
+        offered = sorted({path.split("/")[2] for path in listed})
         raise SlurmMisbehaved(
             f"slurmrestd offers {', '.join(offered) or 'no version'}; "
             f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}"

@@ -1,0 +1,33 @@
+"""Reads single values of what slurmrestd answers, in the forms of all its versions."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.models.rules import CONTROL
+
+Raw = Mapping[str, Any]
+
+_MAX_NUMBER = 2**63 - 1  # more no store can keep
+_CONTROL = re.compile(f"[{CONTROL}]")
+
+
+def fields(value: object) -> Raw:
+    """Return an object as it is, and for anything else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def number(value: object) -> int | None:
+    """Return a number, plain or as {set, infinite, number}; None where it is not set."""
+    if isinstance(value, Mapping):
+        if not value.get("set") or value.get("infinite"):
+            return None
+        value = value.get("number")
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_NUMBER:
+        return None
+    return value
+
+
+def text(value: object) -> str | None:
+    """Return a text on one line; None where there is none."""
+    return (_CONTROL.sub("\ufffd", value) or None) if isinstance(value, str) else None
