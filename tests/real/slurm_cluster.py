@@ -30,6 +30,7 @@ _PROGRAMS = {
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/auth_jwt.so": "slurm-wlm-jwt-plugin",
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/accounting_storage_mysql.so": "slurm-wlm-mysql-plugin",
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/select_cons_tres.so": "slurm-wlm-basic-plugins",
+    "/usr/lib/x86_64-linux-gnu/slurm-wlm/job_submit_lua.so": "slurm-wlm-basic-plugins",
 }
 _REST_USER = "slurmrest-test"
 _NODE = "node1"
@@ -40,8 +41,10 @@ class SlurmCluster:
 
     users = ("alice", "bob")
 
-    def __init__(self, min_job_age: int = 30) -> None:
+    def __init__(self, min_job_age: int = 30, *, submit_rules: str | None = None) -> None:
+        """Describe a cluster; `submit_rules` is the text of the site's job_submit.lua."""
         self._min_job_age = min_job_age
+        self._submit_rules = submit_rules
         self._daemons: dict[str, Daemon] = {}
         self._ready: dict[str, Callable[[], bool]] = {}
         self._folder = Path()
@@ -125,6 +128,8 @@ class SlurmCluster:
         }
         self.version = _output("slurmctld", "-V").split()[-1]
         self._write("slurm.conf", self._slurm_conf().encode(), "root", 0o644)
+        if self._submit_rules is not None:
+            self._write("job_submit.lua", self._submit_rules.encode(), "root", 0o644)
         self._write("slurmdbd.conf", self._slurmdbd_conf().encode(), "slurm", 0o600)
         # Cgroups are of no use in a container; 22.05 can only be told so by a plugin that does nothing.
         plugin = "cgroup/v1" if self.version.startswith(("22.", "23.02")) else "disabled"
@@ -286,7 +291,11 @@ AccountingStorageEnforce=associations
 NodeName={_NODE} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
 PartitionName=debug Nodes={_NODE} Default=YES MaxTime=7-00:00:00 DefaultTime=60 DefMemPerCPU=100 State=UP
 PartitionName=hpcz-test Nodes={_NODE} Default=NO MaxTime=7-00:00:00 DefaultTime=10 DefMemPerCPU=100 State=UP
+{self._further_lines()}
 """
+
+    def _further_lines(self) -> str:
+        return "JobSubmitPlugins=lua" if self._submit_rules is not None else ""
 
     def _slurmdbd_conf(self) -> str:
         return f"""
