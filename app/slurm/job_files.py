@@ -10,7 +10,7 @@ def controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> 
     """Return the files of a job of slurmctld; none for an interactive job.
 
     v0.0.38 tells a path as it was submitted, and nothing of Slurm's default. Newer versions tell the expanded
-    path, 26.05 as `stdout_expanded`.
+    path, from v0.0.43 on as `stdout_expanded`.
     """
     if not raw.get("batch_flag", True):
         return None, None
