@@ -110,7 +110,7 @@ class UnknownNotification(SlurmProxyError):
 
 
 class NotDead(SlurmProxyError):
-    """Only a dead notification can be told to try again."""
+    """Only a notification that is dead, or waits for its next attempt, can be told to try again."""
 
     status = 409
     code = "not_dead"
@@ -224,11 +224,22 @@ class StoreUnavailable(SlurmProxyError):
 
 
 class DeliveryFailed(SlurmProxyError):
-    """A message was not delivered; `permanent` when trying again cannot help."""
+    """A message was not delivered.
+
+    `permanent`: trying again cannot help. `is_of_channel`: all other messages by this channel would fail, too.
+    """
 
     code = "delivery_failed"
 
-    def __init__(self, reason: str, *, permanent: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool,
+        retry_after: float | None = None,
+        is_of_channel: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.permanent = permanent
         self.wait = retry_after  # seconds that the receiver asked to be left alone
+        self.is_of_channel = is_of_channel

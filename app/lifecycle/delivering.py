@@ -40,8 +40,13 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """A receiver that failed is left alone for a while: its messages hold up no others of their channel."""
+    """How long a receiver, or a whole channel, that failed is left alone.
 
+    A receiver's messages hold up no others of their channel. While a channel is left alone, its messages are
+    not tried one after the other for the same reason.
+    """
+
+    since: datetime
     until: datetime
     why: str
     failures: int  # of different messages, in a row
@@ -66,7 +71,8 @@ class Delivery:
         self._patience = patience
         self._context = dict(context or {})
         self._jitter = jitter  # between 0 and 1
-        self._pauses: dict[str, _Pause] = {}  # by all addresses: one sender's faults are not another's
+        # By method, or by all addresses: what is refused because of one sender is not refused to another.
+        self._pauses: dict[str, _Pause] = {}
         self._pausing = threading.Lock()  # each method has a thread of its own
         self.methods = methods  # all that there are, with a sender or without
 
@@ -105,9 +111,7 @@ class Delivery:
         receiver = f"{item.method}:{sender.receiver(params)}"
         addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
         group = f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
-        pause = self._pauses.get(group)
-        latest = min(self._last_moment(item), now + _LONGEST_ASKED)  # a later one: the clock was set back
-        if pause is not None and now < pause.until <= latest:
+        if (pause := self._running_pause(item, group, now)) is not None:
             return self._put_off(item, pause, now)
         if (opens := self._full_until(sender, receiver, now)) is not None:
             return self._held_back(item, group, opens, now)
@@ -118,8 +122,23 @@ class Delivery:
                 self._store.give_slot_back(receiver)
             return self._failed(item, error, now, group)
         with self._pausing:
-            self._pauses.pop(group, None)
+            for name in (item.method, group):
+                self._pauses.pop(name, None)
         return Outcome(NotificationStatus.SENT, now)
+
+    def _running_pause(self, item: Notification, group: str, now: datetime) -> _Pause | None:
+        """Return the pause that this message has to wait for.
+
+        A message that an operator has told to try again is tried: only pauses that began after that hold it.
+        """
+        latest = min(self._last_moment(item), now + _LONGEST_ASKED)  # a later one: the clock was set back
+        for name in (item.method, group):
+            pause = self._pauses.get(name)
+            if pause is None or not now < pause.until <= latest:
+                continue
+            if item.revived_at is None or item.revived_at < pause.since:
+                return pause
+        return None
 
     def _put_off(self, item: Notification, pause: _Pause, now: datetime) -> Outcome:
         """Without an attempt: its receiver has not taken several others."""
@@ -128,7 +147,8 @@ class Delivery:
 
     def _held_back(self, item: Notification, group: str, opens: datetime, now: datetime) -> Outcome:
         """For a digest with others of the same addresses; what may have arrived already stays alone."""
-        if item.attempts > 1 and item.digest is None:
+        may_have_arrived = item.attempts > 1 or item.revived_at is not None
+        if may_have_arrived and item.digest is None:
             return Outcome(NotificationStatus.RETRYING, now, opens, item.last_error, was_attempt=False)
         return Outcome(NotificationStatus.GATHERED, now, opens, item.last_error, group, was_attempt=False)
 
@@ -170,21 +190,24 @@ class Delivery:
         asked = min(timedelta(seconds=error.wait or 0), _LONGEST_ASKED)
         if group is not None:
             with self._pausing:
-                self._pause(group, item, str(error), asked, now)
+                self._pause(item.method if error.is_of_channel else group, item, str(error), asked, now)
         until = now + max(self._wait(item.attempts), asked)
         if until > self._last_moment(item):
             return Outcome(NotificationStatus.DEAD, now, error=str(error))
         return Outcome(NotificationStatus.RETRYING, now, until, str(error))
 
-    def _pause(self, group: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
-        """One message that is not taken is its own affair; several in a row are their receiver's."""
-        self._pauses = {name: pause for name, pause in self._pauses.items() if now < pause.until + _FORGOTTEN}
-        last = self._pauses.get(group)
+    def _pause(self, name: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
+        """Note a failure: one message that is not taken is its own affair, several in a row are not.
+
+        `name` is the method where every message by it would fail, else that of the receiver.
+        """
+        self._pauses = {key: pause for key, pause in self._pauses.items() if now < pause.until + _FORGOTTEN}
+        last = self._pauses.get(name)
         failures = last.failures if last else 0
         if last is None or last.message != item.id:
             failures += 1
         wait = max(asked, self._wait(failures - _FAILURES + 1)) if failures >= _FAILURES else asked
-        self._pauses[group] = _Pause(now + wait, why, failures, item.id)
+        self._pauses[name] = _Pause(now, now + wait, why, failures, item.id)
 
     def _last_moment(self, item: Notification) -> datetime:
         """Until when it may be tried."""

@@ -3,14 +3,17 @@
 import smtplib
 import ssl
 from contextlib import suppress
+from email.message import EmailMessage
 from functools import cached_property
 from typing import ClassVar, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
+from app.messages.words import one_line
 from app.senders.base import Message, Sender
 from app.senders.kept_connection import KeptConnection
 from app.senders.mail import MailParams, mail, parsed
+from app.senders.smtp_replies import Command, is_final, is_of_the_session
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _OK = 250
@@ -39,17 +42,18 @@ class EmailSender(Sender):
         return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:
-        """Permanent: what the server says with 5xx of the addresses or the message itself."""
+        """Send one mail.
+
+        Raises:
+            DeliveryFailed: final for what is refused because of the addresses or of the message itself; to be
+                retried for whatever else the server or the way to it has to say.
+        """
         try:
             with self._kept.connection() as smtp:
-                smtp.send_message(mail(message, params))
-        except smtplib.SMTPRecipientsRefused as error:
-            raise _refused(*next(iter(error.recipients.values()))) from error
-        except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
-            raise _refused(error.smtp_code, error.smtp_error) from error
+                _hand_over(smtp, mail(message, params))
         except (OSError, smtplib.SMTPException) as error:
             words = f"the mail server {self._server}:{self._port} cannot be used: {error}"
-            raise DeliveryFailed(words, permanent=False) from error
+            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
@@ -93,6 +97,25 @@ def _close(smtp: smtplib.SMTP) -> None:
     smtp.close()
 
 
-def _refused(code: int, words: bytes | str) -> DeliveryFailed:
+def _hand_over(smtp: smtplib.SMTP, message: EmailMessage) -> None:
+    """Send the message over an open session."""
+    try:
+        smtp.send_message(message)
+    except smtplib.SMTPRecipientsRefused as error:
+        raise _refused(Command.RCPT, *next(iter(error.recipients.values()))) from error
+    except smtplib.SMTPSenderRefused as error:
+        raise _refused(Command.MAIL, error.smtp_code, error.smtp_error) from error
+    except smtplib.SMTPDataError as error:
+        raise _refused(Command.DATA, error.smtp_code, error.smtp_error) from error
+    except smtplib.SMTPNotSupportedError as error:
+        words = "the mail server takes no addresses outside ASCII (SMTPUTF8)"
+        raise DeliveryFailed(words, permanent=True) from error
+
+
+def _refused(command: Command, code: int, words: bytes | str) -> DeliveryFailed:
     said = words.decode(errors="replace") if isinstance(words, bytes) else words
-    return DeliveryFailed(f"the mail server refuses it: {code} {said}", permanent=code >= 500)
+    return DeliveryFailed(
+        f"the mail server refuses it: {code} {one_line(said)}",
+        permanent=is_final(command, code, said),
+        is_of_channel=is_of_the_session(code, said),
+    )
