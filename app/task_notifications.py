@@ -26,13 +26,13 @@ def find() -> Response:
 
 @blueprint.post("/<notification_id>/retry")
 def retry(notification_id: str) -> Response:
-    """Has a dead message sent again."""
+    """Have a message tried again at once that is dead or waits for its next attempt."""
     return jsonify(_outbox().retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_all() -> Response:
-    """Has all dead messages sent again, or those of one method."""
+    """Have all messages, or those of one method, tried again at once that are dead or wait for an attempt."""
     return jsonify(_outbox().retry_all(**_query("method")))
 
 

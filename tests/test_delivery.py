@@ -244,6 +244,30 @@ def test_a_receiver_that_asks_to_wait_is_left_alone_and_others_are_not(post: Pos
     assert {message.id for message in post.programs.messages} == {*slow, *quick}
 
 
+def test_a_channel_that_is_away_is_tried_less_and_less_however_many_receivers_wait(post: Post) -> None:
+    """A refused login, or a mail server that is down, costs no attempt for each of a thousand people."""
+    post.programs.failures = [busy(is_of_channel=True) for _ in range(1000)]
+    ids = [id_ for number in range(100) for id_ in post.write(1, "webhook", f"{number}.example.com")]
+    for second in range(0, 1800, 5):
+        post.deliver(NOW + second * SECOND)
+    assert 1000 - len(post.programs.failures) <= 30
+    assert post.statuses(ids) == {NotificationStatus.RETRYING}
+    post.programs.failures = []
+    post.deliver(NOW + 2 * 3600 * SECOND)
+    assert post.statuses(ids) == {NotificationStatus.SENT}
+
+
+def test_a_channel_that_is_away_holds_up_no_other_channel(post: Post) -> None:
+    post.people.failures = [busy(is_of_channel=True) for _ in range(3)]
+    for name in ("ann", "bob", "cid", "dan"):
+        post.write(1, recipient=f"{name}@example.com")
+    programs = post.write(1, method="webhook")
+    post.deliver()
+    assert not post.people.messages
+    assert not post.people.failures
+    assert post.statuses(programs) == {NotificationStatus.SENT}
+
+
 class Picky(RecordingSender):
     """Takes whatever is not poison to it."""
 
@@ -378,11 +402,84 @@ def test_a_revived_message_has_its_whole_time_again(post: Post) -> None:
     assert post.item(id_).attempts == 1
 
 
-def test_only_dead_ones_can_be_sent_again(post: Post) -> None:
+@pytest.mark.parametrize("process", ["the same", "another"])
+def test_a_retry_ends_the_wait_for_the_next_attempt_and_the_pause_of_its_receiver(
+    post: Post, process: str
+) -> None:
+    """The mail server was repaired: every message that waits for it goes out, whichever process waited."""
+    post.programs.failures = [busy() for _ in range(1000)]
+    ids = post.write(20, method="webhook")
+    other = post.new_process()
+    for minute in range(60):
+        post.deliver(NOW + minute * MINUTE, other)
+    assert post.statuses(ids) == {NotificationStatus.RETRYING}
+    assert any(str(post.item(id_).last_error).startswith("not tried yet") for id_ in ids)
+    post.programs.failures = []
+    assert post.store.revive(NOW + 60 * MINUTE, method="webhook") == 20
+    post.deliver(NOW + 60 * MINUTE, other if process == "the same" else None)
+    assert {message.id for message in post.programs.messages} == set(ids)
+
+
+def test_a_retry_of_one_message_passes_the_pause_of_its_receiver(post: Post) -> None:
+    post.programs.failures = [busy(retry_after=1800.0) for _ in range(3)]
+    ids = post.write(5, method="webhook")
+    for second in range(0, 30, 5):
+        post.deliver(NOW + second * SECOND)
+    post.programs.failures = []
+    assert post.store.revive(NOW + MINUTE, id_=ids[0]) == 1
+    post.deliver(NOW + MINUTE)
+    assert [message.id for message in post.programs.messages] == [ids[0]]
+
+
+def test_a_retry_before_the_repair_costs_a_receiver_few_attempts(post: Post) -> None:
+    post.programs.failures = [busy() for _ in range(1000)]
+    ids = post.write(50, method="webhook")
+    for minute in range(60):
+        post.deliver(NOW + minute * MINUTE)
+    left = len(post.programs.failures)
+    assert post.store.revive(NOW + 60 * MINUTE) == 50
+    for second in range(1, 31):
+        post.deliver(NOW + 60 * MINUTE + second * SECOND)
+    assert left - len(post.programs.failures) <= 3
+    assert post.statuses(ids) == {NotificationStatus.RETRYING}
+
+
+def test_a_revived_message_that_may_have_arrived_is_in_no_digest(post: Post) -> None:
+    """Its receiver would take the digest for the message that they have."""
+    post.people.failures = [busy()]
+    (first,) = post.write()
+    post.deliver()
+    post.write(4)
+    post.deliver(NOW + SECOND)
+    assert post.store.revive(NOW + 2 * SECOND, id_=first) == 1
+    post.deliver(NOW + 2 * SECOND)
+    post.deliver(NOW + 15 * MINUTE)
+    assert first in {message.id for message in post.people.messages if message.event != "digest"}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (NotificationStatus.DUE, "waits for its first attempt"),
+        (NotificationStatus.CLAIMED, "is being sent right now"),
+        (NotificationStatus.SENT, "has been sent"),
+        (NotificationStatus.GATHERED, "is held back for a digest until"),
+        (NotificationStatus.UNDELIVERABLE, "can never be sent"),
+    ],
+)
+def test_a_message_that_waits_for_no_attempt_cannot_be_retried(
+    post: Post, status: NotificationStatus, words: str
+) -> None:
     outbox = Outbox(post.store, ("email", "webhook"))
     (id_,) = post.write()
-    with pytest.raises(NotDead, match="is due; only dead ones"):
+    if status is not NotificationStatus.DUE:
+        claim = post.store.claim("email", "me", NOW, NOW + MINUTE)
+        assert claim is not None
+        if status is not NotificationStatus.CLAIMED:
+            post.store.settle(claim, Outcome(status, NOW))
+    with pytest.raises(NotDead, match=words):
         outbox.retry(id_)
+    assert outbox.retry_all() == {"retried": 0}
     with pytest.raises(UnknownNotification):
         outbox.retry("nothing")
 
@@ -396,7 +493,9 @@ def test_many_are_sent_again_at_once(post: Post) -> None:
     post.deliver()
     assert outbox.find("dead", "2", "webhook")["more"] is True
     assert outbox.retry_all("webhook") == {"retried": 3}
-    assert outbox.retry_all() == {"retried": 2}
+    assert outbox.retry_all("email") == {"retried": 2}
+    assert outbox.retry_all() == {"retried": 5}, "they wait, and are tried at once"
+    post.deliver(datetime.now(UTC))
     assert outbox.retry_all() == {"retried": 0}
 
 

@@ -703,12 +703,12 @@ class DiesAgain(MongoStore):
 
     looks = 0
 
-    def _dead(self, wanted: dict[str, Any]) -> list[Claim]:
+    def _some(self, wanted: dict[str, Any]) -> list[Claim]:
         self.looks += 1
         while (claimed := claim(self, new_uuid(), LATER)) is not None:
             self.settle(claimed, Outcome(NotificationStatus.DEAD, LATER, error="again"))
         assert self.looks < 10
-        return super()._dead(wanted)
+        return super()._some(wanted)
 
 
 @pytest.mark.real
@@ -717,7 +717,7 @@ def test_what_dies_again_is_not_revived_again_by_the_same_call(mongod: Mongod) -
     store = DiesAgain(client, database, "jobs")
     store.prepare()
     store.add(make_running(notifications=(make_notification(),)))
-    assert len(store._dead({"status": "dead"})) == 1
+    assert len(store._some({"status": "dead"})) == 1
     assert store.revive(LATER) == 1
     assert len(store.notifications(NotificationStatus.DEAD, None, 10)) == 1
     assert store.revive(LATER + timedelta(seconds=1)) == 1
@@ -846,15 +846,52 @@ def test_dead_ones_are_found_and_made_due_once_more(store: TaskStore) -> None:
     assert store.notifications(NotificationStatus.SENT, None, 10) == []
     first = next(item.notification.id for item in dead if item.notification.method == "email")
     assert store.revive(LATER, id_=first) == 1
-    assert store.revive(LATER, id_=first) == 0, "it is not dead any more"
     assert store.revive(LATER, id_="unknown") == 0
     found = store.notification(first)
     assert found is not None
     assert (found.notification.status, found.notification.attempts) == (NotificationStatus.RETRYING, 0)
     assert (found.notification.revived_at, found.notification.last_error) == (LATER, "no")
     assert store.revive(LATER + timedelta(minutes=1), method="test") == 1
-    assert store.revive(LATER + timedelta(minutes=2)) == 1
+    assert store.revive(LATER + timedelta(minutes=2), method="email") == 2, "one dead, one that waits"
     assert store.notification("unknown") is None
+
+
+def test_a_message_that_waits_for_its_next_attempt_is_made_due_at_once(store: TaskStore) -> None:
+    store.add(make_running(notifications=(make_notification(),)))
+    mine = claim(store)
+    assert mine is not None
+    far = LATER + timedelta(hours=1)
+    assert store.revive(LATER) == 0, "it is being sent"
+    assert store.settle(mine, Outcome(NotificationStatus.RETRYING, NOW, far, "no"))
+    assert claim(store, now=LATER) is None
+    assert store.revive(LATER, id_=mine.notification.id) == 1
+    again = claim(store, now=LATER)
+    assert again is not None
+    assert (again.notification.attempts, again.notification.revived_at) == (1, LATER)
+    assert store.settle(again, Outcome(NotificationStatus.SENT, LATER))
+    assert store.revive(far) == 0, "it has been sent"
+
+
+def test_messages_that_are_due_held_back_or_undeliverable_are_not_revived(store: TaskStore) -> None:
+    held_back(store, 1)
+    undeliverable = make_notification(status=NotificationStatus.UNDELIVERABLE, attempt_after=None)
+    store.add(make_running(notifications=(make_notification(), undeliverable)))
+    assert store.revive(LATER) == 0
+
+
+def test_a_revived_head_that_waits_keeps_its_digest(store: TaskStore) -> None:
+    ids = {item.id for item in held_back(store, 3)}
+    head = claim(store, now=LATER)
+    assert head is not None
+    store.gather(head, LATER, "digest-1")
+    far = LATER + timedelta(hours=1)
+    assert store.settle(head, Outcome(NotificationStatus.RETRYING, LATER, far, "no"))
+    assert store.revive(LATER) == 1, "its companions go along with it"
+    again = claim(store, now=LATER)
+    assert again is not None
+    id_, brought = store.gather(again, LATER, "digest-2")
+    assert id_ == "digest-1"
+    assert {again.notification.id, *(item.notification.id for item in brought)} == ids
 
 
 def test_a_notification_that_comes_twice_is_kept_once(store: TaskStore) -> None:

@@ -223,6 +223,7 @@ def test_the_outbox_is_shown_and_dead_messages_are_sent_again(app: Flask, client
     assert client.get("/notifications?status=sent").json == {"notifications": [], "more": False}
     retried = client.post(f"/notifications/{item['id']}/retry/")
     assert (retried.status_code, retried.json["status"]) == (200, "retrying")
+    assert services.store.claim("email", "me", utc_now(), utc_now()) is not None
     check_error(client.post(f"/notifications/{item['id']}/retry"), 409, "not_dead")
     check_error(client.post("/notifications/nothing/retry"), 404, "unknown_notification")
     assert client.post("/notifications/retry?method=email").json == {"retried": 0}

@@ -4,10 +4,18 @@ from typing import Any
 
 from app.errors import InvalidRequest, NotDead, UnknownNotification
 from app.lifecycle.showing import shown_claim
-from app.models.record import NotificationStatus
+from app.models.record import Notification, NotificationStatus
 from app.store import TaskStore
 
 _MOST = 1000
+# Why a notification in that status cannot be sent again.
+_NOT_DEAD = {
+    NotificationStatus.DUE: "waits for its first attempt, which is due already",
+    NotificationStatus.CLAIMED: "is being sent right now",
+    NotificationStatus.RETRYING: "was told to try again a moment ago",
+    NotificationStatus.SENT: "has been sent",
+    NotificationStatus.UNDELIVERABLE: "can never be sent: this server was not configured for its method",
+}
 
 
 class Outbox:
@@ -30,18 +38,26 @@ class Outbox:
         return {"notifications": shown, "more": len(found) > len(shown)}
 
     def retry(self, id_: str) -> dict[str, Any]:
-        """UnknownNotification; NotDead for one that is on its way, has arrived, or never can."""
+        """Have one message tried again at once that is dead or waits for its next attempt.
+
+        Raises:
+            UnknownNotification: There is none with that id.
+            NotDead: It waits for nothing that a retry could shorten.
+        """
         if self._store.revive(self._store.now(), id_=id_) == 0:
             found = self._store.notification(id_)
             if found is None:
                 raise UnknownNotification(f"there is no notification {id_}")
-            status = found.notification.status
-            raise NotDead(f"the notification {id_} is {status}; only dead ones can be sent again")
+            raise NotDead(f"the notification {id_} {_why_not(found.notification)}")
         found = self._store.notification(id_)
         return shown_claim(found) if found else {}
 
     def retry_all(self, method: str | None = None) -> dict[str, Any]:
-        """All dead ones, or those of one method."""
+        """Have all messages tried again at once that are dead or wait for their next attempt.
+
+        Raises:
+            InvalidRequest: There is no such method.
+        """
         if faults := self._method_faults(method):
             raise InvalidRequest(faults)
         return {"retried": self._store.revive(self._store.now(), method=method)}
@@ -52,3 +68,13 @@ class Outbox:
 
 def _choice(name: str, words: list[NotificationStatus] | tuple[str, ...]) -> str:
     return f"{name}: must be one of {', '.join(words)}"
+
+
+def _why_not(item: Notification) -> str:
+    if item.status is NotificationStatus.GATHERED:
+        return (
+            f"is part of the digest {item.digest}: retry the notification that brings it"
+            if item.digest
+            else f"is held back for a digest until {item.attempt_after}: too many messages for its receiver"
+        )
+    return _NOT_DEAD.get(item.status, f"is {item.status}")

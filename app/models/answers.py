@@ -35,7 +35,7 @@ class ShownNotification(BaseModel):
     attempt_after: Utc | None = Field(description="When it is tried (again).")
     last_error: str | None
     sent_at: Utc | None
-    revived_at: Utc | None = Field(None, description="When it was told to try again, once it was dead.")
+    revived_at: Utc | None = Field(None, description="When an operator last told it to try again at once.")
     digest: str | None = Field(None, description="The id of the notification that brings this one along.")
     to: str
     subject: str

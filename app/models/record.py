@@ -65,7 +65,7 @@ class Notification(BaseModel):
     claim: str | None = None
     last_error: str | None = None
     sent_at: Utc | None = None
-    revived_at: Utc | None = None  # when a dead one was told to try again
+    revived_at: Utc | None = None  # when an operator last told it to try again
     recipient: str | None = None  # whom it is gathered for, once it was held back
     digest: str | None = None  # the id of the notification that brings this one along
 

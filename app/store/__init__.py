@@ -148,7 +148,11 @@ class TaskStore(Protocol):
         """Up to `most` notifications in that status, by that method or any; the oldest first."""
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
-        """Makes dead notifications due once more: one, or all by a method, or all; returns how many."""
+        """Make dead and retrying notifications due at once: one, or all by a method, or all.
+
+        They have all their attempts and their whole time again. A retrying head keeps its digest. Return how
+        many there were.
+        """
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
         """Acquire or renew the monitor's lease until `until`; return None while another process holds it.

@@ -137,8 +137,8 @@ class MongoOutbox(MongoDatabase):
             return self._items({"status": status.value, **({"method": method} if method else {})}, most)
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
-        # What dies again meanwhile is not sent again by the same call.
-        wanted: Document = {"status": NotificationStatus.DEAD.value, "revived_at": {"$not": {"$gte": at}}}
+        # What fails again meanwhile is not sent again by the same call.
+        wanted: Document = {"revived_at": {"$not": {"$gte": at}}}
         wanted |= {"id": id_} if id_ else {}
         wanted |= {"method": method} if method else {}
         changes: Document = {
@@ -146,12 +146,17 @@ class MongoOutbox(MongoDatabase):
             "attempts": 0,
             "attempt_after": at,
             "revived_at": at,
-            "recipient": None,
-            "digest": None,
         }
+        # The head of a digest that is being retried keeps what it brings along; a dead one has nothing more.
+        alone: Document = {"recipient": None, "digest": None}
+        return self._revive({**wanted, "status": NotificationStatus.RETRYING.value}, changes) + self._revive(
+            {**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **alone}
+        )
+
+    def _revive(self, wanted: Document, changes: Document) -> int:
         update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
         revived = 0
-        while found := self._dead(wanted):
+        while found := self._some(wanted):
             updates = [
                 UpdateOne(
                     {
@@ -166,8 +171,8 @@ class MongoOutbox(MongoDatabase):
                 revived += self.tasks.bulk_write(updates, ordered=False).modified_count
         return revived
 
-    def _dead(self, wanted: Document) -> list[Claim]:
-        """So many at a time that each operation ends within its time."""
+    def _some(self, wanted: Document) -> list[Claim]:
+        """Return so many at a time that each operation ends within its time."""
         with answering():
             return self._items(wanted, _BATCH, in_order=False)
 

@@ -145,16 +145,17 @@ class SqliteOutbox(SqliteDatabase):
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         with self.writing() as connection:
             changed = connection.execute(
-                "UPDATE notifications SET status = ?, attempts = 0, attempt_after = ?, revived_at = ?,"
-                " recipient = NULL, digest = NULL WHERE status = ? AND ? IN (id, '') AND ? IN (method, '')",
-                (
-                    NotificationStatus.RETRYING,
-                    milliseconds(at),
-                    milliseconds(at),
-                    NotificationStatus.DEAD,
-                    id_ or "",
-                    method or "",
-                ),
+                "UPDATE notifications SET status = :retrying, attempts = 0, attempt_after = :at,"
+                " revived_at = :at, recipient = iif(status = :dead, NULL, recipient),"
+                " digest = iif(status = :dead, NULL, digest)"
+                " WHERE status IN (:dead, :retrying) AND :id IN (id, '') AND :method IN (method, '')",
+                {
+                    "at": milliseconds(at),
+                    "dead": NotificationStatus.DEAD,
+                    "retrying": NotificationStatus.RETRYING,
+                    "id": id_ or "",
+                    "method": method or "",
+                },
             )
             return changed.rowcount
 
