@@ -226,7 +226,7 @@ class StoreUnavailable(SlurmProxyError):
 class DeliveryFailed(SlurmProxyError):
     """A message was not delivered.
 
-    `permanent`: trying again cannot help. `is_of_channel`: all other messages by this channel would fail, too.
+    `permanent`: trying again cannot help. `is_of_channel`: all others by this channel would fail, too.
     """
 
     code = "delivery_failed"

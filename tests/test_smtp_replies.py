@@ -11,7 +11,7 @@ from app.senders import Message
 from app.senders.email import EmailSender
 from tests.real.scripted import ScriptedSmtp
 
-# The command that was refused ("greeting" for the connection, "." for the end of the data), the reply, whether
+# The command that was refused ("greeting": the connection, ".": the end of the data), the reply, whether
 # it is final for the message, and whether every other message would be refused, too.
 REPLIES = [
     # Postfix

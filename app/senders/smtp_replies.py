@@ -18,7 +18,7 @@ class Command(Enum):
     DATA = "DATA"
 
 
-# Without an enhanced status code (RFC 5321, 4.2.3 and 4.3.2). Codes such as 530 and 535 are about the session.
+# Without an enhanced status code (RFC 5321, 4.2.3 and 4.3.2). Others, such as 530, are about the session.
 _FINAL_CODES = {
     Command.MAIL: {501, 552, 553},
     Command.RCPT: {501, 550, 551, 552, 553, 556},
