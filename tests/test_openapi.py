@@ -112,6 +112,7 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
         call("GET", f"/notifications?status={status}")
     (item,) = call("GET", "/notifications")["notifications"]
     call("POST", f"/notifications/{item['id']}/retry")
+    assert services.store.claim("email", "me", utc_now(), utc_now()) is not None
     call("POST", f"/notifications/{item['id']}/retry")
     call("POST", "/notifications/retry?method=email")
     assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["monitor"]["notifications"][0]
