@@ -257,7 +257,9 @@ class Settings(BaseModel):
     )
     NOTIFICATIONS_WINDOW_SECONDS: Seconds = Field(600, description="The length of that window, in seconds.")
     NOTIFICATIONS_HTTP_TIMEOUT_SECONDS: Annotated[Seconds, Field(ge=1)] = Field(
-        15, description="How long Gmail, Slack and webhooks may take to answer, in seconds."
+        15,
+        description="How long Gmail, Slack, webhooks and Apprise targets may take to answer, in seconds; a"
+        " message takes at most twice as long in all.",
     )
     NOTIFICATIONS_MAIL_ALLOWED: Words = Field(
         (),
@@ -297,7 +299,9 @@ class Settings(BaseModel):
         description="The certificate authority of the mail server, where the system does not know it.",
     )
     NOTIFICATIONS_SMTP_TIMEOUT_SECONDS: Seconds = Field(
-        15, description="How long the mail server may take to answer, in seconds."
+        15,
+        description="How long the mail server may take to answer, in seconds; a message takes at most twice"
+        " as long in all.",
     )
 
     NOTIFICATIONS_GMAIL_CREDENTIALS_PATH: Path | None = Field(
@@ -336,13 +340,20 @@ class Settings(BaseModel):
         description="The certificate authority of RabbitMQ, where the system does not know it.",
     )
     NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS: Seconds = Field(
-        15, description="How long RabbitMQ may take to answer, in seconds."
+        15,
+        description="How long RabbitMQ may take to answer, in seconds; a message takes at most twice as long"
+        " in all.",
     )
 
     NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(
         default_factory=dict,
         description="Whom the method webhook may call: a JSON object of hosts (host or host:port) and the"
         " secret that signs for each, in base64, as of openssl rand -base64 32.",
+    )
+    NOTIFICATIONS_WEBHOOK_CA_PATH: Path | None = Field(
+        None,
+        description="A certificate authority of webhook receivers that the system does not know; those that"
+        " it knows count, too.",
     )
 
     NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(

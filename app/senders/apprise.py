@@ -1,9 +1,12 @@
 """The method `apprise`: Teams, Discord, Telegram, Matrix, ntfy and more, by operator-named targets."""
 
-import logging
-from typing import Annotated, ClassVar, Self
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Annotated, ClassVar, Self, cast
 
-from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
@@ -11,6 +14,8 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.rules import Line, ShellText
 from app.senders.base import Message, Sender, settings_of
+
+_PROCESS = Path(__file__).with_name("apprise_process.py")
 
 
 def _named(target: str, info: ValidationInfo) -> str:
@@ -37,8 +42,7 @@ class AppriseSender(Sender):
 
     def __init__(self, settings: Settings) -> None:
         self._targets = settings.NOTIFICATIONS_APPRISE_TARGETS
-        # The library writes addresses, which hold secrets, and bodies to its log.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+        self._timeout = settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:
@@ -49,16 +53,46 @@ class AppriseSender(Sender):
         return params.target
 
     def send(self, message: Message, params: AppriseParams) -> None:
-        """The library does not tell why a message was not taken: it is tried again."""
-        service = Apprise(asset=AppriseAsset(app_id="slurm-proxy", async_mode=False))
-        if not service.add(self._targets[params.target].get_secret_value()):
-            words = f"the target {params.target} is not an address that Apprise knows"
-            raise DeliveryFailed(words, permanent=False)
-        taken = service.notify(
-            title=message.subject,
-            body=message.text,
-            notify_type=NotifyType.FAILURE if message.content.is_bad_news else NotifyType.INFO,
-            body_format=NotifyFormat.TEXT,
-        )
-        if not taken:
-            raise DeliveryFailed(f"the target {params.target} did not take the message", permanent=False)
+        """Hand the message over in a process of its own.
+
+        Raises:
+            DeliveryFailed: to be retried, since the library does not tell why a message was not taken.
+        """
+        job = {
+            "url": self._targets[params.target].get_secret_value(),
+            "title": message.subject,
+            "body": message.text,
+            "notify_type": "failure" if message.content.is_bad_news else "info",
+            "body_format": "text",
+        }
+        why = {
+            "taken": None,
+            "unknown": f"the target {params.target} is not an address that Apprise knows",
+        }.get(self._result(json.dumps(job)), f"the target {params.target} did not take the message")
+        if why is not None:
+            raise DeliveryFailed(why, permanent=False)
+
+    def _result(self, job: str) -> str:
+        """Return its word; nothing if it was ended. Its stderr may hold secrets, and is dropped.
+
+        stdin stays open until the process has ended: it ends itself when this one is killed.
+        """
+        try:
+            with subprocess.Popen(  # noqa: S603 - our own file; what callers say comes by stdin
+                [sys.executable, "-P", str(_PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            ) as process:
+                end = threading.Timer(2 * self._timeout, process.kill)
+                end.start()
+                try:
+                    stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+                    stdin.write(job + "\n")
+                    stdin.flush()
+                    return stdout.read()
+                finally:
+                    end.cancel()
+        except OSError:
+            return ""

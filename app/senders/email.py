@@ -11,9 +11,11 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.words import one_line
 from app.senders.base import Message, Sender
+from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.mail import MailParams, mail, parsed
 from app.senders.smtp_replies import Command, is_final, is_of_the_session
+from app.senders.smtp_session import SmtpSession
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _OK = 250
@@ -27,7 +29,13 @@ class EmailSender(Sender):
         self._settings = settings
         self._server = server
         self._port = settings.NOTIFICATIONS_SMTP_PORT or _DEFAULT_PORTS[settings.NOTIFICATIONS_SMTP_SECURITY]
-        self._kept = KeptConnection(self._connect, _is_alive, _close)
+        self._kept = KeptConnection(
+            self._connect,
+            SmtpSession.watch,
+            _is_alive,
+            _close,
+            2 * settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS,
+        )
 
     def rest(self) -> None:
         self._kept.rest()
@@ -60,15 +68,15 @@ class EmailSender(Sender):
         """Made once: to read all authorities of the system takes longer than a mail."""
         return ssl.create_default_context(cafile=self._settings.NOTIFICATIONS_SMTP_CA_PATH)
 
-    def _connect(self) -> smtplib.SMTP:
+    def _connect(self, deadline: Deadline) -> SmtpSession:
         settings = self._settings
-        timeout = settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS
-        if settings.NOTIFICATIONS_SMTP_SECURITY == "tls":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                self._server, self._port, timeout=timeout, context=self._trust
-            )
-        else:
-            smtp = smtplib.SMTP(self._server, self._port, timeout=timeout)
+        smtp = SmtpSession(
+            self._server,
+            self._port,
+            timeout=settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS,
+            deadline=deadline,
+            tls=self._trust if settings.NOTIFICATIONS_SMTP_SECURITY == "tls" else None,
+        )
         try:
             if settings.NOTIFICATIONS_SMTP_SECURITY == "starttls":
                 smtp.starttls(context=self._trust)

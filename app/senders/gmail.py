@@ -2,6 +2,8 @@
 
 import base64
 import json
+import ssl
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from google.auth.exceptions import GoogleAuthError, RefreshError
@@ -9,18 +11,56 @@ from google.oauth2 import credentials, service_account
 from google_auth_httplib2 import AuthorizedHttp
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
-from httplib2 import Http, HttpLib2Error
+from httplib2 import CA_CERTS, HttpLib2Error, Response
 
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
+from app.messages.words import one_line
 from app.senders.base import Message, Sender, seconds_of
+from app.senders.deadline import Deadline
+from app.senders.http import exchange
 from app.senders.mail import MailParams, mail, parsed
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
 _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info
 _AUTHORISED_USER: Any = credentials.Credentials
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - no secret
-_LIMITS = ("rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded")
+_LIMITS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
+# What the operator's project lacks, whoever the message is for: the API, a scope, the domain's permission.
+_OF_THE_PROJECT = {"accessNotConfigured", "insufficientPermissions", "domainPolicy"}
+
+
+class _Http:
+    """What Google's libraries ask of `httplib2.Http`, within one deadline for all that a message needs."""
+
+    def __init__(self, deadline: Deadline, timeout: float, trust: ssl.SSLContext) -> None:
+        self._deadline = deadline
+        self._timeout = timeout
+        self._trust = trust
+
+    def request(
+        self,
+        uri: str,
+        method: str = "GET",
+        body: str | bytes | None = None,
+        headers: dict[str, str] | None = None,
+        **_: Any,
+    ) -> tuple[Response, bytes]:
+        """Return head and body of the answer.
+
+        Raises:
+            OSError: There is no whole answer.
+        """
+        sent = body.encode() if isinstance(body, str) else body or b""
+        # The libraries ask for compressed answers, which nothing here inflates.
+        plain = {name: value for name, value in (headers or {}).items() if name.lower() != "accept-encoding"}
+        answer = exchange(self._deadline, method, uri, sent, plain, timeout=self._timeout, trust=self._trust)
+        head = Response({**dict(answer.headers.items()), "status": str(answer.status)})
+        head.reason = answer.reason
+        return head, answer.content
+
+    def close(self) -> None:
+        """Do nothing: no connection outlives its request."""
 
 
 class GmailSender(Sender):
@@ -49,24 +89,40 @@ class GmailSender(Sender):
     def receiver(params: MailParams) -> str:
         return parsed(params.recipient[0]).addr_spec.lower()
 
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Made once: to read all authorities takes longer than a message."""
+        return ssl.create_default_context(cafile=CA_CERTS)
+
     def send(self, message: Message, params: MailParams) -> None:
+        """Send one mail.
+
+        Raises:
+            DeliveryFailed: final for what is refused because of the message or its sender; to be retried for
+                limits, for a login that Google refuses, and for what is no answer of Google's.
+        """
         raw = base64.urlsafe_b64encode(mail(message, params).as_bytes()).decode()
-        http = Http(timeout=self._settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS)
-        http.follow_redirects = False
-        authorised = AuthorizedHttp(self._credentials(parsed(params.sender).addr_spec), http=http)
+        timeout = self._settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
         options = {"api_endpoint": self._settings.NOTIFICATIONS_GMAIL_API_URL}
         try:
-            with build("gmail", "v1", http=authorised, client_options=options, cache_discovery=False) as api:
-                sent = api.users().messages().send(userId="me", body={"raw": raw}).execute(num_retries=0)
+            with Deadline(2 * timeout) as deadline:
+                http = _Http(deadline, timeout, self._trust)
+                authorised = AuthorizedHttp(self._credentials(parsed(params.sender).addr_spec), http=http)
+                with build(
+                    "gmail", "v1", http=authorised, client_options=options, cache_discovery=False
+                ) as api:
+                    request = api.users().messages().send(userId="me", body={"raw": raw})
+                    sent = request.execute(num_retries=0)
         except RefreshError as error:
             raise _no_access(error, parsed(params.sender).addr_spec) from error
         except HttpError as error:
             raise _refused(error) from error
-        except TypeError as error:  # the library trips over a token endpoint that answers no JSON
+        except (TypeError, ValueError) as error:  # the libraries trip over answers that are no JSON
             words = "Gmail cannot be reached: what answers is not Google"
             raise DeliveryFailed(words, permanent=False) from error
         except (GoogleAuthError, HttpLib2Error, OSError) as error:
-            raise DeliveryFailed(f"Gmail cannot be reached: {error}", permanent=False) from error
+            words = f"Gmail cannot be reached: {one_line(str(error))}"
+            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
         if not isinstance(sent, dict) or "id" not in sent:  # by something in between
             raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
 
@@ -85,19 +141,34 @@ class GmailSender(Sender):
 
 
 def _no_access(error: RefreshError, sender: str) -> DeliveryFailed:
-    """Permanent if the token endpoint says so in its own form (RFC 6749, 5.2)."""
+    """Return why there is no token (RFC 6749, 5.2): final only where the sender is no user of the domain."""
     said = error.args[1] if len(error.args) > 1 else None
     if error.retryable or not isinstance(said, dict) or "error" not in said:
-        return DeliveryFailed("Gmail cannot be reached: Google gives out no tokens just now", permanent=False)
-    return DeliveryFailed(f"Google gives no access for {sender}: {error.args[0]}", permanent=True)
+        words = "Gmail cannot be reached: Google gives out no tokens just now"
+        return DeliveryFailed(words, permanent=False, is_of_channel=True)
+    is_of_sender = str(said.get("error_description")).startswith("Invalid email or User ID")
+    words = f"Google gives no access for {sender}: {error.args[0]}"
+    return DeliveryFailed(words, permanent=is_of_sender, is_of_channel=not is_of_sender)
 
 
 def _refused(error: HttpError) -> DeliveryFailed:
-    """403 stands for limits as well as for refusals: https://developers.google.com/gmail/api/guides/handle-errors"""
-    status = int(error.resp.status)
-    is_limit = status == 429 or (status == 403 and any(word in str(error.content) for word in _LIMITS))
+    """Return why Gmail does not take the message.
+
+    403 stands for limits as well as for refusals: https://developers.google.com/gmail/api/guides/handle-errors
+    """
+    status, reasons = int(error.resp.status), _reasons(error.content)
+    is_limit = status == 429 or (status == 403 and reasons & _LIMITS)
+    is_of_project = status == 401 or (status == 403 and reasons & _OF_THE_PROJECT)
     return DeliveryFailed(
         f"Gmail refuses the message: {status} {error.reason}",
-        permanent=400 <= status < 500 and not is_limit,
+        permanent=400 <= status < 500 and not is_limit and not is_of_project,
         retry_after=seconds_of(error.resp.get("retry-after")),
+        is_of_channel=bool(is_of_project),
     )
+
+
+def _reasons(content: bytes) -> set[str]:
+    try:
+        return {str(item["reason"]) for item in json.loads(content)["error"]["errors"]}
+    except (ValueError, RecursionError, LookupError, TypeError):  # not of Google's form
+        return set()

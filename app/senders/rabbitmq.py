@@ -4,13 +4,19 @@ import json
 import logging
 import ssl
 from contextlib import suppress
-from functools import partial
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pika import BasicProperties, BlockingConnection, ConnectionParameters, PlainCredentials, SSLOptions
+from pika import (
+    BasicProperties,
+    BlockingConnection,
+    ConnectionParameters,
+    PlainCredentials,
+    SelectConnection,
+    SSLOptions,
+)
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
-from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +25,7 @@ from app.errors import DeliveryFailed
 from app.models.record import utc_now
 from app.models.rules import Flag, Line, must
 from app.senders.base import Message, Sender
+from app.senders.deadline import MAX_ANSWER, Deadline
 from app.senders.kept_connection import KeptConnection
 
 _NOT_FOUND = 404
@@ -72,6 +79,19 @@ class RabbitmqParams(BaseModel):
         return self
 
 
+class _LimitedConnection(SelectConnection):  # type: ignore[misc]
+    """The library's connection, which ends once the broker says too much about one message."""
+
+    left = MAX_ANSWER
+
+    def _proto_data_received(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left >= 0:
+            super()._proto_data_received(data)
+        elif not self.is_closed:
+            self._terminate_stream(AMQPConnectionError(f"it answers with more than {MAX_ANSWER} bytes"))
+
+
 class RabbitmqSender(Sender):
     Params: ClassVar[type[RabbitmqParams]] = RabbitmqParams
 
@@ -93,12 +113,17 @@ class RabbitmqSender(Sender):
             credentials=login,
             ssl_options=tls,
             socket_timeout=timeout,
-            stack_timeout=timeout,
+            stack_timeout=timeout,  # for the whole handshake
             blocked_connection_timeout=timeout,
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
 
-        self._kept = KeptConnection(partial(BlockingConnection, self._parameters), _is_alive, _close)
+        self._kept = KeptConnection(self._connect, _watch, _is_alive, _close, 2 * timeout)
+
+    def _connect(self, deadline: Deadline) -> BlockingConnection:
+        connection = BlockingConnection(self._parameters, _impl_class=_LimitedConnection)
+        _watch(connection, deadline)
+        return connection
 
     def rest(self) -> None:
         self._kept.rest()
@@ -139,7 +164,16 @@ class RabbitmqSender(Sender):
             raise DeliveryFailed("RabbitMQ could not keep the message", permanent=False) from error
         except (AMQPError, AMQPConnectorException, OSError) as error:
             words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
-            raise DeliveryFailed(words, permanent=False) from error
+            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
+
+
+def _watch(connection: BlockingConnection, deadline: Deadline) -> None:
+    """Count time and size anew; the library has no other way to its connection."""
+    opened: Any = connection._impl
+    opened.left = MAX_ANSWER
+    if opened._transport is None:
+        raise OSError("the broker has closed the connection")
+    deadline.watch(opened._transport._sock)
 
 
 def _is_alive(connection: BlockingConnection) -> bool:

@@ -1,17 +1,23 @@
 """The method `slack`: chat.postMessage, with the user's words where no markup can hide in them."""
 
 import re
-from typing import Annotated, Any, ClassVar, Self
-from urllib.error import URLError
+import ssl
+from functools import cached_property
+from json import dumps, loads
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.slack_response import SlackResponse
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
+from app.messages.words import one_line
 from app.models.rules import Line, ShellText
 from app.senders.base import Message, Sender, seconds_of, settings_of
+from app.senders.deadline import Deadline
+from app.senders.http import exchange
 
 _LONGEST_SECTION = 3000  # characters, Slack's own limit
 # What Slack says when it, and not the message, has a problem: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -25,6 +31,22 @@ _PASSING = {
     "request_timeout",
     "service_unavailable",
     "team_added_to_org",
+}
+# What it says when the operator's app, and not the message, is at fault: it can be mended like a wrong login.
+_OF_THE_APP = {
+    "access_denied",
+    "account_inactive",
+    "ekm_access_denied",
+    "enterprise_is_restricted",
+    "invalid_auth",
+    "missing_scope",
+    "no_permission",
+    "not_allowed_token_type",
+    "not_authed",
+    "org_login_required",
+    "team_access_not_granted",
+    "token_expired",
+    "token_revoked",
 }
 
 
@@ -41,16 +63,64 @@ class SlackParams(BaseModel):
     subject: Line | None = None
 
 
+class _Client(WebClient):
+    """The library's client on our own transport: its answers end in time and at a size."""
+
+    def __init__(self, token: str, base_url: str, timeout: float) -> None:
+        super().__init__(token, base_url=base_url)  # it chooses the proxy
+        self._timeout = timeout
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """Made once: to read all authorities of the system takes longer than a message."""
+        return ssl.create_default_context()
+
+    def api_call(self, api_method: str, *, json: dict[str, Any] | None = None, **_: Any) -> SlackResponse:
+        """POST one call as JSON.
+
+        Raises:
+            OSError: There is no whole answer.
+            SlackApiError: Slack, or something in between, refuses the call.
+        """
+        url = self.base_url + api_method
+        headers = {
+            **self.headers,
+            "Authorization": f"Bearer {self.token}",
+            "Content-Type": "application/json;charset=utf-8",
+        }
+        with Deadline(2 * self._timeout) as deadline:
+            answer = exchange(
+                deadline,
+                "POST",
+                url,
+                dumps(json).encode(),
+                headers,
+                timeout=self._timeout,
+                trust=self._trust,
+                proxy=self.proxy,
+            )
+        response = SlackResponse(
+            client=self,
+            http_verb="POST",
+            api_url=url,
+            req_args={},
+            data=_object(answer.content),
+            headers=cast("dict[str, str]", answer.headers),
+            status_code=answer.status,
+        )
+        response.validate()  # type: ignore[no-untyped-call]
+        return response
+
+
 class SlackSender(Sender):
     Params: ClassVar[type[SlackParams]] = SlackParams
     for_people = True
 
     def __init__(self, settings: Settings, token: str) -> None:
-        self._client = WebClient(
+        self._client = _Client(
             token,
-            base_url=settings.NOTIFICATIONS_SLACK_API_URL.rstrip("/") + "/",
-            timeout=int(settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS) or 1,
-            retry_handlers=[],  # the outbox tries again; a handler of theirs could send twice
+            settings.NOTIFICATIONS_SLACK_API_URL.rstrip("/") + "/",
+            settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS,
         )
 
     @classmethod
@@ -73,8 +143,8 @@ class SlackSender(Sender):
         except SlackApiError as error:
             raise _said(error, channel) from error
         except (SlackClientError, OSError) as error:
-            why = error.reason if isinstance(error, URLError) else error
-            raise DeliveryFailed(f"Slack cannot be reached: {why}", permanent=False) from error
+            words = f"Slack cannot be reached: {one_line(str(error))}"
+            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -84,6 +154,15 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
         for text in (message.subject, *message.parts)
         if text
     ]
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    """Return the JSON object that it is, or an empty one."""
+    try:
+        found = loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _cut(text: str) -> str:
@@ -100,9 +179,10 @@ def _said(error: SlackApiError, channel: str) -> DeliveryFailed:
     said = response.get("error") if isinstance(response.data, dict) else None
     if not re.fullmatch(r"\w+", str(said)):  # no word of Slack's, but of something in between
         said = None
-    is_passing = status == 429 or status >= 500 or said in _PASSING or said is None
+    is_passing = status == 429 or status >= 500 or said in _PASSING or said in _OF_THE_APP or said is None
     return DeliveryFailed(
         f"Slack refuses the message to {channel}: {said or f'status {status}'}",
         permanent=not is_passing,
         retry_after=seconds_of(response.headers.get("Retry-After")),
+        is_of_channel=said in _OF_THE_APP,
     )

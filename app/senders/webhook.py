@@ -8,26 +8,25 @@ import hashlib
 import hmac
 import json
 import re
-import socket
 import ssl
-import threading
 import time
-from contextlib import closing, suppress
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated, ClassVar, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
-from app.errors import DeliveryFailed
+from app.errors import DeliveryFailed, SettingsError
+from app.messages.words import one_line
 from app.models.rules import Line, must
 from app.senders.base import Message, Sender, seconds_of, settings_of
+from app.senders.deadline import Deadline
+from app.senders.http import exchange
 
-_PASSING = (408, 409, 425, 429)  # beside 5xx
-
+# Beside 5xx. 401, 403 and 407 refuse this service: its signature, its address, or its login at the proxy.
+_PASSING = (401, 403, 407, 408, 409, 425, 429)
 
 # Segments by which a path leads elsewhere than it seems to.
 _DOTS = re.compile(r"(^|[/\\]|%2f|%5c)(\.|%2e){1,2}([/\\]|%2f|%5c|$)", re.IGNORECASE)
@@ -87,10 +86,25 @@ class WebhookSender(Sender):
     def __init__(self, settings: Settings) -> None:
         self._secrets = settings.webhook_secrets()
         self._timeout = settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
+        self._ca_path = settings.NOTIFICATIONS_WEBHOOK_CA_PATH
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:
-        return cls(settings) if settings.webhook_secrets() else None
+        """Return the sender.
+
+        Raises:
+            SettingsError: The file of the certificate authority cannot be used.
+        """
+        if not settings.webhook_secrets():
+            return None
+        sender = cls(settings)
+        if sender._ca_path is not None:
+            try:
+                sender._trust  # noqa: B018 - made once, here
+            except OSError as error:
+                words = f"is no certificate authority in PEM: {error}"
+                raise SettingsError(f"NOTIFICATIONS_WEBHOOK_CA_PATH: {words}") from error
+        return sender
 
     @staticmethod
     def receiver(params: WebhookParams) -> str:
@@ -98,50 +112,45 @@ class WebhookSender(Sender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Made once: to read all authorities of the system takes longer than a message."""
-        return ssl.create_default_context()
+        """Return the authorities that vouch for receivers: those of the system, and the operator's own.
+
+        Made once: to read all authorities of the system takes longer than a message.
+        """
+        trust = ssl.create_default_context()
+        if self._ca_path is not None:
+            trust.load_verify_locations(self._ca_path)
+        return trust
 
     def send(self, message: Message, params: WebhookParams) -> None:
-        """Permanent: what the receiver says with 4xx, but for those that ask to try again."""
+        """POST the event; only the status of the answer counts.
+
+        Raises:
+            DeliveryFailed: final for 3xx and 4xx, but for those that ask to try again or refuse this service.
+        """
         receiver = _receiver(params.url)
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         headers = _signed(message.id, int(time.time()), body, self._secrets[receiver])
-        status, retry_after = self._posted(params.url, body, headers)
-        if not 200 <= status < 300:
-            raise DeliveryFailed(
-                f"the receiver at {receiver} answered {status}",
-                permanent=300 <= status < 500 and status not in _PASSING,
-                retry_after=seconds_of(retry_after),
-            )
-
-    def _posted(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str | None]:
-        """Status and Retry-After. What else it answers is not read, and all of it must not take too long."""
-        parts = urlsplit(url)
-        host, path = parts.hostname or "", urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        if parts.scheme == "https":
-            connection: HTTPConnection = HTTPSConnection(
-                host, parts.port, timeout=self._timeout, context=self._trust
-            )
-        else:
-            connection = HTTPConnection(host, parts.port, timeout=self._timeout)
-        deadline = threading.Timer(2 * self._timeout, _break_off, [connection])
-        deadline.start()
         try:
-            with closing(connection):
-                connection.request("POST", path, body, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.headers.get("Retry-After")
-        except (HTTPException, OSError, ValueError) as error:
-            words = f"the receiver at {_receiver(url)} cannot be reached: {type(error).__name__}"
+            with Deadline(2 * self._timeout) as deadline:
+                answer = exchange(
+                    deadline,
+                    "POST",
+                    params.url,
+                    body,
+                    headers,
+                    timeout=self._timeout,
+                    trust=self._trust,
+                    has_content=False,
+                )
+        except OSError as error:
+            words = f"the receiver at {receiver} cannot be reached: {one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False) from error
-        finally:
-            deadline.cancel()
-
-
-def _break_off(connection: HTTPConnection) -> None:
-    """Wakes whoever reads from it, however slowly the other side goes on."""
-    with suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
+        if not 200 <= answer.status < 300:
+            raise DeliveryFailed(
+                f"the receiver at {receiver} answered {answer.status}",
+                permanent=300 <= answer.status < 500 and answer.status not in _PASSING,
+                retry_after=seconds_of(answer.headers.get("Retry-After")),
+            )
 
 
 def _signed(message_id: str, moment: int, body: bytes, key: bytes) -> dict[str, str]:

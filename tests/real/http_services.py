@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import ssl
 import sys
 import threading
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.real.processes import free_port
+from tests.real.scripted import Words, say
 
 _LONGEST_WAIT = 60.0  # seconds that a client may take, or a hanging handler waits
 
@@ -42,7 +44,7 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    is_endless: bool = False  # the body drips, and never ends
+    raw: Words | None = None  # said instead of all that
 
 
 def json_answer(content: object, status: int = 200, **headers: str) -> Answer:
@@ -55,15 +57,16 @@ class HttpService:
 
     host = "127.0.0.1"
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = free_port()
+        self.tls = tls
         self.requests: list[Request] = []  # all that came, refused or not
         self.answers: list[Answer] = []  # given one after the other, before those of the service's own mind
         self._server: _Server | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def take(self, request: Request) -> Answer:
         """The service's own mind."""
@@ -71,6 +74,8 @@ class HttpService:
 
     def start(self) -> None:
         self._server = _Server((self.host, self.port), self)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -118,15 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
         service = self.server.service
         service.requests.append(request)
         answer = service.answers.pop(0) if service.answers else service.take(request)
+        if answer.raw is not None:
+            self.close_connection = True
+            say(self.connection, answer.raw, self.server.over)
+            return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if answer.is_endless:
-            self.close_connection = True
-            self.end_headers()
-            while not self.server.over.wait(0.05):
-                self.wfile.write(b" ")
-            return
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body)
@@ -303,8 +306,8 @@ def google_error(
 class WebhookReceiver(HttpService):
     """Verifies what comes by an independent implementation of the Standard Webhooks specification."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
         self.events: list[tuple[Request, dict[str, Any]]] = []
 

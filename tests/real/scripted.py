@@ -1,11 +1,14 @@
 """Servers that answer by a script, and whose answers may drip or never end."""
 
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, ClassVar, Self
+
+from pika import frame, spec
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,23 @@ class Drip:
 Words = bytes | Drip
 
 
+def say(client: socket.socket, words: Words, over: threading.Event) -> None:
+    """Send an answer; of one that drips, until the server or the client ends it."""
+    if isinstance(words, bytes):
+        client.sendall(words)
+        return
+    client.sendall(words.begun)
+    while not over.wait(words.pause):
+        client.sendall(words.chunk)
+
+
 class ScriptedServer:
-    """Enter it to serve on `port`; each connection is a thread that runs `talk`."""
+    """Enter it to serve on `port`; each connection is a thread that talks."""
 
     host = "127.0.0.1"
 
-    def __init__(self, talk: Callable[[Self, socket.socket], None] | None = None) -> None:
-        self._talk = talk or type(self).talk
+    def __init__(self, talk: Callable[["ScriptedServer", socket.socket], None] | None = None) -> None:
+        self._given = talk
         self._over = threading.Event()
         self._listener = socket.create_server((self.host, 0))
         self._clients: list[socket.socket] = []
@@ -38,16 +51,12 @@ class ScriptedServer:
         self.connections = 0
 
     def talk(self, client: socket.socket) -> None:
-        raise NotImplementedError
+        """Serve one connection."""
+        if self._given is not None:
+            self._given(self, client)
 
     def say(self, client: socket.socket, words: Words) -> None:
-        """Send an answer; of one that drips, until the server or the client ends it."""
-        if isinstance(words, bytes):
-            client.sendall(words)
-            return
-        client.sendall(words.begun)
-        while not self._over.wait(words.pause):
-            client.sendall(words.chunk)
+        say(client, words, self._over)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._serve, daemon=True).start()
@@ -70,7 +79,7 @@ class ScriptedServer:
 
     def _run(self, client: socket.socket) -> None:
         with suppress(OSError), client:
-            self._talk(self, client)
+            self.talk(client)
 
 
 class ScriptedSmtp(ScriptedServer):
@@ -97,7 +106,7 @@ class ScriptedSmtp(ScriptedServer):
         lines = client.makefile("rb")
         self._answer(client, "greeting")
         while line := lines.readline():
-            command = line.split(None, 1)[0].decode().upper()
+            command = line.split(None, 1)[0].decode("latin-1").upper()
             if not self._answer(client, command):
                 continue
             if command == "DATA":
@@ -112,3 +121,81 @@ class ScriptedSmtp(ScriptedServer):
         words = self._script.pop(command, None) if self._once else self._script.get(command)
         self.say(client, words or self._USUAL.get(command, b"250 2.0.0 OK\r\n"))
         return words is None
+
+
+class ForwardProxy(ScriptedServer):
+    """An HTTP proxy; `heads` holds what it was asked. With `answer` it says that and connects to nothing."""
+
+    def __init__(self, answer: Words | None = None) -> None:
+        super().__init__()
+        self.answer = answer
+        self.heads: list[str] = []
+
+    def talk(self, client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        self.heads.append(head.decode())
+        if self.answer is not None:
+            self.say(client, self.answer)
+            return
+        method, target, _ = head.split(None, 2)
+        is_tunnel = method == b"CONNECT"
+        place, _, path = target.removeprefix(b"http://").partition(b"/")
+        host, _, port = place.decode().rpartition(":")
+        with socket.create_connection((host, int(port))) as server:
+            if is_tunnel:
+                client.sendall(b"HTTP/1.0 200 Connection established\r\n\r\n")
+            else:
+                server.sendall(head.replace(target, b"/" + path, 1))
+            threading.Thread(target=_carry, args=(client, server), daemon=True).start()
+            _carry(server, client)
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+class ScriptedBroker(ScriptedServer):
+    """An AMQP broker that drips once instead of one of its answers, and else confirms every message."""
+
+    def __init__(self, stage: str, words: Words) -> None:
+        super().__init__()
+        self._script: dict[str, Words | None] = {stage: words}
+        self.messages = 0
+
+    def talk(self, client: socket.socket) -> None:
+        stream = client.makefile("rb")
+        stream.read(8)  # the protocol's header
+        start = spec.Connection.Start(0, 9, self._PROPERTIES, "PLAIN", "en_US")
+        self._answer(client, "start", 0, start)
+        while head := stream.read(7):
+            kind, channel, size = struct.unpack(">BHL", head)
+            method = stream.read(size + 1)[:4]
+            if kind != frame.Method(0, start).frame_type:
+                self.messages += kind == spec.FRAME_BODY
+                if kind == spec.FRAME_BODY:
+                    self._answer(client, "ack", channel, spec.Basic.Ack(self.messages))
+                continue
+            for stage, asked, answer in self._ANSWERS:
+                if method == struct.pack(">L", asked.INDEX):
+                    self._answer(client, stage, channel, answer)
+
+    _PROPERTIES: ClassVar[dict[str, Any]] = {"capabilities": {"publisher_confirms": True, "basic.nack": True}}
+    _ANSWERS: tuple[tuple[str, Any, Any], ...] = (
+        ("tune", spec.Connection.StartOk, spec.Connection.Tune(0, 131072, 0)),
+        ("open", spec.Connection.Open, spec.Connection.OpenOk()),
+        ("channel", spec.Channel.Open, spec.Channel.OpenOk()),
+        ("queue", spec.Queue.Declare, spec.Queue.DeclareOk("jobs", 0, 0)),
+        ("confirm", spec.Confirm.Select, spec.Confirm.SelectOk()),
+        ("channel close", spec.Channel.Close, spec.Channel.CloseOk()),
+        ("close", spec.Connection.Close, spec.Connection.CloseOk()),
+    )
+
+    def _answer(self, client: socket.socket, stage: str, channel: int, method: Any) -> None:
+        self.say(client, self._script.pop(stage, None) or frame.Method(channel, method).marshal())

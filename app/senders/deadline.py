@@ -1,0 +1,90 @@
+"""One deadline for all that a message needs on the network, however slowly the other side goes on.
+
+The time-out of a socket counts from one packet to the next: a byte every few seconds would hold a channel for
+ever.
+"""
+
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from app.errors import DeliveryFailed
+
+MAX_ANSWER = 1024 * 1024  # bytes, of all that a server says about one message
+
+
+class Deadline:
+    """Enter it, and the sockets that it watches are shut down once the time is over.
+
+    Whatever error that causes leaves the block as a TimeoutError. Only the look-up of a host's name is not
+    watched: the system's resolver has time-outs of its own.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._ends = time.monotonic() + seconds
+        self._watched: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._shut_down)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for twin in self._watched:
+                twin.close()
+            self._watched.clear()
+        if self.left <= 0 and isinstance(error, Exception) and not isinstance(error, DeliveryFailed):
+            raise TimeoutError(f"it did not answer within {self.seconds:g} s") from error
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._ends - time.monotonic()
+
+    def watch(self, connection: socket.socket) -> None:
+        """Shut that connection down when the time is over, whatever wraps it in TLS meanwhile."""
+        twin = socket.socket(fileno=os.dup(connection.fileno()))
+        with self._lock:
+            self._watched.append(twin)
+        if self.left <= 0:
+            self._shut_down()
+
+    def connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        """Return a connection to one of the addresses of `host`, and watch it.
+
+        Raises:
+            OSError: None of them takes it. `timeout` counts for each, the deadline for all of them.
+        """
+        failure = OSError(f"{host} has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            if self.left <= 0:
+                raise TimeoutError("the time is over")
+            connection = socket.socket(family, kind, protocol)
+            connection.settimeout(min(timeout, self.left))
+            try:
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                failure = error
+                continue
+            connection.settimeout(timeout)
+            self.watch(connection)
+            return connection
+        raise failure
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            for twin in self._watched:
+                with suppress(OSError):
+                    twin.shutdown(socket.SHUT_RDWR)
