@@ -78,7 +78,7 @@ def large_cluster(count: int = 43_000, ended: int = 0) -> LargeCluster:
 
 
 def client_of(session: Any) -> SlurmClient:
-    return SlurmClient(session)
+    return SlurmClient(session, clock_skew=0)
 
 
 def test_poll_reads_thirty_ends_among_many_jobs_without_the_list_of_all() -> None:
@@ -223,6 +223,16 @@ def test_search_of_a_job_that_has_just_left_slurmctld_is_complete() -> None:
     found = client.search(USERS, datetime.now(UTC), [TAG])
     assert found.is_complete
     assert 3 not in found.controller_ids
+
+
+def test_search_is_not_set_back_by_a_search_for_a_later_submission() -> None:
+    session = large_cluster(50)
+    client, since = client_of(session), datetime.now(UTC)
+    assert client.search(USERS, since, ["slurm-proxy:none"]).is_complete
+    client.search(USERS, datetime.now(UTC) + timedelta(hours=1), ["slurm-proxy:later"], timeout=0.001)
+    session.requests.clear()
+    assert client.search(USERS, since, ["slurm-proxy:none"]).is_complete
+    assert session.single_reads() == []
 
 
 def test_search_that_slurmctld_breaks_off_keeps_what_it_read() -> None:

@@ -489,7 +489,7 @@ def test_a_job_that_is_held_after_its_exit_has_no_start_and_no_end(written: Any)
     "odd", [{"state": ["NOVEL"]}, {"state": None}, {}, {"job_id": "?", "state": ["RUNNING"]}]
 )
 def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
-    odd: dict[str, Any], others: int
+    odd: dict[str, Any], others: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = [10, *range(100, 100 + others)]
     jobs = [raw_job(7, "NOVEL"), *(raw_job(job_id, "COMPLETED") for job_id in ids)]
@@ -498,7 +498,10 @@ def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
     bodies = {"jobs/state": {"jobs": [{"job_id": "7", **odd}, *listed]}, "jobs": {"jobs": jobs}, **single}
     session: Any = Said(**bodies)
     client = SlurmClient(session)
-    assert client.poll(dict.fromkeys((7, *ids), JobState.RUNNING)).keys() == set(ids)
+    for _ in range(3):
+        assert client.poll(dict.fromkeys((7, *ids), JobState.RUNNING)).keys() == set(ids)
+    warned = [record.message for record in caplog.records if record.name == "app.slurm.answers"]
+    assert len(warned) == len(set(warned)), "each fault is logged once"
     with pytest.raises(SlurmMisbehaved, match="job 7 cannot be read"):
         client.job(7)
 

@@ -50,7 +50,7 @@ class JobSearch:
     """Reads the jobs in slurmctld one by one, the newest first, and remembers which it has read.
 
     The list of all jobs is read only from servers that have no list of states: with 43,000 jobs it outlasts
-    every time-out. A search is therefore bounded, and may take several calls to be complete.
+    every time-out. A search is therefore bounded, and may take several calls to be complete. Thread-safe.
     """
 
     def __init__(self, session: Session, reader: JobReader, accounts: Accounts, clock_skew: float) -> None:
@@ -136,16 +136,11 @@ class JobSearch:
         Returns:
             The jobs with one of the tags, and whether no job is left to be read.
         """
-        read = {
-            job_id: known
-            for job_id, known in self._read.items()
-            if job_id in ids and known.at >= since.timestamp() and known.tag not in tags
-        }
-        self._read = read
+        trusted = self._trusted(ids, (since + self._clock_skew).timestamp(), tags)
         found: list[SlurmJob] = []
         missing = set(tags)
         ends = time.monotonic() + min(timeout or _MAX_READING_SECONDS, _MAX_READING_SECONDS)
-        for job_id in sorted(ids - read.keys(), reverse=True):
+        for job_id in sorted(ids - trusted, reverse=True):
             if not missing or time.monotonic() > ends:
                 break
             raw = self._reader.raw_job(job_id, timeout)
@@ -153,11 +148,23 @@ class JobSearch:
             if not raw:
                 ids.discard(job_id)
             elif len(jobs) == len(raw):
-                read[job_id] = _Read(time.time(), _tag(jobs[0]))
-                if read[job_id].tag in tags:
+                trusted.add(job_id)
+                self._read[job_id] = _Read(time.time(), _tag(jobs[0]))
+                if _tag(jobs[0]) in tags:
                     found.append(jobs[0])
-                    missing.discard(read[job_id].tag)
-        return found, ids <= read.keys()
+                    missing.discard(_tag(jobs[0]))
+        return found, ids <= trusted
+
+    def _trusted(self, ids: set[int], since: float, tags: set[str]) -> set[int]:
+        """Return the ids that were read since then and have none of the tags; forget unlisted ids."""
+        known = self._read.copy()
+        for job_id in known.keys() - ids:
+            self._read.pop(job_id, None)
+        return {
+            job_id
+            for job_id, read in known.items()
+            if job_id in ids and read.at >= since and read.tag not in tags
+        }
 
 
 def _tag(job: SlurmJob) -> str:
