@@ -8,6 +8,7 @@ import os
 import random
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections import Counter
@@ -168,7 +169,7 @@ def run(made: Hostile, script: str, scratch: Path, *, redirects: bool) -> int:
     tree[str(spool / "script")] = script
     status, stdout, stderr = outcome(made, tree, redirects=redirects)
     env = {"HOME": str(spool), "SLURM_JOB_NAME": slurm["job_name"], **JOB}
-    env |= slurm["environment"] or DEFAULT_ENVIRONMENT
+    env |= DEFAULT_ENVIRONMENT | slurm["environment"]
     options: dict[str, Any] = {"cwd": spool, "env": env, "capture_output": True, "text": True, "timeout": 60}
     done = subprocess.run(["/bin/bash", "script"], check=False, **options)
     assert (done.returncode, done.stdout) == (status, stdout), done.stderr
@@ -182,15 +183,12 @@ def run(made: Hostile, script: str, scratch: Path, *, redirects: bool) -> int:
 def described(made: Hostile, dialect: Dialect) -> dict[str, Any]:
     """Return the job as Slurm must hear of it: the caller's text, in which only a folder's % is doubled."""
     task, slurm = made.task, made.task["slurm"]
-    environment = slurm["environment"] or DEFAULT_ENVIRONMENT
-    pairs = [f"{name}={value}" for name, value in environment.items()]
     job = {
         "name": slurm["job_name"],
         "comment": f"slurm-proxy:{task['uuid']} {slurm['comment']}",
         "account": slurm["account"],
         "partition": slurm["partition"],
         "current_working_directory": task["cwd"],
-        "environment": environment if dialect.api == "v0.0.38" else pairs,
     }
     if made.redirects(dialect):
         return job | {"standard_output": "/dev/null"}
@@ -200,6 +198,20 @@ def described(made: Hostile, dialect: Dialect) -> dict[str, Any]:
     if paths.get("error") == paths["output"]:
         del paths["error"]
     return job | {f"standard_{stream}": path for stream, path in paths.items()}
+
+
+def variables(environment: dict[str, str] | list[str]) -> dict[str, str]:
+    """The variables that a job is submitted with, without those that mpirun reads."""
+    pairs = (
+        environment.items() if isinstance(environment, dict) else (item.split("=", 1) for item in environment)
+    )
+    return {name: value for name, value in pairs if value not in ("slurm", "--external-launcher")}
+
+
+def expected_variables(task: dict[str, Any]) -> dict[str, str]:
+    host = socket.gethostname().partition(".")[0]
+    service = {"SLURM_PRIO_PROCESS": "0", "SLURM_SUBMIT_DIR": task["cwd"], "SLURM_SUBMIT_HOST": host}
+    return {**service, **DEFAULT_ENVIRONMENT, **task["slurm"]["environment"]}
 
 
 def parsed(task: dict[str, Any]) -> Task:
@@ -217,6 +229,7 @@ def check(number: int, scratch: Path) -> list[int]:
         for dialect in map(Dialect, SPOKEN):
             command = CATALOGUE[task.name].command(task)
             body = submission(task, command, tag_of(task.uuid), dialect, "hours")
+            assert variables(body["job"].pop("environment")) == expected_variables(made.task)
             assert body["job"] == described(made, dialect)
             scripts[body["script"]] = made.redirects(dialect)
         assert len(scripts) == len(set(scripts.values()))

@@ -1,5 +1,7 @@
 """The script and the request body of a task; the scripts are run by a real bash."""
 
+import os
+import pwd
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +69,17 @@ def test_the_callers_text_is_evaluated_by_bash_as_it_is(tmp_path: Path) -> None:
     ]
     done = run(job_script(task_in(tmp_path), " ".join(["echo", *params])), tmp_path)
     assert done.stdout == "hello, world! (sent job 42 to alice at now) $HOME\n"
+
+
+def test_the_script_gives_the_command_the_variables_of_its_user(tmp_path: Path) -> None:
+    command = (
+        'printf "%s\\n" "$HOME" "$USER" "$LOGNAME" "$SHELL"; env | grep -Ec "^(HOME|USER|LOGNAME|SHELL)="'
+    )
+    script = job_script(task_in(tmp_path), command)
+    me = pwd.getpwuid(os.geteuid())
+    assert run(script, tmp_path).stdout.split() == [me.pw_dir, "alice", "alice", me.pw_shell, "4"]
+    given = {"HOME": "/a", "USER": "b", "LOGNAME": "c", "SHELL": "/d"}
+    assert run(script, tmp_path, **given).stdout.split() == [*given.values(), "4"]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +263,33 @@ def test_no_pattern_leads_a_file_out_of_its_folder(stream: str, source: str) -> 
             Task.model_validate(task(f"a{pattern}b"))
 
 
+@pytest.mark.parametrize(
+    ("open_mode", "conf", "kept"),
+    [
+        ("append", "", True),
+        ("truncate", "JobFileAppend=1", False),
+        (None, "JobFileAppend=1", True),
+        (None, " jobfileappend = 1", True),
+        (None, "JobFileAppend=0", False),
+        (None, "#JobFileAppend=1", False),
+        (None, "", False),
+    ],
+)
+@pytest.mark.parametrize("error", ["e", None])
+def test_output_that_exists_is_kept_or_emptied_as_slurm_would(
+    tmp_path: Path, open_mode: str | None, conf: str, error: str | None, *, kept: bool
+) -> None:
+    slurm = {"output": "o", "open_mode": open_mode} | ({"error": error} if error else {})
+    task = task_in(tmp_path, slurm=slurm)
+    (tmp_path / "slurm.conf").write_text(conf)
+    script = job_script(task, "echo out; echo err >&2", file_patterns(task.model_dump()))
+    for _ in range(2):
+        assert run(script, tmp_path, SLURM_CONF=str(tmp_path / "slurm.conf"), PATH="").returncode == 0
+    paths = [tmp_path / "dirs/output/o"] + ([tmp_path / "dirs/error/e"] if error else [])
+    lines = 2 if error is None else 1
+    assert [path.read_text().count("\n") for path in paths] == [lines * (2 if kept else 1)] * len(paths)
+
+
 # --- the request body ------------------------------------------------------------------------
 
 
@@ -276,10 +316,72 @@ def test_hours_are_hours_and_memory_is_for_the_node(dialect: Dialect) -> None:
 
 def test_the_environment_has_the_form_of_the_version() -> None:
     environment = {"A": "x=y z", "PATH": "/bin"}
-    assert body({"environment": environment}, OLD)["job"]["environment"] == environment
-    assert body({"environment": environment}, NEW)["job"]["environment"] == ["A=x=y z", "PATH=/bin"]
-    for given in ("PATH=/bin/:/usr/bin/:/sbin/", [], {}):
-        assert body({"environment": given}, NEW)["job"]["environment"] == ["PATH=/bin/:/usr/bin/:/sbin/"]
+    old, new = (body({"environment": environment}, dialect)["job"]["environment"] for dialect in (OLD, NEW))
+    assert environment.items() <= old.items()
+    assert {"A=x=y z", "PATH=/bin"} <= set(new)
+    assert all(isinstance(value, str) for value in old.values())
+
+
+@pytest.mark.parametrize("given", ["A=b", ["A=b"], {"A": "b"}, [], {}])
+def test_the_default_path_stays_unless_the_caller_names_path(given: Any) -> None:
+    for dialect in (OLD, NEW):
+        assert "/bin/:/usr/bin/:/sbin/" in variables({"environment": given}, dialect)["PATH"]
+    assert variables({"environment": "PATH=/opt/bin"}, NEW)["PATH"] == "/opt/bin"
+
+
+def variables(slurm: dict[str, Any], dialect: Dialect) -> dict[str, str]:
+    sent = body(slurm, dialect)["job"]["environment"]
+    return sent if isinstance(sent, dict) else dict(item.split("=", 1) for item in sent)
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+def test_the_environment_has_what_sbatch_sets_for_the_options(api: str) -> None:
+    slurm = {
+        "cpus_per_task": 2,
+        "ntasks_per_node": 3,
+        "threads_per_core": 1,
+        "gpus": 4,
+        "gpus_per_node": "a:5",
+    }
+    expected = {
+        "SLURM_CPUS_PER_TASK": "2",
+        "SLURM_NTASKS_PER_NODE": "3",
+        "SLURM_THREADS_PER_CORE": "1",
+        "SLURM_GPUS": "4",
+        "SLURM_GPUS_PER_NODE": "a:5",
+        "SLURM_SUBMIT_DIR": "/home/alice",
+    }
+    assert expected.items() <= variables(slurm, Dialect(api)).items()
+    assert variables({"cpus_per_task": 2, "environment": "SLURM_CPUS_PER_TASK=7"}, Dialect(api))[
+        "SLURM_CPUS_PER_TASK"
+    ] == ("7")
+
+
+def test_each_kind_of_gpu_is_named_as_one() -> None:
+    job = body({"gpus": "a100:1,h100:2", "gpus_per_node": "a100,h100:2", "gpus_per_task": "a100"}, NEW)["job"]
+    assert job["tres_per_job"] == "gres/gpu:a100:1,gres/gpu:h100:2"
+    assert job["tres_per_node"] == "gres/gpu:a100,gres/gpu:h100:2"
+    assert (job["tres_per_task"], job["tres_bind"]) == ("gres/gpu:a100=1", "gres/gpu:per_task:1")
+    assert "tres_per_node" not in body({"gres": "none"}, NEW)["job"]
+
+
+def test_what_a_task_gets_is_in_the_environment_in_the_words_of_the_version() -> None:
+    slurm = {"cpus_per_task": 2, "gpus_per_task": "a100:1,h100:2"}
+    old, new = variables(slurm, OLD), variables(slurm, NEW)
+    assert old["SLURM_GPUS_PER_TASK"] == "a100:1,h100:2"
+    assert new["SLURM_TRES_PER_TASK"] == "cpu=2,gres/gpu:a100=1,gres/gpu:h100=2"
+    assert new["SLURM_TRES_BIND"] == "gres/gpu:per_task:3"
+    assert variables(slurm, Dialect("v0.0.40"))["SLURM_TRES_PER_TASK"].startswith("cpu:2,gres/gpu:a100:1")
+
+
+def test_mpirun_is_told_to_start_its_processes_by_srun_unless_the_caller_says_otherwise() -> None:
+    told = variables({}, NEW)
+    assert (told["HYDRA_BOOTSTRAP"], told["HYDRA_LAUNCHER_EXTRA_ARGS"]) == ("slurm", "--external-launcher")
+    assert told["OMPI_MCA_plm_slurm_args"] == "--external-launcher"
+    assert "HYDRA_BOOTSTRAP" not in variables({}, OLD)
+    otherwise = variables({"environment": "HYDRA_BOOTSTRAP=ssh"}, NEW)
+    assert otherwise["HYDRA_BOOTSTRAP"] == "ssh"
+    assert "HYDRA_LAUNCHER_EXTRA_ARGS" not in otherwise
 
 
 def test_the_tag_comes_before_the_callers_comment() -> None:

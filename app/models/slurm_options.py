@@ -36,9 +36,7 @@ _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
 
 def _environment(value: object) -> object:
-    """One "K=V", a list of them, or an object, as an object; nothing given means the default."""
-    if value in ([], {}):
-        return dict(DEFAULT_ENVIRONMENT)
+    """Return one "K=V", a list of them, or an object as an object; the default PATH stays unless named."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
     else:
@@ -48,7 +46,7 @@ def _environment(value: object) -> object:
         pairs = [tuple(item.split("=", 1)) for item in items]
     if not all(_VARIABLE.match(name) and isinstance(text, str) for name, text in pairs):
         raise ValueError("not a variable")
-    return dict(pairs)
+    return DEFAULT_ENVIRONMENT | dict(pairs)
 
 
 Environment = Annotated[
@@ -119,7 +117,7 @@ class SlurmOptions(BaseModel):
     time_minutes: Minutes | None = Field(None, description="The time limit; not together with time.")
     environment: Environment = Field(
         default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
-        description="Environment variables; PATH alone where none are given.",
+        description="Environment variables, beside those that sbatch sets; PATH has a default.",
     )
 
     account: Line | None = None

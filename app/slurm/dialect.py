@@ -38,6 +38,19 @@ class Dialect:
             return {"shared": ["user" if user_only else "none"]}
         return {"exclusive": "user" if user_only else "exclusive"}
 
+    def requeue(self, *, wanted: bool) -> dict[str, Any]:
+        """Return the field that lets Slurm start the job again after a failure of its node, or forbids it.
+
+        v0.0.38 takes `requeue` for yes, whatever its value. It has a field for no, which its document omits.
+        """
+        if self.is_structured or wanted:
+            return {"requeue": wanted}
+        return {"no_requeue": True}
+
+    def per_task(self, resource: str, count: int) -> str:
+        """Return a resource that each task gets; Slurm 23.11 separates the count by a colon."""
+        return f"{resource}{':' if self._minor == 40 else '='}{count}"
+
     def moment(self, seconds: int) -> int | str:
         """A time in a submission; `seconds` since the epoch."""
         return seconds if self.is_structured else f"uts{seconds}"

@@ -10,6 +10,18 @@ from app.models.task import Task
 EXIT_CANNOT_CREATE = 73
 EXIT_NO_WORKING_DIRECTORY = 72
 
+# What sbatch gives a job and slurmrestd does not. In a bash without HOME ~ is the home in the user database;
+# SHELL comes from there, too.
+_ACCOUNT = (
+    '[ "${HOME+set}" ] || HOME=~',
+    'export HOME SHELL USER="${USER-$SLURM_JOB_USER}" LOGNAME="${LOGNAME-$SLURM_JOB_USER}"',
+)
+# Whether the cluster wants output files kept that exist already; without an answer they are emptied.
+_APPENDS = (
+    '{ command -p timeout 10 scontrol show config || command -p cat "${SLURM_CONF:-/etc/slurm/slurm.conf}"; }'
+    " 2>/dev/null | command -p grep -Eiq '^[[:space:]]*JobFileAppend[[:space:]]*=[[:space:]]*1'"
+)
+
 # Slurm sets these in every job, over what the caller gives.
 _BASH_VALUES = {
     "j": "$SLURM_JOB_ID",
@@ -31,17 +43,31 @@ def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] 
     folders = " ".join(shlex.quote(folder) for folder in task.dirs.all())
     lines = [
         "#!/bin/bash",
+        *_ACCOUNT,
         f"command -p mkdir -p -- {folders} || exit {EXIT_CANNOT_CREATE}",
         f"cd -- {shlex.quote(task.cwd)} || exit {EXIT_NO_WORKING_DIRECTORY}",
     ]
     if files:
-        lines.append(_redirections(*files, _BASH_VALUES_OF_ARRAYS if task.slurm.array else _BASH_VALUES))
+        values = _BASH_VALUES_OF_ARRAYS if task.slurm.array else _BASH_VALUES
+        lines += _redirections(*files, values, task.slurm.open_mode)
     return "\n".join([*lines, command, ""])
 
 
-def _redirections(output: FilePattern, error: FilePattern, values: Mapping[str, str]) -> str:
+def _redirections(
+    output: FilePattern, error: FilePattern, values: Mapping[str, str], open_mode: str | None
+) -> list[str]:
+    """Return the lines that open the files as Slurm would: emptied, or kept and written to at their end."""
     out, err = _bash_path(output, values), _bash_path(error, values)
-    return f"exec >{out} 2>{'&1' if err == out else err} || exit {EXIT_CANNOT_CREATE}"
+    empty, append = (f"exec {sign}{out} 2{'>&1' if err == out else sign + err}" for sign in (">", ">>"))
+    if open_mode is not None:
+        return [f"{append if open_mode == 'append' else empty} || exit {EXIT_CANNOT_CREATE}"]
+    return [
+        f"if [[ -s {out} || -s {err} ]] && {_APPENDS}; then",
+        f"  {append}",
+        "else",
+        f"  {empty}",
+        f"fi || exit {EXIT_CANNOT_CREATE}",
+    ]
 
 
 def _bash_path(file: FilePattern, values: Mapping[str, str]) -> str:

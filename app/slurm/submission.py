@@ -7,74 +7,105 @@ from app.models.output_files import file_patterns
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import Dialect
+from app.slurm.environment import job_environment
 from app.slurm.job_script import job_script
 
-# Options that only change their name on the way; the older form (v0.0.38) where it differs.
+# Options that need more than another name; each has its function below. All others are sent as they are.
+_SHAPED = frozenset(
+    {
+        "begin",
+        "comment",
+        "cpus_per_task",
+        "deadline",
+        "environment",
+        "error",
+        "exclusive",
+        "gpus",
+        "gpus_per_node",
+        "gpus_per_task",
+        "gres",
+        "nodes",
+        "ntasks",
+        "output",
+        "requeue",
+        "time",
+        "time_minutes",
+    }
+)
 _NAMES = {
-    "account": "account",
-    "array": "array",
     "constraint": "constraints",
-    "cpus_per_task": "cpus_per_task",
-    "dependency": "dependency",
     "exclude": "excluded_nodes",
-    "hold": "hold",
     "job_name": "name",
-    "licenses": "licenses",
     "mem": "memory_per_node",
     "mem_per_cpu": "memory_per_cpu",
-    "nice": "nice",
     "nodelist": "required_nodes",
-    "ntasks": "tasks",
     "ntasks_per_node": "tasks_per_node",
-    "open_mode": "open_mode",
-    "partition": "partition",
-    "prefer": "prefer",
-    "qos": "qos",
-    "requeue": "requeue",
-    "reservation": "reservation",
-    "threads_per_core": "threads_per_core",
     "time_min": "time_minimum",
-    "wckey": "wckey",
 }
-_OLD_NAMES = {"exclude": "exclude_nodes", "nodelist": "nodelist"}
-_GPU_OPTIONS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
+_OLD_NAMES = {"exclude": "exclude_nodes", "nodelist": "nodelist"}  # where v0.0.38 differs
 
 
 def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
-    """The request body; absent options are not sent, so that the cluster's defaults apply."""
+    """Return the request body; absent options are not sent, so that the cluster's defaults apply."""
     options = task.slurm
-    names = _NAMES if dialect.is_structured else {**_NAMES, **_OLD_NAMES}
-    job: dict[str, Any] = {
-        field: value for option, field in names.items() if (value := getattr(options, option)) is not None
-    }
-    job |= _generic_resources(options, dialect) | _times(options, dialect, time_unit) | _shape(options)
+    job = _plain(options, dialect) | _resources(options, dialect) | _times(options, dialect, time_unit)
+    job |= _shape(options)
     job.setdefault("name", task.name)
     files = file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
     is_slurms = dialect.makes_output_folders and not options.has_pattern("N")
     job |= _files(*files) if is_slurms else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
     job["current_working_directory"] = task.cwd
-    job["environment"] = dialect.environment(options.environment)
+    job["environment"] = dialect.environment(job_environment(task, job, dialect))
     if options.exclusive:
         job |= dialect.exclusive(user_only=options.exclusive == "user")
+    if options.requeue is not None:
+        job |= dialect.requeue(wanted=options.requeue)
     script = job_script(task, command, None if is_slurms else files)
     return {"script": script, "job": job}
 
 
-def _generic_resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
-    """GRES and GPUs: fields of their own in the older form, trackable resources in the newer one."""
-    given = {name: str(value) for name in _GPU_OPTIONS if (value := getattr(options, name)) is not None}
-    if not dialect.is_structured:
-        return given
-    gpus = {name: f"gres/gpu:{value}" for name, value in given.items() if name != "gres"}
-    gres = [f"gres/{item}" for item in given["gres"].split(",")] if "gres" in given else []
-    per_node = ",".join([*gres, *filter(None, [gpus.get("gpus_per_node")])])
-    fields = {
-        "tres_per_node": per_node,
-        "tres_per_job": gpus.get("gpus"),
-        "tres_per_task": gpus.get("gpus_per_task"),
+def _plain(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
+    """Return the options that at most change their name."""
+    names = _NAMES if dialect.is_structured else {**_NAMES, **_OLD_NAMES}
+    given = {
+        option: getattr(options, option) for option in SlurmOptions.model_fields if option not in _SHAPED
     }
-    return {field: value for field, value in fields.items() if value}
+    return {names.get(option, option): value for option, value in given.items() if value is not None}
+
+
+def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
+    """Return CPUs, GRES and GPUs: fields of their own in the older form, trackable resources in the newer.
+
+    The newer form says a task's CPUs twice, as sbatch does: srun reads them from `tres_per_task`.
+    """
+    cpus = {} if options.cpus_per_task is None else {"cpus_per_task": options.cpus_per_task}
+    names = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
+    given = {name: str(value) for name in names if (value := getattr(options, name)) is not None}
+    if not dialect.is_structured:
+        return cpus | given
+    gpus = {name: _prefixed("gres/gpu:", value) for name, value in given.items() if name != "gres"}
+    gres = [] if given.get("gres", "none").lower() == "none" else _prefixed("gres/", given["gres"])
+    gpus_per_task = [_name_and_count(item) for item in gpus.get("gpus_per_task", [])]
+    per_task = [("cpu", count) for count in cpus.values()] + gpus_per_task
+    bound = sum(count for _, count in gpus_per_task)
+    fields = {
+        "tres_per_node": gres + gpus.get("gpus_per_node", []),
+        "tres_per_job": gpus.get("gpus", []),
+        "tres_per_task": [dialect.per_task(name, count) for name, count in per_task],
+        "tres_bind": [f"gres/gpu:per_task:{bound}"] if bound else [],
+    }
+    return cpus | {field: ",".join(items) for field, items in fields.items() if items}
+
+
+def _name_and_count(item: str) -> tuple[str, int]:
+    """Return what "gres/gpu:a100:2" names, and how many; one where it gives no number."""
+    name, _, count = item.rpartition(":")
+    return (name, int(count)) if count.isdecimal() else (item, 1)
+
+
+def _prefixed(prefix: str, items: str) -> list[str]:
+    return [f"{prefix}{item}" for item in items.split(",")]
 
 
 def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str, Any]:
@@ -89,11 +120,13 @@ def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str,
 
 
 def _shape(options: SlurmOptions) -> dict[str, Any]:
-    """Nodes as the range that Slurm wants, and the number of tasks that sbatch would derive."""
+    """Return nodes as the range that Slurm wants, and the number of tasks that sbatch would derive."""
     fields: dict[str, Any] = {}
     if options.nodes is not None:
         fields["nodes"] = str(options.nodes)
-    if options.ntasks is None and options.ntasks_per_node is not None:
+    if options.ntasks is not None:
+        fields["tasks"] = options.ntasks
+    elif options.ntasks_per_node is not None:
         fields["tasks"] = (options.nodes or 1) * options.ntasks_per_node
     return fields
 

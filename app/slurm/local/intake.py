@@ -50,10 +50,11 @@ _KNOWN = frozenset(
         "threads_per_core",
         "time_limit",
         "time_minimum",
+        "tres_per_task",
         "wckey",
     }
 )
-_UNSUPPORTED = ("array", "dependency", "licenses", "constraints")
+_UNSUPPORTED = ("array", "dependency", "licenses", "constraints", "prefer", "reservation")
 
 
 class Refused(Exception):
@@ -91,6 +92,7 @@ def make_job(cluster: Cluster, user: str, body: dict[str, Any]) -> tuple[LocalJo
         time_limit=plain(wanted.get("time_limit")),
         comment=str(wanted.get("comment") or ""),
         hold=bool(wanted.get("hold")),
+        appends=str(wanted.get("open_mode")).lower() == "append",
         begin=float(plain(wanted.get("begin_time")) or 0),
         submit_time=time.time(),
     )
@@ -114,6 +116,8 @@ def _check(cluster: Cluster, wanted: dict[str, Any], script: object) -> None:
     memory = plain(wanted.get("memory_per_node")) or 0
     if memory > cluster.mem_mb or _cpus(wanted) > cluster.queue.cpus or str(wanted.get("nodes", "1")) != "1":
         raise Refused(2014, "Requested node configuration is not available")
+    if any("gres/" in str(value) for field, value in wanted.items() if field.startswith("tres_per_")):
+        raise Refused(2072, "Invalid generic resource (gres) specification")
     for option in _UNSUPPORTED:
         if wanted.get(option):
             raise Refused(2016, f"The local cluster has no {option}")

@@ -21,7 +21,8 @@ CLUSTER = "local"
 _LAUNCHER = """
 command -p mkdir -p -- "$(command -p dirname -- "$1")" "$(command -p dirname -- "$2")" || exit 1
 cd -- "$3" || exit 1
-if [ "$1" = "$2" ]; then exec "$4" >"$1" 2>&1; else exec "$4" >"$1" 2>"$2"; fi
+[ "$5" = append ] || : >"$1" >"$2" || exit 1
+if [ "$1" = "$2" ]; then exec "$4" >>"$1" 2>&1; else exec "$4" >>"$1" 2>>"$2"; fi
 """
 
 
@@ -42,6 +43,7 @@ class LocalJob:
     time_limit: int | None  # minutes
     comment: str
     hold: bool
+    appends: bool
     begin: float
     submit_time: float
     job_id: int = 0  # given by the queue
@@ -78,8 +80,9 @@ class LocalJob:
         Path(script).chmod(0o700)
         output = self.path(self.standard_output or "slurm-%j.out")
         error = self.path(self.standard_error) if self.standard_error else output
+        mode = "append" if self.appends else "truncate"
         self.process = subprocess.Popen(  # noqa: S603 - running what it is given is a scheduler's work
-            ["/bin/sh", "-c", _LAUNCHER, "sh", output, error, self.cwd, script],
+            ["/bin/sh", "-c", _LAUNCHER, "sh", output, error, self.cwd, script, mode],
             env=self._variables(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -106,9 +109,6 @@ class LocalJob:
     def _variables(self) -> dict[str, str]:
         given = dict(item.split("=", 1) for item in self.environment)
         return {
-            "HOME": self.account.pw_dir,
-            "USER": self.account.pw_name,
-            "LOGNAME": self.account.pw_name,
             **given,
             "SLURM_CLUSTER_NAME": CLUSTER,
             "SLURM_CPUS_ON_NODE": str(self.cpus),
@@ -121,7 +121,6 @@ class LocalJob:
             "SLURM_JOB_UID": str(self.account.pw_uid),
             "SLURM_JOB_USER": self.account.pw_name,
             "SLURM_NTASKS": "1",
-            "SLURM_SUBMIT_DIR": self.cwd,
             "SLURMD_NODENAME": NODE,
         }
 
