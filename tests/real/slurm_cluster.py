@@ -11,7 +11,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -95,6 +96,19 @@ class SlurmCluster:
         )
         return done.stdout.strip()
 
+    @contextmanager
+    def configured(self, line: str) -> Iterator[None]:
+        """Let the cluster run with one more line in its slurm.conf."""
+        path = self._folder / "slurm.conf"
+        before = path.read_bytes()
+        try:
+            path.write_bytes(before + f"{line}\n".encode())
+            self.run("scontrol", "reconfigure")
+            yield
+        finally:
+            path.write_bytes(before)
+            self.run("scontrol", "reconfigure")
+
     def stop_daemon(self, name: str) -> None:
         self._daemons[name].stop()
 
@@ -131,6 +145,9 @@ class SlurmCluster:
         if self._submit_rules is not None:
             self._write("job_submit.lua", self._submit_rules.encode(), "root", 0o644)
         self._write("slurmdbd.conf", self._slurmdbd_conf().encode(), "slurm", 0o600)
+        # Two GPUs that are none: Slurm only looks whether there is such a file.
+        gpus = "".join(f"NodeName={_NODE} Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
+        self._write("gres.conf", gpus.encode(), "root", 0o644)
         # Cgroups are of no use in a container; 22.05 can only be told so by a plugin that does nothing.
         plugin = "cgroup/v1" if self.version.startswith(("22.", "23.02")) else "disabled"
         self._write("cgroup.conf", f"CgroupPlugin={plugin}\n".encode(), "root", 0o644)
@@ -288,7 +305,10 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={self._ports["slurmdbd"]}
 AccountingStoragePass={self._munge_socket()}
 AccountingStorageEnforce=associations
-NodeName={_NODE} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
+GresTypes=gpu
+Licenses=x:4
+TrackWCKey=yes
+NodeName={_NODE} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=8000 Gres=gpu:2 Feature=fast,slow State=UNKNOWN
 PartitionName=debug Nodes={_NODE} Default=YES MaxTime=7-00:00:00 DefaultTime=60 DefMemPerCPU=100 State=UP
 PartitionName=hpcz-test Nodes={_NODE} Default=NO MaxTime=7-00:00:00 DefaultTime=10 DefMemPerCPU=100 State=UP
 {self._further_lines()}
