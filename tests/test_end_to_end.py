@@ -144,6 +144,15 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
     run_again = f"scontrol requeue {job_id} && scontrol update JobId={job_id} StartTime=now"
     requeue = f"until {has_failed}; do sleep 1; done; sleep 6; {run_again}"
     stage.submit("requeue", requeue, slurm={"mem": 50, "time": 1})
+    held = 'scontrol requeuehold State=SpecialExit "$SLURM_JOB_ID"; sleep 60'
+    mark = shlex.quote(str(stage.folder / "was-held"))
+    once_held = f"if [ ! -e {mark} ]; then touch {mark}; {held}; fi"
+    wish = {**make_email(subject="about special"), "events": ["requeue", "end"]}
+    job_id = stage.submit("special", once_held, slurm={"mem": 50, "time": 1}, notification=wish)
+    is_held = f"scontrol --oneliner show job {job_id} | grep --quiet JobState=SPECIAL_EXIT"
+    let_go = f"scontrol release {job_id} && scontrol update JobId={job_id} StartTime=now"
+    release = f"until {is_held}; do sleep 1; done; sleep 6; {let_go}"
+    stage.submit("release", release, slurm={"mem": 50, "time": 1})
 
 
 @pytest.mark.parametrize("name", [name for name in STORY if name not in ("timeout", "memory")])
@@ -340,6 +349,7 @@ def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_is_no_success(stage
     assert record["slurm_job_state"] == "FAILED"
     slurm = stage.service.get(f"/monitor/task_uuid/{record['task']['uuid']}")["slurm"]
     assert slurm["array_tasks"] == {"FAILED": 2, "COMPLETED": 1}
+    assert slurm["failed_tasks"] == "0-1"
     (mail,) = stage.mails("array")
     assert mail.message["Subject"] == "[FAILED] about array"
 
@@ -352,6 +362,17 @@ def test_an_ended_job_that_its_user_requeues_is_announced_at_each_end(stage: Sta
     until(lambda: len(subjects()) == 2, 150, "the second end")
     assert subjects() == ["[FAILED] about requeued", "about requeued"]
     assert stage.state("requeued") == "COMPLETED"
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_a_job_that_is_held_after_its_exit_is_announced_once_it_has_really_ended(stage: Stage) -> None:
+    def subjects() -> list[str]:
+        return [str(mail.message["Subject"]) for mail in stage.mails("special")]
+
+    until(lambda: len(subjects()) == 2, 150, "the end")
+    assert subjects() == ["[requeued] about special", "about special"]
+    assert "is held there until it is released" in stage.mails("special")[0].text()
+    assert stage.state("special") == "COMPLETED"
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)

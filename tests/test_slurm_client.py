@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -295,6 +295,28 @@ def test_an_array_is_one_job(cluster: Cluster, client: SlurmClient) -> None:
     assert known[job_id] is JobState.FAILED
     assert seen[-1].array_tasks == {JobState.COMPLETED: 1, JobState.FAILED: 2}
     assert all(job.job_state is not JobState.COMPLETED for job in seen)
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_the_waiting_tasks_of_an_array_are_counted_until_slurmdbd_alone_knows_them(
+    cluster: Cluster, client: SlurmClient
+) -> None:
+    job_id = submit(cluster, client, array="0-8:2,9%1", hold=True)
+    job = client.job(job_id)
+    assert job is not None
+    assert (job.array_tasks, job.failed_tasks) == ({JobState.PENDING: 6}, None)
+    delete(cluster, client, job_id)
+    for look in (
+        lambda: client.job(job_id),
+        lambda: (client.accounting([job_id]) or {}).get(job_id),  # in its first second no array on 22.05
+    ):
+
+        def counted(look: Callable[[], SlurmJob | None] = look) -> SlurmJob | None:
+            job = look()
+            return job if job is not None and job.job_state.is_final and job.array_tasks else None
+
+        job = until(counted, 60, "the end")
+        assert (job.array_tasks, job.failed_tasks) == ({JobState.CANCELLED: 6}, "0,2,4,6,8-9")
 
 
 class Garbled:
