@@ -137,22 +137,6 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
     stage.cancel(blocker)
     last_one_is_good = 'if [ "$SLURM_ARRAY_TASK_ID" != 2 ]; then exit 1; fi; sleep 80'
     stage.submit("array", last_one_is_good, slurm={"mem": 50, "array": "0-2%1", "time": 1})
-    mark = shlex.quote(str(stage.folder / "has-run"))
-    once_more = f"if [ -e {mark} ]; then sleep 25; else touch {mark}; exit 3; fi"
-    job_id = stage.submit("requeued", once_more, slurm={"mem": 50, "time": 1})
-    has_failed = f"scontrol --oneliner show job {job_id} | grep --quiet JobState=FAILED"
-    run_again = f"scontrol requeue {job_id} && scontrol update JobId={job_id} StartTime=now"
-    requeue = f"until {has_failed}; do sleep 1; done; sleep 6; {run_again}"
-    stage.submit("requeue", requeue, slurm={"mem": 50, "time": 1})
-    held = 'scontrol requeuehold State=SpecialExit "$SLURM_JOB_ID"; sleep 60'
-    mark = shlex.quote(str(stage.folder / "was-held"))
-    once_held = f"if [ ! -e {mark} ]; then touch {mark}; {held}; fi"
-    wish = {**make_email(subject="about special"), "events": ["requeue", "end"]}
-    job_id = stage.submit("special", once_held, slurm={"mem": 50, "time": 1}, notification=wish)
-    is_held = f"scontrol --oneliner show job {job_id} | grep --quiet JobState=SPECIAL_EXIT"
-    let_go = f"scontrol release {job_id} && scontrol update JobId={job_id} StartTime=now"
-    release = f"until {is_held}; do sleep 1; done; sleep 6; {let_go}"
-    stage.submit("release", release, slurm={"mem": 50, "time": 1})
 
 
 @pytest.mark.parametrize("name", [name for name in STORY if name not in ("timeout", "memory")])
@@ -355,39 +339,17 @@ def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_is_no_success(stage
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
-def test_an_ended_job_that_its_user_requeues_is_announced_at_each_end(stage: Stage) -> None:
-    def subjects() -> list[str]:
-        return [str(mail.message["Subject"]) for mail in stage.mails("requeued")]
-
-    until(lambda: len(subjects()) == 2, 150, "the second end")
-    assert subjects() == ["[FAILED] about requeued", "about requeued"]
-    assert stage.state("requeued") == "COMPLETED"
-
-
-@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
-def test_a_job_that_is_held_after_its_exit_is_announced_once_it_has_really_ended(stage: Stage) -> None:
-    def subjects() -> list[str]:
-        return [str(mail.message["Subject"]) for mail in stage.mails("special")]
-
-    until(lambda: len(subjects()) == 2, 150, "the end")
-    assert subjects() == ["[requeued] about special", "about special"]
-    assert "is held there until it is released" in stage.mails("special")[0].text()
-    assert stage.state("special") == "COMPLETED"
-
-
-@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
 def test_what_a_caller_wants_to_know_of_a_job_that_waits_is_told_over_a_kill(stage: Stage) -> None:
-    def subjects(name: str) -> set[str]:
-        return {str(mail.message["Subject"]) for mail in stage.mails(name)}
-
     early = {"depends": {"[still waiting] about depends", "[cannot begin] about depends"}}
     early["waits"] = {"[still waiting] about waits"}
     for name, wanted in early.items():
-        until(lambda name=name, wanted=wanted: subjects(name) == wanted, 150, f"{wanted}")
+        until(lambda name=name, wanted=wanted: set(subjects(stage, name)) == wanted, 150, f"{wanted}")
         stage.cancel(stage.service.record(stage.tasks[name])["slurm_job_id"])
     for name, wanted in early.items():
         until(
-            lambda name=name, wanted=wanted: subjects(name) == wanted | {f"[CANCELLED] about {name}"},
+            lambda name=name, wanted=wanted: (
+                set(subjects(stage, name)) == wanted | {f"[CANCELLED] about {name}"}
+            ),
             60,
             f"the end of {name}",
         )
@@ -431,6 +393,45 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
         assert service.stop() == 0
         done = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
         assert [entry["status"] for entry in done] == [401, 403, 200, 404, 200, 409, 401]
+
+
+def subjects(stage: Stage, name: str) -> list[str]:
+    return [str(mail.message["Subject"]) for mail in stage.mails(name)]
+
+
+def run_again(stage: Stage, command: str, job_id: int) -> None:
+    """Have the user's own job give a Slurm command, after which another job need not wait for its start."""
+    commands = f"scontrol {command} {job_id} && scontrol update JobId={job_id} StartTime=now"
+    stage.submit(command, commands, slurm={"mem": 50, "time": 1})
+    assert stage.ended(command)["slurm_job_state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_an_ended_job_that_its_user_requeues_is_announced_at_each_end(stage: Stage) -> None:
+    mark = shlex.quote(str(stage.folder / "has-run"))
+    once_more = f"if [ -e {mark} ]; then sleep 15; else touch {mark}; exit 3; fi"
+    job_id = stage.submit("requeued", once_more, slurm={"mem": 50, "time": 1})
+    assert stage.ended("requeued")["slurm_job_state"] == "FAILED"
+    run_again(stage, "requeue", job_id)
+    until(lambda: len(subjects(stage, "requeued")) == 2, 150, "the second end")
+    assert subjects(stage, "requeued") == ["[FAILED] about requeued", "about requeued"]
+    assert stage.state("requeued") == "COMPLETED"
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_a_job_that_is_held_after_its_exit_is_announced_once_it_has_really_ended(stage: Stage) -> None:
+    mark = shlex.quote(str(stage.folder / "was-held"))
+    held = 'scontrol requeuehold State=SpecialExit "$SLURM_JOB_ID"; sleep 60'
+    wish = {**make_email(subject="about special"), "events": ["requeue", "end"]}
+    once_held = f"if [ ! -e {mark} ]; then touch {mark}; {held}; fi"
+    job_id = stage.submit("special", once_held, slurm={"mem": 50, "time": 1}, notification=wish)
+    until(lambda: subjects(stage, "special") == ["[requeued] about special"], 100, "the hold")
+    assert "is held there until it is released" in stage.mails("special")[0].text()
+    assert stage.state("special") == "SPECIAL_EXIT"
+    run_again(stage, "release", job_id)
+    until(lambda: len(subjects(stage, "special")) == 2, 100, "the end")
+    assert subjects(stage, "special")[1] == "about special"
+    assert stage.state("special") == "COMPLETED"
 
 
 def test_no_message_came_twice_and_no_traceback_was_logged(stage: Stage) -> None:
