@@ -28,7 +28,11 @@ from typing import Any, Literal
 import requests
 
 from app.job_state import JobState
+from app.models.job import SlurmJob
 from app.models.record import NotificationStatus, utc_now
+from app.slurm.accounting import Accounting
+from app.slurm.answers import raw_jobs, read_jobs
+from app.slurm.reading import whose_controller_job
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -297,11 +301,9 @@ class Chaos:
 
     def _compare(self, began: datetime) -> None:
         known = {*self.result.answered, *self.result.abandoned}
-        client = self.cluster.client()
-        for job in client.search([self.cluster.user], began).jobs():
+        for job in self._jobs_of_slurm(began):
             if job.name in known:
                 self.result.jobs.setdefault(job.name, set()).add(job.job_id)
-        client.close()
         records = self.store.by_uuids(list(known))
         say = self.result.faulty.append
         for name, ids in self.result.jobs.items():
@@ -318,6 +320,15 @@ class Chaos:
                 say(f"{record.uuid}: job {record.slurm_job_id} is recorded as {record.slurm_job_state}")
         for name in self._unsent([record.uuid for record in records.values() if record.slurm_job_id]):
             say(f"{name}: its end was not announced once")
+
+    def _jobs_of_slurm(self, began: datetime) -> list[SlurmJob]:
+        """Return all jobs of the user by Slurm's own lists, read otherwise than the service does."""
+        client = self.cluster.client()
+        listed = read_jobs(raw_jobs(client.raw_list(0)), whose_controller_job)
+        accounted, accounting = client._accounts.of_users([self.cluster.user], began, None)
+        client.close()
+        assert accounting in (Accounting.CURRENT, Accounting.NONE), accounting
+        return [*(job for job in listed if job.username == self.cluster.user), *accounted]
 
 
 def _until_none(left: Callable[[], Sized], what: str) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.json_schema import SkipJsonSchema
 
 from app.job_state import JobState
 from app.models.array_tasks import list_of_mask
@@ -30,32 +31,43 @@ class SlurmJob(BaseModel):
     job_id: int
     username: str
     job_state: JobState
-    reason: str | None = None
+    reason: str | None = Field(default=None, description="Why it waits or ended so, in Slurm's word.")
     exit_code: int | None = None
-    signal: int | None = None
+    signal: int | None = Field(default=None, description="The signal that ended it.")
     name: str | None = None
     partition: str | None = None
     nodes: str | None = None
     cpus: int | None = None
-    memory_mb: int | None = None  # requested for a node
+    memory_mb: int | None = Field(default=None, description="Requested for a node.")
     time_limit_minutes: int | None = None
     submit_time: Utc | None = None
     start_time: Utc | None = None
     end_time: Utc | None = None
-    suspended_seconds: float = 0  # between start and end, as of the last time that the job was suspended
-    max_memory_bytes: int | None = None  # peak of the largest step; from slurmdbd only
-    cpu_seconds: float | None = None  # from slurmdbd only
+    suspended_seconds: float = Field(
+        default=0, description="Between start and end, as of the last time that it was suspended."
+    )
+    max_memory_bytes: int | None = Field(
+        default=None, description="Peak of the largest step, as slurmdbd has it."
+    )
+    cpu_seconds: float | None = Field(default=None, description="As slurmdbd has it.")
     working_directory: str | None = None
-    standard_output: str | None = None
-    standard_error: str | None = None
+    standard_output: str | None = Field(
+        default=None, description="The file, or the pattern of an array's files."
+    )
+    standard_error: str | None = Field(
+        default=None, description="The same for standard error; it is the same file if both are joined."
+    )
     comment: str | None = None
-    restarts: int = 0
+    restarts: int = Field(default=0, description="How often it was put back into the queue.")
     array_job_id: int | None = None
-    array_tasks: dict[JobState, int] | None = None  # how many tasks of an array are in which state
-    failed_tasks: str | None = None  # the indices of an array's tasks that ended badly, such as "2,7-9"
-    task_mask: int = Field(
-        default=0, exclude=True, repr=False
-    )  # bit n: this is, or contains, task n of an array
+    array_tasks: dict[JobState, int] | None = Field(
+        default=None, description="How many tasks of an array are in which state."
+    )
+    failed_tasks: str | None = Field(
+        default=None, description='The indices of an array\'s tasks that did not succeed, such as "2,7-9".'
+    )
+    # Bit n: this is, or contains, task n of an array.
+    task_mask: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
 
     @property
     def has_failed(self) -> bool:
