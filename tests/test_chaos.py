@@ -1,4 +1,4 @@
-"""A short storm on each store; the long one is `python -m tests.chaos` (figures in docs/chaos.md)."""
+"""A short storm on each store; the long one is `python -m tests.chaos` (figures in docs/reliability.md)."""
 
 from pathlib import Path
 
