@@ -265,7 +265,7 @@ def test_a_compressed_answer_is_not_asked_for_and_not_inflated(encoding: bytes, 
         connection = server.connection()
         reply = connection.request("GET", "/slurm/v0.0.42/diag", user="alice")
         connection.close()
-    assert reply == Reply(200, {}, "", "compressed, which was not asked for")
+    assert reply == Reply(200, {}, "", "compressed, which was not requested")
     assert b"accept-encoding: identity" in server.heads[0].lower()
 
 

@@ -50,9 +50,12 @@ class Accounts:
     def of_users(
         self, usernames: Collection[str], since: datetime, timeout: float | None
     ) -> tuple[list[SlurmJob], Accounting]:
-        """The jobs of these users since then. To be asked after slurmctld: what that has forgotten by now has
-        left its queue before slurmdbd is asked."""
-        is_behind = self._news_on_their_way(timeout) > 0
+        """Return the jobs of these users since then, and what it means that a job is not among them.
+
+        Call this after a request to slurmctld: what slurmctld has forgotten by then is either in slurmdbd, or
+        still in the queue whose length is read first.
+        """
+        is_behind = self._queue_length(timeout) > 0
         parts = [self._ask(query, timeout) for query in self._queries(usernames, since)]
         if None in parts:
             return [], Accounting.NONE
@@ -60,16 +63,24 @@ class Accounts:
         found = jobs_of(usernames, items, reading.whose_accounting_job, reading.accounting_owner)
         return found, Accounting.BEHIND if is_behind else Accounting.CURRENT
 
-    def _news_on_their_way(self, timeout: float | None) -> int:
-        """How many messages slurmctld keeps for slurmdbd: after an outage it needs a while to send them."""
+    def _queue_length(self, timeout: float | None) -> int:
+        """Return how many messages slurmctld still has to send to slurmdbd, as after an outage.
+
+        Raises:
+            SlurmUnavailable: slurmctld does not report it.
+        """
         reply = self._session.get("diag", timeout=timeout)
         size = number(fields(reply.body.get("statistics")).get("dbd_agent_queue_size"))
         if reply.status != 200 or size is None:
-            raise SlurmUnavailable(f"slurmctld does not say what slurmdbd has to learn: {reply.complaint()}")
+            raise SlurmUnavailable(f"slurmctld does not report its queue for slurmdbd: {reply.complaint()}")
         return size
 
     def _ask(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
-        """None where there is no slurmdbd."""
+        """Return the jobs that match a query; None where there is no slurmdbd.
+
+        Raises:
+            SlurmUnavailable: slurmdbd does not answer.
+        """
         reply = self._session.accounting(query, timeout)
         if reply.status == 404 and not reply.body:
             return None

@@ -1,4 +1,4 @@
-"""Makes sense of slurmrestd's answers: what is proof, what is a refusal, and what says nothing."""
+"""Interprets slurmrestd's answers: what proves something, what is a refusal, and what proves nothing."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class _RepeatFilter(logging.Filter):
-    """Lets the same message pass once in ten minutes: every poll meets the same odd job."""
+    """Lets the same message pass once in ten minutes: every poll reads the same unreadable job again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ _Value = TypeVar("_Value")
 
 _NO_CONTROLLER = 1800
 _MAX_JOB_ID = 2**32 - 1
-# Statuses that say that the request was not looked at, and may be let through later.
+# Statuses of a request that was not passed on, and that may succeed later.
 _TRY_LATER = frozenset({425, 429})
 _TOO_LARGE = frozenset({413, 414, 431})
-# Statuses by which the request was not passed on. 403 is not among them: a filter may refuse the answer, too.
+# Statuses of a request that was not passed on. 403 is not one of them: a filter may also block the answer.
 _NOT_PASSED_ON = frozenset({400, 401, 405, 407, 411, 415, 417, 421, 422, 426})
-# What odd data of one job raise; the other jobs are read all the same.
+# Exceptions that unexpected data of one job may raise; the other jobs are read nevertheless.
 UNREADABLE = (
     ArithmeticError,
     AttributeError,
@@ -69,11 +69,12 @@ _LEADING_ID = re.compile(r"\d+")
 
 
 def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
-    """Return the jobs of a good answer.
+    """Return the jobs of a successful answer.
+
+    An empty list in an error answer does not prove that a job is gone.
 
     Raises:
-        SlurmUnavailable: The answer is a bad one, is not JSON, or holds no list of jobs.
-            An empty list in a bad answer is no proof that a job is gone.
+        SlurmUnavailable: The answer is an error, or has no list of jobs.
     """
     if reply.status != 200 or reply.errors():
         raise SlurmUnavailable(f"slurmctld does not answer: {reply.complaint()}")
@@ -81,7 +82,7 @@ def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
 
 
 def objects(reply: Reply) -> list[dict[str, Any]]:
-    """Return the items of `jobs`, with {} for one that is no object: what it stood for cannot be told.
+    """Return the items of `jobs`, with {} for an item that is not an object: it may stand for any job.
 
     Raises:
         SlurmUnavailable: There is no such list, or none of its items is an object.
@@ -92,21 +93,21 @@ def objects(reply: Reply) -> list[dict[str, Any]]:
         raise SlurmUnavailable(f"slurmrestd's answer cannot be read: {fault}")
     items = [item if isinstance(item, dict) else {} for item in jobs]
     if items and not any(items):
-        raise SlurmUnavailable("slurmrestd's answer cannot be read: what is listed are no jobs")
+        raise SlurmUnavailable("slurmrestd's answer cannot be read: its list has no jobs")
     return items
 
 
 def controller_time(reply: Reply) -> datetime:
-    """Return slurmctld's time when it made this answer to `diag`, in whole seconds that have begun.
+    """Return slurmctld's time when it made this answer to `diag`, rounded down to whole seconds.
 
-    Every release from 22.05 to 26.05 tells it as `req_time`; none sends a `Date` header.
+    Every release from 22.05 to 26.05 reports it as `req_time`; none sends a `Date` header.
 
     Raises:
-        SlurmUnavailable: the answer does not tell it.
+        SlurmUnavailable: The answer does not report it.
     """
     moment = reading.moment(fields(reply.body.get("statistics")).get("req_time"))
     if reply.status != 200 or moment is None:
-        words = f"slurmctld does not tell its time: {reply.complaint()}"
+        words = f"slurmctld does not report its time: {reply.complaint()}"
         if reply.is_unspecified_error:  # 22.05 gives no other reason for a token that it does not take
             words += " (it may be down, or this service's key may not be the cluster's)"
         raise SlurmUnavailable(words)
@@ -114,6 +115,7 @@ def controller_time(reply: Reply) -> datetime:
 
 
 def is_unchanged(reply: Reply) -> bool:
+    """Return whether the answer says that no job has changed."""
     if reply.status == 304:
         return True
     return reply.status == 200 and any("No job changes" in warning for warning in reply.warnings())
@@ -122,7 +124,7 @@ def is_unchanged(reply: Reply) -> bool:
 def read_jobs(
     items: Iterable[dict[str, Any]], read: Callable[[Raw], SlurmJob] = reading.controller_job
 ) -> list[SlurmJob]:
-    """A job that cannot be read is logged and left out, so that it does not hide the others."""
+    """Return the jobs that can be read; one that cannot is logged, and does not hide the others."""
     jobs = []
     for raw in items:
         try:
@@ -138,10 +140,10 @@ def jobs_of(
     read: Callable[[Raw], SlurmJob],
     owner: Callable[[Raw], str],
 ) -> list[SlurmJob]:
-    """Return the jobs of these users; jobs of others need not be readable.
+    """Return the jobs of these users. Jobs of other users need not be readable.
 
     Raises:
-        SlurmMisbehaved: One of them cannot be read; it may be the job that is looked for.
+        SlurmMisbehaved: A job that may be one of these users' cannot be read.
     """
     jobs = []
     for raw in items:
@@ -157,8 +159,8 @@ def jobs_of(
 def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
     """Return each of the `wanted` jobs as slurmctld describes it, None for one that is not among `items`.
 
-    One that is named, but not in a form that can be read, is left out: nothing is known of it. Where an item
-    names no job at all, it may be any of those that are missing.
+    A job that is listed but cannot be read is left out, because nothing is known of it. An item that names no
+    job at all may be any of the missing jobs, so that these are left out, too.
     """
     found = by_id(read_jobs(items), wanted)
     named = {number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
@@ -236,15 +238,18 @@ def warnings(reply: Reply) -> list[str]:
 
 
 def _user_message(reply: Reply) -> list[str]:
-    """Return what a job_submit plugin says to the user, if anything."""
+    """Return the message of a job_submit plugin to the user, if there is one."""
     message = reply.body.get("job_submit_user_msg")
     return [message] if message and isinstance(message, str) else []
 
 
 def submission_failure(reply: Reply) -> SlurmProxyError:
-    """Return why there is no job id: a refusal is only what Slurm clearly says, all else may have worked."""
+    """Return the error for a submission without a job id.
+
+    Only a clear refusal of Slurm is a SlurmRefused. After an answer that proves nothing there may be a job.
+    """
     numbers = {number for number, _ in reply.errors()}
-    where = f"slurmrestd, or what stands in front of it, answered {reply.complaint()}"
+    answer = f"slurmrestd, or a proxy in front of it, answered {reply.complaint()}"
     if _NO_CONTROLLER in numbers:
         return SlurmUnavailable("slurmctld does not answer; nothing was submitted")
     if reply.status == 200 and reply.body.get("job_id", 0) != 0:
@@ -254,13 +259,13 @@ def submission_failure(reply: Reply) -> SlurmProxyError:
     if reply.status == 404:
         return SlurmUnavailable("slurmrestd no longer offers the version it did; nothing was submitted")
     if reply.status in _TRY_LATER:
-        return SlurmUnavailable(f"{where}; nothing was submitted")
+        return SlurmUnavailable(f"{answer}; nothing was submitted")
     if reply.status in _TOO_LARGE:
-        return SlurmRefused(f"the job is too large to be submitted: {where}")
+        return SlurmRefused(f"the job is too large to be submitted: {answer}")
     if reply.status in _NOT_PASSED_ON:
         if numbers:
             return SlurmRefused(f"Slurm refused the job: {reply.complaint()}")
-        return SlurmMisbehaved(f"{where}; nothing was submitted")
+        return SlurmMisbehaved(f"{answer}; nothing was submitted")
     if reply.is_unspecified_error:
         return UnprovenRefusal("; ".join(["Slurm gave no reason", *_user_message(reply)]))
     return SlurmAmbiguous(f"slurmrestd answered {reply.status} without saying whether there is a job")

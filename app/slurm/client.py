@@ -51,12 +51,14 @@ class SlurmClient:
         self._session.speak()
 
     def time(self, expires: datetime | None = None) -> datetime:
-        """Return slurmctld's time when it answered, in whole seconds that have begun.
+        """Return slurmctld's time when it answered, rounded down to whole seconds.
 
         `expires`: the end of the token, for a host whose clock is so far behind that its ordinary tokens
-        have expired. Such a request is made whether the circuit breaker is open or not.
+        have expired. Such a request is made even while the circuit breaker is open.
 
-        Raises: SlurmUnavailable, SlurmMisbehaved.
+        Raises:
+            SlurmUnavailable: Slurm does not answer.
+            SlurmMisbehaved: The answer of slurmrestd cannot be used.
         """
         reply = self._session.diagnostics(expires) if expires else self._session.get("diag")
         return controller_time(reply)
@@ -66,11 +68,12 @@ class SlurmClient:
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
         """Submit once, as the task's user; return the job id and Slurm's warnings.
 
-        However late the request reaches Slurm, from `expires` on it is not taken.
+        From `expires` on Slurm does not accept the request, however late it arrives.
 
         Raises:
-            SlurmRefused: Slurm said no; there is no job.
-            SlurmUnavailable, SlurmMisbehaved: Slurm did not get it; there is no job.
+            SlurmRefused: Slurm refused it; there is no job.
+            SlurmUnavailable: Slurm did not receive it; there is no job.
+            SlurmMisbehaved: slurmrestd, or a proxy, did not pass it on; there is no job.
             UnprovenRefusal: Slurm answered with an error that has no reason.
             SlurmAmbiguous: There may be a job.
         """
@@ -87,7 +90,7 @@ class SlurmClient:
         tags: Collection[str],
         timeout: float | None = None,
     ) -> Search:
-        """Return what Slurm knows of lost submissions: see JobSearch.search."""
+        """Return the jobs of lost submissions: see JobSearch.search."""
         return self._search.search(usernames, since, tags, timeout)
 
     def recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
@@ -97,11 +100,12 @@ class SlurmClient:
     def cancel(self, job_id: int, username: str) -> bool:
         """Cancel a job as that user; return False if it has ended already.
 
-        v0.0.40 and v0.0.41 do not tell whether they did it, nor that a job has ended: look before.
+        v0.0.40 and v0.0.41 report neither whether the job was cancelled nor that it has ended: read its state
+        before.
 
         Raises:
-            SlurmRefused: Slurm said no, in the words of the error.
-            SlurmUnavailable: It cannot be told whether the job is cancelled; to ask again does no harm.
+            SlurmRefused: Slurm refused; the error has Slurm's text.
+            SlurmUnavailable: It is not known whether the job is cancelled. To cancel again does no harm.
         """
         try:
             reply = self._session.send("DELETE", f"job/{job_id}", user=username)
@@ -116,18 +120,19 @@ class SlurmClient:
         if reply.refusals() or (faults and reply.status in (200, 400, 422)):
             raise SlurmRefused(f"Slurm does not cancel job {job_id}: {words}")
         # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
-        raise SlurmUnavailable(f"job {job_id} may not be cancelled: slurmrestd answered {reply.complaint()}")
+        answer = f"slurmrestd answered {reply.complaint()}"
+        raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {answer}")
 
     # --- watching ---------------------------------------------------------------------------
 
     def poll(
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
     ) -> dict[int, SlurmJob | None]:
-        """Return what differs from the known states: see JobReader.poll."""
+        """Return the jobs whose state changed: see JobReader.poll."""
         return self._reader.poll(known, ended_arrays)
 
     def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
-        """Return what slurmctld says of these jobs, as far as it can be read now: see JobReader.read."""
+        """Return these jobs as slurmctld describes them, as far as they can be read: see JobReader.read."""
         return self._reader.read(job_ids)
 
     def accounting(
@@ -140,7 +145,7 @@ class SlurmClient:
         return self._accounts.jobs(job_ids, timeout)
 
     def job(self, job_id: int) -> SlurmJob | None:
-        """One job: from slurmctld, and from slurmdbd only what slurmctld no longer knows."""
+        """Return one job: from slurmctld, or from slurmdbd if slurmctld no longer knows it."""
         began = time.monotonic()
         looked = self._reader.read_one(job_id)
         if job_id not in looked:
@@ -156,6 +161,7 @@ class SlurmClient:
         return self._session.send(method, path, user=user, query=query, json=json)
 
     def raw_list(self, update_time: int) -> Reply:
+        """Return slurmrestd's own list of all jobs, which is only sent if a job changed since then."""
         return self._session.get("jobs", self._reader.since(update_time))
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ _CHUNK_BYTES = 64 * 1024
 _MEGABYTE = 1024 * 1024
 # A job is about 10 kB, and slurmctld keeps 10,000 of them by default: 100 MB. This is for 50,000.
 _MAX_LIST_BYTES = 512 * _MEGABYTE
-_MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of all else; the largest is slurmrestd's description of itself, 2 MB
+_MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of other answers; the largest is slurmrestd's OpenAPI document, 2 MB
 # No compression: a small answer could become one of any size.
 _HEADERS = {
     "Accept": "application/json",
@@ -81,12 +81,12 @@ class Connection:
     ) -> Reply:
         """Make one request as `user`; slurmrestd has `timeout` seconds to answer, or the configured time.
 
-        From `expires` on Slurm takes it no more, however late it arrives.
+        From `expires` on Slurm does not accept it, however late it arrives.
 
         Raises:
-            SlurmUnavailable: It was never sent, or only asked.
-            SlurmMisbehaved: It only asked, and the answer is too large.
-            SlurmAmbiguous: It may have been carried out.
+            SlurmUnavailable: The request was not sent, or was a GET without a complete answer.
+            SlurmMisbehaved: The answer to a GET is too large.
+            SlurmAmbiguous: A request that is no GET has no complete answer; it may have been carried out.
         """
         headers = self._tokens.headers(user, expires)
         if not self._free.acquire(timeout=self._connect_timeout):
@@ -100,8 +100,9 @@ class Connection:
         self, method: str, path: str, headers: dict[str, str], query: Query, body: object, timeout: float
     ) -> Reply:
         headers = {**headers, **_HEADERS}
-        whole = requests.Request(method, self._base + path, headers, params=list(query), json=body)
-        request = whole.prepare()
+        request = requests.Request(
+            method, self._base + path, headers, params=list(query), json=body
+        ).prepare()
         is_list = method == "GET" and "/job" in path
         seconds = self._connect_timeout + timeout
         with limited(seconds, _MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES) as allowance:
@@ -113,7 +114,7 @@ class Connection:
         return reply
 
     def _exchange(self, request: requests.PreparedRequest, timeout: float) -> Reply:
-        """Send without what a session adds: proxies, .netrc, cookies, and redirects, which it reads whole."""
+        """Send a request, without the proxies, .netrc, cookies and redirects of a `requests` session."""
         with self._adapter.send(
             request, stream=True, timeout=(self._connect_timeout, timeout), verify=self._verify
         ) as response:

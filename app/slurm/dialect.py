@@ -39,9 +39,10 @@ class Dialect:
         return {"exclusive": "user" if user_only else "exclusive"}
 
     def requeue(self, *, wanted: bool) -> dict[str, Any]:
-        """Return the field that lets Slurm start the job again after a failure of its node, or forbids it.
+        """Return the field that lets Slurm requeue the job after a failure of its node, or forbids it.
 
-        v0.0.38 takes `requeue` for yes, whatever its value. It has a field for no, which its document omits.
+        v0.0.38 reads `requeue` as true, whatever its value. Its parser also accepts `no_requeue`, which its
+        OpenAPI document omits.
         """
         if self.is_structured or wanted:
             return {"requeue": wanted}
@@ -60,7 +61,7 @@ class Dialect:
         return f"uts{seconds}" if self._minor in (40, 41) else str(seconds)
 
     def step_queries(self, job_ids: Sequence[int]) -> list[tuple[str, str]]:
-        """The query that asks slurmdbd for several jobs at once."""
+        """Return the query that asks slurmdbd for several jobs at once."""
         if self.is_structured:
             return [("step", str(job_id)) for job_id in job_ids]
         return [("step", ",".join(map(str, job_ids)))]

@@ -1,4 +1,4 @@
-"""Reads from slurmctld what has become of jobs, at a cost that does not grow with the whole cluster."""
+"""Reads the states of jobs from slurmctld, at a cost that does not grow with the number of all jobs."""
 
 import logging
 import time
@@ -18,16 +18,17 @@ logger = logging.getLogger(__name__)
 _MAX_SINGLE_READS = 500  # in one call of `read`; a read takes slurmctld 2 ms, on a busy cluster 20 ms
 _MAX_READING_SECONDS = 5.0
 _REMEMBERED_SECONDS = 600.0  # how long the order of single reads is kept
-_FULL_LIST_EVERY = 300  # seconds; heals what a larger clock skew would hide
+_FULL_LIST_EVERY = 300  # seconds; finds changes that a larger clock skew would hide
 
 _NOT_FOUND = 2017
 
 
 class JobReader:
-    """Reads states in chunks and jobs one by one. The list of all jobs is read only where nothing else is.
+    """Reads states in chunks, and jobs one by one.
 
-    Every call is bounded in time, and what was read before a request failed is kept. The job whose request
-    failed comes last at the next call.
+    The list of all jobs is read only from servers without a list of states. Every call is limited in time,
+    and what was read before a request failed is kept. The job whose request failed comes last at the next
+    call.
 
     Args:
         clock_skew: seconds that this machine's clock may run ahead of Slurm's.
@@ -47,17 +48,17 @@ class JobReader:
     def poll(
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
     ) -> dict[int, SlurmJob | None]:
-        """Return what differs from the `known` states: a job, or None where slurmctld does not know it.
+        """Return the jobs whose state changed, and None for a job that slurmctld does not know.
 
-        Of a job that has ended only a new start is news. A job that is not in the answer is as it was, cannot
-        be read, or comes at a later call.
+        A job that had ended counts as changed only if it is active again. A job that is not in the result is
+        unchanged, cannot be read, or is read by a later call.
 
         Args:
-            known: by job id, the last known state.
-            ended_arrays: those of the jobs that are arrays, all of whose tasks have ended.
+            known: the last known state of each job, by its id.
+            ended_arrays: the ids of the arrays among them whose tasks have all ended.
 
         Raises:
-            SlurmUnavailable: nothing could be read.
+            SlurmUnavailable: Nothing could be read.
         """
         self.states.keep_only(known)
         single = [job_id for job_id in known if job_id not in ended_arrays]
@@ -65,20 +66,22 @@ class JobReader:
         arrays = self.states.read(ended_arrays)
         if states is None or arrays is None:
             return self._changes_in_list(known)
-        changed = [job_id for job_id in states.named & states.asked if _differs(known, job_id, states.states)]
-        if arrays.has_active:  # a task has an id of its own, which does not tell its array's
-            changed += arrays.named & arrays.asked
-        read = self.read(changed)
-        news = {job_id: job for job_id, job in read.items() if job is None or _is_news(known[job_id], job)}
-        return news | dict.fromkeys(states.missing | arrays.missing)
+        to_read = [
+            job_id
+            for job_id in states.named & states.asked
+            if _is_worth_reading(known[job_id], states.states.get(job_id))
+        ]
+        if arrays.has_active:  # an active task has an id of its own, which does not show its array
+            to_read += arrays.named & arrays.asked
+        return _changes(known, self.read(to_read)) | dict.fromkeys(states.missing | arrays.missing)
 
     def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
-        """Return what slurmctld says of these jobs, without those that cannot be read.
+        """Return these jobs as slurmctld describes them, without those that cannot be read.
 
-        At most a few hundred are read in one call, those first that were not read for the longest time.
+        At most a few hundred are read in one call. Those whose last reading is longest ago come first.
 
         Raises:
-            SlurmUnavailable: nothing could be read.
+            SlurmUnavailable: Nothing could be read.
         """
         began = self._clock()
         found: dict[int, SlurmJob | None] = {}
@@ -96,11 +99,11 @@ class JobReader:
         return found
 
     def read_one(self, job_id: int) -> dict[int, SlurmJob | None]:
-        """Return what slurmctld says of one job; nothing if that cannot be read."""
+        """Return one job as slurmctld describes it; an empty result if that cannot be read."""
         return said_of([job_id], self.raw_job(job_id))
 
     def raw_job(self, job_id: int, timeout: float | None = None) -> list[dict[str, Any]]:
-        """Return the parts of one job: several of an array, none of a job that slurmctld does not know."""
+        """Return the parts of one job: several for an array, none for a job that slurmctld does not know."""
         reply = self._session.get(f"job/{job_id}", timeout=timeout)
         missing = reply.status == 404 and bool(reply.body)
         if missing or any(number == _NOT_FOUND for number, _ in reply.errors()):
@@ -117,10 +120,10 @@ class JobReader:
         return sorted(job_ids, key=lambda job_id: self._read_at.get(job_id, 0.0))
 
     def _changes_in_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        """Return the changes by the list of all jobs, for servers that have no other.
+        """Return the changes in the list of all jobs, for servers without a list of states.
 
-        The list is asked for as of a moment, which advances only after a list without news: news that could
-        not be stored comes again.
+        The list is only sent if a job changed since `_list_since`. That time advances only after a list
+        without changes, so that a change that could not be stored is read again.
         """
         if not known:
             return {}
@@ -130,24 +133,27 @@ class JobReader:
         if is_unchanged(reply):
             return {}
         self._listed_at = asked_at if since == 0 else self._listed_at
-        found = said_of(list(known), raw_jobs(reply))
-        news = {job_id: job for job_id, job in found.items() if job is None or _is_news(known[job_id], job)}
-        if not news:
+        changes = _changes(known, said_of(list(known), raw_jobs(reply)))
+        if not changes:
             self._list_since = int(asked_at - self._clock_skew)
-        return news
+        return changes
 
 
-def _differs(known: Mapping[int, JobState], job_id: int, states: Mapping[int, JobState]) -> bool:
-    """Tell whether a job is worth reading; one whose state cannot be read is, unless it has ended."""
-    before, state = known[job_id], states.get(job_id)
-    if state is None:
-        return not before.is_final
-    return _is_new_state(before, state)
+def _is_worth_reading(before: JobState, state: JobState | None) -> bool:
+    """Return whether to read a job; one with an unreadable state is read unless it had ended."""
+    return not before.is_final if state is None else _is_change(before, state)
 
 
-def _is_news(before: JobState, job: SlurmJob) -> bool:
-    return _is_new_state(before, job.job_state)
+def _changes(
+    known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]
+) -> dict[int, SlurmJob | None]:
+    """Return the jobs whose state changed, and those that slurmctld does not know."""
+    return {
+        job_id: job
+        for job_id, job in found.items()
+        if job is None or _is_change(known[job_id], job.job_state)
+    }
 
 
-def _is_new_state(before: JobState, state: JobState) -> bool:
+def _is_change(before: JobState, state: JobState) -> bool:
     return not state.is_final if before.is_final else state is not before

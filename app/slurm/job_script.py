@@ -10,19 +10,19 @@ from app.models.task import Task
 EXIT_CANNOT_CREATE = 73
 EXIT_NO_WORKING_DIRECTORY = 72
 
-# What sbatch gives a job and slurmrestd does not. In a bash without HOME ~ is the home in the user database;
-# SHELL comes from there, too.
+# Variables that sbatch sets and slurmrestd does not. In a bash without HOME, ~ is the home directory of the
+# user database; bash takes SHELL from there, too.
 _ACCOUNT = (
     '[ "${HOME+set}" ] || HOME=~',
     'export HOME SHELL USER="${USER-$SLURM_JOB_USER}" LOGNAME="${LOGNAME-$SLURM_JOB_USER}"',
 )
-# Whether the cluster wants output files kept that exist already; without an answer they are emptied.
+# Succeeds if the cluster appends to output files that exist; without an answer they are emptied.
 _APPENDS = (
     '{ command -p timeout 10 scontrol show config || command -p cat "${SLURM_CONF:-/etc/slurm/slurm.conf}"; }'
     " 2>/dev/null | command -p grep -Eiq '^[[:space:]]*JobFileAppend[[:space:]]*=[[:space:]]*1'"
 )
 
-# Slurm sets these in every job, over what the caller gives.
+# Slurm sets these variables in every job, and overrides those of the caller.
 _BASH_VALUES = {
     "j": "$SLURM_JOB_ID",
     "A": "$SLURM_JOB_ID",
@@ -36,7 +36,7 @@ _BASH_VALUES_OF_ARRAYS = {**_BASH_VALUES, "A": "$SLURM_ARRAY_JOB_ID", "a": "$SLU
 
 
 def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] | None = None) -> str:
-    """Return the script that runs `command`, which stands in it as it came: it is the caller's shell text.
+    """Return the script that runs `command`, which is the caller's shell text and stays unchanged.
 
     `files`: where the script itself sends output and error; None where Slurm does it.
     """
@@ -56,7 +56,7 @@ def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] 
 def _redirections(
     output: FilePattern, error: FilePattern, values: Mapping[str, str], open_mode: str | None
 ) -> list[str]:
-    """Return the lines that open the files as Slurm would: emptied, or kept and written to at their end."""
+    """Return the lines that open the files as Slurm would: to empty them, or to append to them."""
     out, err = _bash_path(output, values), _bash_path(error, values)
     empty, append = (f"exec {sign}{out} 2{'>&1' if err == out else sign + err}" for sign in (">", ">>"))
     if open_mode is not None:

@@ -24,8 +24,9 @@ _MAX_TAG_LENGTH = 200  # characters; a task's uuid has at most 128
 class Search:
     """What Slurm knows of some users' jobs.
 
-    `controller` are slurmctld's, as far as they were read; `controller_ids` the ids of all jobs there.
-    Only where `is_complete` does a job that is not among them not exist there.
+    `controller`: the wanted jobs in slurmctld, as far as they were read. `controller_ids`: the ids of all
+    jobs there. `is_complete`: all of them were read, so that `controller` has every wanted job. `accounted`:
+    the jobs in slurmdbd.
     """
 
     controller: list[SlurmJob]
@@ -35,6 +36,7 @@ class Search:
     accounting: Accounting
 
     def jobs(self) -> list[SlurmJob]:
+        """Return the jobs of slurmctld and of slurmdbd."""
         return [*self.controller, *self.accounted]
 
 
@@ -49,8 +51,8 @@ class _Read:
 class JobSearch:
     """Reads the jobs in slurmctld one by one, the newest first, and remembers which it has read.
 
-    The list of all jobs is read only from servers that have no list of states: with 43,000 jobs it outlasts
-    every time-out. A search is therefore bounded, and may take several calls to be complete. Thread-safe.
+    The list of all jobs is read only from servers that have no list of states: with 43,000 jobs it exceeds
+    every time-out. A search is limited in time, and may take several calls to be complete. Thread-safe.
     """
 
     def __init__(self, session: Session, reader: JobReader, accounts: Accounts, clock_skew: float) -> None:
@@ -68,19 +70,19 @@ class JobSearch:
 
         Args:
             usernames: the users whose jobs are wanted.
-            since: a moment before the submissions; what was read before that is read again, since Slurm uses
-                job ids again.
+            since: a time before the submissions; jobs that were read before it are read again, because Slurm
+                reuses job ids.
             tags: the first words of the wanted jobs' comments; reading ends when all are found.
-            timeout: seconds for each request, and for all that is read, instead of the configured time.
+            timeout: seconds for each request, and for all reading, instead of the configured time.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.
         """
         ids = self._reader.states.all_ids(timeout)
         if ids is None:
-            jobs, complete, ids = self._in_list(timeout)
+            jobs, complete, ids = self._read_list(timeout)
         else:
-            jobs, complete = self._one_by_one(ids, since, set(tags), timeout)
+            jobs, complete = self._read_one_by_one(ids, since, set(tags), timeout)
         found = [job for job in jobs if job.username in usernames and _tag(job) in tags]
         try:
             return Search(found, ids, complete, *self._accounts.of_users(usernames, since, timeout))
@@ -91,17 +93,17 @@ class JobSearch:
     def recent(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then, and some older ones.
 
-        Their ids rise, so that the newest are read first, and only until one comes that is older. A task of
-        an array does not count there: its id is new, and its submission old. After `MaxJobId` the ids begin
-        again; a job that has been submitted just then may be missed.
+        Job ids rise, so the jobs are read from the highest id down until one is older. A task of an array
+        does not end the reading: its id may be new although its submission is old. After `MaxJobId` the ids
+        begin again, and a job that is submitted at that moment may be missed.
 
         Raises:
-            SlurmUnavailable: slurmctld does not answer, or there are too many to be read in time.
+            SlurmUnavailable: Not all of these jobs could be read in time.
             SlurmMisbehaved: One of them cannot be read.
         """
         ids = self._reader.states.all_ids(timeout)
         if ids is None:
-            jobs, complete, _ = self._in_list(timeout)
+            jobs, complete, _ = self._read_list(timeout)
             if not complete:
                 raise SlurmMisbehaved("slurmrestd lists a job that cannot be read")
             return jobs
@@ -123,24 +125,25 @@ class JobSearch:
         is_split_off = job.array_job_id not in (None, job.job_id)
         return not is_split_off and job.submit_time is not None and job.submit_time < since - self._clock_skew
 
-    def _in_list(self, timeout: float | None) -> tuple[list[SlurmJob], bool, set[int]]:
+    def _read_list(self, timeout: float | None) -> tuple[list[SlurmJob], bool, set[int]]:
+        """Return the jobs in the list of all jobs, whether all could be read, and their ids."""
         raw = raw_jobs(self._session.get("jobs", timeout=timeout))
         jobs = read_jobs(raw, reading.whose_controller_job)
         return jobs, len(jobs) == len(raw), {job.job_id for job in jobs}
 
-    def _one_by_one(
+    def _read_one_by_one(
         self, ids: set[int], since: datetime, tags: set[str], timeout: float | None
     ) -> tuple[list[SlurmJob], bool]:
-        """Read the jobs that were not read since then; `ids` loses those that have left slurmctld meanwhile.
+        """Read the jobs that were not read since then; remove those that slurmctld has forgotten from `ids`.
 
         Returns:
             The jobs with one of the tags, and whether no job is left to be read.
         """
-        trusted = self._trusted(ids, (since + self._clock_skew).timestamp(), tags)
+        done = self._already_read(ids, (since + self._clock_skew).timestamp(), tags)
         found: list[SlurmJob] = []
         missing = set(tags)
         ends = time.monotonic() + min(timeout or _MAX_READING_SECONDS, _MAX_READING_SECONDS)
-        for job_id in sorted(ids - trusted, reverse=True):
+        for job_id in sorted(ids - done, reverse=True):
             if not missing or time.monotonic() > ends:
                 break
             raw = self._reader.raw_job(job_id, timeout)
@@ -148,14 +151,14 @@ class JobSearch:
             if not raw:
                 ids.discard(job_id)
             elif len(jobs) == len(raw):
-                trusted.add(job_id)
+                done.add(job_id)
                 self._read[job_id] = _Read(time.time(), _tag(jobs[0]))
                 if _tag(jobs[0]) in tags:
                     found.append(jobs[0])
                     missing.discard(_tag(jobs[0]))
-        return found, ids <= trusted
+        return found, ids <= done
 
-    def _trusted(self, ids: set[int], since: float, tags: set[str]) -> set[int]:
+    def _already_read(self, ids: set[int], since: float, tags: set[str]) -> set[int]:
         """Return the ids that were read since then and have none of the tags; forget unlisted ids."""
         known = self._read.copy()
         for job_id in known.keys() - ids:

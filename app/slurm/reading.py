@@ -10,7 +10,7 @@ from app.models.job import SlurmJob
 from app.slurm.job_files import accounting_files, controller_files
 from app.slurm.values import Raw, fields, number, text
 
-_NO_TIME = 2**32 - 2  # slurmdbd of 24.11 and 26.05 for the start of a job that never began
+_NO_TIME = 2**32 - 2  # the start of a job that never began, in slurmdbd of 24.11 and 26.05
 _MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a CPU
 _MAX_JOB_ID = 2**32 - 1
 
@@ -20,7 +20,7 @@ _NOTHING = ("", "None", "None assigned", "(null)")
 def _job_id(value: object) -> int:
     job_id = int(value) if isinstance(value, str) and len(value) <= len(str(_MAX_JOB_ID)) else number(value)
     if job_id is None or not 0 < job_id <= _MAX_JOB_ID:
-        raise SlurmMisbehaved("slurmrestd reports a job without an id that Slurm can give")
+        raise SlurmMisbehaved("slurmrestd reports a job without a valid id")
     return job_id
 
 
@@ -32,10 +32,10 @@ def state(written: object) -> JobState:
 
 
 def controller_job(raw: Raw) -> SlurmJob:
-    """A job from `/slurm/…/job/{id}` or `/slurm/…/jobs`."""
+    """Return a job from `/slurm/…/job/{id}` or `/slurm/…/jobs`."""
     job_state = state(raw.get("job_state"))
     nodes = _said(raw.get("nodes"))
-    # Of a job that never began Slurm gives the end as the start, too.
+    # For a job that never began, Slurm reports its end as its start, too.
     never_ran = job_state.is_final and not job_state.is_success and nodes is None
     exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     ended = job_state.is_final or job_state is JobState.COMPLETING
@@ -73,7 +73,7 @@ def controller_job(raw: Raw) -> SlurmJob:
 
 
 def accounting_job(raw: Raw) -> SlurmJob:
-    """A job from `/slurmdb/…`."""
+    """Return a job from `/slurmdb/…`."""
     job_state = state(fields(raw.get("state")).get("current"))
     exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     if not job_state.is_success and (exit_code, signal) == (0, None):
@@ -113,10 +113,12 @@ def accounting_job(raw: Raw) -> SlurmJob:
 
 
 def controller_owner(raw: Raw) -> str:
+    """Return the user of a job that slurmctld describes."""
     return text(raw.get("user_name")) or ""
 
 
 def accounting_owner(raw: Raw) -> str:
+    """Return the user of a job that slurmdbd describes."""
     return text(raw.get("user")) or text(fields(raw.get("association")).get("user")) or ""
 
 
@@ -130,26 +132,26 @@ def whose_accounting_job(raw: Raw) -> SlurmJob:
 
 
 def _task_mask(index: object, waiting: int) -> int:
-    """Return the mask of one task of an array, or of those that have no job id of their own yet."""
+    """Return the mask of a task with that index, or `waiting`: the tasks without a job id of their own."""
     own = number(index)
     return waiting if own is None else mask_of_index(own)
 
 
 def _said(value: object) -> str | None:
-    """Slurm's word, without its several ways of saying nothing."""
+    """Return a text of Slurm's; None for the words by which Slurm says that there is none."""
     return text(value) if value not in _NOTHING else None
 
 
 def moment(value: object) -> datetime | None:
-    """Return a time that Slurm gives in seconds since the epoch; None where there is none."""
+    """Return a time that Slurm reports in seconds since the epoch; None if there is none."""
     seconds = number(value)
     return datetime.fromtimestamp(seconds, UTC) if seconds and 0 < seconds < _NO_TIME else None
 
 
 def _suspended(raw: Raw, start: datetime | None) -> float:
-    """Return for how many seconds the job was suspended before it last ran on.
+    """Return for how many seconds the job was suspended before it last resumed.
 
-    `suspend_time` is when it was last suspended or resumed, `pre_sus_time` how long it had run by then.
+    `suspend_time` is when it was last suspended or resumed, `pre_sus_time` for how long it had run by then.
     """
     last = moment(raw.get("suspend_time"))
     if last is None or start is None or last < start:
@@ -168,7 +170,7 @@ def _required_memory(raw: Raw) -> int | None:
 
 
 def _ending(value: object) -> tuple[int | None, int | None]:
-    """Exit code and signal, from a wait status (up to v0.0.38) or an object."""
+    """Return exit code and signal, from a wait status (up to v0.0.38) or an object."""
     if isinstance(value, int) and number(value) is not None:
         return (None, value & 0x7F) if value & 0x7F else (value >> 8 & 0xFF, None)
     if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What slurmrestd answered, read as far as it can be read."""
+"""The answers of slurmrestd, read as far as they can be read."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# Slurm's own errors; below 2000 and from 5000 to 5999 are faults of the way to slurmctld.
+# Slurm's own errors. Those below 2000, and from 5000 to 5999, are faults of the communication.
 _REFUSALS = frozenset(range(2000, 10_000)) - frozenset(range(5000, 6000))
 _UNSPECIFIED = -1
 
@@ -22,7 +22,7 @@ _ODD_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What slurmrestd answered; `body` is {} where no JSON object came, and `fault` then says why."""
+    """An answer of slurmrestd. `body` is {} if no JSON object came, and `fault` then says why."""
 
     status: int
     body: dict[str, Any]
@@ -31,10 +31,10 @@ class Reply:
 
     @classmethod
     def read(cls, status: int, content: bytes, encoding: str | None = None) -> "Reply":
-        """Return the answer; `encoding` is its Content-Encoding, of which none was asked for."""
+        """Read an answer; `encoding` is its Content-Encoding, although none was requested."""
         text = _decoded(content[:_MAX_WORDS])
         if encoding and encoding.lower() != "identity":
-            return cls(status, {}, "", "compressed, which was not asked for")
+            return cls(status, {}, "", "compressed, which was not requested")
         if not content.strip():
             return cls(status, {}, text, "empty")
         try:
@@ -48,33 +48,34 @@ class Reply:
         return cls(status, body, text)
 
     def errors(self) -> list[tuple[int, str]]:
-        """Return Slurm's error numbers and words; 0 where there is no number."""
+        """Return number and text of each error; the number is 0 if there is none."""
         return _remarks(self.body.get("errors"))
 
     def warnings(self) -> list[str]:
+        """Return the texts of Slurm's warnings."""
         return [words for _, words in _remarks(self.body.get("warnings"))]
 
     def statuses(self) -> list[tuple[int, str]]:
-        """Return the same of what a request did to each job: `status` of an answer to DELETE."""
+        """Return number and text of each error in `status`, which an answer to DELETE has for each job."""
         listed = self.body.get("status")
         items = listed if isinstance(listed, list) else [listed]
         faults = [item.get("error") for item in items if isinstance(item, dict)]
         return _remarks([fault for fault in faults if fault and not _is_code_zero(fault)])
 
     def refusals(self) -> list[str]:
-        """Return Slurm's words where it clearly says no: its own errors, not those of the way to it.
+        """Return the texts of Slurm's own errors, which are refusals.
 
-        After an error of communication slurmctld may have taken a job.
+        Errors of the communication are left out: slurmctld may have accepted a job nevertheless.
         """
         return [words for number, words in self.errors() if number in _REFUSALS]
 
     @property
     def is_unspecified_error(self) -> bool:
-        """Whether an error came that has no number and no words of its own."""
+        """Return whether the answer is an error without a number and a text of its own."""
         return self.status >= 500 and {number for number, _ in self.errors()} == {_UNSPECIFIED}
 
     def complaint(self) -> str:
-        """Return in a few words what is wrong with this answer."""
+        """Describe in a few words what is wrong with this answer."""
         if errors := self.errors():
             return errors[0][1]
         if self.fault:
@@ -84,15 +85,14 @@ class Reply:
 
 
 def read_json(content: bytes) -> Any:
-    """Return what JSON says, with U+FFFD for what no text may hold.
+    """Parse JSON, with U+FFFD for bytes that are not UTF-8, control characters and half surrogate pairs.
 
-    That is bytes that are not UTF-8, control characters and half surrogate pairs.
-    slurmrestd sends the bytes of names as they are (seen on 22.05 and 26.05); one of them must not hide the
-    rest, and what comes out can be stored and sent on.
+    slurmrestd sends the bytes of names as they are (seen on 22.05 and 26.05). One such name must not make the
+    rest unreadable, and the result can be stored and sent on.
 
     Raises:
-        ValueError: It is not JSON.
-        RecursionError: It is nested too deeply.
+        ValueError: `content` is not JSON.
+        RecursionError: `content` is nested too deeply.
     """
     text = _decoded(content)
     try:
@@ -109,7 +109,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _loaded(text: str, **options: Any) -> Any:
-    """strict=False: line ends within a text are taken as they are. Infinity and NaN become null."""
+    """Parse JSON in which a text may have line ends (strict=False); Infinity and NaN become null."""
     return json.loads(text, strict=False, parse_float=_real, parse_constant=lambda _: None, **options)
 
 
@@ -133,7 +133,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _remarks(listed: object) -> list[tuple[int, str]]:
-    """Return numbers and words of `errors` or `warnings`, whatever shape they have."""
+    """Return number and text of each item of `errors` or `warnings`, whatever form they have."""
     if not listed:
         return []
     items = listed if isinstance(listed, list) else [listed]
@@ -145,7 +145,7 @@ def _is_code_zero(fault: object) -> bool:
 
 
 def _number(item: object) -> int:
-    """Each version spells it in its own way."""
+    """Return the number of an error, whose name differs between versions; 0 if there is none."""
     if isinstance(item, dict):
         for key in ("error_number", "error_code", "errno", "code"):
             number = item.get(key)

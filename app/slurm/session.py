@@ -27,7 +27,7 @@ class Session:
         self._dialect: Dialect | None = None
         self._breaker = CircuitBreaker(self._probe)
         self._announcing = threading.Lock()
-        self._unreadable: set[str] = set()  # what was asked where the last answer was not JSON
+        self._unreadable: set[str] = set()  # requests whose last answer was not JSON
 
     @property
     def longest_call(self) -> float:
@@ -75,23 +75,25 @@ class Session:
             self._dialect = None  # the version is gone: find out again at the next call
         else:
             self._judge(path, reply)
-        self._note_form(method, path, reply)
+        self._log_unreadable(method, path, reply)
         return reply
 
     def accounting(self, query: Query, timeout: float | None = None) -> Reply:
-        """One request to slurmdbd; its outages are not Slurm's."""
+        """Make one request to slurmdbd, whose outages do not count as outages of Slurm."""
         path = f"/slurmdb/{self.speak().api}/jobs"
         self.check()
         reply = self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
-        self._note_form("GET", path, reply)
+        self._log_unreadable("GET", path, reply)
         return reply
 
     def diagnostics(self, expires: datetime | None = None) -> Reply:
-        """Return slurmctld's diagnostics, whether the circuit breaker is open or not.
+        """Return slurmctld's diagnostics, even while the circuit breaker is open.
 
-        `expires`: the end of the token, if not after its usual lifetime.
+        `expires`: the end of the token, if it is not to have its usual lifetime.
 
-        Raises: SlurmUnavailable, SlurmMisbehaved.
+        Raises:
+            SlurmUnavailable: slurmrestd does not answer.
+            SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
         dialect = self._dialect or self._discover()
         return self._exchange("GET", f"/slurm/{dialect.api}/diag", user=self._service_user, expires=expires)
@@ -130,11 +132,11 @@ class Session:
             raise
 
     def _judge(self, path: str, reply: Reply) -> None:
-        """Tell the circuit breaker what an answer says of slurmctld.
+        """Report to the circuit breaker whether an answer came from slurmctld.
 
-        A server error without a refusal of Slurm's own means that slurmctld does not answer.
-        What is not JSON did not come from Slurm, and says nothing of it. slurmrestd answers a ping by itself.
-        -1 is the answer to a submission that a submit plugin refuses.
+        A server error without a refusal of Slurm's own means that slurmctld does not answer. An answer that
+        is not JSON did not come from Slurm and proves nothing. slurmrestd answers a ping itself. The error
+        number -1 is the answer to a submission that a submit plugin refuses.
         """
         if path.endswith("/ping") or (path.endswith("/submit") and reply.is_unspecified_error):
             return
@@ -143,8 +145,8 @@ class Session:
         elif reply.status != 200 or not reply.fault:
             self._breaker.succeeded()
 
-    def _note_form(self, method: str, path: str, reply: Reply) -> None:
-        """Log that good answers to a request are not JSON when that begins, and when it ends."""
+    def _log_unreadable(self, method: str, path: str, reply: Reply) -> None:
+        """Log when the answers to a request stop being JSON, and when they are JSON again."""
         if reply.status != 200:
             return
         request = f"{method} {_JOB_ID.sub('/job/<id>', path)}"
@@ -152,12 +154,17 @@ class Session:
             was_unreadable = request in self._unreadable
             (self._unreadable.add if reply.fault else self._unreadable.discard)(request)
         if reply.fault and not was_unreadable:
-            logger.warning("slurmrestd answers %s with what cannot be read: %s", request, reply.complaint())
+            logger.warning("slurmrestd's answer to %s cannot be read: %s", request, reply.complaint())
         elif was_unreadable and not reply.fault:
             logger.info("slurmrestd answers %s with JSON again", request)
 
     def _probe(self) -> None:
-        """Raises unless slurmctld itself answers; not held up by the circuit."""
+        """Send a request to slurmctld, even while the circuit breaker is open.
+
+        Raises:
+            SlurmUnavailable: slurmctld does not answer.
+            SlurmMisbehaved: slurmrestd offers no version that is supported here.
+        """
         reply = self.diagnostics()
         if reply.status != 200 or reply.fault:
             raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")

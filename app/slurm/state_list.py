@@ -18,7 +18,7 @@ IDS_PER_REQUEST = 500
 
 @dataclass(slots=True)
 class States:
-    """Answers to requests for the states of jobs; a job that is not `named` is not in slurmctld."""
+    """The states of jobs. A job that is in `asked` and not in `named` is not in slurmctld."""
 
     asked: set[int] = field(default_factory=set)
     named: set[int] = field(default_factory=set)
@@ -27,7 +27,7 @@ class States:
     def add(self, chunk: Sequence[int], items: Sequence[Mapping[str, Any]]) -> None:
         self.asked.update(chunk)
         for job_id, state in states_of(items):
-            self.named.update(chunk if job_id is None else [job_id])  # it may be any of them
+            self.named.update(chunk if job_id is None else [job_id])  # an unreadable id may be any of them
             if job_id is not None and state is not None:
                 self.states[job_id] = state
 
@@ -43,26 +43,26 @@ class States:
 class StateList:
     """Reads states in chunks; what was read before a request failed is kept.
 
-    The ids of a failed request are asked for last at the next call, and fewer at a time: no request is
-    repeated as it was.
+    The next call asks for the ids of a failed request last, and for fewer at a time, so that no failed
+    request is repeated unchanged.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._missing_in: Dialect | None = None
+        self._dialect_without_list: Dialect | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
         self._avoided_per_request = IDS_PER_REQUEST
 
     def is_offered(self) -> bool:
-        """Tell whether slurmrestd offers the list (24.05 and newer)."""
+        """Return whether slurmrestd offers the list (24.05 and newer)."""
         dialect = self._session.speak()
-        return dialect.is_structured and dialect != self._missing_in
+        return dialect.is_structured and dialect != self._dialect_without_list
 
     def read(self, job_ids: Collection[int]) -> States | None:
         """Return the states as far as they could be read; None where the server has no such list.
 
         Raises:
-            SlurmUnavailable: nothing could be read.
+            SlurmUnavailable: Nothing could be read.
         """
         if not self.is_offered():
             return None
@@ -71,7 +71,7 @@ class StateList:
             try:
                 reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
                 if reply.status == 404:
-                    self._missing_in = self._session.speak()
+                    self._dialect_without_list = self._session.speak()
                     return None
                 read.add(chunk, raw_jobs(reply))
             except SlurmUnavailable as error:
@@ -82,7 +82,7 @@ class StateList:
                 logger.warning("%d of %d states were read: %s", len(read.asked), len(job_ids), error)
                 break
             if not self._avoided.keys().isdisjoint(chunk):
-                self._forgive(chunk)
+                self._stop_avoiding(chunk)
                 self._avoided_per_request = min(2 * self._avoided_per_request, IDS_PER_REQUEST)
         return read
 
@@ -96,16 +96,16 @@ class StateList:
             avoided = avoided[size:]
 
     def keep_only(self, job_ids: Collection[int]) -> None:
-        """Forget the failures of all other jobs: they are not polled any more."""
+        """Forget the failed requests of all other jobs, which are not polled any more."""
         if self._avoided:
             wanted = set(job_ids)
             self._avoided = {job_id: None for job_id in self._avoided if job_id in wanted}
 
     def _avoid(self, chunk: Sequence[int]) -> None:
-        self._forgive(chunk)
+        self._stop_avoiding(chunk)
         self._avoided |= dict.fromkeys(chunk)
 
-    def _forgive(self, chunk: Sequence[int]) -> None:
+    def _stop_avoiding(self, chunk: Sequence[int]) -> None:
         for job_id in chunk:
             self._avoided.pop(job_id, None)
 
@@ -113,13 +113,13 @@ class StateList:
         """Return the ids of all jobs in slurmctld; None where there is no list of states.
 
         Raises:
-            SlurmMisbehaved: one of the ids cannot be read.
+            SlurmMisbehaved: One of the ids cannot be read.
         """
         if not self.is_offered():
             return None
         reply = self._session.get("jobs/state", timeout=timeout)
         if reply.status == 404:
-            self._missing_in = self._session.speak()
+            self._dialect_without_list = self._session.speak()
             return None
         ids = {job_id for job_id, _ in states_of(raw_jobs(reply))}
         if None in ids:
@@ -128,5 +128,5 @@ class StateList:
 
 
 def chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield as many ids at a time as go into one request."""
+    """Yield the ids in chunks, each of which fits into one request."""
     return (job_ids[i : i + IDS_PER_REQUEST] for i in range(0, len(job_ids), IDS_PER_REQUEST))

@@ -10,7 +10,7 @@ from app.slurm.dialect import Dialect
 from app.slurm.environment import job_environment
 from app.slurm.job_script import job_script
 
-# Options that need more than another name; each has its function below. All others are sent as they are.
+# Options whose form changes, by a function below. All others are sent as they are, some by another name.
 _SHAPED = frozenset(
     {
         "begin",
@@ -52,8 +52,8 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     job |= _shape(options)
     job.setdefault("name", task.name)
     files = file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
-    is_slurms = dialect.makes_output_folders and not options.has_pattern("N")
-    job |= _files(*files) if is_slurms else {"standard_output": "/dev/null"}
+    slurm_redirects = dialect.makes_output_folders and not options.has_pattern("N")
+    job |= _files(*files) if slurm_redirects else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
     job["current_working_directory"] = task.cwd
     job["environment"] = dialect.environment(job_environment(task, job, dialect))
@@ -61,7 +61,7 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
         job |= dialect.exclusive(user_only=options.exclusive == "user")
     if options.requeue is not None:
         job |= dialect.requeue(wanted=options.requeue)
-    script = job_script(task, command, None if is_slurms else files)
+    script = job_script(task, command, None if slurm_redirects else files)
     return {"script": script, "job": job}
 
 
@@ -77,7 +77,7 @@ def _plain(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
 def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     """Return CPUs, GRES and GPUs: fields of their own in the older form, trackable resources in the newer.
 
-    The newer form says a task's CPUs twice, as sbatch does: srun reads them from `tres_per_task`.
+    The newer form contains a task's CPUs twice, as from sbatch: srun reads them from `tres_per_task`.
     """
     cpus = {} if options.cpus_per_task is None else {"cpus_per_task": options.cpus_per_task}
     names = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
@@ -88,18 +88,18 @@ def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     gres = [] if given.get("gres", "none").lower() == "none" else _prefixed("gres/", given["gres"])
     gpus_per_task = [_name_and_count(item) for item in gpus.get("gpus_per_task", [])]
     per_task = [("cpu", count) for count in cpus.values()] + gpus_per_task
-    bound = sum(count for _, count in gpus_per_task)
+    bound_gpus = sum(count for _, count in gpus_per_task)
     fields = {
         "tres_per_node": gres + gpus.get("gpus_per_node", []),
         "tres_per_job": gpus.get("gpus", []),
         "tres_per_task": [dialect.per_task(name, count) for name, count in per_task],
-        "tres_bind": [f"gres/gpu:per_task:{bound}"] if bound else [],
+        "tres_bind": [f"gres/gpu:per_task:{bound_gpus}"] if bound_gpus else [],
     }
     return cpus | {field: ",".join(items) for field, items in fields.items() if items}
 
 
 def _name_and_count(item: str) -> tuple[str, int]:
-    """Return what "gres/gpu:a100:2" names, and how many; one where it gives no number."""
+    """Return name and count of an item such as "gres/gpu:a100:2"; the count is 1 if there is none."""
     name, _, count = item.rpartition(":")
     return (name, int(count)) if count.isdecimal() else (item, 1)
 
@@ -132,6 +132,6 @@ def _shape(options: SlurmOptions) -> dict[str, Any]:
 
 
 def _files(output: FilePattern, error: FilePattern) -> dict[str, Any]:
-    """Return the files that Slurm itself writes; error without one of its own joins the output."""
+    """Return the files that Slurm itself writes; an error without a file of its own goes to the output."""
     out, err = output.for_slurm(), error.for_slurm()
     return {"standard_output": out} | ({} if err == out else {"standard_error": err})

@@ -1,8 +1,9 @@
 """Sockets that keep one deadline and one size limit for a whole request and its answer.
 
-`requests` and urllib3 time each read on its own, so that an answer which comes a byte at a time never ends.
-They also read lines of any length. Here all that a thread sends and receives counts against its request:
-status line, `100 Continue`, headers, chunk sizes and body, through TLS and Unix sockets as well.
+`requests` and urllib3 apply their time-out to each read alone, so that an answer that comes byte by byte
+never ends. They also read lines of any length. Here everything that a thread sends and receives counts
+towards the limits of its request: status line, `100 Continue`, headers, chunk sizes and body, with TLS and
+Unix sockets as well.
 """
 
 import socket
@@ -24,7 +25,7 @@ class AnswerTooLarge(OSError):
 
 
 class Allowance:
-    """What one request may still take: time, and bytes of its answer."""
+    """The time, and the bytes of the answer, that are left for one request."""
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
         self._ends = time.monotonic() + seconds
@@ -43,10 +44,10 @@ class Allowance:
         return left
 
     def count(self, received: int) -> None:
-        """Count bytes that have come.
+        """Count received bytes.
 
         Raises:
-            AnswerTooLarge: They are more than the request allows for.
+            AnswerTooLarge: More bytes came than the request allows for.
         """
         self._bytes_left -= received
         if self._bytes_left < 0:
@@ -76,27 +77,27 @@ class _TimedSocket(socket.socket):
     """A socket whose reads and writes end at the deadline of the thread's request."""
 
     def recv_into(self, *args: Any) -> int:
-        _arm(self)
+        _apply_deadline(self)
         return _counted(super().recv_into(*args))
 
     def sendall(self, *args: Any) -> None:
-        _arm(self, sends=True)
+        _apply_deadline(self, sends=True)
         super().sendall(*args)
 
 
 class _TimedTlsSocket(ssl.SSLSocket):
-    """The same for TLS; its handshake has the time that is left to connect."""
+    """A TLS socket with the same deadline; its handshake has the time that is left to connect."""
 
     def recv_into(self, *args: Any) -> int:
-        _arm(self)
+        _apply_deadline(self)
         return _counted(super().recv_into(*args))
 
     def send(self, *args: Any) -> int:  # sendall calls it, as often as it takes
-        _arm(self, sends=True)
+        _apply_deadline(self, sends=True)
         return super().send(*args)
 
 
-def _arm(sock: socket.socket, *, sends: bool = False) -> None:
+def _apply_deadline(sock: socket.socket, *, sends: bool = False) -> None:
     if (allowance := _current.allowance) is not None:
         sock.settimeout(allowance.seconds_left())
         allowance.has_sent = allowance.has_sent or sends
@@ -115,10 +116,10 @@ class _TimedConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            return _connected(self._addresses(), float(self.timeout or 0))
+            return _connect_to_first(self._addresses(), float(self.timeout or 0))
         except TimeoutError as error:
             raise ConnectTimeoutError(self, "no connection in time") from error
-        except (OSError, UnicodeError) as error:  # UnicodeError: the host's name is none
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host's name is not valid
             raise NewConnectionError(self, f"no connection: {error}") from error
 
     def _addresses(self) -> list[tuple[Any, ...]]:
@@ -131,8 +132,8 @@ class _TimedTlsConnection(_TimedConnection, HTTPSConnection):
     pass
 
 
-def _connected(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket:
-    """Return a connection to the first address that takes one, with the time that is left as its time-out."""
+def _connect_to_first(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket:
+    """Connect to the first address that accepts; the time that is left becomes the socket's time-out."""
     allowance = Allowance(seconds, 0)
     fault: OSError = OSError("the host has no address")
     for family, kind, protocol, _, address in addresses:
@@ -152,7 +153,7 @@ def _connected(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket
 
 
 def pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
-    """Return what urllib3 needs to make connections of this module, over a Unix socket where one is given."""
+    """Return urllib3's pool classes with the connections of this module, over a Unix socket if given."""
     plain = type("_Connection", (_TimedConnection,), {"unix_path": unix_path})
     return {
         "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),

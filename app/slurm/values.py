@@ -1,4 +1,4 @@
-"""Reads single values of what slurmrestd answers, in the forms of all its versions."""
+"""Reads single values in answers of slurmrestd, in the forms of all its versions."""
 
 import re
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from app.models.rules import CONTROL
 
 Raw = Mapping[str, Any]
 
-_MAX_NUMBER = 2**63 - 1  # more no store can keep
+_MAX_NUMBER = 2**63 - 1  # the largest that a store can keep
 _CONTROL = re.compile(f"[{CONTROL}]")
 
 
 def fields(value: object) -> Raw:
-    """Return an object as it is, and for anything else an empty one."""
+    """Return `value` if it is an object, else an empty object."""
     return value if isinstance(value, Mapping) else {}
 
 

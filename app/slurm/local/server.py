@@ -68,10 +68,9 @@ class LocalCluster:
         if not token:
             raise Reply(401, "Authentication failure")
         try:
-            as_slurm: jwt.types.Options = {
-                "verify_iat": False
-            }  # a token from the future is taken by 22.05, 24.11 and 26.05
-            owner = jwt.decode(token, self._key, algorithms=["HS256"], options=as_slurm)["sun"]
+            # 22.05, 24.11 and 26.05 accept a token from the future.
+            options: jwt.types.Options = {"verify_iat": False}
+            owner = jwt.decode(token, self._key, algorithms=["HS256"], options=options)["sun"]
         except (jwt.InvalidTokenError, KeyError):
             return None
         return (name or owner) if name in (None, owner) or owner in _SERVICE_USERS else None
