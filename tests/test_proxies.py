@@ -176,5 +176,5 @@ def test_an_authority_that_cannot_be_read_stops_the_start(tmp_path: Path, conten
         path.write_text(content)
     secret = WebhookReceiver().secret
     settings = {"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"example.com": secret}}
-    with pytest.raises(SettingsError, match="NOTIFICATIONS_WEBHOOK_CA_PATH: is no certificate authority"):
+    with pytest.raises(SettingsError, match="NOTIFICATIONS_WEBHOOK_CA_PATH: must name a file of certificate"):
         WebhookSender.configured(read_settings({**settings, "NOTIFICATIONS_WEBHOOK_CA_PATH": path}))

@@ -116,7 +116,7 @@ def test_a_refusal_is_final_only_where_the_message_is_at_fault(
 def test_an_address_that_needs_smtputf8_is_final_where_the_server_has_none() -> None:
     failure = failure_of("jürgen@example.com")
     assert failure.permanent
-    assert str(failure) == "the mail server takes no addresses outside ASCII (SMTPUTF8)"
+    assert str(failure) == "the mail server does not support addresses outside ASCII (SMTPUTF8)"
 
 
 def test_a_server_without_login_is_tried_again() -> None:

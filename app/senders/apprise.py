@@ -53,29 +53,30 @@ class AppriseSender(Sender):
         return params.target
 
     def send(self, message: Message, params: AppriseParams) -> None:
-        """Hand the message over in a process of its own.
+        """Send the message in a process of its own.
 
         Raises:
-            DeliveryFailed: to be retried, since the library does not tell why a message was not taken.
+            DeliveryFailed: The target did not take the message. It is retried: Apprise gives no reason.
         """
-        job = {
+        order = {
             "url": self._targets[params.target].get_secret_value(),
             "title": message.subject,
             "body": message.text,
             "notify_type": "failure" if message.content.is_bad_news else "info",
             "body_format": "text",
         }
-        why = {
+        fault = {
             "taken": None,
             "unknown": f"the target {params.target} is not an address that Apprise knows",
-        }.get(self._result(json.dumps(job)), f"the target {params.target} did not take the message")
-        if why is not None:
-            raise DeliveryFailed(why, permanent=False)
+        }.get(self._run_process(json.dumps(order)), f"the target {params.target} did not take the message")
+        if fault is not None:
+            raise DeliveryFailed(fault, permanent=False)
 
-    def _result(self, job: str) -> str:
-        """Return its word; nothing if it was ended. Its stderr may hold secrets, and is dropped.
+    def _run_process(self, order: str) -> str:
+        """Return the word that the process writes; an empty text if it was ended before.
 
-        stdin stays open until the process has ended: it ends itself when this one is killed.
+        Its stderr may contain secrets and is discarded. stdin stays open, so that the process notices when
+        this one is killed, and ends itself.
         """
         try:
             with subprocess.Popen(  # noqa: S603 - our own file; what callers say comes by stdin
@@ -85,14 +86,14 @@ class AppriseSender(Sender):
                 stderr=subprocess.DEVNULL,
                 text=True,
             ) as process:
-                end = threading.Timer(2 * self._timeout, process.kill)
-                end.start()
+                deadline = threading.Timer(2 * self._timeout, process.kill)
+                deadline.start()
                 try:
                     stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-                    stdin.write(job + "\n")
+                    stdin.write(order + "\n")
                     stdin.flush()
                     return stdout.read()
                 finally:
-                    end.cancel()
+                    deadline.cancel()
         except OSError:
             return ""

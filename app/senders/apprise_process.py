@@ -1,7 +1,8 @@
-"""A process of its own that hands one message to Apprise, and can be ended at any time.
+"""A program that sends one message by Apprise, in a process that can be ended at any time.
 
-It is run by its path: a line of JSON comes by stdin, one word goes to stdout. Apprise has a hundred ways to
-send, each with its own idea of time and of how much it reads; only the system can bound them all.
+The service runs it by its path. It reads one line of JSON from stdin and writes one word to stdout. Apprise
+has about a hundred plugins, whose time-outs differ and which read answers of any size. Only the operating
+system can limit them all.
 """
 
 import json
@@ -12,12 +13,12 @@ import threading
 
 from apprise import Apprise, AppriseAsset
 
-_MEMORY = 512 * 1024 * 1024  # bytes: an answer without end ends this process alone
+_MAX_MEMORY = 512 * 1024 * 1024  # bytes; an endless answer then ends only this process
 
 
 def main() -> None:
-    """Send what stdin says; write `taken`, `refused` or `unknown` (an address that Apprise does not know)."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    """Send the message from stdin; write `taken`, `refused`, or `unknown` for an unknown kind of address."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     message = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     service = Apprise(asset=AppriseAsset(app_id="slurm-proxy", async_mode=False))
@@ -26,11 +27,11 @@ def main() -> None:
     else:
         result = b"taken" if service.notify(**message) else b"refused"
     os.write(1, result)
-    os._exit(0)  # without a wait for the thread that reads stdin
+    os._exit(0)  # do not wait for the thread that reads stdin
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of stdin, which comes when the parent is done or killed."""
+    """Exit at the end of stdin, which comes when the parent has ended."""
     os.read(0, 1)
     os._exit(1)
 

@@ -1,7 +1,7 @@
-"""One deadline for all that a message needs on the network, however slowly the other side goes on.
+"""One deadline for everything that a message needs on the network, however slowly the server answers.
 
-The time-out of a socket counts from one packet to the next: a byte every few seconds would hold a channel for
-ever.
+The time-out of a socket counts from one packet to the next: a server that sends a byte every few seconds
+would block a channel for ever.
 """
 
 import os
@@ -14,14 +14,14 @@ from typing import Self
 
 from app.errors import DeliveryFailed
 
-MAX_ANSWER = 1024 * 1024  # bytes, of all that a server says about one message
+MAX_ANSWER = 1024 * 1024  # bytes of all that a server answers to one message
 
 
 class Deadline:
-    """Enter it, and the sockets that it watches are shut down once the time is over.
+    """A context that shuts the sockets that it watches down once the time is over.
 
-    Whatever error that causes leaves the block as a TimeoutError. Only the look-up of a host's name is not
-    watched: the system's resolver has time-outs of its own.
+    An error that this causes leaves the context as a TimeoutError. The look-up of a host's name is not
+    covered: the system's resolver has time-outs of its own.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -41,35 +41,38 @@ class Deadline:
     ) -> None:
         self._timer.cancel()
         with self._lock:
-            for twin in self._watched:
-                twin.close()
+            for duplicate in self._watched:
+                duplicate.close()
             self._watched.clear()
         if self.left <= 0 and isinstance(error, Exception) and not isinstance(error, DeliveryFailed):
             raise TimeoutError(f"it did not answer within {self.seconds:g} s") from error
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Return how many seconds are left."""
         return self._ends - time.monotonic()
 
     def watch(self, connection: socket.socket) -> None:
-        """Shut that connection down when the time is over, whatever wraps it in TLS meanwhile."""
-        twin = socket.socket(fileno=os.dup(connection.fileno()))
+        """Shut the connection down when the time is over, even if it is wrapped in TLS meanwhile."""
+        duplicate = socket.socket(fileno=os.dup(connection.fileno()))
         with self._lock:
-            self._watched.append(twin)
+            self._watched.append(duplicate)
         if self.left <= 0:
             self._shut_down()
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Return a connection to one of the addresses of `host`, and watch it.
+        """Connect to one of the addresses of `host`, watch the connection, and return it.
+
+        `timeout` holds for each address, the deadline for all of them.
 
         Raises:
-            OSError: None of them takes it. `timeout` counts for each, the deadline for all of them.
+            TimeoutError: The deadline has passed.
+            OSError: No address accepts the connection.
         """
         failure = OSError(f"{host} has no address")
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             if self.left <= 0:
-                raise TimeoutError("the time is over")
+                raise TimeoutError("the deadline has passed")
             connection = socket.socket(family, kind, protocol)
             connection.settimeout(min(timeout, self.left))
             try:
@@ -85,6 +88,6 @@ class Deadline:
 
     def _shut_down(self) -> None:
         with self._lock:
-            for twin in self._watched:
+            for duplicate in self._watched:
                 with suppress(OSError):
-                    twin.shutdown(socket.SHUT_RDWR)
+                    duplicate.shutdown(socket.SHUT_RDWR)

@@ -53,8 +53,7 @@ class EmailSender(Sender):
         """Send one mail.
 
         Raises:
-            DeliveryFailed: final for what is refused because of the addresses or of the message itself; to be
-                retried for whatever else the server or the way to it has to say.
+            DeliveryFailed: The mail was not sent. This is final if the cause is the message or an address.
         """
         try:
             with self._kept.connection() as smtp:
@@ -116,7 +115,7 @@ def _hand_over(smtp: smtplib.SMTP, message: EmailMessage) -> None:
     except smtplib.SMTPDataError as error:
         raise _refused(Command.DATA, error.smtp_code, error.smtp_error) from error
     except smtplib.SMTPNotSupportedError as error:
-        words = "the mail server takes no addresses outside ASCII (SMTPUTF8)"
+        words = "the mail server does not support addresses outside ASCII (SMTPUTF8)"
         raise DeliveryFailed(words, permanent=True) from error
 
 

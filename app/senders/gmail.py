@@ -26,12 +26,12 @@ _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info
 _AUTHORISED_USER: Any = credentials.Credentials
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - no secret
 _LIMITS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
-# What the operator's project lacks, whoever the message is for: the API, a scope, the domain's permission.
+# Reasons that lie in the operator's project and not in the message: no API, no scope, no domain permission.
 _OF_THE_PROJECT = {"accessNotConfigured", "insufficientPermissions", "domainPolicy"}
 
 
 class _Http:
-    """What Google's libraries ask of `httplib2.Http`, within one deadline for all that a message needs."""
+    """The part of `httplib2.Http` that Google's libraries use, with one deadline for a whole message."""
 
     def __init__(self, deadline: Deadline, timeout: float, trust: ssl.SSLContext) -> None:
         self._deadline = deadline
@@ -46,13 +46,13 @@ class _Http:
         headers: dict[str, str] | None = None,
         **_: Any,
     ) -> tuple[Response, bytes]:
-        """Return head and body of the answer.
+        """Make a request; return head and body of the answer.
 
         Raises:
-            OSError: There is no whole answer.
+            OSError: No complete answer came.
         """
         sent = body.encode() if isinstance(body, str) else body or b""
-        # The libraries ask for compressed answers, which nothing here inflates.
+        # The libraries request compressed answers, which are not decompressed here.
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "accept-encoding"}
         answer = exchange(self._deadline, method, uri, sent, plain, timeout=self._timeout, trust=self._trust)
         head = Response({**dict(answer.headers.items()), "status": str(answer.status)})
@@ -91,15 +91,14 @@ class GmailSender(Sender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Made once: to read all authorities takes longer than a message."""
+        """Return the trusted certificate authorities, which take longer to read than a message to send."""
         return ssl.create_default_context(cafile=CA_CERTS)
 
     def send(self, message: Message, params: MailParams) -> None:
         """Send one mail.
 
         Raises:
-            DeliveryFailed: final for what is refused because of the message or its sender; to be retried for
-                limits, for a login that Google refuses, and for what is no answer of Google's.
+            DeliveryFailed: The mail was not sent. This is final if the cause is the message or its sender.
         """
         raw = base64.urlsafe_b64encode(mail(message, params).as_bytes()).decode()
         timeout = self._settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
@@ -117,7 +116,7 @@ class GmailSender(Sender):
             raise _no_access(error, parsed(params.sender).addr_spec) from error
         except HttpError as error:
             raise _refused(error) from error
-        except (TypeError, ValueError) as error:  # the libraries trip over answers that are no JSON
+        except (TypeError, ValueError) as error:  # the libraries fail so on answers that are not JSON
             words = "Gmail cannot be reached: what answers is not Google"
             raise DeliveryFailed(words, permanent=False) from error
         except (GoogleAuthError, HttpLib2Error, OSError) as error:
@@ -141,7 +140,7 @@ class GmailSender(Sender):
 
 
 def _no_access(error: RefreshError, sender: str) -> DeliveryFailed:
-    """Return why there is no token (RFC 6749, 5.2): final only where the sender is no user of the domain."""
+    """Return the error if Google gives no token (RFC 6749, 5.2): final only for an unknown sender."""
     said = error.args[1] if len(error.args) > 1 else None
     if error.retryable or not isinstance(said, dict) or "error" not in said:
         words = "Gmail cannot be reached: Google gives out no tokens just now"
@@ -152,7 +151,7 @@ def _no_access(error: RefreshError, sender: str) -> DeliveryFailed:
 
 
 def _refused(error: HttpError) -> DeliveryFailed:
-    """Return why Gmail does not take the message.
+    """Return the error for a message that Gmail refuses.
 
     403 stands for limits as well as for refusals: https://developers.google.com/gmail/api/guides/handle-errors
     """
@@ -170,5 +169,5 @@ def _refused(error: HttpError) -> DeliveryFailed:
 def _reasons(content: bytes) -> set[str]:
     try:
         return {str(item["reason"]) for item in json.loads(content)["error"]["errors"]}
-    except (ValueError, RecursionError, LookupError, TypeError):  # not of Google's form
+    except (ValueError, RecursionError, LookupError, TypeError):  # not in Google's format
         return set()

@@ -1,4 +1,4 @@
-"""One HTTP request, with one deadline and one size limit for its whole answer, by the operator's proxy."""
+"""Makes one HTTP request by the operator's proxy, with a deadline and a size limit for the whole answer."""
 
 import base64
 import socket
@@ -15,6 +15,8 @@ from app.senders.deadline import MAX_ANSWER, Deadline
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """The answer to one request; `content` is empty if it was not read."""
+
     status: int
     reason: str
     headers: HTTPMessage
@@ -33,26 +35,26 @@ def exchange(
     proxy: str | None = None,
     has_content: bool = True,
 ) -> Answer:
-    """Return what the server answers; redirects are not followed, and what is compressed stays so.
+    """Make a request and return the answer. Redirects are not followed, and no content is decompressed.
 
-    The proxy is that of HTTPS_PROXY or HTTP_PROXY unless `proxy` names one; NO_PROXY is honoured either way.
-    Without `has_content` the body is not read.
+    The proxy is that of HTTPS_PROXY or HTTP_PROXY unless `proxy` names one; NO_PROXY applies to both.
+    Without `has_content` the body of the answer is not read.
 
     Raises:
-        OSError: There is no whole answer. The request may have been carried out.
+        OSError: No complete answer came. The request may have been carried out.
     """
     parts = urlsplit(url)
     try:
-        by = _proxy_for(parts, proxy)
-        connection = _connection(deadline, parts, by, timeout, trust)
+        proxy_url = _proxy_for(parts, proxy)
+        connection = _connection(deadline, parts, proxy_url, timeout, trust)
         target, headers = urlunsplit(("", "", parts.path or "/", parts.query, "")), dict(headers)
-        if by is not None and parts.scheme == "http":
+        if proxy_url is not None and parts.scheme == "http":
             target = urlunsplit((parts.scheme, parts.netloc, parts.path or "/", parts.query, ""))
-            headers |= _login(by)
+            headers |= _proxy_authorization(proxy_url)
         try:
             connection.request(method, target, body, headers)
             with connection.getresponse() as answer:
-                content = _content(answer) if has_content else b""
+                content = _read_content(answer) if has_content else b""
                 return Answer(answer.status, answer.reason, answer.headers, content)
         finally:
             connection.close()
@@ -60,7 +62,7 @@ def exchange(
         raise OSError(str(error) or type(error).__name__) from error
 
 
-def _content(answer: HTTPResponse) -> bytes:
+def _read_content(answer: HTTPResponse) -> bytes:
     content = answer.read(MAX_ANSWER + 1)
     if len(content) > MAX_ANSWER:
         raise OSError(f"the answer is longer than {MAX_ANSWER} bytes")
@@ -70,38 +72,38 @@ def _content(answer: HTTPResponse) -> bytes:
 
 
 def _connection(
-    deadline: Deadline, parts: SplitResult, by: SplitResult | None, timeout: float, trust: ssl.SSLContext
+    deadline: Deadline, parts: SplitResult, proxy: SplitResult | None, timeout: float, trust: ssl.SSLContext
 ) -> HTTPConnection:
-    """Return a connection that is not open yet, to the server or by the proxy."""
+    """Return a connection that is not open yet, to the server itself or through the proxy."""
     connection: Any
     if parts.scheme == "https":
         connection = HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=trust)
-        if by is not None:
-            connection.set_tunnel(connection.host, connection.port, _login(by))
+        if proxy is not None:
+            connection.set_tunnel(connection.host, connection.port, _proxy_authorization(proxy))
     else:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
-    host, port = (by.hostname or "", by.port or 80) if by else (connection.host, connection.port)
+    host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (connection.host, connection.port)
 
     def connect(*_: object) -> socket.socket:
         return deadline.connect(host, port, timeout)
 
-    connection._create_connection = connect  # CONNECT and TLS come after it
+    connection._create_connection = connect  # called before CONNECT and TLS
     return connection  # type: ignore[no-any-return]
 
 
 def _proxy_for(parts: SplitResult, given: str | None) -> SplitResult | None:
-    """Return the proxy on the way to that URL. Proxies are spoken to without TLS, as urllib does."""
+    """Return the proxy for that URL, or None. The connection to a proxy has no TLS, as in urllib."""
     address = given or getproxies().get(parts.scheme)
     if not address or proxy_bypass(parts.netloc):
         return None
     proxy = urlsplit(address if "://" in address else f"http://{address}")
     if proxy.scheme not in ("http", "https") or not proxy.hostname:
-        raise OSError(f"the proxy is not one that speaks HTTP: {proxy.scheme}://{proxy.hostname or ''}")
+        raise OSError(f"the proxy must be an HTTP proxy, not {proxy.scheme}://{proxy.hostname or ''}")
     return proxy
 
 
-def _login(proxy: SplitResult) -> dict[str, str]:
+def _proxy_authorization(proxy: SplitResult) -> dict[str, str]:
     if proxy.username is None:
         return {}
-    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}

@@ -11,9 +11,9 @@ _Connection = TypeVar("_Connection")
 
 
 class KeptConnection(Generic[_Connection]):
-    """At most one is kept. Thread-safe: whoever takes it has it alone.
+    """Keeps at most one idle connection. Thread-safe: only one thread uses a connection at a time.
 
-    Whatever is done with it for one message, from opening it on, has one deadline.
+    Everything that is done with it for one message, from opening it on, has one deadline.
     """
 
     def __init__(
@@ -24,7 +24,10 @@ class KeptConnection(Generic[_Connection]):
         close: Callable[[_Connection], object],
         seconds: float,
     ) -> None:
-        """`is_alive` and `close` raise nothing; what `open_` returns is watched already."""
+        """Keep no connection yet.
+
+        `is_alive` and `close` must not raise. The deadline must watch what `open_` returns already.
+        """
         self._open = open_
         self._watch = watch
         self._is_alive = is_alive
@@ -34,10 +37,10 @@ class KeptConnection(Generic[_Connection]):
 
     @contextmanager
     def connection(self) -> Iterator[_Connection]:
-        """Yield the kept one if it is still good, else a new one. After an error inside it is closed.
+        """Yield the kept connection if it is still usable, else a new one; close it after an error.
 
         Raises:
-            TimeoutError: The time for this message is over.
+            TimeoutError: The deadline of this message has passed.
         """
         with Deadline(self._seconds) as deadline:
             connection = self._kept(deadline) or self._open(deadline)
@@ -52,7 +55,7 @@ class KeptConnection(Generic[_Connection]):
                 self._close(connection)
 
     def rest(self) -> None:
-        """Close what is kept."""
+        """Close the kept connection, if there is one."""
         with suppress(queue.Empty, OSError), Deadline(self._seconds) as deadline:
             connection = self._idle.get_nowait()
             self._watch(connection, deadline)

@@ -80,13 +80,13 @@ class RabbitmqParams(BaseModel):
 
 
 class _LimitedConnection(SelectConnection):  # type: ignore[misc]
-    """The library's connection, which ends once the broker says too much about one message."""
+    """pika's connection, with a size limit for what the broker sends about one message."""
 
-    left = MAX_ANSWER
+    bytes_left = MAX_ANSWER
 
     def _proto_data_received(self, data: bytes) -> None:
-        self.left -= len(data)
-        if self.left >= 0:
+        self.bytes_left -= len(data)
+        if self.bytes_left >= 0:
             super()._proto_data_received(data)
         elif not self.is_closed:
             self._terminate_stream(AMQPConnectionError(f"it answers with more than {MAX_ANSWER} bytes"))
@@ -168,9 +168,12 @@ class RabbitmqSender(Sender):
 
 
 def _watch(connection: BlockingConnection, deadline: Deadline) -> None:
-    """Count time and size anew; the library has no other way to its connection."""
+    """Apply the deadline, and a new size limit, to another message.
+
+    pika has no public access to its socket.
+    """
     opened: Any = connection._impl
-    opened.left = MAX_ANSWER
+    opened.bytes_left = MAX_ANSWER
     if opened._transport is None:
         raise OSError("the broker has closed the connection")
     deadline.watch(opened._transport._sock)

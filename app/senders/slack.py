@@ -32,7 +32,7 @@ _PASSING = {
     "service_unavailable",
     "team_added_to_org",
 }
-# What it says when the operator's app, and not the message, is at fault: it can be mended like a wrong login.
+# Errors that lie in the operator's app and not in the message; the operator can correct them.
 _OF_THE_APP = {
     "access_denied",
     "account_inactive",
@@ -64,23 +64,23 @@ class SlackParams(BaseModel):
 
 
 class _Client(WebClient):
-    """The library's client on our own transport: its answers end in time and at a size."""
+    """slack-sdk's client on our own transport, with a deadline and a size limit for answers."""
 
     def __init__(self, token: str, base_url: str, timeout: float) -> None:
-        super().__init__(token, base_url=base_url)  # it chooses the proxy
+        super().__init__(token, base_url=base_url)  # which reads the proxy from the environment
         self._timeout = timeout
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Made once: to read all authorities of the system takes longer than a message."""
+        """Return the trusted certificate authorities, which take longer to read than a message to send."""
         return ssl.create_default_context()
 
     def api_call(self, api_method: str, *, json: dict[str, Any] | None = None, **_: Any) -> SlackResponse:
         """POST one call as JSON.
 
         Raises:
-            OSError: There is no whole answer.
-            SlackApiError: Slack, or something in between, refuses the call.
+            OSError: No complete answer came.
+            SlackApiError: Slack, or a server in between, refuses the call.
         """
         url = self.base_url + api_method
         headers = {
@@ -157,7 +157,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object that it is, or an empty one."""
+    """Return the JSON object in `content`, or an empty one."""
     try:
         found = loads(content)
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
-"""Which SMTP replies are final for a message, by the enhanced status code or else by command and basic code.
+"""Decides which SMTP replies are final, by the enhanced status code, or else by command and basic code.
 
-Enhanced status codes: RFC 3463, and the registry of RFC 5248. A reply that is about the session (who
-connects, how, how much) rather than about this message or its addresses is retried: the operator can mend it.
+Enhanced status codes: RFC 3463, and the registry of RFC 5248. Only a refusal of this message or of its
+addresses is final. After a refusal of the session (who connects, how, how much) the message is retried,
+because the operator can correct the cause.
 """
 
 import re
@@ -18,29 +19,29 @@ class Command(Enum):
     DATA = "DATA"
 
 
-# Without an enhanced status code (RFC 5321, 4.2.3 and 4.3.2). Others, such as 530, are about the session.
+# Final basic codes of replies without an enhanced status code (RFC 5321, 4.2.3 and 4.3.2).
 _FINAL_CODES = {
     Command.MAIL: {501, 552, 553},
     Command.RCPT: {501, 550, 551, 552, 553, 556},
     Command.DATA: {550, 552, 554},
 }
-# By subject of the enhanced status code: the details that are final, or None where all of them are.
+# Final details for each subject of the enhanced status code; None if all details are final.
 _FINAL_DETAILS: dict[int, set[int] | None] = {
     1: None,  # a bad address, of the recipient or of the sender
     2: {1, 3, 4},  # the mailbox is disabled, the message is too long for it, a list that cannot be expanded
     3: {4},  # the message is too big for the system
     4: set(),  # network and routing
-    5: set(),  # the protocol: wrong order, no login, a name in EHLO that is not liked
+    5: set(),  # the protocol: wrong order, no login, a name in EHLO that is refused
     6: None,  # the contents, and addresses that need SMTPUTF8
     # Security and policy. 2: this sender must not write to that list; 17 and 18: mailbox or domain have
     # another owner; 27: the sender's domain takes no mail.
     7: {2, 17, 18, 27},
 }
-_SESSION_CODES = {421, 530}  # the server closes; it wants TLS or a login first
+_SESSION_CODES = {421, 530}  # the server closes the connection; it requires TLS or a login first
 
 
 def is_final(command: Command, code: int, text: str) -> bool:
-    """Return whether the same message would be refused again for reasons of its own."""
+    """Return whether the cause of the refusal is the message itself, so that it would be refused again."""
     if not 500 <= code <= 599:
         return False
     subject, detail = _enhanced(code, text)
@@ -51,7 +52,7 @@ def is_final(command: Command, code: int, text: str) -> bool:
 
 
 def is_of_the_session(code: int, text: str) -> bool:
-    """Return whether the server refuses whatever this client sends just now."""
+    """Return whether the server now refuses every message of this client."""
     return code in _SESSION_CODES or _enhanced(code, text) in {(3, 2), (4, 5)}
 
 

@@ -90,7 +90,7 @@ class WebhookSender(Sender):
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:
-        """Return the sender.
+        """Return the sender; None if no receivers are listed.
 
         Raises:
             SettingsError: The file of the certificate authority cannot be used.
@@ -100,9 +100,9 @@ class WebhookSender(Sender):
         sender = cls(settings)
         if sender._ca_path is not None:
             try:
-                sender._trust  # noqa: B018 - made once, here
+                sender._trust  # noqa: B018 - reads the file now
             except OSError as error:
-                words = f"is no certificate authority in PEM: {error}"
+                words = f"must name a file of certificate authorities in PEM: {error}"
                 raise SettingsError(f"NOTIFICATIONS_WEBHOOK_CA_PATH: {words}") from error
         return sender
 
@@ -112,9 +112,9 @@ class WebhookSender(Sender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the authorities that vouch for receivers: those of the system, and the operator's own.
+        """Return the trusted certificate authorities: those of the system, and the operator's own.
 
-        Made once: to read all authorities of the system takes longer than a message.
+        To read them takes longer than to send a message.
         """
         trust = ssl.create_default_context()
         if self._ca_path is not None:
@@ -125,7 +125,7 @@ class WebhookSender(Sender):
         """POST the event; only the status of the answer counts.
 
         Raises:
-            DeliveryFailed: final for 3xx and 4xx, but for those that ask to try again or refuse this service.
+            DeliveryFailed: The receiver did not take it. 3xx and 4xx, except for `_PASSING`, are final.
         """
         receiver = _receiver(params.url)
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
