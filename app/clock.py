@@ -1,4 +1,4 @@
-"""Time: a clock that is never set, and the clocks of other machines as offsets to it."""
+"""A clock that is never set, and the clocks of other machines as they are computed from it."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_PRECISE = 1.0  # seconds; after a worse reading, as of a process that was frozen, the clock is read again
+_MAX_ERROR = 1.0  # seconds; a reading with a larger error, as in a process that was frozen, is repeated
 _ATTEMPTS = 3
 
 
@@ -16,13 +16,18 @@ def steady_seconds() -> float:
 
 
 class RemoteClock:
-    """Another machine's clock: read now and then, and worked out from the last reading in between.
+    """The clock of another machine: read now and then, and computed from the last reading in between.
 
-    Setting this host's clock does not change it. Thread-safe.
+    Setting this host's clock does not affect it. Thread-safe.
     """
 
     def __init__(self, read: Callable[[], datetime], steady: Callable[[], float] = steady_seconds) -> None:
-        """`read`: returns the other machine's time when it answered."""
+        """Create a clock that is not read yet.
+
+        Args:
+            read: returns the other machine's time at the moment of its answer.
+            steady: returns the seconds of a clock that is never set.
+        """
         self._read = read
         self._steady = steady
         self._reading: _Reading | None = None
@@ -33,33 +38,33 @@ class RemoteClock:
 
     @property
     def error(self) -> float:
-        """Seconds that the last reading may be wrong by: half of the time that the answer took."""
+        """Return by how many seconds the last reading may be wrong: half of the time that the answer took."""
         return self._reading.error if self._reading else 0.0
 
     @property
     def age(self) -> float:
-        """Seconds since the last reading."""
+        """Return how many seconds ago the clock was read."""
         return self._steady() - self._reading.steady if self._reading else float("inf")
 
     def refresh(self, read: Callable[[], datetime] | None = None) -> "_Reading":
-        """Read the clock, by another way if `read` is given. The last reading is kept if that fails.
+        """Read the clock, with `read` if it is given.
 
-        Raises: what `read` raises.
+        An exception of `read` is passed on; the last reading is then kept.
         """
         for _ in range(_ATTEMPTS):
             began = self._steady()
             at = (read or self._read)()
             ended = self._steady()
             reading = _Reading(at, (began + ended) / 2, (ended - began) / 2)
-            if reading.error <= _PRECISE:
+            if reading.error <= _MAX_ERROR:
                 break
         self._reading = reading
         return reading
 
     def now(self) -> datetime:
-        """Return the other machine's time; it is read if it never was.
+        """Return the other machine's time.
 
-        Raises: what `read` raises, if the clock was never read.
+        If the clock was never read, it is read now, and an exception of that reading is passed on.
         """
         reading = self._reading or self.refresh()
         return reading.at + timedelta(seconds=self._steady() - reading.steady)

@@ -47,7 +47,10 @@ class Monitor:
         lease: float,
         cycle_limit: float,
     ) -> None:
-        """`cycle_limit`: seconds after which a polling cycle is taken to hang, and the lease is let lapse."""
+        """Create a monitor that does not run yet.
+
+        `cycle_limit`: seconds after which a polling cycle counts as hung, and its lease is renewed no more.
+        """
         self._store = store
         self._reservations = reservations
         self._watcher = watcher
@@ -68,7 +71,7 @@ class Monitor:
     def tick(self, now: datetime) -> bool:
         """Run one polling cycle; return False if this process does not lead.
 
-        It does not while another process holds the lease, or while the clocks disagree.
+        It leads if it holds the lease and the clocks agree.
         """
         if self._clocks.disagreement(now) is not None:
             self._resign()
@@ -80,27 +83,27 @@ class Monitor:
             try:
                 if self._watcher.refresh(now, fence):
                     self._messages_due()
-            finally:  # what hinders the one need not hinder the other
+            finally:  # a poll that fails must not prevent reconciling
                 self._reconciler.reconcile(now, fence)
         return True
 
     def renew(self, now: datetime) -> None:
-        """Renew the lease while a polling cycle takes long, because Slurm does, but not while one hangs.
+        """Renew the lease, also during a long polling cycle, but not while a cycle hangs.
 
-        What such a cycle writes after another process has taken over is refused by its fencing token.
+        What a hung cycle writes after another process has taken over is refused by the fencing token.
         """
         if self._fence is None:
             return
         began = self._cycle_began
         if began is not None and time.monotonic() - began > self._cycle_limit:
             self._fence = None
-            words = "the polling cycle has not ended within %.0f s; the lease is not renewed until it does"
-            logger.error(words, self._cycle_limit)
+            message = "the polling cycle has not ended within %.0f s; the lease is not renewed until it ends"
+            logger.error(message, self._cycle_limit)
             return
         self._fence = self._store.lead(self._owner, now, now + self._lease)
 
     def probe(self) -> None:
-        """Find out whether Slurm is back, and how far its clock is from ours; every process does."""
+        """Find out whether Slurm is back, and read its clock; every process does this."""
         self._watcher.probe()
         self._clocks.measure()
 
@@ -113,7 +116,7 @@ class Monitor:
                 break
 
     def start(self) -> None:
-        """Starts the threads; once, and after any fork."""
+        """Start the threads; call this once, after any fork."""
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
         self._spawn("monitor", self.tick, self._stopping, self._interval)
@@ -124,7 +127,7 @@ class Monitor:
             self._spawn(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)
 
     def stop(self) -> None:
-        """Ends the threads after what they are at, and gives the lease back. May be called twice."""
+        """End the threads after their present work, and release the lease. May be called twice."""
         self._stopping.set()
         self._messages_due()
         for thread in self._threads:
@@ -136,7 +139,7 @@ class Monitor:
 
     @contextmanager
     def _cycle(self) -> Iterator[None]:
-        """Keep since when the polling cycle runs."""
+        """Record since when the polling cycle runs."""
         began = self._cycle_began = time.monotonic()
         try:
             yield
@@ -146,7 +149,7 @@ class Monitor:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
 
     def _resign(self) -> None:
-        """Give the lease back if this process has it."""
+        """Release the lease if this process holds it."""
         if self._fence is not None:
             self._fence = None
             self._store.resign(self._owner)
@@ -174,7 +177,7 @@ class Monitor:
                 wake.clear()
 
     def _guarded(self, step: Callable[[datetime], object]) -> None:
-        """A loop outlives whatever goes wrong in one round of it."""
+        """Run one step and log its errors, so that the loop goes on."""
         try:
             step(self._store.now())
         except SlurmProxyError as error:

@@ -38,7 +38,7 @@ from app.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 
-_CALLS_OF_A_CYCLE = 5  # requests to Slurm that may each take as long as one may, until a cycle hangs
+_MAX_CALLS_OF_A_CYCLE = 5  # a polling cycle that lasts longer than so many of the longest requests hangs
 
 _Value = TypeVar("_Value")
 
@@ -125,7 +125,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             clocks=clocks,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
-            cycle_limit=_CALLS_OF_A_CYCLE * slurm.longest_call,
+            cycle_limit=_MAX_CALLS_OF_A_CYCLE * slurm.longest_call,
         ),
     )
 

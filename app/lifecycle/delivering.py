@@ -40,10 +40,10 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """How long a receiver, or a whole channel, that failed is left alone.
+    """The backoff of a receiver, or of a whole channel, that failed.
 
-    A receiver's messages hold up no others of their channel. While a channel is left alone, its messages are
-    not tried one after the other for the same reason.
+    The messages of a receiver that is paused delay no others of their channel. The messages of a channel
+    that is paused are not tried one after another, because all would fail for the same reason.
     """
 
     since: datetime
@@ -71,13 +71,13 @@ class Delivery:
         self._patience = patience
         self._context = dict(context or {})
         self._jitter = jitter  # between 0 and 1
-        # By method, or by all addresses: what is refused because of one sender is not refused to another.
+        # By method, or by all addresses of a message: a receiver may refuse one sender and accept another.
         self._pauses: dict[str, _Pause] = {}
         self._pausing = threading.Lock()  # each method has a thread of its own
         self.methods = methods  # all that there are, with a sender or without
 
     def deliver_one(self, method: str, now: datetime) -> bool:
-        """Tries one message of `method` that is due; False if there is none."""
+        """Try one message of `method` that is due; return False if there is none."""
         token = secrets.token_hex(8)
         latest = now + max(_LONGEST_ASKED, self._patience.window)
         claim = self._store.claim(method, token, now, now + self._patience.claim_for, latest)
@@ -127,11 +127,12 @@ class Delivery:
         return Outcome(NotificationStatus.SENT, now)
 
     def _running_pause(self, item: Notification, group: str, now: datetime) -> _Pause | None:
-        """Return the pause that this message has to wait for.
+        """Return the pause that this message has to wait for, or None.
 
-        A message that an operator has told to try again is tried: only pauses that began after that hold it.
+        After an operator's retry of the message, only a pause that began later delays it.
         """
-        latest = min(self._last_moment(item), now + _LONGEST_ASKED)  # a later one: the clock was set back
+        # A pause beyond the retry deadline, or from before the clock was set back, does not count.
+        latest = min(self._last_moment(item), now + _LONGEST_ASKED)
         for name in (item.method, group):
             pause = self._pauses.get(name)
             if pause is None or not now < pause.until <= latest:
@@ -146,7 +147,10 @@ class Delivery:
         return Outcome(NotificationStatus.RETRYING, now, pause.until, why, was_attempt=False)
 
     def _held_back(self, item: Notification, group: str, opens: datetime, now: datetime) -> Outcome:
-        """For a digest with others of the same addresses; what may have arrived already stays alone."""
+        """Hold the message back for a digest with others of the same addresses.
+
+        A message that may have arrived already is not put into a digest.
+        """
         may_have_arrived = item.attempts > 1 or item.revived_at is not None
         if may_have_arrived and item.digest is None:
             return Outcome(NotificationStatus.RETRYING, now, opens, item.last_error, was_attempt=False)
@@ -197,9 +201,9 @@ class Delivery:
         return Outcome(NotificationStatus.RETRYING, now, until, str(error))
 
     def _pause(self, name: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
-        """Note a failure: one message that is not taken is its own affair, several in a row are not.
+        """Record a failure; after several different messages in a row, pause the receiver or the channel.
 
-        `name` is the method where every message by it would fail, else that of the receiver.
+        `name` is the method if every message by it would fail, else the key of the receiver.
         """
         self._pauses = {key: pause for key, pause in self._pauses.items() if now < pause.until + _FORGOTTEN}
         last = self._pauses.get(name)

@@ -1,4 +1,4 @@
-"""Keeps the jobs that have ended in view: until slurmctld forgets one, its user may requeue it."""
+"""Chooses the ended jobs to poll: the user of a job may requeue it until slurmctld forgets it."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
@@ -8,39 +8,39 @@ from app.store import TaskStore
 
 # Slurm lets a requeued job wait for 121 s (22.05, 24.11, 26.05), unless its user lets it start at once.
 POLL_INTERVAL = timedelta(seconds=10)
-_FOLLOWED_FOR = timedelta(days=1)
+_POLLED_FOR = timedelta(days=1)
 _MAX_LOADED = 100_000
 _OVERLAP = timedelta(minutes=1)  # other processes may record an end a little late
 
 
 class EndedJobs:
-    """Follows the ended jobs at a low rate. Not thread-safe: the leading monitor uses it."""
+    """The ended jobs that are polled at a low rate. Not thread-safe: only the leading monitor uses it."""
 
     def __init__(self, store: TaskStore, interval: timedelta = POLL_INTERVAL) -> None:
         self._store = store
         self._interval = interval
-        self._followed: dict[str, OpenJob] = {}
+        self._jobs: dict[str, OpenJob] = {}
         self._loaded_at: datetime | None = None
 
     def due(self, open_jobs: Iterable[OpenJob], now: datetime) -> list[OpenJob]:
-        """Return the ended jobs to be polled now: all of them, or none within the interval.
+        """Return the ended jobs to poll now: all of them, or none if the interval has not passed.
 
-        A job id that an open record has is left out, as it is polled anyway.
+        A job whose id an open record has is left out, because it is polled anyway.
         """
         if self._loaded_at is not None and self._loaded_at <= now < self._loaded_at + self._interval:
             return []
-        since = now - _FOLLOWED_FOR
+        since = now - _POLLED_FOR
         loaded_from = max(self._loaded_at - _OVERLAP, since) if self._loaded_at else since
-        self._followed |= {job.uuid: job for job in self._store.ended_since(loaded_from, _MAX_LOADED)}
+        self._jobs |= {job.uuid: job for job in self._store.ended_since(loaded_from, _MAX_LOADED)}
         self._loaded_at = now
         open_ids = {job.slurm_job_id for job in open_jobs}
-        self.forget(uuid for uuid, job in self._followed.items() if job.slurm_job_id in open_ids)
-        return list(self._followed.values())
+        self.forget(uuid for uuid, job in self._jobs.items() if job.slurm_job_id in open_ids)
+        return list(self._jobs.values())
 
     def forget(self, uuids: Iterable[str]) -> None:
-        """Follow these no longer: they run again, or slurmctld does not know them any more."""
+        """Stop polling these jobs: they are active again, or slurmctld does not know them any more."""
         for uuid in list(uuids):
-            self._followed.pop(uuid, None)
+            self._jobs.pop(uuid, None)
 
 
 def array_ids(jobs: Iterable[OpenJob]) -> Collection[int]:

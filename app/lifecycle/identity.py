@@ -12,7 +12,7 @@ _NEAR = timedelta(minutes=10)
 
 
 def tag_of(uuid: str) -> str:
-    """The word at the beginning of a job's comment that ties it to its task."""
+    """Return the word at the beginning of a job's comment that ties it to its task."""
     return JOB_TAG + uuid
 
 
@@ -28,7 +28,7 @@ def tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
 
 
 def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
-    """By the tag in the comment, else by user and submit time.
+    """Return whether `job` is the record's job: by the tag in the comment, else by user and submit time.
 
     slurmctld always has the comment, slurmdbd only with AccountingStoreFlags=job_comment.
     A requeued job keeps its id and gets a new submit time.

@@ -64,12 +64,13 @@ class LookUp:
         return {"slurm": self._scheduler_says(record), "monitor": shown_record(record)}
 
     def _scheduler_says(self, record: TaskRecord) -> dict[str, Any]:
-        """A job that has ended changes no more: its stored facts are Slurm's last word.
+        """Return the facts of the record's job.
 
-        While Slurm does not answer, the last known facts stand in, marked as stale.
+        For a job that has ended these are the stored facts. While Slurm does not answer, they are the last
+        known facts, marked as stale.
         """
-        is_said = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
-        stored = shown_job(record, record.job, record.updated_at if is_said else None)
+        is_from_slurm = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
+        stored = shown_job(record, record.job, record.updated_at if is_from_slurm else None)
         if record.slurm_job_id is None or not record.is_open:
             return stored
         job, as_of = self._job(record.slurm_job_id)
@@ -80,7 +81,10 @@ class LookUp:
         return shown_job(record, job, as_of)
 
     def _ask(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
-        """A failure is an answer too: all who wait for it get it at once, and none tries in turn."""
+        """Return the job, or the error of the request, and the time of the answer.
+
+        An error is cached like a job, so that the requests that wait for it do not try one after another.
+        """
         try:
             return self._slurm.job(job_id), utc_now()
         except (SlurmUnavailable, SlurmMisbehaved) as error:

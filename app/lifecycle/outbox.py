@@ -8,8 +8,8 @@ from app.models.record import Notification, NotificationStatus
 from app.store import TaskStore
 
 _MOST = 1000
-# Why a notification in that status cannot be sent again.
-_NOT_DEAD = {
+# Why a notification in that status cannot be retried.
+_WHY_NOT_RETRIED = {
     NotificationStatus.DUE: "waits for its first attempt, which is due already",
     NotificationStatus.CLAIMED: "is being sent right now",
     NotificationStatus.RETRYING: "was told to try again a moment ago",
@@ -38,11 +38,11 @@ class Outbox:
         return {"notifications": shown, "more": len(found) > len(shown)}
 
     def retry(self, id_: str) -> dict[str, Any]:
-        """Have one message tried again at once that is dead or waits for its next attempt.
+        """Retry one message at once that is dead or waits for its next attempt.
 
         Raises:
-            UnknownNotification: There is none with that id.
-            NotDead: It waits for nothing that a retry could shorten.
+            UnknownNotification: There is no notification with that id.
+            NotDead: The message is neither dead nor waiting for its next attempt.
         """
         if self._store.revive(self._store.now(), id_=id_) == 0:
             found = self._store.notification(id_)
@@ -53,7 +53,7 @@ class Outbox:
         return shown_claim(found) if found else {}
 
     def retry_all(self, method: str | None = None) -> dict[str, Any]:
-        """Have all messages tried again at once that are dead or wait for their next attempt.
+        """Retry all messages at once that are dead or wait for their next attempt.
 
         Raises:
             InvalidRequest: There is no such method.
@@ -77,4 +77,4 @@ def _why_not(item: Notification) -> str:
             if item.digest
             else f"is held back for a digest until {item.attempt_after}: too many messages for its receiver"
         )
-    return _NOT_DEAD.get(item.status, f"is {item.status}")
+    return _WHY_NOT_RETRIED.get(item.status, f"is {item.status}")

@@ -1,7 +1,7 @@
 """Settles reservations that a crash or an ambiguous answer left open: adopted, or freed with the reason.
 
-A submission carries a token that ends with `submission_life`: once that is over by Slurm's own clock, no
-request that is still on its way can become a job, so that a job which Slurm does not show then never will be.
+The token of a submission expires after `submission_life`. Once that time is over by Slurm's own clock, no
+request that is still on its way can become a job, and a job that Slurm does not show will never exist.
 """
 
 import logging
@@ -57,12 +57,13 @@ class Reconciler:
         self._last: datetime | None = None
 
     def reconcile(self, now: datetime, fence: int) -> None:
-        """Look once at Slurm for all of them. `now`: the store's time.
+        """Search Slurm once for the jobs of all reservations. `now`: the store's time.
 
-        What is over is judged by Slurm's clock, which is read before its jobs are: `now` may be anything.
+        Whether a token has expired is decided by Slurm's clock, which is read before its jobs are.
 
         Raises:
-            SlurmUnavailable, SlurmMisbehaved: nothing was settled.
+            SlurmUnavailable: Slurm does not answer; nothing was settled.
+            SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was settled.
         """
         if self._last is not None and self._last <= now < self._last + self._pause:
             return
@@ -89,7 +90,7 @@ class Reconciler:
                 self._settle_by_controller(record, slurm_now, now, fence)
 
     def _latest(self, record: TaskRecord) -> datetime:
-        """Return from when on, by Slurm's clock, no job of this record can appear any more."""
+        """Return the time of Slurm's clock from which on no job of this record can appear."""
         return record.created_at + self._submission_life + self._skew
 
     def _settle(
@@ -111,7 +112,7 @@ class Reconciler:
     def _settle_by_controller(
         self, record: TaskRecord, slurm_now: datetime, now: datetime, fence: int
     ) -> None:
-        """Where there is no slurmdbd: what slurmctld would still show, however soon it had ended."""
+        """Settle a reservation without slurmdbd: free it while slurmctld would still show its ended job."""
         if slurm_now + self._skew < record.created_at + self._min_job_age:
             self._free(record, now)
         else:
@@ -147,9 +148,9 @@ class Reconciler:
         self._store.apply([change], fence)
 
     def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
-        """The jobs that only slurmdbd still knows, look like this task's, and that no record owns.
+        """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns.
 
-        What slurmctld knows shows its comment: without the tag it is not ours.
+        A job in slurmctld shows its comment: without the tag it is not ours.
         """
         found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
         return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
@@ -173,12 +174,12 @@ class Reconciler:
 
 
 def _as_sent(record: TaskRecord) -> tuple[str, str]:
-    """Return its job's name and folder, unchecked: another version may check them more strictly."""
+    """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
     return sent_job_name(record.task), record.task["cwd"]
 
 
 def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
-    """Return whether the job may have been submitted for the record, by its name.
+    """Return whether the job's name agrees with the record.
 
     An earlier version submitted tasks without a `job_name` as jobs without a name.
     """

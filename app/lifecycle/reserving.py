@@ -26,6 +26,8 @@ _RESERVATIONS = 5  # times that a uuid is tried which others are giving back
 
 
 class Reservations:
+    """The uuids on disk for which no job is known yet."""
+
     def __init__(self, store: TaskStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
         self._store = store
         self._slurm = slurm
@@ -33,16 +35,18 @@ class Reservations:
         self._unrecorded: deque[tuple[TaskRecord, int, tuple[str, ...]]] = deque()
 
     def reserve(self, record: TaskRecord, key: str | None) -> dict[str, Any] | None:
-        """Puts the intent on disk; or the first answer, where the same request with its key came before.
+        """Store the reservation; return the first answer if the same request came before with its key.
 
-        `key`: as it was sent; the record has it beside its caller's name, since keys are each caller's own.
-
-        While Slurm is known to be down, or the clocks disagree, nothing is put on disk.
+        `key`: as it was sent. The record has it together with the caller's name, because each caller has keys
+        of their own. While Slurm is known to be down, or the clocks disagree, nothing is stored.
 
         Raises:
-            DuplicateUuid, IdempotencyKeyReused, SlurmAmbiguous: the uuid or the key is taken already.
-            ClocksDisagree: this host's clock or the store's is too far from Slurm's.
-            SlurmUnavailable, SlurmMisbehaved: Slurm cannot be asked.
+            DuplicateUuid: The uuid was used before.
+            IdempotencyKeyReused: The key came before with another task.
+            SlurmAmbiguous: It is not known yet whether the first request with this key made a job.
+            ClocksDisagree: This host's clock or the store's is too far from Slurm's.
+            SlurmUnavailable: Slurm does not answer.
+            SlurmMisbehaved: An answer of slurmrestd cannot be used.
         """
         try:
             self._clocks.check(record.created_at)
@@ -101,7 +105,11 @@ class Reservations:
         return []
 
     def record_late(self) -> None:
-        """Completes the records of jobs that the store could not keep at the time; StoreUnavailable still."""
+        """Complete the records of jobs that the store could not keep at the time.
+
+        Raises:
+            StoreUnavailable: The store still does not answer.
+        """
         for _ in range(len(self._unrecorded)):
             record, job_id, warnings = self._unrecorded[0]
             self._store.accept(record, job_id, JobState.PENDING, self._store.now(), warnings)

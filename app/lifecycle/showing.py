@@ -15,7 +15,7 @@ _ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key"
 
 
 def shown_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | None) -> dict[str, Any]:
-    """Return what Slurm says of the record's job; `as_of` is when it said so, if that is known."""
+    """Return the facts of the record's job; `as_of` is when Slurm reported them, if that is known."""
     facts: dict[str, Any] = {
         "username": record.slurm_username,
         "job_id": record.slurm_job_id,

@@ -70,9 +70,15 @@ class Intake:
         The same task again under the same `key` (or under its uuid as the key) gets the first answer.
 
         Raises:
-            InvalidRequest, Forbidden, TooManyJobs, DuplicateUuid, SlurmRefused, SlurmUnavailable: no job.
-            ClocksDisagree: no job; this host's clock or the store's is too far from Slurm's.
-            SlurmAmbiguous: there may be a job; the reservation stays and is settled later.
+            InvalidRequest: The task is not valid; there is no job.
+            Forbidden: The caller may not submit this task; there is no job.
+            TooManyJobs: The caller has as many open tasks as are allowed; there is no job.
+            DuplicateUuid: The uuid was used before; there is no new job.
+            IdempotencyKeyReused: The key came before with another task; there is no new job.
+            SlurmRefused: Slurm refused the job.
+            SlurmUnavailable: Slurm does not answer; there is no job.
+            ClocksDisagree: This host's clock or the store's is too far from Slurm's; there is no job.
+            SlurmAmbiguous: There may be a job; the reservation stays and is settled later.
         """
         task = self._checker.submission(caller, body)
         now = self._store.now()
@@ -150,14 +156,14 @@ class Intake:
         except SlurmAmbiguous as error:
             logger.warning("submission of %s: %s; looking for its job", task.uuid, error)
             left = self._slurm.longest_call - (time.monotonic() - began)
-            return self._found(record, error, left), []
+            return self._find_job(record, error, left), []
 
-    def _found(self, record: TaskRecord, error: SlurmAmbiguous, seconds: float) -> int:
-        """Return the job that an ambiguous submission made after all.
+    def _find_job(self, record: TaskRecord, error: SlurmAmbiguous, seconds: float) -> int:
+        """Return the id of the job that an ambiguous submission made.
 
         Raises:
-            SlurmRefused: Slurm said no without a reason, and slurmctld has no such job.
-            SlurmAmbiguous: It cannot be told now.
+            SlurmRefused: Slurm answered with an error without a reason, and slurmctld has no such job.
+            SlurmAmbiguous: It is still not known whether there is a job.
         """
         if seconds <= _SHORTEST_LOOK:
             raise cannot_be_told(record.uuid)
@@ -177,7 +183,7 @@ class Intake:
         if job is not None:
             return job.array_job_id or job.job_id
         if isinstance(error, UnprovenRefusal):
-            # slurmctld answered the submission before it was looked at: a job would have been there
+            # slurmctld answered the submission before it was searched: it would have shown the job
             self.reservations.release(record)
             raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
         raise cannot_be_told(record.uuid)

@@ -45,9 +45,11 @@ class Watcher:
         self.slurm_seconds = 0.0  # that the last look took Slurm
 
     def refresh(self, now: datetime, fence: int) -> int:
-        """Brings the open records up to what Slurm says; returns how many changed.
+        """Poll Slurm once and update the records; return how many changed.
 
-        SlurmUnavailable, SlurmMisbehaved: nothing is known, nothing was changed.
+        Raises:
+            SlurmUnavailable: Slurm does not answer; nothing was changed.
+            SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was changed.
         """
         self.slurm_seconds = 0.0
         open_jobs = self._store.open_jobs()
@@ -70,7 +72,7 @@ class Watcher:
         return applied + self._recorder.keep(self._alarms(open_jobs, seen, now), now, fence)
 
     def _restarted(self, ended_jobs: Iterable[OpenJob], seen: Mapping[int, SlurmJob | None]) -> list[News]:
-        """Return the ended jobs that run again, or will; none of them is an ended job any more."""
+        """Return the ended jobs that are active again; stop polling those and the forgotten ones as ended."""
         news = [(record, seen[record.slurm_job_id]) for record in ended_jobs if record.slurm_job_id in seen]
         self._ended.forget(record.uuid for record, _ in news)
         return [(record, job) for record, job in news if job is not None and is_same_job(record, job)]
@@ -169,7 +171,7 @@ class Watcher:
 
 
 def _is_same_run(record: OpenJob, job: SlurmJob) -> bool:
-    """Tell whether slurmdbd describes the record's job, and no run of it before it was requeued."""
+    """Return whether slurmdbd describes the current run of the record's job, not one before a requeue."""
     if (
         record.submit_time is not None
         and job.submit_time is not None
@@ -180,9 +182,10 @@ def _is_same_run(record: OpenJob, job: SlurmJob) -> bool:
 
 
 def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
-    """slurmctld's word on how it ended: slurmdbd of 22.05 gets exit codes wrong.
+    """Return the job with slurmdbd's figures, and with its end as slurmctld reports it.
 
-    Of an array slurmctld forgets the tasks one by one; slurmdbd has them all.
+    slurmdbd of 22.05 reports wrong exit codes. But slurmctld forgets the tasks of an array one by one, and
+    slurmdbd has them all.
     """
     figures = {"max_memory_bytes": accounted.max_memory_bytes, "cpu_seconds": accounted.cpu_seconds}
     base = accounted if array_tasks(accounted) > array_tasks(job) else job

@@ -12,13 +12,13 @@ from app.models.record import Change, Notification, NotificationStatus, OpenJob,
 
 logger = logging.getLogger(__name__)
 
-CLOCK_TOLERANCE = timedelta(seconds=5)  # that processes may disagree by about the store's time
+CLOCK_TOLERANCE = timedelta(seconds=5)  # by which processes may disagree about the store's time
 NEVER = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 
 
 def log_impossible(what: str) -> None:
-    """Log that something is not waited for, because it would end later than it ever could."""
-    logger.warning("%s would last longer than it can, because a clock was set back; it is taken over", what)
+    """Log that a lease, a claim, a wait or a window ends later than possible, and is taken over."""
+    logger.warning("%s lasts longer than possible, because a clock was set back; it is taken over", what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class TaskStore(Protocol):
     def now(self) -> datetime:
         """Return the store's time, the one clock of all processes that share it.
 
-        It costs a request now and then at most. What a store keeps and compares is stamped with it.
+        Every time that the store keeps and compares comes from this clock. A call seldom needs a request.
 
         Raises:
-            StoreUnavailable: the store's time was never read, and cannot be read now.
+            StoreUnavailable: The store's time was never read, and cannot be read now.
         """
 
     def add(self, record: TaskRecord) -> None:
@@ -89,16 +89,16 @@ class TaskStore(Protocol):
         """All jobs whose end is still to come."""
 
     def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
-        """Return up to `limit` jobs whose end was recorded since then, the newest first; not UNKNOWN ones."""
+        """Return up to `limit` jobs whose end was recorded since then, the newest first, without UNKNOWN."""
 
     def count_open(self, caller: str) -> int:
         """How many tasks of this caller's have their end still to come, reservations among them."""
 
     def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
-        """Return the reservations made before that moment, or later than `after`.
+        """Return the reservations made before `before`, or later than `after`.
 
-        Of none of them it can be told yet whether there is a job. One made later than now was made before
-        the clock was set back.
+        It is not known yet whether they have a job. A reservation that is dated later than now was made
+        before the clock was set back.
         """
 
     def apply(self, changes: Iterable[Change], fence: int) -> int:
@@ -113,8 +113,8 @@ class TaskStore(Protocol):
     ) -> Claim | None:
         """Claim one notification of `method` that is due at `now`; after `until` others may claim it.
 
-        A claim that ends later than `until`, or a wait that ends later than `latest`, cannot be: the clock
-        has been set back since. Such a notification is due, too. CLOCK_TOLERANCE is added to both.
+        A claim that ends later than `until`, or a wait that ends later than `latest`, shows that the clock
+        was set back. Such a notification is due, too. CLOCK_TOLERANCE is added to both times.
         """
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
@@ -131,11 +131,11 @@ class TaskStore(Protocol):
         """
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
-        """Count a message to `recipient`, of at most `most` in a window.
+        """Count a message to `recipient`; return None if there was room, else when the window ends.
 
-        A window that begins now ends at `until`. One that ends later than that and CLOCK_TOLERANCE cannot be,
-        because the clock has been set back since: a new one takes its place, and that is logged.
-        Return None if there was room, else when the window ends.
+        A window has at most `most` messages; one that begins now ends at `until`. A window that ends later
+        than `until` plus CLOCK_TOLERANCE shows that the clock was set back: a new window replaces it, and
+        this is logged.
         """
 
     def give_slot_back(self, recipient: str) -> None:
@@ -148,18 +148,18 @@ class TaskStore(Protocol):
         """Up to `most` notifications in that status, by that method or any; the oldest first."""
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
-        """Make dead and retrying notifications due at once: one, or all by a method, or all.
+        """Make dead and retrying notifications due at once; return how many there were.
 
-        They have all their attempts and their whole time again. A retrying head keeps its digest. Return how
-        many there were.
+        That is one of them, or all by a method, or all. Their attempts and their retry deadline start anew. A
+        retrying head keeps its digest.
         """
 
     def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
         """Acquire or renew the monitor's lease until `until`; return None while another process holds it.
 
         The fencing token that is returned grows whenever the lease goes to another owner. A lease that ends
-        later than `until` and CLOCK_TOLERANCE cannot be, because the clock has been set back since: it is
-        taken over, and that is logged.
+        later than `until` plus CLOCK_TOLERANCE shows that the clock was set back: it is taken over, and this
+        is logged.
         """
 
     def resign(self, owner: str) -> None:

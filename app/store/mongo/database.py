@@ -17,8 +17,8 @@ from app.errors import RecordUnfit, SettingsError, StoreUnavailable
 
 Document = dict[str, Any]
 
-_CLOCK_EVERY = 30.0  # seconds between two readings of the server's clock
-_CLOCK_WITHIN = 1.0  # seconds that a reading may take, once there was one
+_CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
+_CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
@@ -84,7 +84,7 @@ class MongoDatabase:
         """Return the server's time, which is read twice a minute; a reading that fails changes nothing."""
         if not self._clock.is_known:
             self._clock.refresh()
-        elif self._clock.age > _CLOCK_EVERY and steady_seconds() - self._clock_tried > _CLOCK_EVERY:
+        elif self._clock.age > _CLOCK_INTERVAL and steady_seconds() - self._clock_tried > _CLOCK_INTERVAL:
             self._clock_tried = steady_seconds()
             with suppress(StoreUnavailable):
                 self._clock.refresh()
@@ -92,7 +92,7 @@ class MongoDatabase:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def _server_time(self) -> datetime:
-        with answering(_CLOCK_WITHIN if self._clock.is_known else None):
+        with answering(_CLOCK_TIMEOUT if self._clock.is_known else None):
             local_time: datetime = self.client.admin.command("hello")["localTime"]
             return local_time.replace(tzinfo=UTC)
 

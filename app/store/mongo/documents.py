@@ -86,7 +86,7 @@ def read_record(document: Document) -> TaskRecord:
     record = TaskRecord.model_validate({**document, **fields})
     if "kind" in document:
         return record
-    # Without the list of notifications it is of the older service, whose jobs were submitted another way.
+    # A document without notifications is from the older service, which submitted jobs in another way.
     is_ours = "notifications" in document
     kind = kind_of_old_record(record.uuid, record.job) if is_ours else RecordKind.REGISTERED
     return record.model_copy(update={"kind": kind})

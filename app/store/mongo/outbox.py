@@ -137,7 +137,7 @@ class MongoOutbox(MongoDatabase):
             return self._items({"status": status.value, **({"method": method} if method else {})}, most)
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
-        # What fails again meanwhile is not sent again by the same call.
+        # A message that fails again meanwhile is not retried twice by the same call.
         wanted: Document = {"revived_at": {"$not": {"$gte": at}}}
         wanted |= {"id": id_} if id_ else {}
         wanted |= {"method": method} if method else {}
@@ -147,10 +147,10 @@ class MongoOutbox(MongoDatabase):
             "attempt_after": at,
             "revived_at": at,
         }
-        # The head of a digest that is being retried keeps what it brings along; a dead one has nothing more.
-        alone: Document = {"recipient": None, "digest": None}
+        # The head of a digest that is being retried keeps its digest; a dead one has none any more.
+        no_digest: Document = {"recipient": None, "digest": None}
         return self._revive({**wanted, "status": NotificationStatus.RETRYING.value}, changes) + self._revive(
-            {**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **alone}
+            {**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **no_digest}
         )
 
     def _revive(self, wanted: Document, changes: Document) -> int:
@@ -172,7 +172,7 @@ class MongoOutbox(MongoDatabase):
         return revived
 
     def _some(self, wanted: Document) -> list[Claim]:
-        """Return so many at a time that each operation ends within its time."""
+        """Return some of the wanted notifications, so few that each operation ends in time."""
         with answering():
             return self._items(wanted, _BATCH, in_order=False)
 

@@ -46,11 +46,11 @@ class SqliteOutbox(SqliteDatabase):
     ) -> Claim | None:
         claimed = (NotificationStatus.CLAIMED, token, milliseconds(until), method)
         longest = milliseconds(until + CLOCK_TOLERANCE)
-        wrong = (longest, NotificationStatus.CLAIMED, milliseconds(latest + CLOCK_TOLERANCE))
+        impossible = (longest, NotificationStatus.CLAIMED, milliseconds(latest + CLOCK_TOLERANCE))
         with self.writing() as connection:
             row = connection.execute(_CLAIM.format(_DUE), (*claimed, milliseconds(now))).fetchone()
             if row is None:
-                row = connection.execute(_CLAIM.format(_IMPOSSIBLE), (*claimed, *wrong)).fetchone()
+                row = connection.execute(_CLAIM.format(_IMPOSSIBLE), (*claimed, *impossible)).fetchone()
                 if row is not None:
                     log_impossible(f"the wait of message {row['id']}")
             return Claim(row["uuid"], read_notification(row)) if row else None
@@ -107,12 +107,12 @@ class SqliteOutbox(SqliteDatabase):
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
         with self.writing() as connection:
             connection.execute("DELETE FROM windows WHERE until <= ?", (milliseconds(now),))
-            wrong = connection.execute(
+            impossible = connection.execute(
                 "DELETE FROM windows WHERE recipient = ? AND until > ? RETURNING until",
                 (recipient, milliseconds(until + CLOCK_TOLERANCE)),
             ).fetchone()
-            if wrong is not None:
-                log_impossible(f"the rate limit of {recipient} until {moment(wrong[0])}")
+            if impossible is not None:
+                log_impossible(f"the rate limit of {recipient} until {moment(impossible[0])}")
             taken = connection.execute(
                 "INSERT INTO windows (recipient, until, count) VALUES (?, ?, 1)"
                 " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?",
