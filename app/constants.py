@@ -101,7 +101,7 @@ class Settings(BaseModel):
         128,
         ge=16,
         description="How many connections of clients one process keeps open, at most half of its limit on"
-        " open files; where there are more, the one that has kept the server waiting longest is closed.",
+        " open files. If there are too many, the one that has kept the server waiting longest is closed.",
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="How much is logged: DEBUG, INFO, WARNING or ERROR."
@@ -194,8 +194,8 @@ class Settings(BaseModel):
 
     SLURM_CLOCK_SKEW_SECONDS: Seconds = Field(
         60,
-        description="How far this machine's clock and the database's may be from Slurm's, in seconds. A"
-        " process that measures more neither polls nor submits, and says so.",
+        description="How far this machine's clock and the database's may be from Slurm's, in seconds. With a"
+        " larger difference a process neither polls nor submits, and logs this.",
     )
 
     SLURM_MIN_JOB_AGE_SECONDS: Seconds = Field(
@@ -352,8 +352,8 @@ class Settings(BaseModel):
     )
     NOTIFICATIONS_WEBHOOK_CA_PATH: Path | None = Field(
         None,
-        description="A certificate authority of webhook receivers that the system does not know; those that"
-        " it knows count, too.",
+        description="A certificate authority of webhook receivers that the system does not know, trusted in"
+        " addition to those of the system.",
     )
 
     NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(

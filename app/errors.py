@@ -110,7 +110,7 @@ class UnknownNotification(SlurmProxyError):
 
 
 class NotDead(SlurmProxyError):
-    """Only a notification that is dead, or waits for its next attempt, can be told to try again."""
+    """The notification is neither dead nor waiting for its next attempt, so it cannot be retried."""
 
     status = 409
     code = "not_dead"
@@ -205,7 +205,7 @@ class SlurmAmbiguous(SlurmProxyError):
 
 
 class UnprovenRefusal(SlurmAmbiguous):
-    """Slurm answered with an error that has no reason, as after a refusal by a submit plugin of the site."""
+    """Slurm answered with an error without a reason, as it does when a submit plugin of the site refuses."""
 
 
 class RecordUnfit(SlurmProxyError):
@@ -226,7 +226,8 @@ class StoreUnavailable(SlurmProxyError):
 class DeliveryFailed(SlurmProxyError):
     """A message was not delivered.
 
-    `permanent`: trying again cannot help. `is_of_channel`: all others by this channel would fail, too.
+    `permanent`: another attempt cannot help. `is_of_channel`: all other messages by this channel would fail,
+    too.
     """
 
     code = "delivery_failed"

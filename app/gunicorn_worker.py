@@ -12,7 +12,7 @@ from app.connections.table import ConnectionTable
 from app.request_slots import RequestSlots
 
 _LINGER_SECONDS = 2.0
-_ROOM_SECONDS = 0.1  # how soon room is made again while no connection is accepted
+_ROOM_SECONDS = 0.1  # how often room is made while no connection is accepted
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -24,15 +24,15 @@ class Connection(TConn):  # type: ignore[misc]
         self.data_ready = True  # its thread may wait for the request: there is one for each connection
 
     def close(self, graceful: bool = False) -> None:
-        """Close at once: waiting for the client here would stop the main loop."""
+        """Close the connection at once: waiting for the client here would stop the main loop."""
         util.close(self.sock)
         self.client_socket.close()
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A worker that no number of slow or idle clients can occupy.
+    """A worker that slow or idle clients cannot block, however many there are.
 
-    `threads` of gunicorn's settings bounds the requests that run at a time, not the connections.
+    gunicorn's setting `threads` limits the requests that run at a time, not the connections.
     """
 
     def load_wsgi(self) -> None:
@@ -43,7 +43,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.tpool = ThreadPoolExecutor(self.clients.capacity, thread_name_prefix="client")
 
     def accept(self, listener: Any) -> None:
-        """Accept one connection; a want of files or memory does not end the worker."""
+        """Accept one connection; the worker goes on if files or memory have run out."""
         try:
             accepted, address = listener.accept()
         except OSError as error:
@@ -54,13 +54,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.enqueue_req(Connection(self.cfg, client, address, listener.getsockname()))
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Make room for connections, and wait for what happens to them."""
+        """Make room for connections, and wait for events on them."""
         self.clients.make_room()
         super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout, _ROOM_SECONDS))
 
     def enqueue_req(self, conn: Connection) -> None:
         """Have a thread handle the next request of a connection."""
-        with suppress(RuntimeError):  # no further thread can be started: one that runs will take it
+        with suppress(RuntimeError):  # no further thread can be started: one that runs handles it later
             self.tpool.submit(self._handle_and_finish, conn)
 
     def handle(self, conn: Connection) -> Any:
@@ -76,7 +76,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return keeps_open
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop; clients that have not sent their requests yet are not waited for."""
+        """Begin to stop, without waiting for requests that have not arrived yet."""
         super().handle_exit(sig, frame)
         self.method_queue.defer(self.clients.evict_reading)
 

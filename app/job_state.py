@@ -49,7 +49,7 @@ class JobState(StrEnum):
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether the job is in the queue: what Slurm says of its start and end is a prediction."""
+        """Return whether the job is in the queue; the start and end that Slurm reports are predictions."""
         return self in _WAITING
 
     @property

@@ -1,4 +1,4 @@
-"""The WSGI layer between a server and the application: requests enter whole, and a few at a time."""
+"""A WSGI layer that reads requests whole, and passes a few at a time to the application."""
 
 import io
 import threading
@@ -16,9 +16,9 @@ _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 
 
 class RequestSlots:
-    """Run an application for a bounded number of requests at a time, each of them read before.
+    """Runs an application for a limited number of requests at a time.
 
-    A client that is slow to send its body holds no slot.
+    Each request is read before, so a client that sends its body slowly holds no slot.
     """
 
     def __init__(self, application: "WSGIApplication", slots: int, max_body_bytes: int) -> None:
@@ -35,9 +35,9 @@ class RequestSlots:
             return self._application(environ, start_response)
 
     def _read_body(self, environ: "WSGIEnvironment") -> None:
-        """Replace the input by what it holds; the application refuses larger bodies without reading them.
+        """Read the body into memory, unless it is too large: the application then refuses it unread.
 
-        A chunked body gets a length: Werkzeug would only cut a chunked body that is too large.
+        A chunked body gets a length: Werkzeug would truncate a chunked body that is too large.
         """
         length = environ.get("CONTENT_LENGTH", "")
         is_chunked = "HTTP_TRANSFER_ENCODING" in environ
@@ -51,7 +51,7 @@ class RequestSlots:
             body = environ["wsgi.input"].read(size)
         except ClientTooSlow:
             raise
-        except Exception:  # each server has its own kinds of these
+        except Exception:  # each server has its own exceptions for a broken body
             environ["wsgi.input"] = _BrokenBody()
         else:
             environ["wsgi.input"] = io.BytesIO(body)
@@ -61,10 +61,10 @@ class RequestSlots:
 
 
 class _BrokenBody(io.RawIOBase):
-    """A body in a broken transfer coding: whoever reads it answers 400."""
+    """A body in a broken transfer coding; reading it raises BadRequest, which is answered 400."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> NoReturn:
-        raise BadRequest("the body of the request is not valid in its transfer coding")
+        raise BadRequest("the body of the request is not in a valid transfer coding")

@@ -26,13 +26,13 @@ def find() -> Response:
 
 @blueprint.post("/<notification_id>/retry")
 def retry(notification_id: str) -> Response:
-    """Have a message tried again at once that is dead or waits for its next attempt."""
+    """Retry a message at once that is dead or waits for its next attempt."""
     return jsonify(_outbox().retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_all() -> Response:
-    """Have all messages, or those of one method, tried again at once that are dead or wait for an attempt."""
+    """Retry all messages at once, or those of one method, that are dead or wait for their next attempt."""
     return jsonify(_outbox().retry_all(**_query("method")))
 
 

@@ -17,7 +17,9 @@ load_dotenv(Path(__file__).parent.parent / ".env")
 bind = os.environ.get("GUNICORN_BIND", "127.0.0.1:5001")
 workers = int(os.environ.get("GUNICORN_WORKERS", "2"))
 worker_class = "app.gunicorn_worker.Worker"
-threads = int(os.environ.get("GUNICORN_THREADS", "8"))  # requests at a time; each connection has its own thread
+threads = int(
+    os.environ.get("GUNICORN_THREADS", "8")
+)  # requests at a time; each connection has its own thread
 timeout = 120  # seconds; a submission may wait for slurmrestd, and then look for its job
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
 errorlog = "-"  # requests are told by our own log

@@ -44,7 +44,7 @@ class Phase(Enum):
 class ClientSocket(socket.socket):
     """A client's socket with one deadline for a whole request and one for its whole answer.
 
-    It raises ClientTooSlow at a deadline, however often single bytes arrive before.
+    A read or a write raises ClientTooSlow at its deadline, even if single bytes keep arriving.
     """
 
     def __init__(self, accepted: socket.socket, table: "ConnectionTable") -> None:
@@ -72,24 +72,24 @@ class ClientSocket(socket.socket):
         self.phase = Phase.IDLE
 
     def begin_linger(self, seconds: float) -> None:
-        """Start the deadline for what a client still sends after its answer."""
+        """Start the deadline for data that a client still sends after its answer."""
         self._deadline = time.monotonic() + seconds
-        self._has_received = False  # of no further request
+        self._has_received = False  # what comes now belongs to no further request
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         self.phase = Phase.READING
-        data: bytes = self._within(self._deadline, super().recv, bufsize, flags)
+        data: bytes = self._run_until(self._deadline, super().recv, bufsize, flags)
         self._note_received(bool(data))
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
-        """Receive into a buffer; after the answer every fault is the end of the data.
+        """Receive into a buffer; after the answer an error counts as the end of the data.
 
-        Werkzeug 3.1 reads on after its answer, and leaks a file descriptor at an exception there.
+        Werkzeug 3.1 reads on after its answer, and leaks a file descriptor if that raises an exception.
         """
         self.phase = Phase.READING
         try:
-            count: int = self._within(self._deadline, super().recv_into, buffer, nbytes, flags)
+            count: int = self._run_until(self._deadline, super().recv_into, buffer, nbytes, flags)
             self._note_received(count > 0)
         except OSError:
             if not self._has_answered:
@@ -111,14 +111,14 @@ class ClientSocket(socket.socket):
                 self.sendall(_REQUEST_TIMEOUT)
 
     def evict(self, grace: float) -> None:
-        """End the waiting for this client; what has already arrived is still read within `grace` seconds."""
+        """Stop waiting for this client; data that has arrived is still read within `grace` seconds."""
         self.is_evicted = True
         self._deadline = min(self._deadline, time.monotonic() + grace)
         with suppress(OSError):
             self.shutdown(socket.SHUT_RDWR if self.phase is Phase.WRITING else socket.SHUT_RD)
 
     def has_unread_request(self) -> bool:
-        """Return whether the client has sent something of a request that its thread has not come to read."""
+        """Return whether data of a request has arrived that the connection's thread has not read yet."""
         if self.phase is not Phase.READING or self._has_answered:
             return False
         poll = select.poll()
@@ -126,7 +126,7 @@ class ClientSocket(socket.socket):
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        with self._table.lock:  # no eviction may meet a file descriptor that is already another connection's
+        with self._table.lock:  # an eviction must not use a file descriptor that has a new owner already
             super().close()
             self._table.remove(self)
 
@@ -139,35 +139,35 @@ class ClientSocket(socket.socket):
         if self._answer_deadline is None:
             self._answer_deadline = time.monotonic() + self._table.response_seconds
         try:
-            return self._within(self._answer_deadline, write, data, flags)
+            return self._run_until(self._answer_deadline, write, data, flags)
         finally:
             self.phase = phase
             self._has_answered = self._has_answered or not bytes(data[:12]).endswith(b" 100")
             if not self._has_answered:  # it was "100 Continue"
                 self._answer_deadline = None
 
-    def _within(self, deadline: float, operation: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what `operation` returns; its own time-out counts, too, where it ends sooner."""
-        own = self.gettimeout()
+    def _run_until(self, deadline: float, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """Run an operation until the deadline, or until the socket's own time-out; return its result."""
+        own_timeout = self.gettimeout()
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            self._give_up()
-        self.settimeout(remaining if own is None else min(own, remaining))
+            self._raise_too_slow()
+        self.settimeout(remaining if own_timeout is None else min(own_timeout, remaining))
         try:
             return operation(*arguments)
         except TimeoutError:
             if time.monotonic() >= deadline:
-                self._give_up()
+                self._raise_too_slow()
             raise
         finally:
-            self.settimeout(own)
+            self.settimeout(own_timeout)
 
     def _note_received(self, has_data: bool) -> None:
         if not has_data and self.is_evicted:
             raise ClientTooSlow
         self._has_received = self._has_received or has_data
 
-    def _give_up(self) -> NoReturn:
+    def _raise_too_slow(self) -> NoReturn:
         if self._has_received and not self.is_evicted:
             self._table.count_slow()
         raise ClientTooSlow

@@ -1,4 +1,4 @@
-"""The open connections of one process, and the choice of those to close where they are too many."""
+"""The open connections of one process, some of which are closed if there are too many."""
 
 import errno
 import logging
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 _BROKEN_LISTENER = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 _NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED)
 _ACCEPT_PAUSE = 0.05  # seconds
-_UNEVICTED_SECONDS = 0.1  # how long a connection has at least, however many there are
-_ARRIVED_SECONDS = 0.5  # how long a thread may take to read what has already arrived
+_MIN_WAIT = 0.1  # seconds; a connection that has waited for less is not evicted
+_EVICTION_GRACE = 0.5  # seconds in which the thread of an evicted connection may read what has arrived
 _LOG_INTERVAL = 60.0  # seconds
 
 
@@ -34,22 +34,23 @@ class ConnectionTable:
         self._logged = -_LOG_INTERVAL
 
     def add(self, accepted: socket.socket) -> ClientSocket:
-        """Return an accepted connection with deadlines."""
+        """Add an accepted connection; return it as a socket with deadlines."""
         client = ClientSocket(accepted, self)
         with self.lock:
             self._open.add(client)
         return client
 
     def remove(self, client: ClientSocket) -> None:
+        """Remove a connection that was closed."""
         with self.lock:
             self._open.discard(client)
             self.lock.notify_all()
 
     def make_room(self) -> None:
-        """Evict the connections that have waited longest for their clients, where there are nearly too many.
+        """Evict the connections that have waited longest for their clients, if there are nearly too many.
 
-        Those that wait may keep half of the places. A server that is full of requests at work is busy, not
-        attacked: then the next connection has to wait.
+        Connections that wait for their clients may keep half of the places. If requests at work take the
+        other half, the server is busy and not attacked, and the next connection has to wait.
         """
         with self.lock:
             if len(self._open) > self.capacity - self.capacity // 8:
@@ -57,19 +58,19 @@ class ConnectionTable:
                 self._evict(waiting - self.capacity // 2)
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Return whether another connection may be accepted, within that time."""
+        """Wait at most that long for room for another connection; return whether there is room."""
         with self.lock:
             return self.lock.wait_for(lambda: len(self._open) < self.capacity, seconds)
 
     def evict_reading(self) -> None:
-        """End the waiting for requests that have not arrived yet."""
+        """Stop waiting for requests that have not arrived yet."""
         with self.lock:
             for client in self._open:
                 if client.phase is Phase.READING:
-                    client.evict(_ARRIVED_SECONDS)
+                    client.evict(_EVICTION_GRACE)
 
     def handle_accept_error(self, error: OSError) -> None:
-        """Make room after an accept() that failed for want of files or memory.
+        """Make room after an accept() that failed because files or memory ran out.
 
         Raises:
             OSError: The listening socket itself cannot be used.
@@ -91,14 +92,17 @@ class ConnectionTable:
                 self._logged, self._slow = now, 0
 
     def _evict(self, count: int) -> None:
-        """Evict the oldest, but none whose request has arrived while the server is too busy to read it."""
-        latest = time.monotonic() - _UNEVICTED_SECONDS
+        """Evict up to `count` connections, those that have waited longest first.
+
+        A connection whose request has arrived is kept: the server was too busy to read it.
+        """
+        latest = time.monotonic() - _MIN_WAIT
         waiting = [client for client in self._open if client.is_evictable and client.began < latest]
         for client in sorted(waiting, key=lambda client: client.began):
             if count <= 0:
                 return
             if not client.has_unread_request():
-                client.evict(_ARRIVED_SECONDS)
+                client.evict(_EVICTION_GRACE)
                 self.count_slow()
                 count -= 1
 

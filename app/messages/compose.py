@@ -26,7 +26,10 @@ _OUTCOMES = {
 
 
 def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: SlurmJob) -> Content:
-    """Return what is said of `event`; before bad news stands the state, whatever the caller promises."""
+    """Return the content of a message about `event`.
+
+    If the job did not succeed, its state stands first, whatever the caller's own text says.
+    """
     known = facts(record, job)
     run_time = job.run_seconds()
     values = {
@@ -49,7 +52,7 @@ def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: Sl
 
 
 def facts(record: TaskRecord, job: SlurmJob) -> dict[str, Any]:
-    """Return what is known of the job, by names that programs can rely on; the rest is left out."""
+    """Return the known facts of the job, by names that programs can rely on; unknown ones are left out."""
     start, end, limit = job.start_time, job.end_time, job.time_limit_minutes
     files = output_files(record, job)
     known = {
@@ -79,7 +82,10 @@ def facts(record: TaskRecord, job: SlurmJob) -> dict[str, Any]:
 
 
 def _title(record: TaskRecord, job: SlurmJob) -> str:
-    """Return the job's name as the task has it; of a registered task only `name` was checked."""
+    """Return the job's name from the task, or else from Slurm.
+
+    Only the `name` of a registered task was checked.
+    """
     is_submitted = record.kind is RecordKind.SUBMITTED
     name = sent_job_name(record.task) if is_submitted else record.task.get("name")
     return one_line(name or job.name or record.uuid)

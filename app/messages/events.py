@@ -39,7 +39,7 @@ def events_of(wishes: Wishes, record: TaskRecord, job: SlurmJob, at: datetime) -
 
 
 def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime) -> datetime | None:
-    """The next moment after `at` when an event may be due without any change of the job's state."""
+    """Return the next moment after `at` when an event may be due without a change of the job's state."""
     state = job.job_state if job else JobState.PENDING
     moments: list[datetime] = []
     if state.is_waiting:
@@ -48,13 +48,14 @@ def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime
         if EventName.INVALID_DEPEND in wishes:
             moments.append(_whole_minute(at + _LOOK_AT_DEPENDENCIES))
     if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
-        began = job.start_time + timedelta(seconds=job.suspended_seconds)  # as the time limit counts
+        # Suspended time does not count towards the time limit.
+        began = job.start_time + timedelta(seconds=job.suspended_seconds)
         moments += [began + share * limit for name, share in _LIMITS.items() if name in wishes]
     return min((moment for moment in moments if moment > at), default=None)
 
 
 def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
-    """What a job's state, reason or number of restarts tells."""
+    """Return the event that follows from the job's state, reason or number of restarts, if any."""
     state, again = job.job_state, f":{job.restarts}" if job.restarts else ""
     if name is EventName.END and state.is_settled:
         return Event("end", f"end{again}")
@@ -74,7 +75,7 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
 
 
 def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime) -> Event | None:
-    """The largest share of the time limit that is used up, while the job runs."""
+    """Return the event of the largest share of the time limit that the job has used up, if any."""
     limit = _limit(job)
     run = job.run_seconds_until(at)
     if limit is None or run is None:

@@ -36,7 +36,7 @@ def rows(facts: Mapping[str, Any]) -> list[Row]:
         ("CPU", _cpu(facts)),
         ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
         ("Output", facts.get("output")),
-        ("Errors", _if_not(facts.get("output"), facts.get("error_output"))),
+        ("Errors", _unless_equal(facts.get("error_output"), facts.get("output"))),
     ]
     return [(label, str(value)) for label, value in known if value is not None]
 
@@ -89,8 +89,8 @@ def _tasks(counts: Mapping[str, int] | None) -> str | None:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
-def _if_not(other: object, value: object) -> object:
-    """Return `value`, or None where it only repeats the other."""
+def _unless_equal(value: object, other: object) -> object:
+    """Return `value`, or None if it is the same as `other`."""
     return None if value == other else value
 
 

@@ -58,13 +58,13 @@ class Planner:
         return Plan(tuple(due), alarm(wishes, record, job, at))
 
     def _wishes(self, task: WatchedTask) -> Wishes:
-        """The catalogue's events and the task's own; the end if neither names any."""
+        """Return the catalogue's events and the task's own; the end if neither names any."""
         requests = _requests(self.catalogue, task.name, task.notification)
         wishes = [wish for request in requests for wish in request.events or ()]
         return list(dict.fromkeys(wishes)) or [EventName.END]
 
     def _blanks(self, task: WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
-        """One for each method, and for each recipient of it: one may fail where another does not."""
+        """Yield one notification for each method and each of its recipients: one may fail and another not."""
         for method, params in merged_params(self.catalogue, task.name, task.notification).items():
             for own in each_recipient(params):
                 recipient = own.get("recipient")
@@ -110,7 +110,7 @@ def merged_params(
 
 
 def task_of(record: TaskRecord) -> WatchedTask:
-    """Return what every task has, however it came: its user, its name, and whom to notify."""
+    """Return what submitted and registered tasks both have: user, name, and whom to notify."""
     return WatchedTask.model_validate(record.task)
 
 

@@ -35,7 +35,7 @@ class ShownNotification(BaseModel):
     attempt_after: Utc | None = Field(description="When it is tried (again).")
     last_error: str | None
     sent_at: Utc | None
-    revived_at: Utc | None = Field(None, description="When an operator last told it to try again at once.")
+    revived_at: Utc | None = Field(None, description="When an operator last retried it.")
     digest: str | None = Field(None, description="The id of the notification that brings this one along.")
     to: str
     subject: str
@@ -62,8 +62,8 @@ class SlurmFacts(SlurmJob):
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
     job_state: JobState | None  # type: ignore[assignment]
     ran: float | None = Field(None, alias="run_seconds")  # which is a method of the job's
-    as_of: Utc | None = Field(None, description="The moment at which Slurm said so.")
-    hint: str | None = Field(None, description="Of a job that failed: what helps, as its messages have it.")
+    as_of: Utc | None = Field(None, description="When Slurm reported these facts.")
+    hint: str | None = Field(None, description="For a failed job: what may help, as in its messages.")
     stale: bool = Field(False, description="Slurm does not answer: these are the last known facts.")
     error: str | None = Field(None, description="Why they are stale.")
 

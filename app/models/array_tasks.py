@@ -10,14 +10,14 @@ _MAX_LISTED_RANGES = 100
 
 
 def mask_of_index(index: int) -> int:
-    """Return the mask of one task; 0 for an index that Slurm cannot have."""
+    """Return the mask of one task; 0 for an index that Slurm does not allow."""
     return 1 << index if 0 <= index <= _MAX_INDEX else 0
 
 
 def mask_of_list(text: str) -> int:
     """Return the mask of a list such as "0-9:2,12%3", the form of slurmctld's `array_task_string`.
 
-    What cannot be read is left out: slurmctld ends a long list with "...".
+    Parts that cannot be read are left out: slurmctld ends a long list with "...".
     """
     mask = 0
     for part in text.partition("%")[0].split(","):
@@ -28,7 +28,7 @@ def mask_of_list(text: str) -> int:
 
 
 def mask_of_hex(text: str) -> int:
-    """Return the mask of a text such as "0x3FC", the form of slurmdbd's `array.task`; 0 if it is none."""
+    """Return the mask of a text such as "0x3FC", the form of slurmdbd's `array.task`; else 0."""
     try:
         return int(text, 16) & (2 << _MAX_INDEX) - 1 if text.startswith("0x") else 0
     except ValueError:

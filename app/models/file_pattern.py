@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-PATTERN_LETTERS = "jxuAaN"  # those that give the same name on every release, beside %%
+PATTERN_LETTERS = "jxuAaN"  # the patterns that every release expands in the same way, besides %%
 _PATTERN = re.compile(rf"%(?P<width>[0-9]*)(?P<letter>[{PATTERN_LETTERS}])|%%")
 _PERCENT = re.compile(rf"{_PATTERN.pattern}|(?P<unknown>%[0-9]*.?)")
-_WIDEST = 10  # Slurm pads no further
+_MAX_WIDTH = 10  # Slurm pads no further
 NO_ARRAY_TASK = "4294967294"  # what Slurm writes for %a in a job that is no array
 
 
@@ -20,7 +20,7 @@ class FilePattern:
 
     @property
     def letters(self) -> set[str]:
-        """The letters of the patterns in the name."""
+        """Return the letters of the patterns in the name."""
         return {match["letter"] for match in _PATTERN.finditer(self.name)} - {None}
 
     def for_slurm(self) -> str:
@@ -30,7 +30,7 @@ class FilePattern:
     def path(self, values: Mapping[str, str]) -> str:
         """Return the path with each letter replaced by its value.
 
-        Where a value is missing the path stays a pattern, in Slurm's notation.
+        If a value is missing, the path stays a pattern in Slurm's notation.
         """
         if self.letters <= values.keys():
             return f"{self.folder.rstrip('/')}/{expand(self.name, padded(values))}"
@@ -38,16 +38,16 @@ class FilePattern:
 
 
 def expand(name: str, value: Callable[[str, int], str | None], literal: Callable[[str], str] = str) -> str:
-    """Return `name` with each pattern replaced by `value(letter, width)`, or left where that is None.
+    """Return `name` with each pattern replaced by `value(letter, width)`, or kept if that is None.
 
     `width` is the zero-padding of a number, which sbatch allows between the sign and the letter, else 0.
-    `literal` treats what lies between the patterns. The letter of `%%` is `%`.
+    `literal` is applied to the text between the patterns. The letter of `%%` is `%`.
     """
     parts, end = [], 0
     for match in _PATTERN.finditer(name):
         parts.append(literal(name[end : match.start()]))
         letter = match["letter"] or "%"
-        width = min(int(match["width"] or 0), _WIDEST) if letter in "jAa" else 0
+        width = min(int(match["width"] or 0), _MAX_WIDTH) if letter in "jAa" else 0
         known = value(letter, width)
         parts.append(literal(match[0]) if known is None else known)
         end = match.end()
@@ -55,18 +55,18 @@ def expand(name: str, value: Callable[[str, int], str | None], literal: Callable
 
 
 def padded(values: Mapping[str, str], percent: str = "%") -> Callable[[str, int], str | None]:
-    """Return a lookup for `expand` that pads with zeros; None for a letter without a value."""
+    """Return a lookup for `expand` that pads with zeros, and gives None for a letter without a value."""
     known = {**values, "%": percent}
     return lambda letter, width: known[letter].zfill(width) if letter in known else None
 
 
 def unknown_pattern(name: str) -> str | None:
-    """Return the first pattern in `name` that not all releases expand alike, or None."""
+    """Return the first pattern in `name` that releases expand differently, or None."""
     return next((match["unknown"] for match in _PERCENT.finditer(name) if match["unknown"]), None)
 
 
 def common_path(paths: Collection[str]) -> str | None:
-    """Return the one path of an array's tasks, or where they differ the folder that holds them all."""
+    """Return the one path of an array's tasks, or the folder that contains all paths if they differ."""
     different = set(paths)
     if len(different) < 2:
         return next(iter(different), None)

@@ -66,17 +66,17 @@ class SlurmJob(BaseModel):
     failed_tasks: str | None = Field(
         default=None, description='The indices of an array\'s tasks that did not succeed, such as "2,7-9".'
     )
-    # Bit n: this is, or contains, task n of an array.
+    # Bit n is set if this is, or contains, task n of an array.
     task_mask: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
 
     @property
     def has_failed(self) -> bool:
-        """Whether the job ended, and not well."""
+        """Return whether the job ended without success."""
         return self.job_state.is_final and not self.job_state.is_success
 
     @property
     def never_ran(self) -> bool:
-        """Whether the job ended before it began."""
+        """Return whether the job ended before it began."""
         return self.job_state.is_final and self.start_time is None
 
     def run_seconds(self) -> float | None:

@@ -35,8 +35,8 @@ def file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePattern]:
 def output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
     """Return the files of the record's job, which `job` describes.
 
-    Those of a registered job are Slurm's own word; those of a submitted task follow from the task. The tasks
-    of an array write several files, so that their path stays a pattern.
+    For a registered job Slurm reports them; for a submitted task they follow from the task. The tasks of a
+    submitted array write several files, so that the path stays a pattern.
     """
     if job.never_ran and not job.restarts:
         return OutputFiles(None, None)
@@ -59,7 +59,7 @@ def sent_job_name(task: Mapping[str, Any]) -> str:
 
 
 def _values(task: Mapping[str, Any], job: SlurmJob) -> dict[str, str]:
-    """Return what the patterns stand for, as far as one value holds for the whole job."""
+    """Return the values of the patterns, without those that differ within the job."""
     is_array = bool(task["slurm"].get("array")) or job.array_tasks is not None
     values = {"x": job.name or sent_job_name(task), "u": str(task["username"])}
     if job.job_id:

@@ -11,12 +11,12 @@ from app.job_state import JobState
 from app.models.content import Content
 from app.models.job import SlurmJob, Utc
 
-# Followed by the uuid, the first word in the comment of a job that this service submitted.
+# The comment of a job that this service submitted begins with this tag and the uuid.
 JOB_TAG = "slurm-proxy:"
 
 
 class RecordKind(StrEnum):
-    """How a job came to be followed."""
+    """How this service came to know of a job."""
 
     SUBMITTED = "submitted"  # by POST /submit: the task says how the job was submitted
     REGISTERED = "registered"  # by POST /monitor: the job was submitted elsewhere, whatever the task holds
@@ -25,8 +25,8 @@ class RecordKind(StrEnum):
 def kind_of_old_record(uuid: str, job: SlurmJob | None) -> RecordKind:
     """Return the kind of a record that was written before kinds were stored.
 
-    Registered jobs were stored with Slurm's description of the job from the start, and without the tag that
-    submitted jobs bear. In doubt a record counts as registered, so that no path is made up for it.
+    The record of a registered job had Slurm's description of the job from the start, and that job's comment
+    has no tag. In doubt a record counts as registered, so that no path is made up for it.
     """
     is_submitted = job is None or (job.comment or "").partition(" ")[0] == JOB_TAG + uuid
     return RecordKind.SUBMITTED if is_submitted else RecordKind.REGISTERED
@@ -65,7 +65,7 @@ class Notification(BaseModel):
     claim: str | None = None
     last_error: str | None = None
     sent_at: Utc | None = None
-    revived_at: Utc | None = None  # when an operator last told it to try again
+    revived_at: Utc | None = None  # when an operator last retried it
     recipient: str | None = None  # whom it is gathered for, once it was held back
     digest: str | None = None  # the id of the notification that brings this one along
 
@@ -115,7 +115,7 @@ class TaskRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """The little that a polling cycle reads of a record that is open, or ended a short while ago."""
+    """What a polling cycle reads of a record that is open, or that ended a short while ago."""
 
     uuid: str
     slurm_job_id: int
@@ -124,7 +124,7 @@ class OpenJob:
     created_at: datetime
     submit_time: datetime | None  # Slurm's own, once it was seen
     alarm_at: datetime | None = None
-    is_array: bool = False  # only told of a job that has ended
+    is_array: bool = False  # only set for a job that has ended
 
 
 @dataclass(frozen=True, slots=True)

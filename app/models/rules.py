@@ -98,7 +98,7 @@ def _file_name(value: str) -> str:
 def _known_patterns(value: str) -> str:
     if (pattern := unknown_pattern(value)) is not None:
         words = (
-            'must not have "{pattern}": of Slurm\'s patterns only {known} work on every release, and %% for %'
+            'must not have "{pattern}": only the patterns {known} work on every Slurm release; write %% for %'
         )
         known = " ".join(f"%{letter}" for letter in PATTERN_LETTERS)
         raise PydanticCustomError("rule", words, {"pattern": pattern[:_LONGEST_SHOWN], "known": known})

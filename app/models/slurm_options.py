@@ -36,7 +36,7 @@ _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
 
 def _environment(value: object) -> object:
-    """Return one "K=V", a list of them, or an object as an object; the default PATH stays unless named."""
+    """Return one "K=V", a list of them, or an object as an object; PATH has its default unless given."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
     else:
@@ -104,7 +104,8 @@ class SlurmOptions(BaseModel):
 
     output: FileName | None = Field(
         None,
-        description="The file for standard output, below dirs.output; Slurm's %j %x %u %A %a %N %% work.",
+        description="The file for standard output, below dirs.output; it may have Slurm's patterns"
+        " %j %x %u %A %a %N %%.",
     )
     error: FileName | None = Field(None, description="The same for standard error, below dirs.error.")
     job_name: Line | None = Field(None, description="The job's name in Slurm.")
@@ -117,7 +118,7 @@ class SlurmOptions(BaseModel):
     time_minutes: Minutes | None = Field(None, description="The time limit; not together with time.")
     environment: Environment = Field(
         default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
-        description="Environment variables, beside those that sbatch sets; PATH has a default.",
+        description="Environment variables, in addition to those that sbatch sets; PATH has a default.",
     )
 
     account: Line | None = None
