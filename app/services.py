@@ -71,9 +71,10 @@ class Services:
 
 
 def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Services:
-    """The parts that the settings describe, on another cluster where one is given.
+    """Build the parts that the settings describe, for another cluster if `slurm` is given.
 
-    SettingsError names what is missing or wrong.
+    Raises:
+        SettingsError: A setting is missing or wrong.
     """
     store = _store(settings)
     slurm = slurm or _slurm(settings)

@@ -50,7 +50,11 @@ class Gate:
         return proof.caller(text)
 
     def count(self, caller: Caller) -> None:
-        """TooManyRequests for one who has asked too often; all processes count together."""
+        """Count a request of the caller; all processes count together.
+
+        Raises:
+            TooManyRequests: The caller has used up the rate limit.
+        """
         if self.is_open or not self._requests_a_minute:
             return
         now = self._store.now()

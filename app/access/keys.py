@@ -26,7 +26,11 @@ class Keys:
         self._store = store
 
     def create(self, name: str, grant: Grant, lasts: timedelta | None) -> tuple[str, ApiKey]:
-        """The key, to be shown once, and what is kept of it; InvalidRequest for a name that will not do."""
+        """Create a key; return its text, which is shown only once, and the stored key.
+
+        Raises:
+            InvalidRequest: The name is not valid, or is that of another valid key.
+        """
         if not is_one_line(name) or len(name) > 100:
             raise InvalidRequest(["name: must be one line of at most 100 characters"])
         now = self._store.now()
@@ -43,11 +47,15 @@ class Keys:
         return self._store.all_keys()
 
     def revoke(self, id_: str) -> bool:
-        """False if there is no such key, or it is revoked already."""
+        """Revoke a key; return False if there is no such key, or if it is revoked already."""
         return self._store.revoke_key(id_, self._store.now())
 
     def caller(self, text: str) -> Caller:
-        """Whose key that is; NotAuthenticated for one that is not, or not any more."""
+        """Return the caller whose key that is.
+
+        Raises:
+            NotAuthenticated: The key is unknown, expired or revoked.
+        """
         parts = text.split("_", 2)
         key = self._store.key(parts[1]) if len(parts) == 3 else None
         known = key.hash if key else _hash("")

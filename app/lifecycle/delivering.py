@@ -102,7 +102,11 @@ class Delivery:
             sender.rest()
 
     def _outcome(self, claim: Claim, now: datetime) -> Outcome:
-        """DeliveryFailed for a failure that is the message's own, not its receiver's."""
+        """Try to send a claimed message; return what became of it.
+
+        Raises:
+            DeliveryFailed: The message itself, and not its receiver, is the cause of the failure.
+        """
         item = claim.notification
         sender = self._senders.get(item.method)
         if sender is None:

@@ -91,9 +91,11 @@ class Watcher:
             self.slurm_seconds += time.monotonic() - began
 
     def _with_figures(self, news: list[News], now: datetime) -> list[News]:
-        """Adds what slurmdbd measured to the jobs that have just ended; one that it does not have yet is
-        left for a later cycle, if not for long. Only slurmdbd knows all tasks of an array: that waits as long
-        as a job that slurmctld has forgotten."""
+        """Add slurmdbd's figures to the jobs that have just ended.
+
+        A job that slurmdbd does not have yet is left for a later cycle, for a short while. An array waits as
+        long as a job that slurmctld has forgotten, because only slurmdbd knows all its tasks.
+        """
         ended = {record.uuid: job.job_id for record, job in news if job.job_state.is_final}
         self._ended_since = {uuid: self._ended_since.get(uuid, now) for uuid in ended}
         accounted = self._accounted(set(ended.values()))
@@ -151,7 +153,7 @@ class Watcher:
     def _traced(
         self, lost: list[OpenJob], seen: Mapping[int, SlurmJob | None], now: datetime
     ) -> Iterable[News]:
-        """Jobs that slurmctld has forgotten, as slurmdbd ended them; UNKNOWN after a while if it cannot."""
+        """Yield jobs that slurmctld has forgotten, with their end from slurmdbd, or UNKNOWN after a while."""
         if not lost:
             return
         try:

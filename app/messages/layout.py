@@ -18,7 +18,7 @@ _templates = Environment(
 
 
 def rows(facts: Mapping[str, Any]) -> list[Row]:
-    """The facts that are known, each with its label, as a reader wants them."""
+    """Return the known facts, each with its label, in a form for people."""
     is_array = bool(facts.get("array_tasks"))  # whose limits are those of one task
     known = [
         ("Task", facts.get("task_uuid")),

@@ -45,7 +45,7 @@ class Planner:
         return Plan(tuple(notifications), alarm(wishes, record, record.job, at))
 
     def at_look(self, record: TaskRecord, job: SlurmJob, at: datetime) -> Plan:
-        """What is due now that Slurm says this of the job, and was not due before."""
+        """Return the notifications that are due with this description of the job, and were not due before."""
         task = task_of(record)
         wishes = self._wishes(task)
         known = {notification.id for notification in record.notifications}

@@ -140,7 +140,12 @@ class RabbitmqSender(Sender):
         return cls(settings, host) if host else None
 
     def send(self, message: Message, params: RabbitmqParams) -> None:
-        """Permanent: no queue takes it, or the broker refuses what the caller named."""
+        """Publish one message, and wait for the broker's confirmation.
+
+        Raises:
+            DeliveryFailed: The message was not taken. This is final if no queue takes it, or if the broker
+                refuses the exchange or queue that the caller named.
+        """
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         try:
             with self._kept.connection() as connection:

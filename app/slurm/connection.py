@@ -62,7 +62,7 @@ class Connection:
 
     @property
     def longest_call(self) -> float:
-        """Seconds that one request may take: for a free connection, to connect, and to be answered.
+        """Return the seconds that one request may take: for a free connection, to connect, to be answered.
 
         Only the look-up of the host's name can add to it; nothing is sent after the deadline.
         """

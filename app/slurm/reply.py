@@ -10,7 +10,7 @@ from typing import Any
 _REFUSALS = frozenset(range(2000, 10_000)) - frozenset(range(5000, 6000))
 _UNSPECIFIED = -1
 
-_MAX_WORDS = 500
+_MAX_TEXT = 500
 _MAX_DIGITS = 100  # Python refuses to read integers of more than 4,300 digits
 _MAX_INT64 = 2**63 - 1
 
@@ -32,7 +32,7 @@ class Reply:
     @classmethod
     def read(cls, status: int, content: bytes, encoding: str | None = None) -> "Reply":
         """Read an answer; `encoding` is its Content-Encoding, although none was requested."""
-        text = _decoded(content[:_MAX_WORDS])
+        text = _decoded(content[:_MAX_TEXT])
         if encoding and encoding.lower() != "identity":
             return cls(status, {}, "", "compressed, which was not requested")
         if not content.strip():
@@ -53,7 +53,7 @@ class Reply:
 
     def warnings(self) -> list[str]:
         """Return the texts of Slurm's warnings."""
-        return [words for _, words in _remarks(self.body.get("warnings"))]
+        return [text for _, text in _remarks(self.body.get("warnings"))]
 
     def statuses(self) -> list[tuple[int, str]]:
         """Return number and text of each error in `status`, which an answer to DELETE has for each job."""
@@ -67,7 +67,7 @@ class Reply:
 
         Errors of the communication are left out: slurmctld may have accepted a job nevertheless.
         """
-        return [words for number, words in self.errors() if number in _REFUSALS]
+        return [text for number, text in self.errors() if number in _REFUSALS]
 
     @property
     def is_unspecified_error(self) -> bool:
@@ -137,7 +137,7 @@ def _remarks(listed: object) -> list[tuple[int, str]]:
     if not listed:
         return []
     items = listed if isinstance(listed, list) else [listed]
-    return [(_number(item), _words(item)) for item in items]
+    return [(_number(item), _text_of(item)) for item in items]
 
 
 def _is_code_zero(fault: object) -> bool:
@@ -154,12 +154,12 @@ def _number(item: object) -> int:
     return 0
 
 
-def _words(item: object) -> str:
+def _text_of(item: object) -> str:
     if isinstance(item, str):
-        return item[:_MAX_WORDS]
+        return item[:_MAX_TEXT]
     if isinstance(item, dict):
         for key in ("error", "description", "string"):
-            words = item.get(key)
-            if words and isinstance(words, str):
-                return words[:_MAX_WORDS]
+            text = item.get(key)
+            if text and isinstance(text, str):
+                return text[:_MAX_TEXT]
     return "no reason given"

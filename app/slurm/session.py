@@ -64,7 +64,11 @@ class Session:
         expires: datetime | None = None,
         timeout: float | None = None,
     ) -> Reply:
-        """One request to slurmctld, as Connection.request; SlurmMisbehaved if the token is not taken."""
+        """Make one request to slurmctld; see Connection.request for further exceptions.
+
+        Raises:
+            SlurmMisbehaved: Slurm does not accept the token.
+        """
         path = f"/slurm/{self.speak().api}/{path}"
         user = user or self._service_user
         with self._guarded():

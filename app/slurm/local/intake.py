@@ -72,7 +72,11 @@ class Cluster(Protocol):
 
 
 def make_job(cluster: Cluster, user: str, body: dict[str, Any]) -> tuple[LocalJob, list[dict[str, str]]]:
-    """The job that `body` describes, and Slurm's warnings; Refused for what Slurm would refuse."""
+    """Return the job that `body` describes, and Slurm's warnings.
+
+    Raises:
+        Refused: Slurm would refuse this job.
+    """
     wanted = body.get("job")
     if not isinstance(wanted, dict):
         raise Refused(9202, "Failure during parsing: no job description")

@@ -61,7 +61,7 @@ class LocalJob:
         return [self.ending, JobState.COMPLETING] if self.ending else [self.state]
 
     def path(self, pattern: str) -> str:
-        """An output file's path: patterns expanded, below the working directory unless absolute."""
+        """Return an output file's path: patterns expanded, below the working directory unless absolute."""
         values = {
             "j": str(self.job_id),
             "A": str(self.job_id),
@@ -73,7 +73,11 @@ class LocalJob:
         return os.path.join(self.cwd, expand(pattern, padded(values)))  # noqa: PTH118 - text, no file
 
     def launch(self, spool: Path) -> None:
-        """Starts the process in a session of its own; OSError if it cannot be started."""
+        """Start the process in a session of its own.
+
+        Raises:
+            OSError: It cannot be started.
+        """
         handle, script = tempfile.mkstemp(dir=spool, prefix=f"job{self.job_id}-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(self.script)

@@ -64,7 +64,11 @@ class LocalCluster:
             self.queue.stop()
 
     def user_of(self, token: str | None, name: str | None) -> str | None:
-        """The user that a request acts as; None for a token that is not good. Reply 401 without one."""
+        """Return the user that a request acts as; None for a token that is not valid.
+
+        Raises:
+            Reply: There is no token; the status is 401.
+        """
         if not token:
             raise Reply(401, "Authentication failure")
         try:

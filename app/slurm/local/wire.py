@@ -57,7 +57,7 @@ def exit_code(job: LocalJob) -> dict[str, Any]:
 
 
 def controller_job(job: LocalJob) -> dict[str, Any]:
-    """An item of `jobs` below /slurm."""
+    """Return an item of `jobs` below /slurm."""
     return {
         "job_id": job.job_id,
         "array_job_id": number(0),
@@ -91,7 +91,7 @@ def controller_job(job: LocalJob) -> dict[str, Any]:
 
 
 def accounting_job(job: LocalJob) -> dict[str, Any]:
-    """An item of `jobs` below /slurmdb."""
+    """Return an item of `jobs` below /slurmdb."""
     # Of the memory the kernel only knows a peak that holds this very program's, from before the job's exec.
     peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
     total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
