@@ -90,6 +90,7 @@ EXAMPLES = {
             exit_code=1,
             reason="NonZeroExitCode",
             array_tasks={JobState.COMPLETED: 97, JobState.FAILED: 3},
+            failed_tasks="2,7-8",
         )
     ),
     "Digest": digest([content_of(GOOD), content_of(BAD), content_of(GOOD)]),
