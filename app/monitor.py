@@ -8,16 +8,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 
-from app.errors import SlurmProxyError
+from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.delivering import Delivery
 from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.reserving import Reservations
 from app.lifecycle.watching import Watcher
+from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Monitor:
         delivery: Delivery,
         *,
         clocks: ClockGuard,
+        callers_slurm: SlurmClient | None = None,
         owner: str | None = None,
         interval: float,
         lease: float,
@@ -49,6 +51,7 @@ class Monitor:
     ) -> None:
         """Create a monitor that does not run yet.
 
+        `callers_slurm`: the client that callers use, where it is another one than the watcher's.
         `cycle_limit`: seconds after which a polling cycle counts as hung, and its lease is renewed no more.
         """
         self._store = store
@@ -61,6 +64,7 @@ class Monitor:
         self._interval = interval
         self._lease = timedelta(seconds=lease)
         self._clocks = clocks
+        self._callers_slurm = callers_slurm
         self._cycle_limit = cycle_limit
         self._cycle_began: float | None = None  # of the polling cycle that runs now
         self._fence: int | None = None  # while this process leads
@@ -106,6 +110,9 @@ class Monitor:
         """Find out whether Slurm is back, and read its clock; every process does this."""
         self._watcher.probe()
         self._clocks.measure()
+        if self._callers_slurm is not None:
+            with suppress(SlurmUnavailable, SlurmMisbehaved):
+                self._callers_slurm.prepare()
 
     def deliver(self, method: str, now: datetime) -> None:
         """Sends all that is due by one channel."""

@@ -29,7 +29,7 @@ from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.senders import SENDERS, Sender
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Connection
+from app.slurm.connection import CONNECTIONS, Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store import TaskStore
@@ -38,6 +38,7 @@ from app.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 
+_CONNECTIONS_OF_MONITOR = 3  # its own, so that callers cannot keep it from polling
 _MAX_CALLS_OF_A_CYCLE = 5  # a polling cycle that lasts longer than so many of the longest requests hangs
 
 _Value = TypeVar("_Value")
@@ -49,6 +50,7 @@ class Services:
 
     store: TaskStore
     slurm: SlurmClient
+    monitors_slurm: SlurmClient
     checker: Checker
     intake: Intake
     look_up: LookUp
@@ -67,6 +69,7 @@ class Services:
         self.monitor.stop()
         self.delivery.close()
         self.slurm.close()
+        self.monitors_slurm.close()
         self.store.close()
 
 
@@ -77,6 +80,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         SettingsError: A setting is missing or wrong.
     """
     store = _store(settings)
+    monitors_slurm = slurm or _slurm(settings, _CONNECTIONS_OF_MONITOR)
     slurm = slurm or _slurm(settings)
     senders = _senders(settings)
     planner = Planner(_catalogue(settings), senders)
@@ -84,10 +88,10 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     refused_users = service_users - set(settings.TASK_ALLOWED_SERVICE_USERS)
     checker = Checker(planner.catalogue, refused_users, settings)
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
-    watcher = Watcher(store, slurm, planner, unknown_after=unknown_after)
+    watcher = Watcher(store, monitors_slurm, planner, unknown_after=unknown_after)
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
     submission_life = timedelta(seconds=slurm.longest_call) + skew
-    clocks = ClockGuard(slurm, skew)
+    clocks = ClockGuard(monitors_slurm, skew)
     delivery = _delivery(settings, store, senders)
     intake = Intake(
         store,
@@ -100,7 +104,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     )
     reconciler = Reconciler(
         store,
-        slurm,
+        monitors_slurm,
         planner,
         submission_life=submission_life,
         skew=skew,
@@ -109,6 +113,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     return Services(
         store=store,
         slurm=slurm,
+        monitors_slurm=monitors_slurm,
         checker=checker,
         intake=intake,
         look_up=LookUp(store, slurm),
@@ -124,6 +129,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             reconciler,
             delivery,
             clocks=clocks,
+            callers_slurm=slurm,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
             cycle_limit=_MAX_CALLS_OF_A_CYCLE * slurm.longest_call,
@@ -210,7 +216,7 @@ def _store(settings: Settings) -> TaskStore:
     return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
 
 
-def _slurm(settings: Settings) -> SlurmClient:
+def _slurm(settings: Settings, connections: int = CONNECTIONS) -> SlurmClient:
     if settings.SLURM_REST_HOST is None:
         raise SettingsError("SLURM_REST_HOST must be set to the address of slurmrestd (see .env.example)")
     connection = Connection(
@@ -219,6 +225,7 @@ def _slurm(settings: Settings) -> SlurmClient:
         connect_timeout=settings.SLURM_REST_CONNECT_TIMEOUT_SECONDS,
         read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
         ca_path=settings.SLURM_REST_CA_PATH,
+        connections=connections,
     )
     session = Session(connection, settings.SLURM_REST_USERNAME)
     return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)

@@ -115,7 +115,12 @@ class FakeSlurm:
         self._ask("look")
         return {job_id: self.jobs.get(job_id) for job_id in job_ids}
 
-    def accounting(self, job_ids: Collection[int]) -> dict[int, SlurmJob] | None:
+    def accounting(
+        self,
+        job_ids: Collection[int],
+        timeout: float | None = None,
+        not_before: Mapping[int, datetime] | None = None,
+    ) -> dict[int, SlurmJob] | None:
         self._ask("accounting")
         if not self.has_accounting:
             return None

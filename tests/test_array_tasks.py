@@ -1,5 +1,7 @@
 """How the indices of an array's tasks are read, counted and written."""
 
+import tracemalloc
+
 import pytest
 
 from app.job_state import JobState
@@ -55,7 +57,8 @@ def part(job_id: int, state: JobState, tasks: str, **fields: int) -> SlurmJob:
         username="alice",
         job_state=state,
         array_job_id=100,
-        task_mask=mask_of_list(tasks),
+        task_index=int(tasks) if tasks.isdigit() else None,
+        task_mask=0 if tasks.isdigit() else mask_of_list(tasks),
         **fields,  # type: ignore[arg-type]
     )
 
@@ -121,6 +124,18 @@ def test_an_array_counts_the_restarts_of_its_tasks() -> None:
     assert one_job(100, parts).restarts == 2
 
 
-def test_the_task_mask_of_a_job_is_not_stored() -> None:
-    assert "task_mask" not in part(100, JobState.PENDING, "0-9").model_dump()
-    assert "task_mask" not in part(100, JobState.PENDING, "0-9").model_dump_json()
+@pytest.mark.parametrize("name", ["task_mask", "task_index"])
+def test_the_indices_of_a_part_are_not_stored(name: str) -> None:
+    assert name not in part(100, JobState.PENDING, "0-9").model_dump()
+    assert name not in part(100, JobState.PENDING, "0").model_dump_json()
+
+
+def test_ten_thousand_tasks_with_large_indices_are_merged_with_little_memory() -> None:
+    parts = [part(101 + index, JobState.FAILED, str(3_980_000 + index)) for index in range(10_000)]
+    tracemalloc.start()
+    job = one_job(100, [part(100, JobState.PENDING, ""), *parts])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert job.array_tasks == {JobState.PENDING: 1, JobState.FAILED: 10_000}
+    assert job.failed_tasks == "3980000-3989999"
+    assert peak < 10_000_000

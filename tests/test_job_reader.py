@@ -1,5 +1,6 @@
 """What a poll and a search ask of a slurmctld that knows very many jobs."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.errors import SlurmUnavailable
+from app.errors import SlurmBusy, SlurmUnavailable
 from app.job_state import JobState
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Query, Reply
 from app.slurm.dialect import Dialect
+from app.slurm.job_reader import JobReader
+from app.slurm.state_list import StateList
 
 
 class LargeCluster:
@@ -22,6 +25,9 @@ class LargeCluster:
         self.comments: dict[int, str] = {}
         self.array_tasks: dict[int, list[tuple[int, int, str]]] = {}  # array id: job id, index, state
         self.broken: set[int] = set()  # whatever asks for one of these gets no answer
+        self.unreadable: set[int] = set()  # their states are listed, but they cannot be read themselves
+        self.is_busy = False
+        self.has_states = True
         self.left: set[int] = set()  # listed, but gone when they are asked for
         self.requests: list[tuple[str, list[int]]] = []
 
@@ -32,6 +38,10 @@ class LargeCluster:
         assert path != "jobs", "the list of all jobs is asked for"
         wanted = [int(value) for name, value in query if name == "job_id"]
         self.requests.append((path, wanted))
+        if self.is_busy:
+            raise SlurmBusy("all connections are busy")
+        if path == "jobs/state" and not self.has_states:
+            return Reply(404, {}, "no route")
         if path == "diag":
             return Reply(200, {"statistics": {"dbd_agent_queue_size": 0}}, "")
         if path == "jobs/state":
@@ -39,6 +49,8 @@ class LargeCluster:
             return self._reply([item for job_id in wanted or self.jobs for item in self._states(job_id)])
         job_id = int(path.removeprefix("job/"))
         self._break_off([job_id])
+        if job_id in self.unreadable:
+            raise SlurmUnavailable("did not answer in time")
         if job_id not in self.jobs or job_id in self.left:
             return Reply(404, {"errors": [{"error_number": 2017, "error": "Invalid job id"}]}, "")
         return self._reply(self._details(job_id))
@@ -87,7 +99,7 @@ def test_poll_reads_thirty_ends_among_many_jobs_without_the_list_of_all() -> Non
     assert {job_id for job_id, job in news.items() if job and job.job_state is JobState.COMPLETED} == set(
         range(1, 31)
     )
-    assert len(session.requests) == 2 + 30
+    assert len(session.requests) == 3 + 30
 
 
 def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:
@@ -238,10 +250,80 @@ def test_search_is_not_set_back_by_a_search_for_a_later_submission() -> None:
 def test_search_that_slurmctld_breaks_off_keeps_what_it_read() -> None:
     session = large_cluster(50)
     session.broken = {20}
+    session.comments[7] = TAG
     client, since = client_of(session), datetime.now(UTC)
-    with pytest.raises(SlurmUnavailable):
-        client.search(USERS, since, [TAG])
+    found = client.search(USERS, since, [TAG, "slurm-proxy:none"])
+    assert [job.job_id for job in found.controller] == [7]
+    assert not found.is_complete
     session.broken.clear()
     session.requests.clear()
-    assert client.search(USERS, since, [TAG]).is_complete
-    assert sorted(session.single_reads()) == list(range(1, 21))
+    assert client.search(USERS, since, ["slurm-proxy:none"]).is_complete
+    assert session.single_reads() == [20]
+
+
+def test_search_raises_where_no_job_could_be_read() -> None:
+    session = large_cluster(3)
+    session.broken = {1, 2, 3}
+    with pytest.raises(SlurmUnavailable):
+        client_of(session).search(USERS, datetime.now(UTC), [TAG])
+
+
+def test_poll_reads_ends_beside_an_ended_array_whose_states_never_come() -> None:
+    session = large_cluster(ended=20)
+    session.broken = {20}
+    known = dict.fromkeys(range(1, 20), JobState.RUNNING) | {20: JobState.COMPLETED}
+    assert client_of(session).poll(known, ended_arrays={20}).keys() == set(range(1, 20))
+
+
+def test_poll_tells_of_missing_jobs_beside_one_that_can_never_be_read() -> None:
+    session = large_cluster(ended=2)
+    del session.jobs[1]
+    session.unreadable = {2}
+    assert client_of(session).poll(dict.fromkeys((1, 2), JobState.RUNNING)) == {1: None}
+
+
+def test_poll_does_not_avoid_jobs_because_all_connections_were_busy() -> None:
+    session = large_cluster(ended=900)
+    session.is_busy = True
+    client = client_of(session)
+    known = dict.fromkeys(range(1, 901), JobState.COMPLETED)
+    with pytest.raises(SlurmUnavailable):
+        client.poll(known)
+    session.is_busy = False
+    session.requests.clear()
+    client.poll(known)
+    assert [len(ids) for _, ids in session.requests] == [400, 400, 100]
+
+
+def test_poll_reads_an_array_whose_own_id_shows_no_change_at_intervals() -> None:
+    """The list shows the state of the tasks that wait, while others of the array run."""
+    session = large_cluster(0)
+    for array_id in range(1, 301):
+        session.jobs[array_id] = ["PENDING"]
+        session.array_tasks[array_id] = [(array_id, 1, "PENDING"), (1000 + array_id, 0, "RUNNING")]
+    now = [0.0]
+    reader = JobReader(session, 0, clock=lambda: now[0])
+    known = dict.fromkeys(range(1, 301), JobState.RUNNING)
+    reads = []
+    for seconds in (0.0, 5.0, 16.0):
+        now[0] = seconds
+        session.requests.clear()
+        assert reader.poll(known) == {}
+        reads.append(len(session.single_reads()))
+    assert reads == [300, 0, 300]
+    session.array_tasks[7] = [(7, 1, "COMPLETED"), (1007, 0, "COMPLETED")]
+    news = reader.poll(known)
+    assert {job_id: job and job.job_state for job_id, job in news.items()} == {7: JobState.COMPLETED}
+
+
+def test_a_missing_list_of_states_is_asked_for_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer may have answered in a moment without slurmrestd."""
+    session = large_cluster(5)
+    states = StateList(session)  # type: ignore[arg-type]
+    session.has_states = False
+    assert states.read([1]) is None
+    session.has_states = True
+    assert states.read([1]) is None
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert states.read([1]) is not None

@@ -925,6 +925,29 @@ def test_a_new_leader_notices_that_an_ended_job_was_requeued(service: Service) -
     assert service.record(task).is_open
 
 
+def test_a_requeued_job_is_announced_for_each_record_although_one_was_registered_meanwhile(
+    service: Service,
+) -> None:
+    task, job_id = service.submit()
+    service.move(job_id, JobState.FAILED, exit_code=3)
+    requeue(service, job_id)
+    second = watch(service, job_id)
+    service.refresh(utc_now() + MINUTE)
+    assert service.record(task).slurm_job_state is JobState.PENDING
+    service.slurm.put(job_id, JobState.COMPLETED, exit_code=0)
+    service.refresh(utc_now() + 2 * MINUTE)
+    for uuid in (task, second["task"]):
+        assert service.record(uuid).slurm_job_state is JobState.COMPLETED
+
+
+def test_a_registered_job_succeeds_whatever_its_task_says_of_an_array(service: Service) -> None:
+    service.slurm.put(5, JobState.RUNNING)
+    body = {"username": "alice", "uuid": "registered", "slurm": {"array": "0-9"}}
+    service.intake.watch(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
+    service.move(5, JobState.COMPLETED, exit_code=0)
+    assert service.record(body).slurm_job_state is JobState.COMPLETED
+
+
 def test_another_job_under_the_id_of_an_ended_one_reopens_nothing(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.COMPLETED)

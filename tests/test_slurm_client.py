@@ -496,6 +496,51 @@ def test_the_last_run_of_a_requeued_job_is_the_one_that_slurmdbd_describes() -> 
         assert found[5].job_state is JobState.PENDING
 
 
+def test_the_tasks_of_an_older_array_with_the_same_id_are_not_counted() -> None:
+    """As slurmdbd of 22.05 lists them after a job id was used again."""
+
+    def task(job_id: int, index: int, state: str, submitted: int) -> dict[str, Any]:
+        array = {"job_id": 5, "task_id": {"set": True, "number": index}}
+        times = {"submission": submitted}
+        return {
+            "job_id": job_id,
+            "user": "alice",
+            "state": {"current": [state]},
+            "array": array,
+            "time": times,
+        }
+
+    older = [task(10 + index, index, "FAILED", 1_700_000_000) for index in range(5)]
+    newer = [task(5, 1, "COMPLETED", 1_800_000_000), task(6, 0, "COMPLETED", 1_800_000_000)]
+    session: Any = Said(slurmdbd={"jobs": [*older, *newer]})
+    since = datetime.fromtimestamp(1_799_999_000, UTC)
+    found = SlurmClient(session).accounting([5], not_before={5: since})
+    assert found is not None
+    assert (found[5].job_state, found[5].array_tasks) == (JobState.COMPLETED, {JobState.COMPLETED: 2})
+
+
+def test_a_slurmdbd_that_has_answered_is_away_where_a_proxy_answers_404() -> None:
+    class Proxied(Said):
+        def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+            return Reply(404, {}, "404 page not found") if self.asked else super().accounting(query)
+
+    session: Any = Proxied(slurmdbd={"jobs": []})
+    client = SlurmClient(session)
+    assert client.accounting([5]) == {}
+    with pytest.raises(SlurmUnavailable):
+        client.accounting([5])
+
+
+def test_a_404_of_a_proxy_is_no_proof_that_a_job_is_gone() -> None:
+    class Proxied(Said):
+        def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+            return Reply(404, {"message": "no Route matched with those values"}, "")
+
+    session: Any = Proxied()
+    with pytest.raises(SlurmUnavailable):
+        SlurmClient(session).look([5])
+
+
 @pytest.mark.parametrize("written", ["SPECIAL_EXIT", ["PENDING", "SPECIAL_EXIT"]])
 def test_a_job_that_is_held_after_its_exit_has_no_start_and_no_end(written: Any) -> None:
     """As 22.05 and 24.11 write it; both times are predictions then."""

@@ -399,6 +399,23 @@ def test_an_ended_record_can_be_opened_again(store: TaskStore) -> None:
     assert store.ended_since(NOW - timedelta(days=1), 10) == []
 
 
+def test_a_deposed_leader_does_not_open_a_record_that_ended_again(store: TaskStore) -> None:
+    record = make_running()
+    store.add(record)
+    first = store.lead("first", NOW, NOW)
+    assert first is not None
+    store.apply([end(record)], first)
+    second = store.lead("second", LATER, LATER)
+    assert second is not None
+    again = replace(end(record), before=JobState.FAILED, after=JobState.PENDING)
+    assert store.apply([again], second) == 1
+    assert store.apply([replace(end(record), before=JobState.PENDING)], second) == 1
+    assert store.apply([again], first) == 0
+    found = find(store, record.uuid)
+    assert found is not None
+    assert found.slurm_job_state is JobState.FAILED
+
+
 def test_a_change_and_its_notifications_are_one_write(store: TaskStore) -> None:
     record = make_running()
     store.add(record)

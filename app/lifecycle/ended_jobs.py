@@ -9,7 +9,7 @@ from app.store import TaskStore
 # Slurm lets a requeued job wait for 121 s (22.05, 24.11, 26.05), unless its user lets it start at once.
 POLL_INTERVAL = timedelta(seconds=10)
 _POLLED_FOR = timedelta(days=1)
-_MAX_LOADED = 100_000
+_MAX_LOADED = 20_000
 _OVERLAP = timedelta(minutes=1)  # other processes may record an end a little late
 
 
@@ -22,19 +22,14 @@ class EndedJobs:
         self._jobs: dict[str, OpenJob] = {}
         self._loaded_at: datetime | None = None
 
-    def due(self, open_jobs: Iterable[OpenJob], now: datetime) -> list[OpenJob]:
-        """Return the ended jobs to poll now: all of them, or none if the interval has not passed.
-
-        A job whose id an open record has is left out, because it is polled anyway.
-        """
+    def due(self, now: datetime) -> list[OpenJob]:
+        """Return the ended jobs to poll now: all of them, or none if the interval has not passed."""
         if self._loaded_at is not None and self._loaded_at <= now < self._loaded_at + self._interval:
             return []
         since = now - _POLLED_FOR
         loaded_from = max(self._loaded_at - _OVERLAP, since) if self._loaded_at else since
         self._jobs |= {job.uuid: job for job in self._store.ended_since(loaded_from, _MAX_LOADED)}
         self._loaded_at = now
-        open_ids = {job.slurm_job_id for job in open_jobs}
-        self.forget(uuid for uuid, job in self._jobs.items() if job.slurm_job_id in open_ids)
         return list(self._jobs.values())
 
     def forget(self, uuids: Iterable[str]) -> None:

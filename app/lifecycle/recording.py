@@ -9,7 +9,7 @@ from app.errors import RecordUnfit
 from app.job_state import JobState
 from app.messages.plan import Plan, Planner
 from app.models.job import SlurmJob
-from app.models.record import Change, Notification, NotificationStatus, OpenJob, TaskRecord
+from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
 from app.models.slurm_options import array_size
 from app.store import TaskStore
 
@@ -122,9 +122,9 @@ def _with_known_restarts(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
 
 def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
     """An array has only succeeded if each of its tasks has: not if some are no longer known."""
-    if not job.job_state.is_success:
-        return job
-    options = record.task.get("slurm") if record else None  # a watched job's task may hold anything there
+    if not job.job_state.is_success or record is None or record.kind is not RecordKind.SUBMITTED:
+        return job  # the task of a registered job may hold anything
+    options = record.task.get("slurm")
     spec = options.get("array") if isinstance(options, dict) else None
     wanted = array_size(spec) if isinstance(spec, str) else None
     if wanted is None or array_tasks(job) >= wanted:

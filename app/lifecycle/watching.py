@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
@@ -53,7 +53,7 @@ class Watcher:
         """
         self.slurm_seconds = 0.0
         open_jobs = self._store.open_jobs()
-        ended_jobs = self._ended.due(open_jobs, now)
+        ended_jobs = self._ended.due(now)
         with self._asking():
             seen = self._slurm.poll(_known([*open_jobs, *ended_jobs]), array_ids(ended_jobs))
         changed: list[News] = []
@@ -98,7 +98,7 @@ class Watcher:
         """
         ended = {record.uuid: job.job_id for record, job in news if job.job_state.is_final}
         self._ended_since = {uuid: self._ended_since.get(uuid, now) for uuid in ended}
-        accounted = self._accounted(set(ended.values()))
+        accounted = self._accounted([record for record, _ in news if record.uuid in ended])
         if accounted is None:
             return news
         if accounted is _AWAY:  # what slurmctld still knows of an array need not be all of it
@@ -119,21 +119,25 @@ class Watcher:
                 ready.append((record, job))
         return ready
 
-    def _accounted(self, job_ids: set[int]) -> Mapping[int, SlurmJob] | None:
+    def _accounted(self, records: Sequence[OpenJob]) -> Mapping[int, SlurmJob] | None:
         """None where there are no figures to be had, _AWAY where there are none now."""
-        if not job_ids:
+        if not records:
             return None
         try:
             with self._asking():
-                return self._slurm.accounting(job_ids)
+                earliest = _earliest_submissions(records)
+                return self._slurm.accounting(earliest.keys(), not_before=earliest)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
-            logger.warning("%d jobs have ended, without figures: %s", len(job_ids), error)
+            logger.warning("%d jobs have ended, without figures: %s", len(records), error)
             return _AWAY
 
     def _alarms(
         self, open_jobs: Iterable[OpenJob], seen: Mapping[int, SlurmJob | None], now: datetime
     ) -> list[News]:
-        """Jobs of which there may be something to tell although their state has not changed."""
+        """Return the jobs for which an event may be due although the list of states shows no change.
+
+        The list may show an array as waiting that has begun. An end is left to the next cycle.
+        """
         due = [
             record
             for record in open_jobs
@@ -147,7 +151,7 @@ class Watcher:
         return [
             (record, job)
             for record, job in found
-            if job is not None and is_same_job(record, job) and job.job_state is record.slurm_job_state
+            if job is not None and is_same_job(record, job) and not job.job_state.is_final
         ]
 
     def _traced(
@@ -158,7 +162,8 @@ class Watcher:
             return
         try:
             with self._asking():
-                accounted = self._slurm.accounting({record.slurm_job_id for record in lost})
+                earliest = _earliest_submissions(lost)
+                accounted = self._slurm.accounting(earliest.keys(), not_before=earliest)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("%d jobs have left slurmctld, and %s", len(lost), error)
             return
@@ -195,6 +200,15 @@ def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
     files = {} if base.standard_output else files  # slurmdbd of 22.05 knows none
     known = {**figures, **files, "comment": job.comment, "name": job.name or accounted.name}
     return base.model_copy(update=known)
+
+
+def _earliest_submissions(records: Iterable[OpenJob]) -> dict[int, datetime]:
+    """Return by job id the time before which no task of the job can have been submitted."""
+    earliest: dict[int, datetime] = {}
+    for record in records:
+        at = record.earliest_submission
+        earliest[record.slurm_job_id] = min(at, earliest.get(record.slurm_job_id, at))
+    return earliest
 
 
 def _known(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:

@@ -1,7 +1,7 @@
 """The task indices of a job array as a bit mask: bit n stands for task n."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
@@ -9,9 +9,13 @@ _MAX_INDEX = 4_000_000  # the largest MaxArraySize that Slurm accepts
 _MAX_LISTED_RANGES = 100
 
 
-def mask_of_index(index: int) -> int:
-    """Return the mask of one task; 0 for an index that Slurm does not allow."""
-    return 1 << index if 0 <= index <= _MAX_INDEX else 0
+def mask_of_indices(indices: Iterable[int]) -> int:
+    """Return the mask of these tasks; an index that Slurm cannot have is left out."""
+    valid = [index for index in indices if 0 <= index <= _MAX_INDEX]
+    bits = bytearray(max(valid, default=0) // 8 + 1)
+    for index in valid:
+        bits[index // 8] |= 1 << index % 8
+    return int.from_bytes(bits, "little")
 
 
 def mask_of_list(text: str) -> int:
@@ -48,10 +52,7 @@ def _mask_of_range(first: int, last: int, step: int) -> int:
         return 0
     if step == 1:
         return (1 << last - first + 1) - 1 << first
-    bits = bytearray(last // 8 + 1)
-    for index in range(first, last + 1, step):
-        bits[index // 8] |= 1 << index % 8
-    return int.from_bytes(bits, "little")
+    return mask_of_indices(range(first, last + 1, step))
 
 
 def _ranges(mask: int) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """A job as Slurm reports it, in our own types."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 
 from app.job_state import JobState
-from app.models.array_tasks import list_of_mask
+from app.models.array_tasks import list_of_mask, mask_of_indices
 from app.models.file_pattern import common_path
 
 # UTC; in JSON ISO 8601 with its offset.
@@ -66,7 +67,8 @@ class SlurmJob(BaseModel):
     failed_tasks: str | None = Field(
         default=None, description='The indices of an array\'s tasks that did not succeed, such as "2,7-9".'
     )
-    # Bit n is set if this is, or contains, task n of an array.
+    # The index of one task of an array, or a mask of all tasks that have no job id yet: bit n for task n.
+    task_index: SkipJsonSchema[int | None] = Field(default=None, exclude=True, repr=False)
     task_mask: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
 
     @property
@@ -133,17 +135,18 @@ def _count_tasks(parts: Sequence[SlurmJob]) -> tuple[dict[JobState, int], int]:
     Each task that has a job id of its own is a part, and all others together are one. slurmdbd of 22.05 names
     a task in both, so that the part with fewer tasks counts. A part without indices counts as one task.
     """
-    counts: dict[JobState, int] = {}
-    failed = seen = 0
-    for part in sorted(parts, key=lambda part: part.task_mask.bit_count()):
-        new = part.task_mask & ~seen
-        seen |= new
-        count = new.bit_count() if part.task_mask else 1
-        if count:
-            counts[part.job_state] = counts.get(part.job_state, 0) + count
-        if part.job_state.is_final and not part.job_state.is_success:
-            failed |= new
-    return counts, failed
+    counts = Counter(part.job_state for part in parts if not part.task_mask)
+    own = {part.task_index for part in parts if part.task_index is not None}
+    failed = mask_of_indices(
+        part.task_index for part in parts if part.task_index is not None and part.has_failed
+    )
+    waiting = ~mask_of_indices(own)
+    for part in parts:
+        mask = part.task_mask & waiting
+        if mask:
+            counts[part.job_state] += mask.bit_count()
+            failed |= mask if part.has_failed else 0
+    return dict(counts), failed
 
 
 def _array_state(states: Sequence[JobState]) -> JobState:

@@ -1,7 +1,7 @@
 """What the store keeps of a task: its record, with the notifications that became due."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -36,6 +36,9 @@ def utc_now() -> datetime:
     """Now, to the millisecond: the finest that every store keeps."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+_MAX_CLOCK_DIFFERENCE = timedelta(minutes=10)
 
 
 class NotificationStatus(StrEnum):
@@ -125,6 +128,11 @@ class OpenJob:
     submit_time: datetime | None  # Slurm's own, once it was seen
     alarm_at: datetime | None = None
     is_array: bool = False  # only set for a job that has ended
+
+    @property
+    def earliest_submission(self) -> datetime:
+        """Return a time before which the job cannot have been submitted."""
+        return min(self.created_at, self.submit_time or self.created_at) - _MAX_CLOCK_DIFFERENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What slurmdbd knows of jobs, and how much its silence about one is worth."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -36,15 +36,23 @@ class Accounts:
     def __init__(self, session: Session, clock_skew: float) -> None:
         self._session = session
         self._clock_skew = clock_skew
+        self._has_answered = False
 
-    def jobs(self, job_ids: Collection[int], timeout: float | None) -> dict[int, SlurmJob] | None:
-        """What it knows of these jobs; None where there is no slurmdbd."""
+    def jobs(
+        self, job_ids: Collection[int], timeout: float | None, not_before: Mapping[int, datetime]
+    ) -> dict[int, SlurmJob] | None:
+        """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
+
+        `not_before`: by job id, the time before which the job cannot have been submitted. slurmdbd also lists
+        the tasks of an older array with the same id.
+        """
         found: dict[int, SlurmJob] = {}
         for chunk in chunks(list(job_ids)):
             parts = self._ask(self._session.speak().step_queries(chunk), timeout)
             if parts is None:
                 return None
-            found |= by_id(read_jobs(parts, reading.accounting_job), chunk)
+            jobs = read_jobs(parts, reading.accounting_job)
+            found |= by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
         return found
 
     def of_users(
@@ -83,12 +91,15 @@ class Accounts:
         """
         reply = self._session.accounting(query, timeout)
         if reply.status == 404 and not reply.body:
+            if self._has_answered:  # slurmdbd does not go away for good: a proxy may have answered
+                raise SlurmUnavailable("slurmdbd does not answer: status 404")
             return None
         errors = [(number, words) for number, words in reply.errors() if number != _NO_ENTRY]
         if reply.status != 200 or errors:
             raise SlurmUnavailable(
                 f"slurmdbd does not answer: {errors[0][1] if errors else reply.complaint()}"
             )
+        self._has_answered = True
         return objects(reply)
 
     def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
@@ -98,3 +109,8 @@ class Accounts:
         if not dialect.is_structured:
             return [[start]]
         return [[start, ("users", username)] for username in sorted(usernames)]
+
+
+def _is_older(job: SlurmJob, not_before: Mapping[int, datetime]) -> bool:
+    earliest = not_before.get(job.array_job_id or job.job_id)
+    return earliest is not None and job.submit_time is not None and job.submit_time < earliest

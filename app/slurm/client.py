@@ -136,13 +136,19 @@ class SlurmClient:
         return self._reader.read(job_ids)
 
     def accounting(
-        self, job_ids: Collection[int], timeout: float | None = None
+        self,
+        job_ids: Collection[int],
+        timeout: float | None = None,
+        not_before: Mapping[int, datetime] | None = None,
     ) -> dict[int, SlurmJob] | None:
-        """What slurmdbd knows of these jobs; None where there is no slurmdbd.
+        """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
 
-        SlurmUnavailable while slurmdbd is down: that is no proof of anything.
+        `not_before`: by job id, the time before which the job cannot have been submitted.
+
+        Raises:
+            SlurmUnavailable: slurmdbd does not answer, which proves nothing.
         """
-        return self._accounts.jobs(job_ids, timeout)
+        return self._accounts.jobs(job_ids, timeout, not_before or {})
 
     def job(self, job_id: int) -> SlurmJob | None:
         """Return one job: from slurmctld, or from slurmdbd if slurmctld no longer knows it."""

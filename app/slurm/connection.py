@@ -21,7 +21,7 @@ __all__ = ["Connection", "Query", "Reply"]
 logger = logging.getLogger(__name__)
 
 # slurmrestd stops answering near 124 connections: each process keeps a few.
-_POOL_SIZE = 8
+CONNECTIONS = 8
 _CHUNK_BYTES = 64 * 1024
 _MEGABYTE = 1024 * 1024
 # A job is about 10 kB, and slurmctld keeps 10,000 of them by default: 100 MB. This is for 50,000.
@@ -49,12 +49,14 @@ class Connection:
         connect_timeout: float,
         read_timeout: float,
         ca_path: Path | None = None,
+        connections: int = CONNECTIONS,
     ) -> None:
+        """Connect to nothing yet. `connections`: how many requests may be under way at a time."""
         self.host = host
         self._tokens = tokens
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self._free = threading.BoundedSemaphore(_POOL_SIZE)
+        self._free = threading.BoundedSemaphore(connections)
         self._verify: bool | str = str(ca_path) if ca_path else True
         is_unix = host.startswith("unix://")
         self._adapter = _Adapter(host.removeprefix("unix://") if is_unix else None)
@@ -142,7 +144,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, unix_path: str | None) -> None:
         self._unix_path = unix_path
-        super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE)
+        super().__init__(pool_connections=1, pool_maxsize=CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, ssl_context=tls_context(), **options)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from app.errors import SlurmUnavailable
@@ -11,16 +12,25 @@ from app.models.job import SlurmJob
 from app.slurm.answers import is_unchanged, raw_jobs, said_of
 from app.slurm.connection import Query
 from app.slurm.session import Session
-from app.slurm.state_list import StateList
+from app.slurm.state_list import StateList, States
 
 logger = logging.getLogger(__name__)
 
 _MAX_SINGLE_READS = 500  # in one call of `read`; a read takes slurmctld 2 ms, on a busy cluster 20 ms
 _MAX_READING_SECONDS = 5.0
+_ARRAY_INTERVAL = 15.0  # seconds between two readings of an array whose own id shows no change
 _REMEMBERED_SECONDS = 600.0  # how long the order of single reads is kept
 _FULL_LIST_EVERY = 300  # seconds; finds changes that a larger clock skew would hide
 
 _NOT_FOUND = 2017
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrayReading:
+    """When an array was read, and which state the list showed for its id then."""
+
+    at: float
+    state: JobState | None
 
 
 class JobReader:
@@ -42,6 +52,7 @@ class JobReader:
         self._clock = clock
         self.states = StateList(session)
         self._read_at: dict[int, float] = {}
+        self._arrays: dict[int, _ArrayReading] = {}
         self._list_since = 0
         self._listed_at = 0.0
 
@@ -63,17 +74,53 @@ class JobReader:
         self.states.keep_only(known)
         single = [job_id for job_id in known if job_id not in ended_arrays]
         states = self.states.read(single)
-        arrays = self.states.read(ended_arrays)
+        arrays = self._states_of_arrays(ended_arrays)
         if states is None or arrays is None:
             return self._changes_in_list(known)
         to_read = [
             job_id
             for job_id in states.named & states.asked
             if _is_worth_reading(known[job_id], states.states.get(job_id))
+            and not self._was_array_read(job_id, states.states.get(job_id))
         ]
         if arrays.has_active:  # an active task has an id of its own, which does not show its array
             to_read += arrays.named & arrays.asked
-        return _changes(known, self.read(to_read)) | dict.fromkeys(states.missing | arrays.missing)
+        try:
+            found = self.read(to_read)
+        except SlurmUnavailable as error:  # one job's request may always fail; the states were read
+            logger.warning("none of %d changed jobs was read: %s", len(to_read), error)
+            found = {}
+        self._note_arrays(known, states.states, found)
+        return _changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
+
+    def _was_array_read(self, job_id: int, state: JobState | None) -> bool:
+        """Return whether an array was read a short while ago, and the state of its own id is as it was then.
+
+        That state is the one of the array's waiting tasks, or of its last one: it differs from the array's.
+        """
+        reading = self._arrays.get(job_id)
+        if reading is None or reading.state is not state:
+            return False
+        return self._clock() - reading.at < _ARRAY_INTERVAL
+
+    def _note_arrays(
+        self,
+        known: Mapping[int, JobState],
+        states: Mapping[int, JobState],
+        found: Mapping[int, SlurmJob | None],
+    ) -> None:
+        self._arrays = {job_id: reading for job_id, reading in self._arrays.items() if job_id in known}
+        for job_id, job in found.items():
+            if job is not None and job.array_tasks and not job.job_state.is_final:
+                self._arrays[job_id] = _ArrayReading(self._clock(), states.get(job_id))
+
+    def _states_of_arrays(self, ended_arrays: Collection[int]) -> States | None:
+        """Return the states of ended arrays, of which one may have too many tasks to be listed in time."""
+        try:
+            return self.states.read(ended_arrays)
+        except SlurmUnavailable as error:
+            logger.warning("the states of %d ended arrays were not read: %s", len(ended_arrays), error)
+            return States()
 
     def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
         """Return these jobs as slurmctld describes them, without those that cannot be read.
@@ -105,8 +152,8 @@ class JobReader:
     def raw_job(self, job_id: int, timeout: float | None = None) -> list[dict[str, Any]]:
         """Return the parts of one job: several for an array, none for a job that slurmctld does not know."""
         reply = self._session.get(f"job/{job_id}", timeout=timeout)
-        missing = reply.status == 404 and bool(reply.body)
-        if missing or any(number == _NOT_FOUND for number, _ in reply.errors()):
+        is_slurms_404 = reply.status == 404 and bool(reply.errors())  # a proxy's has another form
+        if is_slurms_404 or any(number == _NOT_FOUND for number, _ in reply.errors()):
             return []
         return raw_jobs(reply)
 

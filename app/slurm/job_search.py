@@ -142,11 +142,18 @@ class JobSearch:
         done = self._already_read(ids, (since + self._clock_skew).timestamp(), tags)
         found: list[SlurmJob] = []
         missing = set(tags)
+        failure: SlurmUnavailable | None = None
+        was_read = False
         ends = time.monotonic() + min(timeout or _MAX_READING_SECONDS, _MAX_READING_SECONDS)
         for job_id in sorted(ids - done, reverse=True):
             if not missing or time.monotonic() > ends:
                 break
-            raw = self._reader.raw_job(job_id, timeout)
+            try:
+                raw = self._reader.raw_job(job_id, timeout)
+            except SlurmUnavailable as error:  # the request for one job may always fail
+                failure = error
+                continue
+            was_read = True
             jobs = read_jobs(raw, reading.whose_controller_job)
             if not raw:
                 ids.discard(job_id)
@@ -156,6 +163,8 @@ class JobSearch:
                 if _tag(jobs[0]) in tags:
                     found.append(jobs[0])
                     missing.discard(_tag(jobs[0]))
+        if failure is not None and not was_read:
+            raise failure
         return found, ids <= done
 
     def _already_read(self, ids: set[int], since: float, tags: set[str]) -> set[int]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
-from app.models.array_tasks import mask_of_hex, mask_of_index, mask_of_list
+from app.models.array_tasks import mask_of_hex, mask_of_list
 from app.models.job import SlurmJob
 from app.slurm.job_files import accounting_files, controller_files
 from app.slurm.values import Raw, fields, number, text
@@ -66,9 +66,8 @@ def controller_job(raw: Raw) -> SlurmJob:
         comment=text(raw.get("comment")),
         restarts=number(raw.get("restart_cnt")) or 0,
         array_job_id=array_id,
-        task_mask=_task_mask(
-            raw.get("array_task_id"), mask_of_list(text(raw.get("array_task_string")) or "")
-        ),
+        task_index=(index := number(raw.get("array_task_id"))),
+        task_mask=mask_of_list(text(raw.get("array_task_string")) or "") if index is None else 0,
     )
 
 
@@ -108,7 +107,8 @@ def accounting_job(raw: Raw) -> SlurmJob:
         standard_error=error,
         comment=text(fields(raw.get("comment")).get("job")),
         array_job_id=array_id,
-        task_mask=_task_mask(array.get("task_id"), mask_of_hex(text(array.get("task")) or "")),
+        task_index=(index := number(array.get("task_id"))),
+        task_mask=mask_of_hex(text(array.get("task")) or "") if index is None else 0,
     )
 
 
@@ -129,12 +129,6 @@ def whose_controller_job(raw: Raw) -> SlurmJob:
 
 def whose_accounting_job(raw: Raw) -> SlurmJob:
     return accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
-
-
-def _task_mask(index: object, waiting: int) -> int:
-    """Return the mask of a task with that index, or `waiting`: the tasks without a job id of their own."""
-    own = number(index)
-    return waiting if own is None else mask_of_index(own)
 
 
 def _said(value: object) -> str | None:

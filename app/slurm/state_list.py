@@ -1,19 +1,20 @@
 """The list of job states, `jobs/state`, which slurmrestd offers from 24.05 on."""
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.errors import SlurmMisbehaved, SlurmUnavailable
+from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.slurm.answers import raw_jobs, states_of
-from app.slurm.dialect import Dialect
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
 
-IDS_PER_REQUEST = 500
+IDS_PER_REQUEST = 400  # of nine digits each: a proxy may refuse a request line of more than 8 kB
+_OFFERED_AGAIN_AFTER = 60.0  # seconds until a missing list is asked for again
 
 
 @dataclass(slots=True)
@@ -49,14 +50,15 @@ class StateList:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._dialect_without_list: Dialect | None = None
+        self._missing_since: float | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
         self._avoided_per_request = IDS_PER_REQUEST
 
     def is_offered(self) -> bool:
-        """Return whether slurmrestd offers the list (24.05 and newer)."""
-        dialect = self._session.speak()
-        return dialect.is_structured and dialect != self._dialect_without_list
+        """Return whether slurmrestd offers the list (24.05 and newer); a 404 counts for a minute."""
+        since = self._missing_since
+        is_missing = since is not None and time.monotonic() - since < _OFFERED_AGAIN_AFTER
+        return self._session.speak().is_structured and not is_missing
 
     def read(self, job_ids: Collection[int]) -> States | None:
         """Return the states as far as they could be read; None where the server has no such list.
@@ -71,9 +73,13 @@ class StateList:
             try:
                 reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
                 if reply.status == 404:
-                    self._dialect_without_list = self._session.speak()
+                    self._missing_since = time.monotonic()
                     return None
                 read.add(chunk, raw_jobs(reply))
+            except SlurmBusy:
+                if not read.asked:
+                    raise
+                break
             except SlurmUnavailable as error:
                 self._avoid(chunk)
                 self._avoided_per_request = max(1, min(len(chunk), self._avoided_per_request) // 2)
@@ -119,7 +125,7 @@ class StateList:
             return None
         reply = self._session.get("jobs/state", timeout=timeout)
         if reply.status == 404:
-            self._dialect_without_list = self._session.speak()
+            self._missing_since = time.monotonic()
             return None
         ids = {job_id for job_id, _ in states_of(raw_jobs(reply))}
         if None in ids:

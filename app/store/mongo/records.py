@@ -200,6 +200,7 @@ def _update(change: Change, fence: int) -> UpdateOne:
         **state_fields(change.after),
         "is_reserved": False,
         "updated_at": change.at,
+        "fence": fence,
         "alarm_at": change.alarm_at,
     }
     wanted: Document = {"task.uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
