@@ -107,10 +107,7 @@ def controller_time(reply: Reply) -> datetime:
     """
     moment = reading.moment(fields(reply.body.get("statistics")).get("req_time"))
     if reply.status != 200 or moment is None:
-        words = f"slurmctld does not report its time: {reply.complaint()}"
-        if reply.is_unspecified_error:  # 22.05 gives no other reason for a token that it does not take
-            words += " (it may be down, or this service's key may not be the cluster's)"
-        raise SlurmUnavailable(words)
+        raise SlurmUnavailable(f"slurmctld does not report its time: {reply.complaint()}")
     return moment
 
 

@@ -76,6 +76,8 @@ class Reply:
 
     def complaint(self) -> str:
         """Describe in a few words what is wrong with this answer."""
+        if self.is_unspecified_error:  # 22.05 gives no other reason for a token that it does not accept
+            return f"{self.errors()[0][1]} (slurmctld may be down, or the key of this service may be wrong)"
         if errors := self.errors():
             return errors[0][1]
         if self.fault:
