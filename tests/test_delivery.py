@@ -25,7 +25,7 @@ from tests.fakes import RecordingSender
 from tests.real.mongod import Mongod
 from tests.tasks import make_task, new_uuid
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOW = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)  # MongoDB removes rate windows that have passed
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
 PATIENCE = Patience(claim_for=3 * MINUTE, retry_for=DAY, ceiling=3, window=10 * MINUTE)
 

@@ -25,7 +25,7 @@ from app.store.sqlite import SqliteStore
 from tests.real.mongod import Mongod
 from tests.tasks import make_task, new_uuid
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+NOW = datetime(2099, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)  # MongoDB removes rate windows that have passed
 LATER = NOW + timedelta(minutes=5)
 
 Factory = Callable[[], TaskStore]
