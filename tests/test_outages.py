@@ -212,8 +212,9 @@ def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
     for _ in range(5):
         response = app.test_client().post("/submit", json={"task": make_task()})
         assert (response.status_code, response.get_json()["code"]) == (503, "slurm_unavailable")
+    assert "has not been answering" in response.get_json()["error"]
     with pytest.raises(SlurmUnavailable, match="has not been answering"):
-        services.slurm.check()
+        services.monitors_slurm.check()
     services.stop()
 
 
