@@ -17,7 +17,7 @@ from app.models.output_files import OutputFiles, output_files
 from app.models.record import RecordKind, TaskRecord, utc_now
 from app.models.task import Task
 from app.slurm.client import SlurmClient
-from tests.conftest import REAL_CLUSTERS, Cluster, until
+from tests.conftest import REAL_CLUSTERS, Cluster, not_covered, until
 from tests.tasks import make_task, new_uuid
 
 _WIDTHS = ("", "0", "3", "10", "99", "005")
@@ -183,10 +183,10 @@ def test_the_pattern_of_an_array_names_the_files_of_its_tasks(
 
 @pytest.mark.parametrize("array", [None, "0-3"])
 def test_a_job_that_is_cancelled_before_it_begins_never_ran(
-    cluster: Cluster, client: SlurmClient, folder: Path, array: str | None
+    cluster: Cluster, client: SlurmClient, folder: Path, array: str | None, request: pytest.FixtureRequest
 ) -> None:
     if array and cluster.name == "local":
-        pytest.skip("the stand-in knows no arrays")
+        not_covered(request, "arrays on the stand-in cluster", "it has none")
     one = Submitted(cluster, client, folder, "true", hold=True, array=array)
     client.cancel(one.job_id, cluster.user)
     accounted = ended_in_slurmdbd(client, one.job_id)
@@ -241,9 +241,11 @@ def test_the_files_of_a_registered_job_are_those_that_it_writes(
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
-def test_suspended_time_is_no_run_time(cluster: Cluster, client: SlurmClient, folder: Path) -> None:
+def test_suspended_time_is_no_run_time(
+    cluster: Cluster, client: SlurmClient, folder: Path, request: pytest.FixtureRequest
+) -> None:
     if cluster.real is None:
-        pytest.skip("only an administrator of the cluster can suspend a job")
+        not_covered(request, f"suspended jobs on {cluster.name}", "only its administrator can suspend a job")
     one = Submitted(cluster, client, folder, "sleep 3; sleep 3", time=1)
     until(lambda: (job := client.job(one.job_id)) and job.job_state is JobState.RUNNING, 60, "its start")
     time.sleep(1)

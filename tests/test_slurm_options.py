@@ -18,7 +18,7 @@ from app.models.task import Task
 from app.slurm.client import SlurmClient
 from app.slurm.dialect import SPOKEN, Dialect
 from app.slurm.submission import submission
-from tests.conftest import REAL_CLUSTERS, Cluster, until
+from tests.conftest import REAL_CLUSTERS, Cluster, not_covered, until
 from tests.tasks import make_task, new_uuid
 
 TOMORROW = int(time.time()) // 60 * 60 + 86400
@@ -287,10 +287,10 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
 @pytest.mark.parametrize("options", ENVIRONMENTS)
 def test_a_job_has_the_environment_that_sbatch_gives(
-    cluster: Cluster, client: SlurmClient, shared: Path, options: str
+    cluster: Cluster, client: SlurmClient, shared: Path, options: str, request: pytest.FixtureRequest
 ) -> None:
     if "gpus" in options and not cluster.real:
-        pytest.skip("a given cluster need not have GPUs")
+        not_covered(request, f"GPUs on {cluster.name}", "it need not have any")
     slurm = {"job_name": "environment", "mem": 20, "time_minutes": 5, **ENVIRONMENTS[options]}
     arguments = " ".join(sbatch_argument(name, value) for name, value in slurm.items())
     dump = "env -0 >{0}.part && mv {0}.part {0}"
