@@ -68,11 +68,11 @@ def open_files() -> int:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """AssertionError if what is done inside takes more than 50 MB at any time."""
+    """AssertionError if what is done inside takes more than 10 MB at any time."""
     tracemalloc.start()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
 

@@ -63,12 +63,16 @@ def exchange(
 
 
 def _read_content(answer: HTTPResponse) -> bytes:
-    content = answer.read(MAX_ANSWER + 1)
-    if len(content) > MAX_ANSWER:
+    # Into one buffer: read() keeps an object of its own for each chunk, and a chunk may be one byte.
+    buffer = memoryview(bytearray(MAX_ANSWER + 1))
+    length = 0
+    while read := answer.readinto(buffer[length:]):
+        length += read
+    if length > MAX_ANSWER:
         raise OSError(f"the answer is longer than {MAX_ANSWER} bytes")
     if answer.length:  # bytes that are missing
         raise OSError("the answer broke off")
-    return content
+    return bytes(buffer[:length])
 
 
 def _connection(
