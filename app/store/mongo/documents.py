@@ -7,11 +7,11 @@ from app.job_state import JobState
 from app.models.record import (
     Notification,
     NotificationStatus,
-    RecordKind,
     TaskRecord,
     kind_of_old_record,
 )
 from app.store.mongo.database import Document
+from app.store.mongo.older_server import is_of_older_server, older_fields
 
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
@@ -80,16 +80,15 @@ def _is_word(value: object) -> bool:
 
 
 def read_record(document: Document) -> TaskRecord:
-    """Return the record in `document`. Old deployments' documents have fewer fields; those are None."""
+    """Return the record in `document`, whichever version of this service or of the older one wrote it."""
     notifications = [read_notification(item) for item in document.get("notifications", ())]
     fields = {"task": unescaped(document["task"]), "notifications": notifications}
+    if is_of_older_server(document):
+        return TaskRecord.model_validate({**document, **fields, **older_fields(document)})
     record = TaskRecord.model_validate({**document, **fields})
     if "kind" in document:
         return record
-    # A document without notifications is from the older service, which submitted jobs in another way.
-    is_ours = "notifications" in document
-    kind = kind_of_old_record(record.uuid, record.job) if is_ours else RecordKind.REGISTERED
-    return record.model_copy(update={"kind": kind})
+    return record.model_copy(update={"kind": kind_of_old_record(record.uuid, record.job)})
 
 
 def read_notification(document: Document) -> Notification:

@@ -12,6 +12,7 @@ from app.models.record import Change, OpenJob, TaskRecord
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import Document, MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
+from app.store.mongo.older_server import read_state
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
@@ -92,8 +93,9 @@ class MongoRecords(MongoDatabase):
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
         with answering():
+            either = {"$in": [job_id, str(job_id)]}  # the older server may have stored ids as strings
             document = self.tasks.find_one(
-                {"slurm_job_id": job_id}, sort=[("created_at", DESCENDING), ("_id", DESCENDING)]
+                {"slurm_job_id": either}, sort=[("created_at", DESCENDING), ("_id", DESCENDING)]
             )
             return read_record(document) if document else None
 
@@ -171,8 +173,8 @@ def _open_job(item: Document) -> OpenJob:
     job = item.get("job") or {}
     return OpenJob(
         item["task"]["uuid"],
-        item["slurm_job_id"],
-        JobState(item["slurm_job_state"]),
+        int(item["slurm_job_id"]),
+        read_state(item["slurm_job_state"]),
         item["slurm_username"],
         item["created_at"],
         job.get("submit_time"),

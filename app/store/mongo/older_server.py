@@ -1,0 +1,50 @@
+"""Read the documents of the service that this one replaces, as they are."""
+
+from datetime import UTC, datetime
+
+from app.job_state import JobState
+from app.models.record import RecordKind
+from app.store.mongo.database import Document
+
+_MAX_JOB_ID = 2**32 - 1
+
+
+def is_of_older_server(document: Document) -> bool:
+    """Return whether the older server wrote the document: its documents had no list of notifications."""
+    return "taken_over_at" in document or "notifications" not in document
+
+
+def read_state(word: object) -> JobState:
+    """Return the state that `word` stands for; UNKNOWN for all that Slurm never says."""
+    return JobState(word) if isinstance(word, str) and word in JobState.__members__ else JobState.UNKNOWN
+
+
+def read_job_id(value: object) -> int | None:
+    """Return the job id in a number or in a string of digits; None for anything else."""
+    is_text = isinstance(value, str) and value.isascii() and value.isdigit()
+    if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return None
+    number = int(value)  # type: ignore[call-overload]
+    return number if 0 < number <= _MAX_JOB_ID else None
+
+
+def older_fields(document: Document) -> Document:
+    """Return the fields of a record that are read differently in a document of the older server.
+
+    A record that was never updated counts as updated when it was created.
+    """
+    created_at = _utc(document.get("created_at")) or datetime.fromtimestamp(0, UTC)
+    return {
+        "kind": RecordKind.REGISTERED,  # its jobs were submitted another way
+        "slurm_username": document.get("slurm_username") or document["task"].get("username"),
+        "slurm_job_id": read_job_id(document.get("slurm_job_id")),
+        "slurm_job_state": read_state(document.get("slurm_job_state")),
+        "created_at": created_at,
+        "updated_at": _utc(document.get("updated_at")) or created_at,
+    }
+
+
+def _utc(value: object) -> datetime | None:
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
