@@ -1,6 +1,7 @@
 """Records of the service that this one replaces, in its exact form, on a real MongoDB."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,3 +143,101 @@ def test_an_older_record_with_a_bare_task_is_readable(deployment: Deployment) ->
     shown = get(deployment.start(), "/monitor/slurm_job_id/4711")
     assert shown["monitor"]["task"] == task
     assert shown["slurm"]["job_state"] == "COMPLETED"
+
+
+def two_with_one_uuid(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return two documents with the same uuid, the older one first."""
+    task = make_task(notification=make_email())
+    older = older_document("11", task=task, created_at=NAIVE_NOW - timedelta(minutes=5), **fields)
+    return older, older_document(12, task=task, **fields)
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_two_older_records_with_one_uuid_are_found_by_uuid_and_by_job_id(
+    deployment: Deployment, is_reversed: bool
+) -> None:
+    pair = two_with_one_uuid()
+    deployment.tasks.insert_many(reversed(pair) if is_reversed else pair)
+    app = deployment.start()
+    uuid = pair[0]["task"]["uuid"]
+    assert get(app, f"/monitor/task_uuid/{uuid}")["monitor"]["slurm_job_id"] == 12
+    for job_id in (11, 12):
+        shown = get(app, f"/monitor/slurm_job_id/{job_id}")["monitor"]
+        assert (shown["slurm_job_id"], shown["task"]["uuid"]) == (job_id, uuid)
+
+
+def test_a_uuid_of_older_records_is_refused_for_a_new_task(deployment: Deployment) -> None:
+    older, newer = two_with_one_uuid()
+    deployment.tasks.insert_many([older, newer])
+    client = deployment.start().test_client()
+    answer = client.post("/submit", json={"task": older["task"]})
+    assert (answer.status_code, (answer.json or {})["code"]) == (400, "duplicate_uuid")
+    assert (answer.json or {})["slurm_job_id"] == 12
+    assert deployment.slurm.submitted == []
+
+
+def test_taking_over_leaves_the_older_servers_fields_as_they_were(deployment: Deployment) -> None:
+    documents = [
+        *two_with_one_uuid(),
+        older_document("x", "Done", task={"uuid": 7, "username": "alice"}, updated_at=NAIVE_NOW),
+        older_document(3, None, task={"username": "alice"}),
+    ]
+    deployment.tasks.insert_many(documents)
+    deployment.start()
+    for document in documents:
+        found = deployment.tasks.find_one({"_id": document["_id"]}) or {}
+        kept = {name: found[name] for name in document}
+        for name in ("created_at", "updated_at"):
+            kept[name] = kept[name] and kept[name].replace(tzinfo=None)
+        assert kept == document
+
+
+def test_a_second_start_changes_no_document(deployment: Deployment) -> None:
+    deployment.tasks.insert_many([*two_with_one_uuid(), older_document(1, "COMPLETED")])
+    deployment.start()
+    before = list(deployment.tasks.find())
+    deployment.start()
+    assert list(deployment.tasks.find()) == before
+
+
+def test_a_start_looks_for_documents_without_a_key_by_an_index(deployment: Deployment) -> None:
+    deployment.tasks.insert_many([older_document(number) for number in range(1, 50)])
+    deployment.start()
+    plan = deployment.tasks.find({"uuid": None}).sort([("created_at", -1), ("_id", -1)]).limit(1).explain()
+    assert plan["executionStats"]["totalKeysExamined"] == 0
+    assert plan["executionStats"]["totalDocsExamined"] == 0
+
+
+def test_a_document_that_the_older_server_adds_after_a_return_is_taken_over(deployment: Deployment) -> None:
+    deployment.tasks.insert_one(older_document(1))
+    deployment.start()
+    added = older_document(2)
+    deployment.tasks.insert_one(added)
+    shown = get(deployment.start(), f"/monitor/task_uuid/{added['task']['uuid']}")
+    assert shown["monitor"]["slurm_job_id"] == 2
+
+
+def test_several_servers_that_start_at_once_take_over_each_document_once(deployment: Deployment) -> None:
+    pairs = [two_with_one_uuid() for _ in range(2000)]
+    deployment.tasks.insert_many([document for pair in pairs for document in pair])
+    stores = [build_services(read_settings(deployment.settings), deployment.slurm).store for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda store: store.prepare(), stores))
+    for store in stores:
+        store.close()
+    keys = [document["uuid"] for document in deployment.tasks.find({}, {"uuid": 1})]
+    assert len(set(keys)) == 4000
+    for _, newer in pairs:
+        found = deployment.tasks.find_one({"uuid": newer["task"]["uuid"]}) or {}
+        assert found["_id"] == newer["_id"]
+
+
+def test_records_of_an_earlier_version_of_this_service_get_their_key(deployment: Deployment) -> None:
+    client = deployment.start().test_client()
+    task = make_task()
+    assert client.post("/submit", json={"task": task}).status_code == 200
+    deployment.tasks.update_one({}, {"$unset": {"uuid": ""}})
+    before = deployment.tasks.find_one() or {}
+    app = deployment.start()
+    assert deployment.tasks.find_one() == {**before, "uuid": task["uuid"]}
+    assert get(app, f"/monitor/task_uuid/{task['uuid']}")["monitor"]["task"] == task

@@ -12,6 +12,18 @@ from app.store import Claim
 
 # Parameters that say where a message goes.
 _ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key", "queue")
+# Fields of a record that callers do not see, or that are added in a form of their own.
+_HIDDEN_FIELDS = {
+    "task",
+    "job",
+    "notifications",
+    "idempotency_key",
+    "alarm_at",
+    "caller",
+    "kind",
+    "key",
+    "taken_over_at",
+}
 
 
 def shown_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | None) -> dict[str, Any]:
@@ -32,9 +44,8 @@ def shown_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | None) 
 
 
 def shown_record(record: TaskRecord) -> dict[str, Any]:
-    body = record.model_dump(
-        mode="json", exclude={"task", "job", "notifications", "idempotency_key", "alarm_at", "caller", "kind"}
-    )
+    """Return what callers see of a record, as answers.Record describes it."""
+    body = record.model_dump(mode="json", exclude=_HIDDEN_FIELDS)
     for name in ("warnings", "submission_error"):
         if not body[name]:
             del body[name]

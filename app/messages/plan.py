@@ -39,7 +39,7 @@ class Planner:
         name = EventName.END if EventName.END in wishes else _name(wishes[0])
         notifications = [
             item
-            for item in self._blanks(task, Event(name, name), at)
+            for item in self._blanks(record, task, Event(name, name), at)
             if item.status is NotificationStatus.UNDELIVERABLE
         ]
         return Plan(tuple(notifications), alarm(wishes, record, record.job, at))
@@ -52,7 +52,7 @@ class Planner:
         due = [
             item.model_copy(update={"content": content(event, item.params, record, job)})
             for event in events_of(wishes, record, job, at)
-            for item in self._blanks(task, event, at)
+            for item in self._blanks(record, task, event, at)
             if item.id not in known
         ]
         return Plan(tuple(due), alarm(wishes, record, job, at))
@@ -63,15 +63,17 @@ class Planner:
         wishes = [wish for request in requests for wish in request.events or ()]
         return list(dict.fromkeys(wishes)) or [EventName.END]
 
-    def _blanks(self, task: WatchedTask, event: Event, at: datetime) -> Iterator[Notification]:
+    def _blanks(
+        self, record: TaskRecord, task: WatchedTask, event: Event, at: datetime
+    ) -> Iterator[Notification]:
         """Yield one notification for each method and each of its recipients: one may fail and another not."""
         for method, params in merged_params(self.catalogue, task.name, task.notification).items():
             for own in each_recipient(params):
                 recipient = own.get("recipient")
                 can_send = method in self._methods
-                key = hashlib.sha256(f"{task.uuid} {event.key} {method} {recipient or ''}".encode())
+                words = f"{record.key or task.uuid} {event.key} {method} {recipient or ''}"
                 yield Notification(
-                    id=key.hexdigest()[:32],
+                    id=hashlib.sha256(words.encode()).hexdigest()[:32],
                     event=event.name,
                     method=method,
                     params=own,

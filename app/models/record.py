@@ -95,6 +95,8 @@ class TaskRecord(BaseModel):
     submission_error: str | None = None
     alarm_at: Utc | None = None  # when an event may be due that no change of state announces
     caller: str | None = None  # who brought it
+    key: str | None = None  # what the store finds it by, where another record has its uuid as its key
+    taken_over_at: Utc | None = None  # when it was found in the database of the older server
 
     @property
     def uuid(self) -> str:

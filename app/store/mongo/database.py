@@ -3,23 +3,40 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 import pymongo
 from bson import Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
-from pymongo import ASCENDING, DESCENDING, MongoClient, WriteConcern
+from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, ConfigurationError, DocumentTooLarge, PyMongoError
 
 from app.clock import RemoteClock, steady_seconds
 from app.errors import RecordUnfit, SettingsError, StoreUnavailable
-
-Document = dict[str, Any]
+from app.store.mongo.take_over import KEY_INDEXES, take_over
+from app.store.mongo.types import Document
 
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
+_INDEX_BUILD_TIMEOUT = 1800.0  # seconds
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
+
+
+_TASK_INDEXES = (
+    IndexModel([("idempotency_key", ASCENDING)], unique=True, sparse=True),
+    IndexModel([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)]),
+    *(  # the few records that a cycle looks for
+        IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
+        for field in ("is_open", "is_reserved")
+    ),
+    IndexModel([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False}),
+    IndexModel([("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]),
+    *(
+        IndexModel([(f"notifications.{field}", ASCENDING)], sparse=True)
+        for field in ("id", "status", "digest")
+    ),
+    IndexModel([("caller", ASCENDING)], partialFilterExpression={"is_open": True}),
+)
 
 
 class _PlainInt(TypeDecoder):
@@ -65,20 +82,17 @@ class MongoDatabase:
         )
 
     def prepare(self) -> None:
-        with answering():
-            self.tasks.create_index([("task.uuid", ASCENDING)], unique=True)
-            self.tasks.create_index([("idempotency_key", ASCENDING)], unique=True, sparse=True)
-            self.tasks.create_index([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)])
-            for field in ("is_open", "is_reserved"):  # the few records that a cycle looks for
-                self.tasks.create_index([(field, ASCENDING)], partialFilterExpression={field: True})
-            self.tasks.create_index([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False})
-            self.tasks.create_index(
-                [("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]
-            )
-            for field in ("id", "status", "digest"):
-                self.tasks.create_index([(f"notifications.{field}", ASCENDING)], sparse=True)
-            self.tasks.create_index([("caller", ASCENDING)], partialFilterExpression={"is_open": True})
+        """Make the indexes, and take over the documents of the older server; safe in several processes.
+
+        Raises:
+            StoreUnavailable: MongoDB does not answer, or refuses.
+        """
+        self.ping()  # within the configured time; building an index of many documents takes longer
+        with answering(_INDEX_BUILD_TIMEOUT):
+            self.tasks.create_indexes([*_TASK_INDEXES, *KEY_INDEXES])
             self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
+        with answering():
+            take_over(self.tasks)
 
     def now(self) -> datetime:
         """Return the server's time, which is read twice a minute; a reading that fails changes nothing."""

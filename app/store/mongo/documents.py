@@ -10,8 +10,8 @@ from app.models.record import (
     TaskRecord,
     kind_of_old_record,
 )
-from app.store.mongo.database import Document
 from app.store.mongo.older_server import is_of_older_server, older_fields
+from app.store.mongo.types import Document
 
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
@@ -25,6 +25,7 @@ def state_fields(state: JobState | None) -> Document:
 
 def new_document(record: TaskRecord) -> Document:
     document = {
+        "uuid": record.uuid,  # the key; see take_over.py
         "task": escaped(record.task),
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
@@ -82,7 +83,9 @@ def _is_word(value: object) -> bool:
 def read_record(document: Document) -> TaskRecord:
     """Return the record in `document`, whichever version of this service or of the older one wrote it."""
     notifications = [read_notification(item) for item in document.get("notifications", ())]
-    fields = {"task": unescaped(document["task"]), "notifications": notifications}
+    task, key = unescaped(document["task"]), document.get("uuid")
+    has_own_key = isinstance(task, dict) and key != task.get("uuid")
+    fields = {"task": task, "notifications": notifications, "key": key if has_own_key else None}
     if is_of_older_server(document):
         return TaskRecord.model_validate({**document, **fields, **older_fields(document)})
     record = TaskRecord.model_validate({**document, **fields})

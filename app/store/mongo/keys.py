@@ -5,7 +5,8 @@ from datetime import datetime
 from pymongo import ASCENDING
 
 from app.models.api_key import ApiKey
-from app.store.mongo.database import Document, MongoDatabase, answering
+from app.store.mongo.database import MongoDatabase, answering
+from app.store.mongo.types import Document
 
 
 class MongoKeys(MongoDatabase):

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import RecordKind
-from app.store.mongo.database import Document
+from app.store.mongo.types import Document
 
-_MAX_JOB_ID = 2**32 - 1
+MAX_JOB_ID = 2**32 - 1
 
 
 def is_of_older_server(document: Document) -> bool:
@@ -25,7 +25,7 @@ def read_job_id(value: object) -> int | None:
     if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
     number = int(value)  # type: ignore[call-overload]
-    return number if 0 < number <= _MAX_JOB_ID else None
+    return number if 0 < number <= MAX_JOB_ID else None
 
 
 def older_fields(document: Document) -> Document:

@@ -8,8 +8,9 @@ from pymongo.errors import DuplicateKeyError
 
 from app.models.record import NotificationStatus
 from app.store import CLOCK_TOLERANCE, NEVER, Claim, Outcome, log_impossible
-from app.store.mongo.database import Document, MongoDatabase, answering
+from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import read_notification
+from app.store.mongo.types import Document
 
 _BATCH = 1000
 _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
@@ -44,12 +45,12 @@ class MongoOutbox(MongoDatabase):
                     },
                     "$inc": {"notifications.$.attempts": 1},
                 },
-                {"task.uuid": 1, "notifications": {"$elemMatch": {"claim": token}}},
+                {"uuid": 1, "notifications": {"$elemMatch": {"claim": token}}},
                 return_document=ReturnDocument.AFTER,
             )
         if document is None:
             return None
-        return Claim(document["task"]["uuid"], read_notification(document["notifications"][0]))
+        return Claim(document["uuid"], read_notification(document["notifications"][0]))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         is_sent = outcome.status is NotificationStatus.SENT
@@ -71,7 +72,7 @@ class MongoOutbox(MongoDatabase):
             if outcome.status in _OVER and claim.notification.recipient is not None:
                 self._settle_gathered(mine, ending)
             result = self.tasks.update_one(
-                {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
+                {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
             )
             return result.modified_count == 1
 
@@ -87,7 +88,7 @@ class MongoOutbox(MongoDatabase):
         mine = {"id": head.id, "claim": head.claim, "digest": None}
         with answering():
             first = self.tasks.update_one(
-                {"task.uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
+                {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
                 {"$set": {"notifications.$.digest": digest}},
             )
             if first.modified_count == 1:
@@ -160,7 +161,7 @@ class MongoOutbox(MongoDatabase):
             updates = [
                 UpdateOne(
                     {
-                        "task.uuid": item.uuid,
+                        "uuid": item.uuid,
                         "notifications": {"$elemMatch": {**wanted, "id": item.notification.id}},
                     },
                     update,
@@ -188,7 +189,7 @@ class MongoOutbox(MongoDatabase):
         """The notifications that are as `wanted`, the oldest first if `in_order`."""
         stages: list[Document] = [
             {"$match": {"notifications": {"$elemMatch": wanted}}},
-            {"$project": {"notifications": 1, "uuid": "$task.uuid"}},
+            {"$project": {"notifications": 1, "uuid": 1}},
             {"$unwind": "$notifications"},
             {"$match": {f"notifications.{field}": value for field, value in wanted.items()}},
         ]

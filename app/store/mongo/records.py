@@ -10,14 +10,15 @@ from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
-from app.store.mongo.database import Document, MongoDatabase, answering
+from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
 from app.store.mongo.older_server import read_state
+from app.store.mongo.types import Document
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _OPEN_JOB_FIELDS = (
-    "task.uuid",
+    "uuid",
     "slurm_job_id",
     "slurm_job_state",
     "slurm_username",
@@ -49,7 +50,7 @@ class MongoRecords(MongoDatabase):
         except DuplicateKeyError:  # of the idempotency key
             pass
         is_key = "idempotency_key" in (error.details or {}).get("keyPattern", {})
-        field = "idempotency_key" if is_key else "task.uuid"
+        field = "idempotency_key" if is_key else "uuid"
         value = record.idempotency_key if field == "idempotency_key" else record.uuid
         taken = self.tasks.find_one({field: value}, {"slurm_job_id": 1}) or {}
         raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
@@ -88,8 +89,8 @@ class MongoRecords(MongoDatabase):
 
     def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         with answering(within):
-            found = map(read_record, self.tasks.find({"task.uuid": {"$in": list(uuids)}}))
-            return {record.uuid: record for record in found}
+            found = self.tasks.find({"uuid": {"$in": list(uuids)}})
+            return {document["uuid"]: read_record(document) for document in found}
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
         with answering():
@@ -172,7 +173,7 @@ class MongoRecords(MongoDatabase):
 def _open_job(item: Document) -> OpenJob:
     job = item.get("job") or {}
     return OpenJob(
-        item["task"]["uuid"],
+        item["uuid"],
         int(item["slurm_job_id"]),
         read_state(item["slurm_job_state"]),
         item["slurm_username"],
@@ -185,7 +186,7 @@ def _open_job(item: Document) -> OpenJob:
 
 def _this_reservation(record: TaskRecord) -> Document:
     return {
-        "task.uuid": record.uuid,
+        "uuid": record.uuid,
         "created_at": record.created_at,
         "slurm_job_id": None,
         "slurm_job_state": None,
@@ -205,7 +206,7 @@ def _update(change: Change, fence: int) -> UpdateOne:
         "fence": fence,
         "alarm_at": change.alarm_at,
     }
-    wanted: Document = {"task.uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
+    wanted: Document = {"uuid": change.uuid, "slurm_job_state": None, **_not_after(fence)}
     if change.before is None:
         wanted |= {"is_reserved": True, "created_at": change.reserved_at}
         changes["submission_error"] = change.submission_error
