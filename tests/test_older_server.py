@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -241,3 +241,147 @@ def test_records_of_an_earlier_version_of_this_service_get_their_key(deployment:
     app = deployment.start()
     assert deployment.tasks.find_one() == {**before, "uuid": task["uuid"]}
     assert get(app, f"/monitor/task_uuid/{task['uuid']}")["monitor"]["task"] == task
+
+
+class Cycles:
+    """The polling cycles of a server, at moments of the test's choosing."""
+
+    def __init__(self, app: Flask) -> None:
+        self._services: Services = app.extensions["slurm_proxy"]
+        self._now = utc_now()
+
+    def run(self, later: timedelta = timedelta(minutes=1)) -> None:
+        self._now += later
+        assert self._services.monitor.tick(self._now)
+
+
+def messages(deployment: Deployment, *job_ids: object) -> list[int]:
+    """Return how many messages each of the jobs has led to."""
+    found = deployment.tasks.find({"slurm_job_id": {"$in": job_ids}}).sort("created_at")
+    return [len(document.get("notifications", ())) for document in found]
+
+
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(days=20)])
+@pytest.mark.parametrize("job_id", [4711, "4711"])
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "Done", None, "UNKNOWN"])
+def test_an_older_job_that_has_not_ended_is_followed_and_announced_once(
+    deployment: Deployment, state: object, job_id: object, age: timedelta
+) -> None:
+    """A registered job may be much older than its record."""
+    submitted = utc_now() - age
+    deployment.slurm.put(4711, JobState.RUNNING, submit_time=submitted, start_time=submitted)
+    document = older_document(job_id, state)
+    deployment.tasks.insert_one(document)
+    app = deployment.start()
+    cycles = Cycles(app)
+    cycles.run()
+    path = f"/monitor/task_uuid/{document['task']['uuid']}"
+    assert get(app, path)["monitor"]["slurm_job_state"] == "RUNNING"
+    deployment.slurm.put(4711, JobState.FAILED, end_time=utc_now(), exit_code=3)
+    for _ in range(3):
+        cycles.run()
+    shown = get(app, path)
+    assert (shown["slurm"]["job_state"], shown["slurm"]["exit_code"]) == ("FAILED", 3)
+    assert [item["event"] for item in shown["monitor"]["notifications"]] == ["end"]
+    assert Cycles(deployment.start()).run() is None
+    assert messages(deployment, job_id) == [1]
+
+
+def test_an_older_job_that_ended_while_no_server_ran_is_announced(deployment: Deployment) -> None:
+    deployment.tasks.insert_one(older_document(4711))
+    deployment.slurm.put(4711, JobState.COMPLETED, end_time=utc_now() - timedelta(hours=20))
+    deployment.slurm.forget(4711)
+    Cycles(deployment.start()).run()
+    assert messages(deployment, 4711) == [1]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "finished", None])
+def test_an_older_job_that_ended_long_ago_gets_its_end_without_a_message(
+    deployment: Deployment, state: object
+) -> None:
+    submitted = YEARS_AGO.astimezone(UTC)
+    ended = submitted + timedelta(hours=3)
+    deployment.tasks.insert_one(older_document(4711, state, created_at=YEARS_AGO))
+    deployment.slurm.put(4711, JobState.COMPLETED, submit_time=submitted, end_time=ended)
+    deployment.slurm.forget(4711)
+    app = deployment.start()
+    Cycles(app).run()
+    assert get(app, "/monitor/slurm_job_id/4711")["monitor"]["slurm_job_state"] == "COMPLETED"
+    assert messages(deployment, 4711) == [0]
+
+
+@pytest.mark.parametrize(("created_at", "expected"), [(YEARS_AGO, 0), (NAIVE_NOW, 1)])
+@pytest.mark.parametrize("state", ["RUNNING", "finished", None])
+def test_an_older_job_that_slurm_does_not_know_is_unknown_and_polled_no_more(
+    deployment: Deployment, state: object, created_at: datetime, expected: int
+) -> None:
+    deployment.tasks.insert_one(older_document(4711, state, created_at=created_at))
+    app = deployment.start()
+    cycles = Cycles(app)
+    cycles.run()
+    cycles.run(timedelta(minutes=15))
+    cycles.run()
+    assert get(app, "/monitor/slurm_job_id/4711")["monitor"]["slurm_job_state"] == "UNKNOWN"
+    assert messages(deployment, 4711) == [expected]
+    assert deployment.slurm.polled_ids == set()
+
+
+def test_another_job_under_the_id_of_an_older_record_is_not_taken_for_its_job(
+    deployment: Deployment,
+) -> None:
+    deployment.tasks.insert_one(older_document(4711, created_at=YEARS_AGO))
+    deployment.slurm.put(4711, JobState.FAILED, end_time=utc_now())
+    app = deployment.start()
+    cycles = Cycles(app)
+    cycles.run()
+    cycles.run(timedelta(minutes=15))
+    assert get(app, "/monitor/slurm_job_id/4711")["monitor"]["slurm_job_state"] == "UNKNOWN"
+
+
+def test_an_older_job_that_has_ended_is_never_announced(deployment: Deployment) -> None:
+    for number, state in enumerate((state for state in JobState if state.is_final), 1):
+        deployment.tasks.insert_one(older_document(number, state.value, updated_at=NAIVE_NOW))
+        deployment.slurm.put(number, state, end_time=utc_now())
+    cycles = Cycles(deployment.start())
+    cycles.run()
+    cycles.run()
+    assert deployment.tasks.count_documents({"notifications.0": {"$exists": True}}) == 0
+    assert deployment.tasks.count_documents({"is_open": True}) == 0
+
+
+def test_both_jobs_of_one_uuid_are_announced_with_ids_of_their_own(deployment: Deployment) -> None:
+    deployment.tasks.insert_many(two_with_one_uuid())
+    for number in (11, 12):
+        deployment.slurm.put(number, JobState.COMPLETED, end_time=utc_now())
+    cycles = Cycles(deployment.start())
+    cycles.run()
+    cycles.run()
+    assert messages(deployment, "11", 12) == [1, 1]
+    assert len(deployment.tasks.distinct("notifications.id")) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"username": "Alice.Smith@example"},
+        {"notification": {**make_email(), "comment": "of the older server"}},
+        {"uuid": "odd uuid"},
+    ],
+)
+def test_a_task_that_would_be_refused_today_is_announced_all_the_same(
+    deployment: Deployment, fields: dict[str, Any]
+) -> None:
+    task = make_task(**{"notification": make_email(), **fields})
+    deployment.tasks.insert_one(older_document(4711, task=task))
+    deployment.slurm.put(4711, JobState.COMPLETED, end_time=utc_now(), username=task["username"])
+    Cycles(deployment.start()).run()
+    assert messages(deployment, 4711) == [1]
+
+
+def test_an_older_job_can_be_cancelled(deployment: Deployment) -> None:
+    document = older_document("4711")
+    deployment.tasks.insert_one(document)
+    deployment.slurm.put(4711, JobState.RUNNING)
+    answer = deployment.start().test_client().post(f"/monitor/task_uuid/{document['task']['uuid']}/cancel")
+    assert answer.status_code == 200
+    assert deployment.slurm.jobs[4711].job_state is JobState.CANCELLED

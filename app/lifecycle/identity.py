@@ -31,7 +31,8 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
     """Return whether `job` is the record's job: by the tag in the comment, else by user and submit time.
 
     slurmctld always has the comment, slurmdbd only with AccountingStoreFlags=job_comment.
-    A requeued job keeps its id and gets a new submit time.
+    A requeued job keeps its id and gets a new submit time. The older server may have registered a job long
+    after its submission, but another job that has its id now was submitted later than that.
     """
     if job is None or job.username != record.slurm_username:
         return False
@@ -42,6 +43,8 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
         return job.submit_time == record.submit_time or (job.restarts > 0 and not is_anothers)
     if job.submit_time is None or is_anothers:
         return False
+    if record.is_taken_over:
+        return job.submit_time <= record.created_at + _NEAR or job.restarts > 0
     return abs(job.submit_time - record.created_at) <= _NEAR
 
 
@@ -54,4 +57,5 @@ def open_job(record: TaskRecord, job_id: int) -> OpenJob:
         slurm_username=record.slurm_username,
         created_at=record.created_at,
         submit_time=record.job.submit_time if record.job else None,
+        is_taken_over=record.taken_over_at is not None,
     )

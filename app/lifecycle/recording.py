@@ -7,6 +7,7 @@ from datetime import datetime
 
 from app.errors import RecordUnfit
 from app.job_state import JobState
+from app.lifecycle.older_records import is_old_news
 from app.messages.plan import Plan, Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
@@ -14,6 +15,8 @@ from app.models.slurm_options import array_size
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 1000  # records that the store reads and writes well within its time
 
 News = tuple[OpenJob, SlurmJob]
 
@@ -26,9 +29,11 @@ class Recorder:
         self._planner = planner
 
     def keep(self, news: Sequence[News], now: datetime, fence: int) -> int:
-        """With the messages that are due by it; how many records changed."""
-        if not news:
-            return 0
+        """Keep the news with the messages that are due by it, and return how many records changed."""
+        batches = (news[begin : begin + _BATCH_SIZE] for begin in range(0, len(news), _BATCH_SIZE))
+        return sum(self._keep_batch(batch, now, fence) for batch in batches)
+
+    def _keep_batch(self, news: Sequence[News], now: datetime, fence: int) -> int:
         changes = [self._change(item, now) for item in self._loaded(news)]
         applied = self._written(changes, fence)
         if applied != len(changes):
@@ -75,7 +80,8 @@ class Recorder:
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
         job = _with_known_restarts(_never_too_good(job, whole), whole)
-        plan = plan_of(self._planner, whole, job, now) if whole else Plan((), None)
+        is_told = whole is not None and not is_old_news(whole, job)
+        plan = plan_of(self._planner, whole, job, now) if whole and is_told else Plan((), None)
         return Change(
             uuid=record.uuid,
             before=record.slurm_job_state,

@@ -67,7 +67,7 @@ class Watcher:
         missing = {record.uuid for record in lost}
         self._missing_since = {uuid: at for uuid, at in self._missing_since.items() if uuid in missing}
         news = [*self._with_figures(changed, now), *self._traced(lost, seen, now)]
-        news = [(record, job) for record, job in news if job.job_state is not record.slurm_job_state]
+        news = [(record, job) for record, job in news if _is_news(record, job)]
         applied = self._recorder.keep([*news, *self._restarted(ended_jobs, seen)], now, fence)
         return applied + self._recorder.keep(self._alarms(open_jobs, seen, now), now, fence)
 
@@ -219,6 +219,11 @@ def _known(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
         if state is not record.slurm_job_state:
             known[record.slurm_job_id] = JobState.UNKNOWN
     return known
+
+
+def _is_news(record: OpenJob, job: SlurmJob) -> bool:
+    """Return whether the job changes an open record, which is not settled whatever its state says."""
+    return job.job_state is not record.slurm_job_state or job.job_state is JobState.UNKNOWN
 
 
 def _unknown(record: OpenJob) -> SlurmJob:

@@ -12,7 +12,7 @@ from app.messages.events import Event, Wishes, alarm, events_of
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, NotificationRequest
 from app.models.record import Notification, NotificationStatus, TaskRecord
-from app.models.task import CatalogueEntry, WatchedTask
+from app.models.task import CatalogueEntry
 
 Catalogue = Mapping[str, CatalogueEntry]
 
@@ -34,44 +34,41 @@ class Planner:
 
     def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
         """The channels that this server cannot use, so that the record says so at once; the first alarm."""
-        task = task_of(record)
-        wishes = self._wishes(task)
+        wishes = self._wishes(record)
         name = EventName.END if EventName.END in wishes else _name(wishes[0])
         notifications = [
             item
-            for item in self._blanks(record, task, Event(name, name), at)
+            for item in self._blanks(record, Event(name, name), at)
             if item.status is NotificationStatus.UNDELIVERABLE
         ]
         return Plan(tuple(notifications), alarm(wishes, record, record.job, at))
 
     def at_look(self, record: TaskRecord, job: SlurmJob, at: datetime) -> Plan:
         """Return the notifications that are due with this description of the job, and were not due before."""
-        task = task_of(record)
-        wishes = self._wishes(task)
+        wishes = self._wishes(record)
         known = {notification.id for notification in record.notifications}
         due = [
             item.model_copy(update={"content": content(event, item.params, record, job)})
             for event in events_of(wishes, record, job, at)
-            for item in self._blanks(record, task, event, at)
+            for item in self._blanks(record, event, at)
             if item.id not in known
         ]
         return Plan(tuple(due), alarm(wishes, record, job, at))
 
-    def _wishes(self, task: WatchedTask) -> Wishes:
+    def _wishes(self, record: TaskRecord) -> Wishes:
         """Return the catalogue's events and the task's own; the end if neither names any."""
-        requests = _requests(self.catalogue, task.name, task.notification)
+        requests = _requests(self.catalogue, record.task.get("name"), request_of(record.task))
         wishes = [wish for request in requests for wish in request.events or ()]
         return list(dict.fromkeys(wishes)) or [EventName.END]
 
-    def _blanks(
-        self, record: TaskRecord, task: WatchedTask, event: Event, at: datetime
-    ) -> Iterator[Notification]:
+    def _blanks(self, record: TaskRecord, event: Event, at: datetime) -> Iterator[Notification]:
         """Yield one notification for each method and each of its recipients: one may fail and another not."""
-        for method, params in merged_params(self.catalogue, task.name, task.notification).items():
+        wanted = request_of(record.task)
+        for method, params in merged_params(self.catalogue, record.task.get("name"), wanted).items():
             for own in each_recipient(params):
                 recipient = own.get("recipient")
                 can_send = method in self._methods
-                words = f"{record.key or task.uuid} {event.key} {method} {recipient or ''}"
+                words = f"{record.key or record.uuid} {event.key} {method} {recipient or ''}"
                 yield Notification(
                     id=hashlib.sha256(words.encode()).hexdigest()[:32],
                     event=event.name,
@@ -111,9 +108,14 @@ def merged_params(
     return merged
 
 
-def task_of(record: TaskRecord) -> WatchedTask:
-    """Return what submitted and registered tasks both have: user, name, and whom to notify."""
-    return WatchedTask.model_validate(record.task)
+def request_of(task: Mapping[str, Any]) -> NotificationRequest:
+    """Return what a stored task asks to be notified of.
+
+    Nothing else of the task is read: the older server took tasks that are refused today.
+    """
+    given = task.get("notification") or {}
+    known = {name: given[name] for name in NotificationRequest.model_fields if name in given}
+    return NotificationRequest.model_validate(known)
 
 
 def _requests(catalogue: Catalogue, name: object, wanted: NotificationRequest) -> list[NotificationRequest]:

@@ -130,6 +130,7 @@ class OpenJob:
     submit_time: datetime | None  # Slurm's own, once it was seen
     alarm_at: datetime | None = None
     is_array: bool = False  # only set for a job that has ended
+    is_taken_over: bool = False  # from the older server: the job bears no tag, and ran before the record
 
     @property
     def earliest_submission(self) -> datetime:

@@ -19,6 +19,13 @@ def read_state(word: object) -> JobState:
     return JobState(word) if isinstance(word, str) and word in JobState.__members__ else JobState.UNKNOWN
 
 
+def stored_words(state: JobState) -> object:
+    """Return a condition for the words that are read as `state`."""
+    if state is not JobState.UNKNOWN:
+        return state.value
+    return {"$nin": [known.value for known in JobState if known is not JobState.UNKNOWN]}
+
+
 def read_job_id(value: object) -> int | None:
     """Return the job id in a number or in a string of digits; None for anything else."""
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()

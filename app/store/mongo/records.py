@@ -12,7 +12,7 @@ from app.models.record import Change, OpenJob, TaskRecord
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
-from app.store.mongo.older_server import read_state
+from app.store.mongo.older_server import read_state, stored_words
 from app.store.mongo.types import Document
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -25,6 +25,7 @@ _OPEN_JOB_FIELDS = (
     "created_at",
     "job.submit_time",
     "alarm_at",
+    "taken_over_at",
 )
 
 
@@ -181,6 +182,7 @@ def _open_job(item: Document) -> OpenJob:
         job.get("submit_time"),
         item.get("alarm_at"),
         job.get("array_tasks") is not None,
+        "taken_over_at" in item,
     )
 
 
@@ -211,7 +213,7 @@ def _update(change: Change, fence: int) -> UpdateOne:
         wanted |= {"is_reserved": True, "created_at": change.reserved_at}
         changes["submission_error"] = change.submission_error
     else:
-        wanted["slurm_job_state"] = change.before.value
+        wanted["slurm_job_state"] = stored_words(change.before)
     if change.job is not None:
         changes["job"] = plain(change.job.model_dump())
     update: Document = {"$set": changes}

@@ -11,6 +11,7 @@ no key yet, so that any number of processes may work at the same time, and may b
 import logging
 from collections.abc import Sequence
 
+import pymongo
 from pymongo import DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
@@ -22,7 +23,8 @@ from app.store.mongo.types import Document
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 1000  # documents that are changed by one command, well within its time
+_BATCH_SIZE = 1000  # documents that are changed by one command
+_BATCH_TIMEOUT = 60.0  # seconds: many documents may take a busy database longer than a request may last
 _MAX_CONFLICTS = 100  # commands in a row that other processes may get in the way of
 
 WITHOUT_KEY: Document = {"uuid": None}
@@ -54,9 +56,13 @@ def take_over(tasks: Collection[Document]) -> int:
     The indexes KEY_INDEXES must exist.
     """
     taken_over = conflicts = 0
-    while batch := list(tasks.find(WITHOUT_KEY, {"task.uuid": 1}).sort(_NEWEST_FIRST).limit(_BATCH_SIZE)):
+    while True:
         try:
-            taken_over += _take_over_batch(tasks, batch)
+            with pymongo.timeout(_BATCH_TIMEOUT):
+                batch = list(tasks.find(WITHOUT_KEY, {"task.uuid": 1}).sort(_NEWEST_FIRST).limit(_BATCH_SIZE))
+                if not batch:
+                    break
+                taken_over += _take_over_batch(tasks, batch)
             conflicts = 0
         except DuplicateKeyError:  # another process was faster; the next look tells which keys are free
             conflicts += 1
