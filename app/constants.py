@@ -79,6 +79,30 @@ _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has 
 _PROJECT = Path(__file__).parent.parent
 _ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
 
+# The environment names of the server that this one replaces, each with the setting that it means now.
+OLDER_NAMES: Mapping[str, str] = {
+    **{
+        name: f"NOTIFICATIONS_{name}"
+        for name in (
+            "RABBITMQ_HOST",
+            "RABBITMQ_PORT",
+            "RABBITMQ_USERNAME",
+            "RABBITMQ_PASSWORD",
+            "RABBITMQ_PATH",
+            "SMTP_SERVER",
+            "SMTP_PORT",
+            "SMTP_USERNAME",
+            "SMTP_PASSWORD",
+            "GMAIL_CREDENTIALS_PATH",
+            "SLACK_BOT_TOKEN",
+            "SLACK_CHANNEL",
+        )
+    },
+    "MONGODB_TIMEOUT": "MONGODB_TIMEOUT_SECONDS",
+    "MONITOR_POLLING_INTERVAL": "MONITOR_POLLING_SECONDS",
+}
+_OLDER_UNITS = {"MONGODB_TIMEOUT": ("milliseconds", 0.001), "MONITOR_POLLING_INTERVAL": ("minutes", 60)}
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 ProjectPath = Annotated[Path, AfterValidator(_in_project)]
@@ -456,24 +480,52 @@ def decode_key(text: str) -> bytes:
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of the environment, with `overrides` on top; an empty variable counts as not set.
+    """Return the settings of the environment, with `overrides` on top; an empty variable counts as not set.
 
-    SettingsError, a sentence that names the variable, for a value that cannot be used.
+    Raises:
+        SettingsError: a value cannot be used; its sentence names the variable.
     """
-    given = {name: value for name in Settings.model_fields if (value := _from_environment(name))}
+    given: dict[str, Any] = {}
+    sources: dict[str, str] = {}  # the older server's name, where the value comes from it
+    for older, name in OLDER_NAMES.items():
+        if value := os.environ.get(older):
+            given[name], sources[name] = _from_older_unit(older, value), older
+    for name in Settings.model_fields:
+        if value := _from_environment(name):
+            given[name] = value
+            sources.pop(name, None)
     given.update(overrides or {})
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
-        name = ".".join(str(part) for part in fault["loc"])
+        first, *rest = (str(part) for part in fault["loc"])
+        name = ".".join([sources.get(first, first), *rest])
         raise SettingsError(f"{name}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
+    """Yield each variable that has the older server's name, its name now, and whether it has an effect."""
+    for older, name in OLDER_NAMES.items():
+        if os.environ.get(older):
+            yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
+def _from_older_unit(older: str, value: str) -> object:
+    """Return the value in the unit of the setting that has replaced the older server's."""
+    if older not in _OLDER_UNITS:
+        return value
+    unit, seconds = _OLDER_UNITS[older]
+    try:
+        return float(value) * seconds
+    except ValueError:
+        raise SettingsError(f"{older} must be a number of {unit}, not {value!r}") from None
 
 
 def misspelt() -> Iterator[tuple[str, str]]:
     """Variables that are no settings, but nearly, each with the setting that may be meant."""
     known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
-    for name in sorted(os.environ.keys() - set(known)):
+    for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
         for meant in difflib.get_close_matches(name.upper(), known, 1, _ALIKE):
             yield name, meant
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.access.gate import Gate, Proof
 from app.access.keys import Keys
 from app.access.oidc import Oidc
-from app.constants import TASK_METADATA, Settings, misspelt
+from app.constants import TASK_METADATA, Settings, misspelt, older_names_in_use
 from app.errors import SettingsError, StoreUnavailable
 from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
@@ -155,6 +155,11 @@ def prepare_or_exit(services: Services, settings: Settings) -> None:
 def _say_who_may_call(settings: Settings) -> None:
     for name, meant in misspelt():
         logger.warning("%s is no setting: did you mean %s?", name, meant)
+    for older, name, has_effect in older_names_in_use():
+        if has_effect:
+            logger.warning("%s is the older server's name for %s: rename it", older, name)
+        else:
+            logger.warning("%s is ignored, because %s is set: remove it", older, name)
     if settings.ACCESS_METHODS:
         logger.info("callers prove who they are by: %s", ", ".join(settings.ACCESS_METHODS))
     elif settings.ACCESS_WITHOUT_PROOF:

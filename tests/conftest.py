@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.constants import Settings
+from app.constants import OLDER_NAMES, Settings
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.local import LocalCluster
@@ -68,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in Settings.model_fields:  # the developer's own settings are not the tests'
         os.environ.pop(name, None)
         os.environ.pop(f"{name}_FILE", None)
+    for name in OLDER_NAMES:
+        os.environ.pop(name, None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1002,6 +1002,18 @@ def test_a_misspelt_setting_is_warned_of_by_every_server(tmp_path: Path, argv: l
     assert said.count("nobody has to prove who he is: this machine alone is served\n") == 1
 
 
+def test_a_server_warns_once_of_each_name_of_the_older_server(tmp_path: Path) -> None:
+    status, said = started(
+        tmp_path, ["run.py"], SMTP_SERVER="mail", SLACK_CHANNEL="a", NOTIFICATIONS_SLACK_CHANNEL="b"
+    )
+    assert status is None, said
+    for words in (
+        "SMTP_SERVER is the older server's name for NOTIFICATIONS_SMTP_SERVER: rename it",
+        "SLACK_CHANNEL is ignored, because NOTIFICATIONS_SLACK_CHANNEL is set: remove it",
+    ):
+        assert said.count(f"WARNING app.services [-]: {words}") == 1
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,19 @@
 import base64
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from pydantic import SecretStr
 
-from app.constants import Settings, decode_key, misspelt, read_settings
+from app.constants import OLDER_NAMES, Settings, decode_key, misspelt, older_names_in_use, read_settings
 from app.errors import SettingsError
+from app.services import build_services
 
 ROOT = Path(__file__).parent.parent
+CLUSTER = {"SLURM_REST_HOST": "http://127.0.0.1:9", "SLURM_JWT_HS256_KEY_BASE64": "a2V5IGtleSBrZXk="}
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,8 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)
+    for name in OLDER_NAMES:
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -151,6 +157,73 @@ def test_a_wrong_value_is_one_sentence_with_its_name(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: [^\n]+$"):
         read_settings()
+
+
+OLDER_VALUES = {
+    "RABBITMQ_HOST": ("mq", "mq"),
+    "RABBITMQ_PORT": ("5673", 5673),
+    "RABBITMQ_USERNAME": ("user", "user"),
+    "RABBITMQ_PASSWORD": ("word", "word"),
+    "RABBITMQ_PATH": ("/jobs", "/jobs"),
+    "SMTP_SERVER": ("mail", "mail"),
+    "SMTP_PORT": ("2525", 2525),
+    "SMTP_USERNAME": ("user", "user"),
+    "SMTP_PASSWORD": ("word", "word"),
+    "GMAIL_CREDENTIALS_PATH": ("/c.json", Path("/c.json")),
+    "SLACK_BOT_TOKEN": ("xoxb-1", "xoxb-1"),
+    "SLACK_CHANNEL": ("jobs", "jobs"),
+    "MONGODB_TIMEOUT": ("1500", 1.5),
+    "MONITOR_POLLING_INTERVAL": ("2", 120),
+}
+
+
+def _plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+@pytest.mark.parametrize("older", OLDER_NAMES)
+def test_a_name_of_the_older_server_sets_what_it_means_now(
+    monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    value, expected = OLDER_VALUES[older]
+    monkeypatch.setenv(older, value)
+    assert _plain(getattr(read_settings(), OLDER_NAMES[older])) == expected
+    assert list(older_names_in_use()) == [(older, OLDER_NAMES[older], True)]
+    assert list(misspelt()) == []
+
+
+@pytest.mark.parametrize("ending", ["", "_FILE"])
+@pytest.mark.parametrize("older", ["SMTP_SERVER", "MONGODB_TIMEOUT"])
+def test_the_new_name_wins_over_that_of_the_older_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, older: str, ending: str
+) -> None:
+    name = OLDER_NAMES[older]
+    (tmp_path / "value").write_text("7\n")
+    monkeypatch.setenv(older, "8000")
+    monkeypatch.setenv(name + ending, str(tmp_path / "value") if ending else "7")
+    assert str(getattr(read_settings(), name)).removesuffix(".0") == "7"
+    assert list(older_names_in_use()) == [(older, name, False)]
+
+
+@pytest.mark.parametrize(
+    ("older", "value"),
+    [("MONGODB_TIMEOUT", "soon"), ("MONGODB_TIMEOUT", "-1"), ("SMTP_PORT", "smtp"), ("SMTP_PORT", "0")],
+)
+def test_a_wrong_value_is_told_with_the_name_that_the_operator_used(
+    monkeypatch: pytest.MonkeyPatch, older: str, value: str
+) -> None:
+    monkeypatch.setenv(older, value)
+    with pytest.raises(SettingsError, match=f"^{older}\\b[^\n]+$"):
+        read_settings()
+
+
+def test_an_entry_of_task_metadata_may_have_a_description() -> None:
+    entry = {"description": "Aligns reads.", "cmd": "align"}
+    services = build_services(
+        read_settings({"TASK_METADATA": json.dumps({"align": entry}), **CLUSTER}), slurm=None
+    )
+    assert services.checker is not None
+    services.stop()
 
 
 def test_secrets_never_show() -> None:

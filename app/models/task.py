@@ -156,6 +156,7 @@ class CatalogueEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    description: str | None = None  # for people who read the catalogue
     cmd: Command | None = None
     default_params: tuple[ShellText, ...] = ()
     requires_command: bool = False
