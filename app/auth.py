@@ -24,6 +24,7 @@ logger = logging.getLogger("app.requests")
 _FORWARDED = ("forwarded", "via", "x-forwarded", "x-real-ip")  # how headers of proxies begin
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED = (401, 403, 429)
+_AUDITED = ("POST", "DELETE")
 _UNKNOWN = "-"
 
 
@@ -116,7 +117,7 @@ def _keep(response: Response) -> Response:
         request.remote_addr,
         1000 * (time.monotonic() - g.get("began", time.monotonic())),
     )
-    if request.url_rule and (request.method == "POST" or response.status_code in _REFUSED):
+    if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
         note(_entry(response, name, route))
     return response
 
@@ -125,7 +126,6 @@ def _entry(response: Response, name: str, route: str) -> AuditEntry:
     answer = response.get_json(silent=True) if response.is_json else None
     said: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
     named = _named()
-    job_id = said.get("slurm_job_id", said.get("job_id"))
     return AuditEntry(
         at=utc_now(),
         request_id=request_id.get(),
@@ -133,8 +133,8 @@ def _entry(response: Response, name: str, route: str) -> AuditEntry:
         address=request.remote_addr or _UNKNOWN,
         action=f"{request.method} {route}",
         username=_word(named.get("username", said.get("slurm_username"))),
-        task_uuid=_word(named.get("uuid", named.get("task_uuid"))),
-        slurm_job_id=job_id if isinstance(job_id, int) else None,
+        task_uuid=_word(named.get("uuid", named.get("task_uuid", said.get("uuid")))),
+        slurm_job_id=_job_id(said),
         status=response.status_code,
         code=_word(said.get("code")),
     )
@@ -148,6 +148,15 @@ def _named() -> Mapping[str, Any]:
     inner = body.get("monitor") if request.blueprint == "task_monitoring" else body
     task = inner.get("task") if isinstance(inner, dict) else None
     return {**(task if isinstance(task, dict) else {}), **(request.view_args or {})}
+
+
+def _job_id(said: Mapping[str, Any]) -> int | None:
+    """Return the job id in the answer, else the one in the path."""
+    found = said.get("slurm_job_id", said.get("job_id"))
+    if isinstance(found, int):
+        return found
+    text = (request.view_args or {}).get("slurm_job_id", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 
 def _word(value: object) -> str | None:

@@ -25,6 +25,18 @@ def by_job_id(slurm_job_id: str) -> Response:
     return jsonify(_services().look_up.by_job_id(caller(), slurm_job_id))
 
 
+@blueprint.delete("/slurm_job_id/<slurm_job_id>")
+def cancel_job(slurm_job_id: str) -> Response:
+    """Cancel a job, as its user. The record stays, and the job's end is announced like any other."""
+    return jsonify(_services().cancellation.cancel_job(caller(), slurm_job_id))
+
+
+@blueprint.get("/slurm_job_state/<slurm_job_state>")
+def by_state(slurm_job_state: str) -> Response:
+    """Return the records in a state, the newest first, at most 1,000: those that the caller may read."""
+    return jsonify(_services().look_up.by_state(caller(), slurm_job_state))
+
+
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel(task_uuid: str) -> Response:
     """Cancels the job of a task, as its user."""

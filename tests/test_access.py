@@ -139,6 +139,8 @@ ROUTES = (
     "by_job_id",
     "by_uuid",
     "cancel",
+    "cancel_job",
+    "by_state",
     "notifications",
     "retry",
     "retry_all",
@@ -153,7 +155,7 @@ ROUTES = (
     "no_route",
     "wrong_method",
 )
-NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 200 200 200 404 405"
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 200 200 200 404 405"
 # 404 for a retry: there is no such notification, which only an operator learns.
 EXPECTED = {
     "no key": NOBODY,
@@ -162,17 +164,17 @@ EXPECTED = {
     "half a key": NOBODY,
     "an expired key": NOBODY,
     "a revoked key": NOBODY,
-    "another user's": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a reader": "403 403 200 200 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a canceller": "403 403 403 403 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "all for alice": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "all for any": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "an operator": "403 403 403 403 403 200 404 200 200 200 200 200 200 200 200 200 404 405",
-    "a good token": "200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "an operator's token": "200 200 200 200 200 200 404 200 200 200 200 200 200 200 200 200 404 405",
-    "a token for bob": "403 403 400 400 404 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "another user's": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a reader": "403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a canceller": "403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "all for alice": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "all for any": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "an operator": "403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 200 200 404 405",
+    "a good token": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "an operator's token": "200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200 200 404 405",
+    "a token for bob": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -269,6 +271,8 @@ def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
         "by_job_id": ("GET", f"/monitor/slurm_job_id/{job_id}", None),
         "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),
         "cancel": ("POST", f"/monitor/task_uuid/{task['uuid']}/cancel", None),
+        "cancel_job": ("DELETE", f"/monitor/slurm_job_id/{job_id}", None),
+        "by_state": ("GET", "/monitor/slurm_job_state/PENDING", None),
         "notifications": ("GET", "/notifications", None),
         "retry": ("POST", "/notifications/none/retry", None),
         "retry_all": ("POST", "/notifications/retry", None),
@@ -311,6 +315,7 @@ def test_the_matrix_has_every_route(site: Site) -> None:
         "/submit",
         "/monitor",
         "/monitor/slurm_job_id",
+        "/monitor/slurm_job_state",
         "/monitor/task_uuid",
         "/notifications",
         "/notifications/retry",
@@ -320,6 +325,17 @@ def test_the_matrix_has_every_route(site: Site) -> None:
         "/slurm/job",
         "/slurm/job/submit",
     }
+
+
+@pytest.mark.parametrize("users", [("alice",), "any"])
+def test_a_list_of_records_holds_those_of_the_callers_users_alone(site: Site, users: Any) -> None:
+    everybody = site.key(Grant(scopes=ORDINARY, users="any"))
+    for username in ("alice", "bob"):
+        assert site.submit(everybody, username=username).status_code == 200
+    given = site.key(Grant(scopes=frozenset({Scope.READ}), users=users))
+    listed = site.call("GET", "/monitor/slurm_job_state/PENDING", given).json["monitor"]
+    expected = ["bob", "alice"] if users == "any" else ["alice"]
+    assert [record["slurm_username"] for record in listed] == expected
 
 
 # --- for whom -------------------------------------------------------------------------------------
@@ -1109,6 +1125,18 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
     assert (cancelled["task_uuid"], cancelled["status"]) == (good.json["uuid"], 200)
     assert (cancelled["username"], cancelled["slurm_job_id"]) == ("alice", good.json["slurm_job_id"])
     assert (slurm["action"], slurm["status"]) == ("GET /slurm/ping", 403)
+
+
+def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail: Path) -> None:
+    good = site.submit(site.key()).json
+    path = f"/monitor/slurm_job_id/{good['slurm_job_id']}"
+    site.call("DELETE", path, site.key(Grant(scopes=ORDINARY, users=("bob",))))
+    site.call("DELETE", path, site.key())
+    _, unknown, cancelled = entries(trail)
+    assert (unknown["status"], unknown["slurm_job_id"]) == (404, good["slurm_job_id"])
+    assert cancelled["action"] == "DELETE /monitor/slurm_job_id/<slurm_job_id>"
+    assert (cancelled["task_uuid"], cancelled["slurm_job_id"]) == (good["uuid"], good["slurm_job_id"])
+    assert (cancelled["username"], cancelled["status"]) == ("alice", 200)
 
 
 def test_nothing_but_the_request_itself_says_whom_it_was_for(site: Site, trail: Path) -> None:

@@ -1051,6 +1051,41 @@ def test_a_document_of_the_older_service_counts_as_registered(mongod: Mongod) ->
     store.close()
 
 
+def test_records_in_a_state_are_the_newest_first_and_those_of_the_users_asked_for(store: TaskStore) -> None:
+    records = [
+        make_running(
+            task=make_task(username=("alice", "bob")[number % 2]),
+            slurm_job_id=number + 1,
+            slurm_job_state=JobState.RUNNING if number < 6 else JobState.FAILED,
+            created_at=NOW + timedelta(minutes=number),
+        )
+        for number in range(8)
+    ]
+    for record in records:
+        store.add(record)
+    running = records[5::-1]
+    assert store.by_state(JobState.RUNNING, None, 100) == running
+    assert store.by_state(JobState.RUNNING, None, 2) == running[:2]
+    assert store.by_state(JobState.RUNNING, ["bob", "carol"], 100) == running[::2]
+    assert store.by_state(JobState.RUNNING, [], 100) == []
+    assert store.by_state(JobState.PENDING, None, 100) == []
+    assert sorted(store.usernames()) == ["alice", "bob"]
+
+
+def test_a_page_of_a_state_reads_only_its_own_documents(mongod: Mongod) -> None:
+    database = f"test_{new_uuid()}"
+    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+    store.prepare()
+    for number in range(50):
+        store.add(make_running(slurm_job_id=number + 1))
+    for wanted in ({}, {"slurm_username": {"$in": ["alice", "bob"]}}):
+        found = store.tasks.find({"slurm_job_state": "RUNNING", **wanted})
+        plan = found.sort([("created_at", -1), ("_id", -1)]).limit(10).explain()
+        assert plan["executionStats"]["totalDocsExamined"] <= 10
+    store.tasks.database.client.drop_database(database)
+    store.close()
+
+
 def _forget_kinds(store: TaskStore) -> None:
     """Leave the records as they were before kinds were stored."""
     if isinstance(store, SqliteStore):

@@ -100,6 +100,45 @@ def test_a_task_can_be_fetched_by_both_ids_tweaked_and_sent_again(client: FlaskC
     assert post(client, "/submit", {"task": again}).status_code == 200
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_records_of_a_state_are_listed_as_the_other_gets_show_them(client: FlaskClient, slash: str) -> None:
+    tasks = [make_task() for _ in range(3)]
+    for task in tasks:
+        assert post(client, "/submit", {"task": task}).status_code == 200
+    listed = client.get(f"/monitor/slurm_job_state/PENDING{slash}")
+    assert listed.status_code == 200
+    single = [client.get(f"/monitor/task_uuid/{task['uuid']}").json for task in reversed(tasks)]
+    assert listed.json == {"monitor": [(answer or {})["monitor"] for answer in single]}
+    assert client.get(f"/monitor/slurm_job_state/RUNNING{slash}").json == {"monitor": []}
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("RUNING", "RUNNING"), ("pending", "PENDING"), ("x" * 5000, ""), ("%F0%9F%98%80", "")]
+)
+def test_a_word_that_is_no_state_is_a_bad_request_that_names_the_nearest(
+    client: FlaskClient, word: str, near: str
+) -> None:
+    answer = client.get(f"/monitor/slurm_job_state/{word}")
+    check_error(answer, 400, "invalid_request")
+    assert f"did you mean {near}" in (answer.json or {})["error"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_deleting_a_job_cancels_it_and_keeps_its_record(
+    client: FlaskClient, slurm: FakeSlurm, slash: str
+) -> None:
+    task = make_task()
+    job_id = (post(client, "/submit", {"task": task}).json or {})["slurm_job_id"]
+    answer = client.delete(f"/monitor/slurm_job_id/{job_id}{slash}")
+    assert answer.status_code == 200
+    assert answer.json == {"uuid": task["uuid"], "slurm_job_id": job_id, "slurm_username": "alice"}
+    assert slurm.jobs[job_id].job_state is JobState.CANCELLED
+    assert client.get(f"/monitor/task_uuid/{task['uuid']}").status_code == 200
+    check_error(client.delete(f"/monitor/slurm_job_id/{job_id}{slash}"), 409, "already_over")
+    check_error(client.delete(f"/monitor/slurm_job_id/999999{slash}"), 404, "unknown_task")
+    check_error(client.delete(f"/monitor/slurm_job_id/abc{slash}"), 400, "invalid_request")
+
+
 def test_timestamps_are_utc_with_an_offset(client: FlaskClient) -> None:
     task = make_task()
     post(client, "/submit", {"task": task})

@@ -4,37 +4,62 @@ from typing import Any
 
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.identity import is_same_job, open_job
+from app.lifecycle.looking_up import job_id_of
 from app.lifecycle.permitting import require_for, require_scope
 from app.models.caller import Caller, Scope
+from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 
 class Cancellation:
-    """The use case of `POST /monitor/task_uuid/<uuid>/cancel`."""
+    """The use case of `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
     def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
         self._store = store
         self._slurm = slurm
 
     def cancel(self, caller: Caller, uuid: str) -> dict[str, Any]:
-        """As the task's user. NoSuchTask, Forbidden; AlreadyOver where there is no job to cancel (any more).
+        """Cancel the job of a task, as the task's user.
 
-        SlurmRefused, SlurmUnavailable: the job goes on.
+        Raises:
+            NoSuchTask: no record that the caller may see has that uuid.
+            Forbidden: the caller may not cancel for that user.
+            AlreadyOver: there is no job to cancel (any more).
+            SlurmRefused, SlurmUnavailable, SlurmMisbehaved: the job goes on.
         """
         require_scope(caller, Scope.CANCEL)
         record = self._store.by_uuids([uuid]).get(uuid)
+        return self._cancel(caller, record, "task_uuid", uuid)
+
+    def cancel_job(self, caller: Caller, text: str) -> dict[str, Any]:
+        """Cancel the job with that id if the newest record of the id is about it.
+
+        Raises:
+            InvalidRequest: `text` is no job id.
+            NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: as `cancel`.
+        """
+        require_scope(caller, Scope.CANCEL)
+        job_id = job_id_of(text)
+        return self._cancel(caller, self._store.by_job_id(job_id), "slurm_job_id", str(job_id))
+
+    def _cancel(self, caller: Caller, record: TaskRecord | None, field: str, name: str) -> dict[str, Any]:
+        """`field`, `name`: how the caller named the record."""
         known = record is not None and any(
             caller.may(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)
         )
         if record is None or not known:
-            raise NoSuchTask(f"task_uuid: no task {uuid} is recorded here")
-        require_for(caller, Scope.CANCEL, record.slurm_username, "task_uuid")
+            raise NoSuchTask(f"{field}: no task {name} is recorded here")
+        require_for(caller, Scope.CANCEL, record.slurm_username, field)
         if record.slurm_job_id is None or not record.is_open:
-            raise AlreadyOver(f"task_uuid: {uuid} has no job that could be cancelled")
+            raise AlreadyOver(f"{field}: {name} has no job that could be cancelled")
         job = self._slurm.job(record.slurm_job_id)
         if job is None or not is_same_job(open_job(record, record.slurm_job_id), job):
-            raise AlreadyOver(f"task_uuid: Slurm does not know the job of {uuid} any more")
+            raise AlreadyOver(f"{field}: Slurm does not know the job of {name} any more")
         if job.job_state.is_final or not self._slurm.cancel(record.slurm_job_id, record.slurm_username):
-            raise AlreadyOver(f"task_uuid: the job of {uuid} has ended already")
-        return {"uuid": uuid, "slurm_job_id": record.slurm_job_id, "slurm_username": record.slurm_username}
+            raise AlreadyOver(f"{field}: the job of {name} has ended already")
+        return {
+            "uuid": record.uuid,
+            "slurm_job_id": record.slurm_job_id,
+            "slurm_username": record.slurm_username,
+        }

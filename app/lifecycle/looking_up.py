@@ -1,5 +1,6 @@
 """Answers the GETs: the record, and what the scheduler says now."""
 
+import difflib
 import threading
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,8 @@ from app.store import TaskStore
 _FRESH_SECONDS = 2.0
 _CACHED_JOBS = 10_000
 _MAX_JOB_ID = 2**32 - 1
+_MOST_RECORDS = 1000  # in one answer
+_LONGEST_WORD = 60  # characters that are compared with Slurm's states
 
 
 class LookUp:
@@ -46,12 +49,30 @@ class LookUp:
     def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
         """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
         require_scope(caller, Scope.READ)
-        if not (text.isascii() and text.isdigit() and len(text) <= 12 and 0 < int(text) <= _MAX_JOB_ID):
-            raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
-        record = self._store.by_job_id(int(text))
+        job_id = job_id_of(text)
+        record = self._store.by_job_id(job_id)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
-            raise UnknownJob(f"slurm_job_id: no job {int(text)} is monitored here")
+            raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
         return self._answer(record)
+
+    def by_state(self, caller: Caller, word: str) -> dict[str, Any]:
+        """Return the newest records in a state, of the users that the caller may read.
+
+        Slurm is not asked: these are the states of the last polls.
+
+        Raises:
+            InvalidRequest: the word is no state of Slurm's.
+            Forbidden: the caller may not read at all.
+        """
+        require_scope(caller, Scope.READ)
+        if word not in JobState.__members__:
+            (near,) = difflib.get_close_matches(word.upper()[:_LONGEST_WORD], JobState, n=1, cutoff=0)
+            raise InvalidRequest([f"slurm_job_state: is no state of Slurm's; did you mean {near}?"])
+        usernames = None
+        if not caller.may_for_all(Scope.READ):
+            usernames = [name for name in self._store.usernames() if caller.may(Scope.READ, name)]
+        found = self._store.by_state(JobState(word), usernames, _MOST_RECORDS)
+        return {"monitor": [shown_record(record) for record in found]}
 
     def by_uuid(self, caller: Caller, uuid: str) -> dict[str, Any]:
         require_scope(caller, Scope.READ)
@@ -89,3 +110,14 @@ class LookUp:
             return self._slurm.job(job_id), utc_now()
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             return error, utc_now()
+
+
+def job_id_of(text: str) -> int:
+    """Return the job id that a path names.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and 0 < int(text) <= _MAX_JOB_ID):
+        raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
+    return int(text)

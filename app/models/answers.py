@@ -75,6 +75,12 @@ class Shown(BaseModel):
     monitor: Record
 
 
+class Records(BaseModel):
+    """Records of one state."""
+
+    monitor: list[Record] = Field(description="The newest first, at most 1,000.")
+
+
 class KeptNotification(ShownNotification):
     """A notification with the task that it belongs to."""
 

@@ -93,6 +93,10 @@ class Caller:
         """Whether he may do that for the user; without one, for anybody at all."""
         return bool(self.for_(scope, username))
 
+    def may_for_all(self, scope: Scope) -> bool:
+        """Return whether the caller may do that for every user."""
+        return any(grant.users == "any" for grant in self.for_(scope))
+
     def for_(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
         """The grants by which he may."""
         return [

@@ -27,7 +27,17 @@ from app.errors import (
     UnknownNotification,
     UnknownTask,
 )
-from app.models.answers import Cancelled, KeptNotification, Notifications, Record, Retried, Shown, Submitted
+from app.job_state import JobState
+from app.models.answers import (
+    Cancelled,
+    KeptNotification,
+    Notifications,
+    Record,
+    Records,
+    Retried,
+    Shown,
+    Submitted,
+)
 from app.models.caller import Scope
 from app.models.record import NotificationStatus
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
@@ -72,6 +82,7 @@ class Parameter:
 
 PARAMETERS = {
     "slurm_job_id": Parameter("path", TypeAdapter(JobId).json_schema()),
+    "slurm_job_state": Parameter("path", {"type": "string", "enum": list(JobState)}),
     "task_uuid": Parameter("path", TypeAdapter(Uuid).json_schema()),
     "notification_id": Parameter("path", {"type": "string", "minLength": 1}),
     "update_time": Parameter("path", {**_WHOLE, "description": "Seconds since the epoch; 0 for all jobs."}),
@@ -130,6 +141,20 @@ OPERATIONS = (
     ),
     Operation(
         "GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable), scopes=(Scope.READ,)
+    ),
+    Operation(
+        "GET",
+        "/monitor/slurm_job_state/{slurm_job_state}",
+        Records,
+        (InvalidRequest, StoreUnavailable),
+        scopes=(Scope.READ,),
+    ),
+    Operation(
+        "DELETE",
+        "/monitor/slurm_job_id/{slurm_job_id}",
+        Cancelled,
+        (InvalidRequest, NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
+        scopes=(Scope.CANCEL,),
     ),
     Operation(
         "POST",

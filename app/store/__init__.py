@@ -1,7 +1,7 @@
 """What slurm-proxy asks of a database: the TaskStore protocol, kept by MongoDB and by SQLite."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -84,6 +84,12 @@ class TaskStore(Protocol):
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
         """The newest record of that job id: Slurm uses ids again."""
+
+    def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
+        """Return up to `limit` records in that state, the newest first; only of these users, unless None."""
+
+    def usernames(self) -> list[str]:
+        """Return the users that have a record."""
 
     def open_jobs(self) -> list[OpenJob]:
         """All jobs whose end is still to come."""

@@ -13,7 +13,7 @@ from pymongo.errors import BulkWriteError, ConfigurationError, DocumentTooLarge,
 
 from app.clock import RemoteClock, steady_seconds
 from app.errors import RecordUnfit, SettingsError, StoreUnavailable
-from app.store.mongo.take_over import KEY_INDEXES, take_over
+from app.store.mongo.take_over import KEY_INDEXES, NEWEST_FIRST, take_over
 from app.store.mongo.types import Document
 
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
@@ -25,6 +25,8 @@ _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more 
 _TASK_INDEXES = (
     IndexModel([("idempotency_key", ASCENDING)], unique=True, sparse=True),
     IndexModel([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)]),
+    IndexModel([("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
+    IndexModel([("slurm_username", ASCENDING), ("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
     *(  # the few records that a cycle looks for
         IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
         for field in ("is_open", "is_reserved")

@@ -1,6 +1,7 @@
 """The records, and the lease of the one who watches them."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from pymongo import DESCENDING, ReturnDocument, UpdateOne
@@ -13,7 +14,10 @@ from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
 from app.store.mongo.older_server import read_state, stored_words
+from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
+
+logger = logging.getLogger(__name__)
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
@@ -101,6 +105,18 @@ class MongoRecords(MongoDatabase):
             )
             return read_record(document) if document else None
 
+    def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
+        wanted: Document = {"slurm_job_state": state.value}
+        if usernames is not None:
+            wanted["slurm_username"] = {"$in": list(usernames)}
+        with answering():
+            found = self.tasks.find(wanted).sort(NEWEST_FIRST)
+            return list(_readable(found.limit(limit)))
+
+    def usernames(self) -> list[str]:
+        with answering():
+            return [name for name in self.tasks.distinct("slurm_username") if isinstance(name, str)]
+
     def open_jobs(self) -> list[OpenJob]:
         with answering():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(_OPEN_JOB_FIELDS, 1))
@@ -169,6 +185,15 @@ class MongoRecords(MongoDatabase):
             self.leases.update_one(
                 {"_id": "monitor", "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
             )
+
+
+def _readable(documents: Iterable[Document]) -> Iterator[TaskRecord]:
+    """Yield the records; one that cannot be read is logged, and hides no other."""
+    for document in documents:
+        try:
+            yield read_record(document)
+        except ValueError:
+            logger.exception("the document %s cannot be read", document["_id"])
 
 
 def _open_job(item: Document) -> OpenJob:

@@ -28,10 +28,10 @@ _BATCH_TIMEOUT = 60.0  # seconds: many documents may take a busy database longer
 _MAX_CONFLICTS = 100  # commands in a row that other processes may get in the way of
 
 WITHOUT_KEY: Document = {"uuid": None}
-_NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
+NEWEST_FIRST = [("created_at", DESCENDING), ("_id", DESCENDING)]
 KEY_INDEXES = (
     IndexModel([("uuid", 1)], unique=True, sparse=True),
-    IndexModel(_NEWEST_FIRST, name="without_key", partialFilterExpression=WITHOUT_KEY),
+    IndexModel(NEWEST_FIRST, name="without_key", partialFilterExpression=WITHOUT_KEY),
 )
 
 _FINAL_WORDS = [state.value for state in JobState if state.is_final]
@@ -59,7 +59,7 @@ def take_over(tasks: Collection[Document]) -> int:
     while True:
         try:
             with pymongo.timeout(_BATCH_TIMEOUT):
-                batch = list(tasks.find(WITHOUT_KEY, {"task.uuid": 1}).sort(_NEWEST_FIRST).limit(_BATCH_SIZE))
+                batch = list(tasks.find(WITHOUT_KEY, {"task.uuid": 1}).sort(NEWEST_FIRST).limit(_BATCH_SIZE))
                 if not batch:
                     break
                 taken_over += _take_over_batch(tasks, batch)

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     kind TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
+CREATE INDEX IF NOT EXISTS tasks_state ON tasks (slurm_job_state, created_at);
+CREATE INDEX IF NOT EXISTS tasks_user ON tasks (slurm_username, slurm_job_state, created_at);
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_caller ON tasks (caller) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_ended ON tasks (updated_at) WHERE NOT is_open;

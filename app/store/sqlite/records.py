@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from app.errors import DuplicateUuid
@@ -89,6 +89,21 @@ class SqliteRecords(SqliteDatabase):
                 (job_id,),
             ).fetchone()
             return _record(connection, row) if row else None
+
+    def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
+        of_users = "" if usernames is None else " AND slurm_username IN (SELECT value FROM json_each(?))"
+        values = [] if usernames is None else [json.dumps(list(usernames))]
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM tasks WHERE slurm_job_state = ?{of_users}"  # noqa: S608
+                " ORDER BY created_at DESC, rowid DESC LIMIT ?",
+                (state, *values, limit),
+            )
+            return [_record(connection, row) for row in rows.fetchall()]
+
+    def usernames(self) -> list[str]:
+        with self.reading() as connection:
+            return [row[0] for row in connection.execute("SELECT DISTINCT slurm_username FROM tasks")]
 
     def open_jobs(self) -> list[OpenJob]:
         with self.reading() as connection:
