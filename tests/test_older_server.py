@@ -1,4 +1,4 @@
-"""Records of the service that this one replaces, in its exact form, on a real MongoDB."""
+"""Records of the service that this one replaces, on a real MongoDB."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,75 +7,24 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from pymongo.collection import Collection
 
-from app import create_app
 from app.constants import read_settings
 from app.job_state import JobState
 from app.models.record import utc_now
-from app.services import Services, build_services
-from app.store.mongo import connect
+from app.services import build_services
 from tests.contract import Contract
-from tests.fakes import FakeSlurm
+from tests.older_server import (
+    NAIVE_NOW,
+    YEARS_AGO,
+    Cycles,
+    Deployment,
+    older_document,
+    two_with_one_uuid,
+)
 from tests.real.mongod import Mongod
 from tests.tasks import make_email, make_task, new_uuid
 
 pytestmark = pytest.mark.real
-
-NAIVE_NOW = utc_now().replace(tzinfo=None)
-YEARS_AGO = NAIVE_NOW - timedelta(days=900)
-
-
-def older_document(job_id: object, state: object = "RUNNING", **fields: Any) -> dict[str, Any]:
-    """Return a document as the older server inserted it."""
-    task = fields.pop("task", None) or make_task(notification=make_email())
-    document = {
-        "slurm_username": task["username"],
-        "slurm_job_id": job_id,
-        "slurm_job_state": state,
-        "task": task,
-        "created_at": NAIVE_NOW,
-        "updated_at": None,
-    }
-    return {**document, **fields}
-
-
-class Deployment:
-    """One database of the older server, and servers that take it over."""
-
-    def __init__(self, uri: str) -> None:
-        self.database = f"test_{new_uuid()}"
-        self.uri = uri
-        self.client = connect(uri, 30)
-        self.tasks: Collection[dict[str, Any]] = self.client[self.database]["jobs"]
-        self.slurm: Any = FakeSlurm()
-        self._started: list[Services] = []
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "SLURM_REST_HOST": "http://127.0.0.1:9",
-            "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0IGtleSBmb3IgdGVzdHM=",
-            "MONGODB_URI": self.uri,
-            "MONGODB_MONITOR_DB": self.database,
-            "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
-        }
-
-    def start(self) -> Flask:
-        """Start a server, without its threads."""
-        app = create_app(self.settings)
-        services = build_services(read_settings(self.settings), self.slurm)
-        services.store.prepare()
-        app.extensions["slurm_proxy"].store.close()
-        app.extensions["slurm_proxy"] = services
-        self._started.append(services)
-        return app
-
-    def close(self) -> None:
-        for services in self._started:
-            services.stop()
-        self.client.drop_database(self.database)
-        self.client.close()
 
 
 @pytest.fixture
@@ -143,13 +92,6 @@ def test_an_older_record_with_a_bare_task_is_readable(deployment: Deployment) ->
     shown = get(deployment.start(), "/monitor/slurm_job_id/4711")
     assert shown["monitor"]["task"] == task
     assert shown["slurm"]["job_state"] == "COMPLETED"
-
-
-def two_with_one_uuid(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two documents with the same uuid, the older one first."""
-    task = make_task(notification=make_email())
-    older = older_document("11", task=task, created_at=NAIVE_NOW - timedelta(minutes=5), **fields)
-    return older, older_document(12, task=task, **fields)
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
@@ -241,18 +183,6 @@ def test_records_of_an_earlier_version_of_this_service_get_their_key(deployment:
     app = deployment.start()
     assert deployment.tasks.find_one() == {**before, "uuid": task["uuid"]}
     assert get(app, f"/monitor/task_uuid/{task['uuid']}")["monitor"]["task"] == task
-
-
-class Cycles:
-    """The polling cycles of a server, at moments of the test's choosing."""
-
-    def __init__(self, app: Flask) -> None:
-        self._services: Services = app.extensions["slurm_proxy"]
-        self._now = utc_now()
-
-    def run(self, later: timedelta = timedelta(minutes=1)) -> None:
-        self._now += later
-        assert self._services.monitor.tick(self._now)
 
 
 def messages(deployment: Deployment, *job_ids: object) -> list[int]:

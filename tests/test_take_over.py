@@ -1,0 +1,126 @@
+"""The take-over of a large database of the older server, and one that is killed in its middle."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.job_state import JobState
+from app.models.record import utc_now
+from app.services import Services
+from tests.older_server import YEARS_AGO, Cycles, Deployment, older_document, two_with_one_uuid
+from tests.real.mongod import Mongod
+from tests.service import ROOT
+from tests.tasks import make_email, make_task, new_uuid
+
+pytestmark = pytest.mark.real
+
+ENDED, BARE, RUNNING, PAIRS = 94_000, 2_000, 2_000, 1_000
+_FINAL = [state.value for state in JobState if state.is_final]
+
+
+@pytest.fixture
+def deployment(mongod: Mongod) -> Iterator[Deployment]:
+    deployment = Deployment(mongod.uri)
+    yield deployment
+    deployment.close()
+
+
+def ended_documents(count: int) -> Iterator[dict[str, Any]]:
+    task = make_task(notification=make_email())
+    for number in range(count):
+        yield older_document(
+            number + 1 if number % 3 else str(number + 1),
+            _FINAL[number % len(_FINAL)],
+            task={**task, "uuid": new_uuid()},
+            created_at=YEARS_AGO + timedelta(minutes=number),
+            updated_at=None if number % 2 else YEARS_AGO + timedelta(minutes=number + 60),
+        )
+
+
+def bare_documents(first_id: int, count: int) -> Iterator[dict[str, Any]]:
+    for number in range(first_id, first_id + count):
+        task = {"uuid": new_uuid(), "username": "alice"}
+        yield older_document(number, "Finished", task=task, created_at=YEARS_AGO)
+
+
+def running_documents(first_id: int, count: int) -> Iterator[dict[str, Any]]:
+    for number in range(first_id, first_id + count):
+        yield older_document(number, ("RUNNING", "PENDING")[number % 2])
+
+
+def test_a_hundred_thousand_older_records_are_taken_over_in_seconds(deployment: Deployment) -> None:
+    deployment.tasks.insert_many(ended_documents(ENDED))
+    deployment.tasks.insert_many(bare_documents(ENDED + 1, BARE))
+    first = ENDED + BARE + 1
+    deployment.tasks.insert_many(running_documents(first, RUNNING))
+    pairs = [two_with_one_uuid("COMPLETED", created_at=YEARS_AGO) for _ in range(PAIRS)]
+    deployment.tasks.insert_many([document for pair in pairs for document in pair])
+    for number in range(first, first + RUNNING):
+        deployment.slurm.put(number, JobState.RUNNING)
+
+    began = time.monotonic()
+    app = deployment.start()
+    seconds = time.monotonic() - began
+    assert seconds < 60, "generous, for a machine that is busy with other tests"
+    began = time.monotonic()
+    deployment.start()
+    assert time.monotonic() - began < 5
+
+    services: Services = app.extensions["slurm_proxy"]
+    keys = [document["uuid"] for document in deployment.tasks.find({}, {"uuid": 1})]
+    assert len(keys) == len(set(keys)) == ENDED + BARE + RUNNING + 2 * PAIRS
+    for begin in range(0, len(keys), 2000):
+        some = keys[begin : begin + 2000]
+        assert services.store.by_uuids(some).keys() == set(some)
+    client = app.test_client()
+    for document in deployment.tasks.aggregate([{"$sample": {"size": 100}}]):
+        by_id = client.get(f"/monitor/slurm_job_id/{document['slurm_job_id']}")
+        by_uuid = client.get(f"/monitor/task_uuid/{document['task']['uuid']}")
+        assert (by_id.status_code, by_uuid.status_code) == (200, 200)
+
+    cycles = Cycles(app)
+    cycles.run()
+    for number in range(first, first + RUNNING):
+        deployment.slurm.put(number, JobState.FAILED, end_time=utc_now())
+    cycles.run()
+    cycles.run(timedelta(minutes=15))
+    cycles.run()
+    assert deployment.tasks.count_documents({"is_open": True}) == 0
+    assert deployment.tasks.count_documents({"notifications.0": {"$exists": True}}) == RUNNING
+    running = {"slurm_job_id": {"$gte": first}, "notifications": {"$size": 1}}
+    assert deployment.tasks.count_documents(running) == RUNNING
+
+
+def test_a_take_over_that_is_killed_at_any_moment_is_completed_by_the_next_start(
+    deployment: Deployment,
+) -> None:
+    pairs = [two_with_one_uuid("COMPLETED") for _ in range(2_000)]
+    documents = [document for pair in pairs for document in pair]
+    deployment.tasks.insert_many([*documents, *ended_documents(20_000)])
+    code = "import sys; from app.store.mongo import MongoStore, connect; print('begins', flush=True);"
+    code += "MongoStore(connect(sys.argv[1], 30), sys.argv[2], 'jobs').prepare()"
+    argv = [sys.executable, "-W", "ignore", "-c", code, deployment.uri, deployment.database]
+    kills = 0
+    for _ in range(8):
+        with subprocess.Popen(argv, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begins\n"
+            time.sleep(random.uniform(0.05, 0.8))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    assert kills >= 1
+    deployment.start()
+    assert deployment.tasks.count_documents({"uuid": None}) == 0
+    keys = deployment.tasks.distinct("uuid")
+    assert len(keys) == len(documents) + 20_000
+    newest = {newer["task"]["uuid"]: newer["_id"] for _, newer in pairs}
+    found = deployment.tasks.find({"uuid": {"$in": list(newest)}}, {"uuid": 1})
+    assert {document["uuid"]: document["_id"] for document in found} == newest
