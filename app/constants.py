@@ -77,6 +77,8 @@ def _in_project(path: Path) -> Path:
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
 _PROJECT = Path(__file__).parent.parent
+_CHANNELS = "NOTIFICATIONS_"  # the prefix of the settings that belong to channels
+_ALIKE_WITH_PREFIX = 0.92  # SLACK_TOKEN means NOTIFICATIONS_SLACK_BOT_TOKEN; CACHE_RETRY_SECONDS means none
 _ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
 
 # The environment names of the server that this one replaces, each with the setting that it means now.
@@ -115,6 +117,12 @@ class Settings(BaseModel):
 
     FLASK_APP_HOST: str = Field("127.0.0.1", description="The address that `python run.py` listens on.")
     FLASK_APP_PORT: int = Field(5001, ge=0, le=65535, description="The port that `python run.py` listens on.")
+    GUNICORN_BIND: str = Field(
+        "127.0.0.1:5001",
+        description="What gunicorn listens on: host:port or unix:/path, several separated by commas.",
+    )
+    GUNICORN_WORKERS: int = Field(2, ge=1, description="How many processes gunicorn runs.")
+    GUNICORN_THREADS: int = Field(8, ge=1, description="How many requests each of them runs at a time.")
     CLIENT_REQUEST_TIMEOUT_SECONDS: Seconds = Field(
         30, description="How long a client may take to send a whole request, in seconds."
     )
@@ -388,14 +396,14 @@ class Settings(BaseModel):
     @field_validator("SLURM_REST_HOST")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        if value is None or value.startswith(("http://", "https://", "unix:///")):
+        if value is None or value.startswith("unix:///") or _is_web_address(value):
             return value and value.rstrip("/")
-        raise ValueError("must begin with http://, https:// or unix:///")
+        raise ValueError("must be http://host:port, https://host:port or unix:///path")
 
     @field_validator("OIDC_JWKS_URL")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
-        if value is None or (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+        if value is None or _is_web_address(value):
             return value
         raise ValueError("must be an address that begins with https:// or http://")
 
@@ -443,15 +451,33 @@ class Settings(BaseModel):
         return self.NOTIFICATIONS_RABBITMQ_PORT or (5671 if self.NOTIFICATIONS_RABBITMQ_TLS else 5672)
 
     def slurm_key(self) -> bytes:
-        """The raw bytes of the cluster's key; SettingsError if its file cannot be read."""
+        """Return the raw bytes of the cluster's key.
+
+        Raises:
+            SettingsError: There is none, or its file is empty or cannot be read.
+        """
         if self.SLURM_JWT_HS256_KEY_BASE64 is not None:
             return decode_key(self.SLURM_JWT_HS256_KEY_BASE64.get_secret_value())
         if self.SLURM_JWT_HS256_KEY_PATH is None:
             raise SettingsError("SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set")
+        path = self.SLURM_JWT_HS256_KEY_PATH
+        remedy = "name a copy of the cluster's jwt_hs256.key that this user can read"
         try:
-            return self.SLURM_JWT_HS256_KEY_PATH.read_bytes()
+            key = path.read_bytes()
         except OSError as error:
-            raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {error.strerror}") from error
+            raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {error.strerror}: {path}; {remedy}") from error
+        if not key.strip():
+            raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {path} is empty; {remedy}")
+        return key
+
+
+def _is_web_address(value: str) -> bool:
+    """Return whether it is an http or https URL with a host, and a port that can be."""
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:
@@ -483,25 +509,37 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of the environment, with `overrides` on top; an empty variable counts as not set.
 
     Raises:
-        SettingsError: a value cannot be used; its sentence names the variable.
+        SettingsError: Values cannot be used; the message names each of their variables.
     """
-    given: dict[str, Any] = {}
-    sources: dict[str, str] = {}  # the older server's name, where the value comes from it
-    for older, name in OLDER_NAMES.items():
-        if value := os.environ.get(older):
-            given[name], sources[name] = _from_older_unit(older, value), older
-    for name in Settings.model_fields:
-        if value := _from_environment(name):
-            given[name] = value
-            sources.pop(name, None)
+    settings, faults = read_usable_settings(overrides)
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return settings
+
+
+def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
+    """Return the settings as read_settings, without the wrong ones, and a sentence about each of those."""
+    given, faults = _environment()
+    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
     given.update(overrides or {})
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        fault = error.errors(include_input=False)[0]
-        first, *rest = (str(part) for part in fault["loc"])
-        name = ".".join([sources.get(first, first), *rest])
-        raise SettingsError(f"{name}: {fault['msg'].removeprefix('Value error, ')}") from None
+    while True:
+        try:
+            return Settings.model_validate(given), faults
+        except ValidationError as error:
+            for fault in error.errors(include_input=False):
+                first, *rest = (str(part) for part in fault["loc"])
+                name = ".".join([older_names.get(first, first), *rest])
+                faults.append(f"{name}: {_in_plain_words(fault['msg'])}")
+                given.pop(first, None)
+        except SettingsError as error:  # there is no key
+            faults.append(str(error))
+            given.pop("SLURM_REST_HOST")
+
+
+def _in_plain_words(message: str) -> str:
+    """Return what the library says of a value, as this project's own errors say it."""
+    plain = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return plain.replace("a valid integer", "a whole number").split(", unable to ")[0]
 
 
 def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
@@ -511,8 +549,9 @@ def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
             yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
-def _from_older_unit(older: str, value: str) -> object:
-    """Return the value in the unit of the setting that has replaced the older server's."""
+def _from_older_unit(older: str) -> object:
+    """Return the value of the older server's variable in the unit of the setting that has replaced it."""
+    value = os.environ[older]
     if older not in _OLDER_UNITS:
         return value
     unit, seconds = _OLDER_UNITS[older]
@@ -523,11 +562,39 @@ def _from_older_unit(older: str, value: str) -> object:
 
 
 def misspelt() -> Iterator[tuple[str, str]]:
-    """Variables that are no settings, but nearly, each with the setting that may be meant."""
+    """Yield variables that are no settings, but nearly, each with the setting that may be meant."""
     known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
     for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
-        for meant in difflib.get_close_matches(name.upper(), known, 1, _ALIKE):
+        if (meant := _meant(name.upper(), known)) is not None:
             yield name, meant
+
+
+def _meant(name: str, known: list[str]) -> str | None:
+    """Return the known name that is most like this one: misspelt, or with a prefix too many or too few."""
+    plain = name.removeprefix("SLURM_PROXY_")
+    for candidate in (plain, _CHANNELS + plain, _CHANNELS + plain.replace("HOST", "SERVER")):
+        if candidate in known:
+            return candidate
+    close = difflib.get_close_matches(name, known, 1, _ALIKE)
+    close += difflib.get_close_matches(_CHANNELS + name, known, 1, _ALIKE_WITH_PREFIX)
+    return close[0] if close else None
+
+
+def _environment() -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that are given, and a sentence about each that cannot be read."""
+    given: dict[str, Any] = {}
+    faults: list[str] = []
+    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
+    for name in Settings.model_fields:
+        older = older_names.get(name)
+        try:
+            value = _from_older_unit(older) if older else _from_environment(name)
+        except SettingsError as error:
+            faults.append(str(error))
+        else:
+            if value:
+                given[name] = value
+    return given, faults
 
 
 def _from_environment(name: str) -> str | None:

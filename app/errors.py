@@ -196,6 +196,18 @@ class SlurmMisbehaved(SlurmProxyError):
     retry_after = 30
 
 
+class SlurmTokenRefused(SlurmMisbehaved):
+    """Slurm does not take the tokens of this service: the key, or a clock, is wrong."""
+
+
+class NoCommonVersion(SlurmMisbehaved):
+    """slurmrestd offers no API version that is supported here; `offered` is empty where it offers none."""
+
+    def __init__(self, words: str, offered: list[str]) -> None:
+        super().__init__(words)
+        self.offered = offered
+
+
 class SlurmAmbiguous(SlurmProxyError):
     """A request reached slurmrestd, but no usable answer came back: it may have been carried out."""
 
@@ -221,6 +233,10 @@ class StoreUnavailable(SlurmProxyError):
     status = 503
     code = "store_unavailable"
     retry_after = 5
+
+
+class StoreRefused(StoreUnavailable):
+    """The store refuses this service, because of a wrong password or a file that cannot be used."""
 
 
 class DeliveryFailed(SlurmProxyError):

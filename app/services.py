@@ -1,7 +1,5 @@
 """The composition root: from settings to the parts, and from the parts to the use cases."""
 
-import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from app.access.gate import Gate, Proof
 from app.access.keys import Keys
 from app.access.oidc import Oidc
-from app.constants import TASK_METADATA, Settings, misspelt, older_names_in_use
-from app.errors import SettingsError, StoreUnavailable
+from app.constants import TASK_METADATA, Settings
+from app.errors import SettingsError
 from app.lifecycle.cancelling import Cancellation
 from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
@@ -35,8 +33,6 @@ from app.slurm.tokens import TokenMint
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
-
-logger = logging.getLogger(__name__)
 
 _CONNECTIONS_OF_MONITOR = 3  # its own, so that callers cannot keep it from polling
 _MAX_CALLS_OF_A_CYCLE = 5  # a polling cycle that lasts longer than so many of the longest requests hangs
@@ -135,37 +131,6 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             cycle_limit=_MAX_CALLS_OF_A_CYCLE * slurm.longest_call,
         ),
     )
-
-
-def prepare_or_exit(services: Services, settings: Settings) -> None:
-    """Makes the store ready, before any fork, and logs who may call.
-
-    Without the store a server says so in two lines, and ends with 3.
-    """
-    try:
-        services.store.prepare()
-    except StoreUnavailable as error:
-        name = "MongoDB" if settings.MONGODB_URI else "Store"
-        print(f" * {name} connection failed - is the server running?", file=sys.stderr)  # noqa: T201
-        print(f"Error: {error.__cause__ or error}", file=sys.stderr)  # noqa: T201
-        sys.exit(3)
-    _say_who_may_call(settings)
-
-
-def _say_who_may_call(settings: Settings) -> None:
-    for name, meant in misspelt():
-        logger.warning("%s is no setting: did you mean %s?", name, meant)
-    for older, name, has_effect in older_names_in_use():
-        if has_effect:
-            logger.warning("%s is the older server's name for %s: rename it", older, name)
-        else:
-            logger.warning("%s is ignored, because %s is set: remove it", older, name)
-    if settings.ACCESS_METHODS:
-        logger.info("callers prove who they are by: %s", ", ".join(settings.ACCESS_METHODS))
-    elif settings.ACCESS_WITHOUT_PROOF:
-        logger.warning("nobody has to prove who he is: whoever reaches this can run anything as any user")
-    else:
-        logger.info("nobody has to prove who he is: this machine alone is served")
 
 
 def _catalogue(settings: Settings) -> Catalogue:

@@ -13,7 +13,8 @@ from app.connections.client_socket import ClientSocket, ClientTooSlow
 from app.connections.table import ConnectionTable
 from app.constants import Settings
 from app.request_slots import RequestSlots
-from app.services import Services, prepare_or_exit
+from app.services import Services
+from app.startup import run_start_checks
 
 _ROOM_SECONDS = 0.1  # how long the accepting thread waits for a connection to be closed
 
@@ -40,7 +41,7 @@ class Server:
         return f"http://{self._settings.FLASK_APP_HOST}:{self._http.server_port}"
 
     def __enter__(self) -> Self:
-        prepare_or_exit(self._services, self._settings)
+        run_start_checks(self._services, self._settings)
         self._services.start()
         self._thread.start()
         return self

@@ -1,6 +1,5 @@
 """gunicorn's settings: `gunicorn -c docker/gunicorn.conf.py 'app:create_app()'`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,31 +9,34 @@ from dotenv import load_dotenv
 from app.constants import Settings, read_settings
 from app.errors import SettingsError
 from app.logs import configure
-from app.services import build_services, prepare_or_exit
+from app.services import build_services
+from app.startup import run_start_checks
 
 load_dotenv(Path(__file__).parent.parent / ".env")
 
-bind = os.environ.get("GUNICORN_BIND", "127.0.0.1:5001")
-workers = int(os.environ.get("GUNICORN_WORKERS", "2"))
+try:
+    _settings = read_settings()
+except SettingsError as error:
+    sys.exit(f"slurm-proxy cannot start: {error}")
+
+bind = _settings.GUNICORN_BIND
+workers = _settings.GUNICORN_WORKERS
 worker_class = "app.gunicorn_worker.Worker"
-threads = int(
-    os.environ.get("GUNICORN_THREADS", "8")
-)  # requests at a time; each connection has its own thread
+threads = _settings.GUNICORN_THREADS  # requests at a time; each connection has its own thread
 timeout = 120  # seconds; a submission may wait for slurmrestd, and then look for its job
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
 errorlog = "-"  # requests are told by our own log
 
 
 def on_starting(server: Any) -> None:
-    """Looks at the settings and the store once, before the fork; a fault ends the server with its reason."""
+    """Check settings, store and Slurm once, before the fork; a fault ends the server with its reason."""
     try:
-        settings = read_settings()
-        configure(settings)
-        _check_addresses(settings, server.cfg.address)
-        services = build_services(settings)
+        configure(_settings)
+        _check_addresses(_settings, server.cfg.address)
+        services = build_services(_settings)
+        run_start_checks(services, _settings)
     except SettingsError as error:
         sys.exit(f"slurm-proxy cannot start: {error}")
-    prepare_or_exit(services, settings)
     services.stop()
 
 

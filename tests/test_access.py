@@ -992,8 +992,8 @@ def test_a_trail_that_cannot_be_written_ends_the_start(tmp_path: Path, argv: lis
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"ACCESS_METHODS": "keys"}, "INFO app.services [-]: callers prove who they are by: keys\n"),
-        ({"ACCESS_WITHOUT_PROOF": "true"}, "WARNING app.services [-]: nobody has to prove who he is"),
+        ({"ACCESS_METHODS": "keys"}, "INFO app.startup [-]: callers authenticate by: keys\n"),
+        ({"ACCESS_WITHOUT_PROOF": "true"}, "WARNING app.startup [-]: there is no authentication"),
     ],
 )
 def test_with_proof_or_the_risk_accepted_it_listens(
@@ -1013,9 +1013,9 @@ def test_a_misspelt_setting_is_warned_of_by_every_server(tmp_path: Path, argv: l
     bind = f"127.0.0.1:{free_port()}"
     status, said = started(tmp_path, argv, ACCESS_METHOD="keys", GUNICORN_BIND=bind)
     assert status is None, said
-    words = "WARNING app.services [-]: ACCESS_METHOD is no setting: did you mean ACCESS_METHODS?\n"
+    words = "WARNING app.startup [-]: ACCESS_METHOD is no setting: did you mean ACCESS_METHODS?\n"
     assert said.count(words) == 1
-    assert said.count("nobody has to prove who he is: this machine alone is served\n") == 1
+    assert said.count("there is no authentication: only this machine is served\n") == 1
 
 
 def test_a_server_warns_once_of_each_name_of_the_older_server(tmp_path: Path) -> None:

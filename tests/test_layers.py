@@ -26,6 +26,7 @@ LAYERS = {
     "app.monitor": 5,
     "app.openapi": 5,
     "app.services": 6,
+    "app.startup": 7,
     "app.api_docs": 7,
     "app.auth": 7,
     "app.commands": 7,
@@ -43,6 +44,7 @@ LAYERS = {
 # Within layers 0 and 7 a few modules build on each other.
 SIDEWAYS = {
     ("app.api_docs", "app.auth"),
+    ("app.commands", "app.startup"),
     ("app.constants", "app.errors"),
     ("app.task_submission", "app.auth"),
     ("app.task_monitoring", "app.auth"),

@@ -183,12 +183,16 @@ def test_a_key_cannot_be_anything(stage: Stage) -> None:
     assert body["details"] == ["Idempotency-Key: must be 1 to 255 printable ASCII characters"]
 
 
-def test_a_wrong_key_for_tokens(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_wrong_key_that_the_start_could_not_find_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
     """Slurm 22.05 answers as if it were down; later ones say that it is the token."""
-    stranger = replace(cluster, key=b"the key of another cluster, 32 bytes")
     allowed = {"TASK_ALLOWED_SERVICE_USERS": cluster.user}
-    with SmtpServer(tmp_path) as smtp, Service(tmp_path, stranger, smtp, **allowed) as service:
+    with Network(cluster.url) as network, SmtpServer(tmp_path) as smtp:
+        key = b"the key of another cluster, 32 bytes"
+        service = Service(tmp_path, replace(cluster, url=network.url, key=key), smtp, **allowed)
+        network.fault = Fault.HANG
         service.start()
+        network.fault = Fault.NONE
+        network.cut()
         answers = [service.post("/submit", {"task": make_task(cluster.user)}) for _ in range(5)]
         assert service.stop() == 0
     codes = {(answer.status_code, answer.json()["code"]) for answer in answers}

@@ -122,6 +122,20 @@ def test_what_is_kept_does_not_depend_on_where_it_is_started(
         ("FLASK_APP", None),
         ("FLASK_RUN_PORT", None),
         ("GUNICORN_BIND", None),
+        ("GUNICORN_WORKER", "GUNICORN_WORKERS"),
+        ("SMTP_HOST", "NOTIFICATIONS_SMTP_SERVER"),
+        ("SMTP_SECURITY", "NOTIFICATIONS_SMTP_SECURITY"),
+        ("SMTP_PASSWORD_FILE", "NOTIFICATIONS_SMTP_PASSWORD_FILE"),
+        ("SLACK_TOKEN", "NOTIFICATIONS_SLACK_BOT_TOKEN"),
+        ("WEBHOOK_RECEIVERS", "NOTIFICATIONS_WEBHOOK_RECEIVERS"),
+        ("SLURM_PROXY_ACCESS_METHODS", "ACCESS_METHODS"),
+        ("GUNICORN_CMD_ARGS", None),
+        ("SMTP_RELAY", None),
+        ("RABBITMQ_NODENAME", None),
+        ("MAIL", None),
+        ("HOST", None),
+        ("PATH", None),
+        ("PORT", None),
     ],
 )
 def test_a_misspelt_name_is_told_from_those_of_others(
@@ -138,6 +152,10 @@ def test_a_misspelt_name_is_told_from_those_of_others(
         ("FLASK_APP_PORT", "70000"),
         ("LOG_LEVEL", "LOUD"),
         ("SLURM_REST_HOST", "localhost:6820"),
+        ("SLURM_REST_HOST", "http://"),
+        ("SLURM_REST_HOST", "http://host:port"),
+        ("GUNICORN_WORKERS", "two"),
+        ("GUNICORN_THREADS", "0"),
         ("OIDC_JWKS_URL", "foo"),
         ("OIDC_JWKS_URL", "https://"),
         ("SLURM_JWT_HS256_KEY_BASE64", "not base64!"),
@@ -224,6 +242,23 @@ def test_an_entry_of_task_metadata_may_have_a_description() -> None:
     )
     assert services.checker is not None
     services.stop()
+
+
+def test_every_wrong_value_is_named_at_once() -> None:
+    wrong = {"LOG_LEVEL": "LOUD", "GUNICORN_WORKERS": "two", "SLURM_REST_HOST": "http://localhost:6820"}
+    with pytest.raises(SettingsError) as failure:
+        read_settings(wrong)
+    assert str(failure.value) == (
+        "GUNICORN_WORKERS: must be a whole number; LOG_LEVEL: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR';"
+        " SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set beside SLURM_REST_HOST"
+    )
+
+
+def test_a_key_file_that_is_empty_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "jwt_hs256.key"
+    path.write_bytes(b"\n")
+    with pytest.raises(SettingsError, match=r"^SLURM_JWT_HS256_KEY_PATH: .* is empty; name a copy of"):
+        read_settings({"SLURM_JWT_HS256_KEY_PATH": path}).slurm_key()
 
 
 def test_secrets_never_show() -> None:

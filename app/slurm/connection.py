@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,7 +17,7 @@ from app.slurm.reply import Reply
 from app.slurm.tokens import TokenMint
 from app.slurm.transport import AnswerTooLarge, limited, pool_classes, tls_context
 
-__all__ = ["Connection", "Query", "Reply"]
+__all__ = ["Connection", "Query", "Reply", "without_login"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Connection:
         connections: int = CONNECTIONS,
     ) -> None:
         """Connect to nothing yet. `connections`: how many requests may be under way at a time."""
-        self.host = host
+        self.host = without_login(host)  # for messages
         self._tokens = tokens
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -137,6 +138,14 @@ class Connection:
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def without_login(address: str) -> str:
+    """Return an address without the user and the password in it."""
+    if address.startswith("unix://"):
+        return address
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class _Adapter(HTTPAdapter):

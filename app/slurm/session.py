@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmUnavailable
+from app.errors import (
+    NoCommonVersion,
+    SlurmAmbiguous,
+    SlurmBusy,
+    SlurmTokenRefused,
+    SlurmUnavailable,
+)
 from app.slurm.breaker import CircuitBreaker
 from app.slurm.connection import Connection, Query, Reply
 from app.slurm.dialect import SPOKEN, Dialect
@@ -120,7 +126,7 @@ class Session:
             method, path, user=user, query=query, body=json, expires=expires, timeout=timeout
         )
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
-            raise SlurmMisbehaved("Slurm does not accept this service's token: is the key the cluster's?")
+            raise SlurmTokenRefused("Slurm does not accept this service's token: is the key the cluster's?")
         return reply
 
     @contextmanager
@@ -181,7 +187,8 @@ class Session:
         paths = reply.body.get("paths")
         listed = [path for path in paths if path.startswith("/slurm/v")] if isinstance(paths, dict) else []
         offered = sorted({path.split("/")[2] for path in listed})
-        raise SlurmMisbehaved(
+        raise NoCommonVersion(
             f"slurmrestd offers {', '.join(offered) or 'no version'}; "
-            f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}"
+            f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}",
+            offered,
         )

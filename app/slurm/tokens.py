@@ -1,10 +1,15 @@
 """Makes the tokens that slurmrestd asks for: JWT, HS256 over the cluster's key."""
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import jwt
+from jwt.warnings import InsecureKeyLengthWarning
+
+# The length of the key is the cluster's affair.
+warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,10 @@ class SlurmCluster:
             path.write_bytes(before)
             self.run("scontrol", "reconfigure")
 
+    def port(self, daemon: str) -> int:
+        """Return the port that a daemon listens on."""
+        return self._ports[daemon]
+
     def stop_daemon(self, name: str) -> None:
         self._daemons[name].stop()
 

@@ -9,16 +9,24 @@ from bson import Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, WriteConcern
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, ConfigurationError, DocumentTooLarge, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DocumentTooLarge,
+    OperationFailure,
+    PyMongoError,
+)
 
 from app.clock import RemoteClock, steady_seconds
-from app.errors import RecordUnfit, SettingsError, StoreUnavailable
+from app.errors import RecordUnfit, SettingsError, StoreRefused, StoreUnavailable
 from app.store.mongo.take_over import KEY_INDEXES, NEWEST_FIRST, take_over
 from app.store.mongo.types import Document
 
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
+_WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
+_NOT_AUTHORIZED = 13
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
@@ -61,7 +69,10 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
             timeoutMS=int(timeout * 1000),
         )
     except (ConfigurationError, ValueError) as error:
-        raise SettingsError(f"MONGODB_URI: {error}") from error
+        words = str(error)
+        if "@" in uri:  # the driver's words may hold a part of the password
+            words = "it cannot be read: percent-encode special characters in its user and password"
+        raise SettingsError(f"MONGODB_URI: {words}") from error
 
 
 class MongoDatabase:
@@ -133,5 +144,16 @@ def answering(within: float | None = None) -> Iterator[None]:
         if codes and codes <= _TOO_LARGE:
             raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
         raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
+    except OperationFailure as error:
+        raise _refusal(error) from error
     except PyMongoError as error:
         raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
+
+
+def _refusal(error: OperationFailure) -> StoreUnavailable:
+    """Return what a failure that the server reports means."""
+    if error.code in _WRONG_LOGIN:
+        return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
+    if error.code == _NOT_AUTHORIZED:
+        return StoreRefused("MongoDB lets this user not use the database: grant it the role readWrite")
+    return StoreUnavailable(f"MongoDB does not answer: {error}")

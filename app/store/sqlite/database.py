@@ -7,10 +7,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.errors import StoreUnavailable
+from app.errors import StoreRefused, StoreUnavailable
 from app.models.record import utc_now
 
 _MOST_IDLE = 8  # connections that are kept for the next call
+_CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -104,6 +105,8 @@ class SqliteDatabase:
             _add_columns(connection)
         with self.reading() as connection:
             connection.executescript(_SCHEMA)
+        with self.reading() as connection:  # SQLite opens a read-only file without a word
+            connection.execute("DELETE FROM leases WHERE FALSE")
 
     def now(self) -> datetime:
         """Return the host's time: all processes that share the file run on one host."""
@@ -171,7 +174,22 @@ class SqliteDatabase:
         return connection
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
+        if (words := self._refusal(error)) is not None:
+            return StoreRefused(words)
         return StoreUnavailable(f"the store {self._path} does not answer: {error}")
+
+    def _refusal(self, error: sqlite3.Error) -> str | None:
+        """Return what is wrong with the file, and the remedy; None for errors that pass."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
+        if code == sqlite3.SQLITE_NOTADB:
+            return f"{self._path} is no SQLite database: name another file, or move this one away"
+        if code not in _CANNOT_USE:
+            return None
+        if not self._path.parent.is_dir():
+            return f"there is no folder {self._path.parent}: make it, owned by the user of this service"
+        if self._path.is_dir():
+            return f"{self._path} is a folder: name a file in it"
+        return f"{self._path} cannot be written: give the file and its folder to the user of this service"
 
 
 def milliseconds(at: datetime) -> int:
