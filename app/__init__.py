@@ -16,19 +16,33 @@ from app import (
     task_slurm_rest,
     task_submission,
 )
-from app.constants import read_settings
+from app.constants import Settings, read_settings
+from app.errors import SettingsError
 from app.services import build_services
 
 MAX_BODY_BYTES = 1024 * 1024
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """A new application; `config` overrides settings of the environment by their names.
+    """Return a new application; `config` overrides settings of the environment by their names.
 
     Nothing connects and no thread starts: that is `app.extensions["slurm_proxy"].start()`.
-    SettingsError, a sentence that names the variable, for a setting that is missing or wrong.
+
+    Raises:
+        SettingsError: A setting is missing or wrong. `flask` gets an application that only has commands.
     """
-    settings = read_settings(config)
+    try:
+        app = _web_application(read_settings(config))
+    except SettingsError as error:
+        if not commands.is_command_line():
+            raise
+        app = commands.command_application(error)
+    for command in commands.COMMANDS:
+        app.cli.add_command(command)
+    return app
+
+
+def _web_application(settings: Settings) -> Flask:
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -41,7 +55,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
     auth.register(app)
-    app.cli.add_command(commands.keys)
     http_errors.register(app)
     return app
 

@@ -75,11 +75,11 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     Raises:
         SettingsError: A setting is missing or wrong.
     """
-    store = _store(settings)
+    store = build_store(settings)
     monitors_slurm = slurm or _slurm(settings, _CONNECTIONS_OF_MONITOR)
     slurm = slurm or _slurm(settings)
-    senders = _senders(settings)
-    planner = Planner(_catalogue(settings), senders)
+    senders = build_senders(settings)
+    planner = Planner(build_catalogue(settings), senders)
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
     refused_users = service_users - set(settings.TASK_ALLOWED_SERVICE_USERS)
     checker = Checker(planner.catalogue, refused_users, settings)
@@ -115,7 +115,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         look_up=LookUp(store, slurm),
         cancellation=Cancellation(store, slurm),
         outbox=Outbox(store, tuple(SENDERS)),
-        gate=_gate(settings, store),
+        gate=build_gate(settings, store),
         keys=Keys(store),
         delivery=delivery,
         monitor=Monitor(
@@ -133,7 +133,12 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     )
 
 
-def _catalogue(settings: Settings) -> Catalogue:
+def build_catalogue(settings: Settings) -> Catalogue:
+    """Return the task names of this server.
+
+    Raises:
+        SettingsError: TASK_METADATA has an entry that cannot be used.
+    """
     entries = {**TASK_METADATA, **settings.TASK_METADATA}
     return _validated("TASK_METADATA", dict[str, CatalogueEntry], entries)
 
@@ -148,8 +153,12 @@ def _validated(name: str, kind: type[_Value], value: object) -> _Value:
         raise SettingsError(f"{name}: {path}: {fault['msg']}") from None
 
 
-def _senders(settings: Settings) -> dict[str, Sender]:
-    """The channels that the settings name all for that they need."""
+def build_senders(settings: Settings) -> dict[str, Sender]:
+    """Return the channels that are configured.
+
+    Raises:
+        SettingsError: A channel's settings cannot be used.
+    """
     configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
     return {method: sender for method, sender in configured.items() if sender is not None}
 
@@ -164,7 +173,12 @@ def _delivery(settings: Settings, store: TaskStore, senders: Mapping[str, Sender
     return Delivery(store, senders, patience, methods=tuple(SENDERS), context={"settings": settings})
 
 
-def _gate(settings: Settings, store: TaskStore) -> Gate:
+def build_gate(settings: Settings, store: TaskStore) -> Gate:
+    """Return what authenticates callers.
+
+    Raises:
+        SettingsError: OIDC_GRANTS or another setting of OpenID Connect cannot be used.
+    """
     proofs: dict[str, Proof] = {}
     if "keys" in settings.ACCESS_METHODS:
         proofs["keys"] = Keys(store)
@@ -179,7 +193,12 @@ def _gate(settings: Settings, store: TaskStore) -> Gate:
     )
 
 
-def _store(settings: Settings) -> TaskStore:
+def build_store(settings: Settings) -> TaskStore:
+    """Return the store, which connects when it is first used.
+
+    Raises:
+        SettingsError: MONGODB_URI cannot be read.
+    """
     if settings.MONGODB_URI is None:
         return SqliteStore(settings.SQLITE_PATH, settings.SQLITE_TIMEOUT_SECONDS)
     client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS)

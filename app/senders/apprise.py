@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Annotated, ClassVar, Self, cast
+from typing import IO, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -51,6 +51,11 @@ class AppriseSender(Sender):
     @staticmethod
     def receiver(params: AppriseParams) -> str:
         return params.target
+
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test message to a target, by its name."""
+        return {"target": receiver}
 
     def send(self, message: Message, params: AppriseParams) -> None:
         """Send the message in a process of its own.

@@ -69,6 +69,19 @@ class Sender(ABC):
     def rest(self) -> None:  # noqa: B027 - most keep nothing
         """Nothing more is due for now: closes what was kept open for the next message."""
 
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test message to that receiver."""
+        return {}
+
+    def check_login(self) -> bool:
+        """Log in, and send nothing; return False for a channel that has no login.
+
+        Raises:
+            DeliveryFailed: The service cannot be reached, or refuses the login.
+        """
+        return False
+
     @abstractmethod
     def send(self, message: Message, params: Any) -> None:
         """Returns once the receiver has taken the message; otherwise DeliveryFailed.

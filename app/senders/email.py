@@ -5,7 +5,7 @@ import ssl
 from contextlib import suppress
 from email.message import EmailMessage
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
@@ -13,7 +13,7 @@ from app.messages.words import one_line
 from app.senders.base import Message, Sender
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
-from app.senders.mail import MailParams, mail, parsed
+from app.senders.mail import MailParams, mail, params_of_test, parsed
 from app.senders.smtp_replies import Command, is_final, is_of_the_session
 from app.senders.smtp_session import SmtpSession
 
@@ -59,8 +59,24 @@ class EmailSender(Sender):
             with self._kept.connection() as smtp:
                 _hand_over(smtp, mail(message, params))
         except (OSError, smtplib.SMTPException) as error:
-            words = f"the mail server {self._server}:{self._port} cannot be used: {error}"
-            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
+            raise self._unusable(error) from error
+
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test mail; a login that is an address is its sender."""
+        return params_of_test(receiver, settings, settings.NOTIFICATIONS_SMTP_USERNAME or "")
+
+    def check_login(self) -> bool:
+        """Connect, with the configured security, and log in where there is a user."""
+        try:
+            with self._kept.connection():
+                return True
+        except (OSError, smtplib.SMTPException) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> DeliveryFailed:
+        words = f"the mail server {self._server}:{self._port} cannot be used: {error}"
+        return DeliveryFailed(words, permanent=False, is_of_channel=True)
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from google.oauth2 import credentials, service_account
-from google_auth_httplib2 import AuthorizedHttp
+from google_auth_httplib2 import AuthorizedHttp, Request
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 from httplib2 import CA_CERTS, HttpLib2Error, Response
@@ -19,7 +19,7 @@ from app.messages.words import one_line
 from app.senders.base import Message, Sender, seconds_of
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
-from app.senders.mail import MailParams, mail, parsed
+from app.senders.mail import MailParams, mail, params_of_test, parsed
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
 _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info
@@ -125,7 +125,30 @@ class GmailSender(Sender):
         if not isinstance(sent, dict) or "id" not in sent:  # by something in between
             raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
 
-    def _credentials(self, sender: str) -> Any:
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test mail."""
+        return params_of_test(receiver, settings, "")
+
+    def check_login(self) -> bool:
+        """Have Google make a token for the first address of NOTIFICATIONS_MAIL_SENDERS, if there is one.
+
+        A service account without such an address asks for itself: that shows whether its key is good.
+        """
+        senders = self._settings.NOTIFICATIONS_MAIL_SENDERS
+        sender = next((address for address in senders if "@" in address), None)
+        timeout = self._settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
+        try:
+            with Deadline(2 * timeout) as deadline:
+                self._credentials(sender).refresh(Request(_Http(deadline, timeout, self._trust)))
+        except RefreshError as error:
+            raise _no_access(error, sender or "this account") from error
+        except (GoogleAuthError, HttpLib2Error, OSError, TypeError, ValueError) as error:
+            words = f"Gmail cannot be reached: {one_line(str(error))}"
+            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
+        return True
+
+    def _credentials(self, sender: str | None) -> Any:
         if self._secret["type"] == "service_account":
             return _SERVICE_ACCOUNT(self._secret, scopes=_SCOPES, subject=sender)
         return _AUTHORISED_USER(

@@ -6,12 +6,13 @@ from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.words import one_line
 from app.models.record import utc_now
@@ -101,6 +102,16 @@ class MailParams(BaseModel):
     reply_to: MailAddress | None = None
     subject: Line | None = None
     body: ShellText | None = None
+
+
+def params_of_test(receiver: str, settings: Settings, account: str) -> dict[str, Any]:
+    """Return the parameters of a test mail.
+
+    Its sender is the first address that may send, else the account if that is one, else the receiver.
+    """
+    senders = (*settings.NOTIFICATIONS_MAIL_SENDERS, account)
+    sender = next((address for address in senders if "@" in address), receiver)
+    return {"sender": sender, "recipient": [receiver]}
 
 
 def mail(message: Message, params: MailParams) -> EmailMessage:

@@ -168,8 +168,24 @@ class RabbitmqSender(Sender):
         except NackError as error:
             raise DeliveryFailed("RabbitMQ could not keep the message", permanent=False) from error
         except (AMQPError, AMQPConnectorException, OSError) as error:
-            words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
-            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
+            raise self._unusable(error) from error
+
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test message to a queue that is there already."""
+        return {"queue": receiver, "passive": True}
+
+    def check_login(self) -> bool:
+        """Log in to the virtual host."""
+        try:
+            with self._kept.connection():
+                return True
+        except (AMQPError, AMQPConnectorException, OSError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> DeliveryFailed:
+        words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
+        return DeliveryFailed(words, permanent=False, is_of_channel=True)
 
 
 def _watch(connection: BlockingConnection, deadline: Deadline) -> None:

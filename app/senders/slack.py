@@ -141,10 +141,24 @@ class SlackSender(Sender):
                 channel=channel, text=_escaped(message.subject), blocks=_blocks(message), metadata=metadata
             )
         except SlackApiError as error:
-            raise _said(error, channel) from error
+            raise _said(error, f"the message to {channel}") from error
         except (SlackClientError, OSError) as error:
-            words = f"Slack cannot be reached: {one_line(str(error))}"
-            raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
+            raise _unreachable(error) from error
+
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test message to a channel."""
+        return {"channel": receiver}
+
+    def check_login(self) -> bool:
+        """Ask Slack whether it knows the token."""
+        try:
+            self._client.api_call("auth.test", json={})
+        except SlackApiError as error:
+            raise _said(error, "the token") from error
+        except (SlackClientError, OSError) as error:
+            raise _unreachable(error) from error
+        return True
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -173,7 +187,12 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _said(error: SlackApiError, channel: str) -> DeliveryFailed:
+def _unreachable(error: Exception) -> DeliveryFailed:
+    words = f"Slack cannot be reached: {one_line(str(error))}"
+    return DeliveryFailed(words, permanent=False, is_of_channel=True)
+
+
+def _said(error: SlackApiError, refused: str) -> DeliveryFailed:
     response: Any = error.response
     status = response.status_code
     said = response.get("error") if isinstance(response.data, dict) else None
@@ -181,7 +200,7 @@ def _said(error: SlackApiError, channel: str) -> DeliveryFailed:
         said = None
     is_passing = status == 429 or status >= 500 or said in _PASSING or said in _OF_THE_APP or said is None
     return DeliveryFailed(
-        f"Slack refuses the message to {channel}: {said or f'status {status}'}",
+        f"Slack refuses {refused}: {said or f'status {status}'}",
         permanent=not is_passing,
         retry_after=seconds_of(response.headers.get("Retry-After")),
         is_of_channel=said in _OF_THE_APP,

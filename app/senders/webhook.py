@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from functools import cached_property
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
@@ -109,6 +109,11 @@ class WebhookSender(Sender):
     @staticmethod
     def receiver(params: WebhookParams) -> str:
         return params.url
+
+    @classmethod
+    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+        """Return the parameters of a test message to a URL."""
+        return {"url": receiver}
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

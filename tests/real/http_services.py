@@ -149,12 +149,14 @@ class SlackService(HttpService):
         self.messages: list[dict[str, Any]] = []
 
     def take(self, request: Request) -> Answer:
-        if request.method != "POST" or request.path != "/api/chat.postMessage":
+        if request.method != "POST" or request.path not in ("/api/chat.postMessage", "/api/auth.test"):
             return json_answer({"ok": False, "error": "unknown_method"})
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return json_answer({"ok": False, "error": "invalid_auth"})
         if self.is_revoked:
             return json_answer({"ok": False, "error": "token_revoked"})
+        if request.path == "/api/auth.test":  # https://docs.slack.dev/reference/methods/auth.test
+            return json_answer({"ok": True, "team": "cluster", "user": "slurm-proxy"})
         message = _slack_arguments(request)
         if message.get("channel") not in self.channels:
             return json_answer({"ok": False, "error": "channel_not_found"})

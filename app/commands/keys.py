@@ -1,4 +1,4 @@
-"""The command line of operators: `flask --app app keys create | list | revoke`."""
+"""`flask --app app keys create | list | revoke`."""
 
 import grp
 import pwd
@@ -12,13 +12,13 @@ from flask.cli import AppGroup
 from pydantic import ValidationError
 
 from app.access.keys import Keys
+from app.commands.application import require_services
 from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
 from app.models.rules import is_username
 from app.senders import SENDERS
-from app.services import Services
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
 
@@ -60,9 +60,10 @@ def create(name: str, **options: Any) -> None:
 
 @keys.command("list")
 def list_() -> None:
-    """Lists all keys, the oldest first."""
+    """List all keys, the oldest first."""
+    kept = _keys()
     click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
-    for key in _keys().all():
+    for key in kept.all():
         moments = map(_moment, (key.expires_at, key.last_used_at, key.revoked_at))
         click.echo(_LINE.format(key.id, key.name, *moments, _granted(key)))
 
@@ -80,7 +81,7 @@ def revoke(id_: str) -> None:
 
 
 def _keys() -> Keys:
-    services: Services = current_app.extensions["slurm_proxy"]
+    services = require_services()
     try:
         services.store.prepare()
     except SlurmProxyError as error:
@@ -112,7 +113,7 @@ def _grant(options: Mapping[str, Any]) -> Grant:
 
 def _doubts(grant: Grant) -> Iterator[str]:
     """What may be meant, but seldom is."""
-    services: Services = current_app.extensions["slurm_proxy"]
+    services = require_services()
     for user in () if grant.users == "any" else grant.users:
         if user in services.checker.refused_users:
             yield f"nothing is run as {user} unless TASK_ALLOWED_SERVICE_USERS names it"

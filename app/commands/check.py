@@ -1,0 +1,197 @@
+"""`flask --app app check`: tries all that the server needs, and shows every fault at once."""
+
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+from flask import current_app
+from pydantic import ValidationError
+
+from app.constants import Settings, misspelt, read_usable_settings
+from app.errors import SlurmProxyError, StoreUnavailable
+from app.models.content import Content
+from app.models.notification_request import METHOD_ALIASES
+from app.senders import SENDERS, Message, Sender
+from app.services import build_catalogue, build_gate, build_store
+from app.slurm.diagnosis import check_accounting, check_slurm
+
+_CONTENT = Content(
+    subject="A test message of slurm-proxy",
+    words="The command `flask --app app check --send` has sent this. Nothing needs to be done.",
+)
+_PREFIXES = {"email": "NOTIFICATIONS_SMTP_"}  # of the settings of a channel, unless its own name stands there
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check, in one line."""
+
+    status: str
+    subject: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.status:<8}{self.subject}: {' '.join(self.words.split())}"
+
+
+def _ok(subject: str, words: str) -> Finding:
+    return Finding("ok", subject, words)
+
+
+def _failed(subject: str, words: object) -> Finding:
+    return Finding("FAILED", subject, str(words))
+
+
+@click.command("check")
+@click.option("--send", metavar="METHOD:RECEIVER", help="Send a test message, such as email:ann@example.com.")
+def check(send: str | None) -> None:
+    """Check settings, Slurm, the store and the channels; exit with 1 if one of them fails.
+
+    Nothing is changed, and nothing is sent without --send. Run it as the service's user.
+    """
+    if (services := current_app.extensions.get("slurm_proxy")) is not None:
+        services.store.close()  # the checks have connections of their own
+    has_failed = False
+    for finding in _findings(send):
+        click.echo(str(finding))
+        has_failed |= finding.status == "FAILED"
+    sys.exit(1 if has_failed else 0)
+
+
+def _findings(send: str | None) -> Iterator[Finding]:
+    settings, faults = read_usable_settings()
+    yield from _check_settings(settings, faults)
+    yield from _check_slurm(settings, faults)
+    yield _check_store(settings, faults)
+    for method, sender in SENDERS.items():
+        if method != "test":
+            yield from _check_channel(method, sender, settings)
+    if send is not None:
+        yield _send_test(send, settings)
+
+
+def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
+    """Yield a line for each fault; what the values stand for is built as a server builds it."""
+    faults = [*faults]
+    parts: list[Callable[[], object]] = [
+        lambda: build_catalogue(settings),
+        lambda: build_gate(settings, build_store(settings)) if "oidc" in settings.ACCESS_METHODS else None,
+        lambda: settings.check_address(settings.FLASK_APP_HOST),
+        *(partial(settings.check_address, host) for host in _gunicorn_hosts(settings)),
+    ]
+    for part in parts:
+        try:
+            part()
+        except SlurmProxyError as error:
+            if not str(error).startswith("MONGODB_URI"):  # the store's line says it
+                faults.append(str(error))
+    audit = settings.AUDIT_LOG_PATH
+    if audit is not None and not _can_write(audit):
+        faults.append(f"AUDIT_LOG_PATH: {audit} cannot be written: give it to the user of this service")
+    yield from (_failed("settings", fault) for fault in faults)
+    if not faults:
+        yield _ok("settings", "every value can be used")
+    for name, meant in misspelt():
+        yield Finding("warning", "settings", f"{name} is no setting: did you mean {meant}?")
+
+
+def _gunicorn_hosts(settings: Settings) -> list[str]:
+    """Return the hosts that gunicorn listens on; of a Unix socket its whole address."""
+    addresses = [address.strip() for address in settings.GUNICORN_BIND.split(",")]
+    return [
+        address if address.startswith("unix:") else re.sub(r":\d+$", "", address).strip("[]")
+        for address in addresses
+    ]
+
+
+def _check_slurm(settings: Settings, faults: list[str]) -> Iterator[Finding]:
+    if settings.SLURM_REST_HOST is None and any(fault.startswith("SLURM_") for fault in faults):
+        yield _failed("slurmrestd", "not tried, because its settings are wrong (see above)")
+        return
+    try:
+        info = check_slurm(settings)
+    except SlurmProxyError as error:
+        yield _failed("slurmrestd", error)
+        return
+    words = f"Slurm {info.release} takes the token; {info.address} offers {info.api}"
+    yield _ok("slurmrestd", words)
+    try:
+        has_accounting = check_accounting(settings, info.api)
+    except SlurmProxyError as error:
+        yield _failed("slurmdbd", error)
+        return
+    none = "the cluster has none: set SLURM_MIN_JOB_AGE_SECONDS to its MinJobAge"
+    yield _ok("slurmdbd", "it answers" if has_accounting else none)
+
+
+def _check_store(settings: Settings, faults: list[str]) -> Finding:
+    """Look whether the store can be written, without a change to it."""
+    if any(fault.startswith(("MONGODB_", "SQLITE_")) for fault in faults):
+        return _failed("store", "not tried, because its settings are wrong (see above)")
+    path = settings.SQLITE_PATH
+    name = "MONGODB_URI" if settings.MONGODB_URI else "SQLITE_PATH"
+    if settings.MONGODB_URI is None and not path.exists() and _can_write(path):
+        return _ok("store", f"{path} will be made at the first start")
+    try:
+        store = build_store(settings)
+    except SlurmProxyError as error:
+        return _failed("store", error)
+    try:
+        store.resign("check")  # a write that changes nothing
+    except StoreUnavailable as error:
+        return _failed("store", f"{name}: {error}")
+    finally:
+        store.close()
+    place = f"MongoDB, database {settings.MONGODB_MONITOR_DB}" if settings.MONGODB_URI else str(path)
+    return _ok("store", f"{place} can be written")
+
+
+def _check_channel(method: str, kind: type[Sender], settings: Settings) -> Iterator[Finding]:
+    """Yield the channel's line, if it is configured."""
+    prefix = _PREFIXES.get(method, f"NOTIFICATIONS_{method.upper()}_")
+    try:
+        sender = kind.configured(settings)
+        if sender is None:
+            return
+        has_login = sender.check_login()
+        sender.rest()
+    except SlurmProxyError as error:
+        is_named = prefix in str(error)
+        yield _failed(method, error if is_named else f"{error} (correct {prefix}*)")
+        return
+    yield _ok(method, "the login works" if has_login else "there is no login to try: use --send")
+
+
+def _send_test(send: str, settings: Settings) -> Finding:
+    word, _, receiver = send.partition(":")
+    method = METHOD_ALIASES.get(word, word)
+    subject = f"message by {method}"
+    kind = SENDERS.get(method)
+    if kind is None:
+        return _failed("message", f"{method} is no method: --send takes one of {', '.join(SENDERS)}")
+    try:
+        sender = kind.configured(settings)
+        if sender is None:
+            return _failed(subject, "the method is not configured (see .env.example)")
+        params = kind.Params.model_validate(
+            kind.params_to(receiver, settings), context={"settings": settings}
+        )
+        sender.send(Message(f"check-{secrets.token_hex(8)}", "test", _CONTENT), params)
+        sender.rest()
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        return _failed(subject, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+    except SlurmProxyError as error:
+        return _failed(subject, error)
+    return _ok(subject, f"{receiver} took it" if receiver else "it went out")
+
+
+def _can_write(path: Path) -> bool:
+    """Return whether the file can be written, or made in its folder."""
+    return os.access(path if path.exists() else path.parent, os.W_OK)
