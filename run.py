@@ -10,8 +10,8 @@ from typing import NoReturn
 from dotenv import load_dotenv
 
 from app import create_app
-from app.constants import read_settings
 from app.demo import run_demo
+from app.environment import read_settings
 from app.errors import SettingsError
 from app.logs import configure
 from app.serving import Server

@@ -16,7 +16,8 @@ from app import (
     task_slurm_rest,
     task_submission,
 )
-from app.constants import Settings, read_settings
+from app.constants import Settings
+from app.environment import read_settings
 from app.errors import SettingsError
 from app.services import build_services
 

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment in this file alone, and the catalogue of task names.
+"""Every setting, and the catalogue of task names.
 
 A setting is an environment variable of the same name; a test keeps `.env.example` equal to the
 descriptions below. Any of them can also be given as `NAME_FILE`, the path of a file that holds the value.
@@ -6,11 +6,8 @@ descriptions below. Any of them can also be given as `NAME_FILE`, the path of a 
 
 import base64
 import binascii
-import difflib
 import ipaddress
 import json
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -22,7 +19,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -77,34 +73,6 @@ def _in_project(path: Path) -> Path:
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
 _PROJECT = Path(__file__).parent.parent
-_CHANNELS = "NOTIFICATIONS_"  # the prefix of the settings that belong to channels
-_ALIKE_WITH_PREFIX = 0.92  # SLACK_TOKEN means NOTIFICATIONS_SLACK_BOT_TOKEN; CACHE_RETRY_SECONDS means none
-_ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
-
-# The environment names of the server that this one replaces, each with the setting that it means now.
-OLDER_NAMES: Mapping[str, str] = {
-    **{
-        name: f"NOTIFICATIONS_{name}"
-        for name in (
-            "RABBITMQ_HOST",
-            "RABBITMQ_PORT",
-            "RABBITMQ_USERNAME",
-            "RABBITMQ_PASSWORD",
-            "RABBITMQ_PATH",
-            "SMTP_SERVER",
-            "SMTP_PORT",
-            "SMTP_USERNAME",
-            "SMTP_PASSWORD",
-            "GMAIL_CREDENTIALS_PATH",
-            "SLACK_BOT_TOKEN",
-            "SLACK_CHANNEL",
-        )
-    },
-    "MONGODB_TIMEOUT": "MONGODB_TIMEOUT_SECONDS",
-    "MONITOR_POLLING_INTERVAL": "MONITOR_POLLING_SECONDS",
-}
-_OLDER_UNITS = {"MONGODB_TIMEOUT": ("milliseconds", 0.001), "MONITOR_POLLING_INTERVAL": ("minutes", 60)}
-
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 ProjectPath = Annotated[Path, AfterValidator(_in_project)]
@@ -503,105 +471,3 @@ def decode_key(text: str) -> bytes:
     if not key:
         raise ValueError("is empty")
     return key
-
-
-def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of the environment, with `overrides` on top; an empty variable counts as not set.
-
-    Raises:
-        SettingsError: Values cannot be used; the message names each of their variables.
-    """
-    settings, faults = read_usable_settings(overrides)
-    if faults:
-        raise SettingsError("; ".join(faults))
-    return settings
-
-
-def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
-    """Return the settings as read_settings, without the wrong ones, and a sentence about each of those."""
-    given, faults = _environment()
-    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
-    given.update(overrides or {})
-    while True:
-        try:
-            return Settings.model_validate(given), faults
-        except ValidationError as error:
-            for fault in error.errors(include_input=False):
-                first, *rest = (str(part) for part in fault["loc"])
-                name = ".".join([older_names.get(first, first), *rest])
-                faults.append(f"{name}: {_in_plain_words(fault['msg'])}")
-                given.pop(first, None)
-        except SettingsError as error:  # there is no key
-            faults.append(str(error))
-            given.pop("SLURM_REST_HOST")
-
-
-def _in_plain_words(message: str) -> str:
-    """Return what the library says of a value, as this project's own errors say it."""
-    plain = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return plain.replace("a valid integer", "a whole number").split(", unable to ")[0]
-
-
-def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
-    """Yield each variable that has the older server's name, its name now, and whether it has an effect."""
-    for older, name in OLDER_NAMES.items():
-        if os.environ.get(older):
-            yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
-
-
-def _from_older_unit(older: str) -> object:
-    """Return the value of the older server's variable in the unit of the setting that has replaced it."""
-    value = os.environ[older]
-    if older not in _OLDER_UNITS:
-        return value
-    unit, seconds = _OLDER_UNITS[older]
-    try:
-        return float(value) * seconds
-    except ValueError:
-        raise SettingsError(f"{older} must be a number of {unit}, not {value!r}") from None
-
-
-def misspelt() -> Iterator[tuple[str, str]]:
-    """Yield variables that are no settings, but nearly, each with the setting that may be meant."""
-    known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
-    for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
-        if (meant := _meant(name.upper(), known)) is not None:
-            yield name, meant
-
-
-def _meant(name: str, known: list[str]) -> str | None:
-    """Return the known name that is most like this one: misspelt, or with a prefix too many or too few."""
-    plain = name.removeprefix("SLURM_PROXY_")
-    for candidate in (plain, _CHANNELS + plain, _CHANNELS + plain.replace("HOST", "SERVER")):
-        if candidate in known:
-            return candidate
-    close = difflib.get_close_matches(name, known, 1, _ALIKE)
-    close += difflib.get_close_matches(_CHANNELS + name, known, 1, _ALIKE_WITH_PREFIX)
-    return close[0] if close else None
-
-
-def _environment() -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that are given, and a sentence about each that cannot be read."""
-    given: dict[str, Any] = {}
-    faults: list[str] = []
-    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
-    for name in Settings.model_fields:
-        older = older_names.get(name)
-        try:
-            value = _from_older_unit(older) if older else _from_environment(name)
-        except SettingsError as error:
-            faults.append(str(error))
-        else:
-            if value:
-                given[name] = value
-    return given, faults
-
-
-def _from_environment(name: str) -> str | None:
-    path = os.environ.get(f"{name}_FILE")
-    if not path or os.environ.get(name):
-        return os.environ.get(name)
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}_FILE: {error}") from error

@@ -17,7 +17,8 @@ from typing import Any
 import requests
 
 from app import create_app
-from app.constants import Settings, read_settings
+from app.constants import Settings
+from app.environment import read_settings
 from app.models.record import NotificationStatus
 from app.serving import Server
 from app.slurm.local import LocalCluster

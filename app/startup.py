@@ -7,7 +7,8 @@ starts, and works as soon as the outage is over.
 import logging
 import sys
 
-from app.constants import Settings, misspelt, older_names_in_use
+from app.constants import Settings
+from app.environment import dubious_names
 from app.errors import SettingsError, SlurmMisbehaved, SlurmUnavailable, StoreRefused, StoreUnavailable
 from app.services import Services
 from app.slurm.diagnosis import check_slurm
@@ -23,7 +24,7 @@ def run_start_checks(services: Services, settings: Settings) -> None:
     Raises:
         SettingsError: A setting is wrong for certain.
     """
-    log_suspect_names()
+    log_dubious_names()
     prepare_store_or_exit(services, settings)
     log_slurm_outage(settings)
     log_access_mode(settings)
@@ -60,15 +61,10 @@ def log_slurm_outage(settings: Settings) -> None:
         logger.warning("Slurm cannot be used yet, and is tried again: %s", error)
 
 
-def log_suspect_names() -> None:
+def log_dubious_names() -> None:
     """Log variables that are no settings, but nearly, and those of the older server."""
-    for name, meant in misspelt():
-        logger.warning("%s is no setting: did you mean %s?", name, meant)
-    for older, name, has_effect in older_names_in_use():
-        if has_effect:
-            logger.warning("%s is the older server's name for %s: rename it", older, name)
-        else:
-            logger.warning("%s is ignored, because %s is set: remove it", older, name)
+    for sentence in dubious_names():
+        logger.warning(sentence)
 
 
 def log_access_mode(settings: Settings) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 
 import requests
 
-from app.constants import read_settings
+from app.environment import read_settings
 from app.models.content import Content
 from app.senders import SENDERS, Message
 from benchmarks.service import USER, held_task, parts, service, slurm_session

@@ -6,7 +6,8 @@ from typing import Any
 
 from dotenv import load_dotenv
 
-from app.constants import Settings, read_settings
+from app.constants import Settings
+from app.environment import read_settings
 from app.errors import SettingsError
 from app.logs import configure
 from app.services import build_services

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from apprise import Apprise
 from pika import BasicProperties
 
-from app.constants import Settings, read_settings
+from app.constants import Settings
+from app.environment import read_settings
 from app.senders import SENDERS, Sender
 from tests.real.http_services import (
     Answer,

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.constants import OLDER_NAMES, Settings
+from app.constants import Settings
+from app.environment import OLDER_NAMES
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.local import LocalCluster

@@ -7,7 +7,7 @@ from flask import Flask
 from pymongo.collection import Collection
 
 from app import create_app
-from app.constants import read_settings
+from app.environment import read_settings
 from app.models.record import utc_now
 from app.services import Services, build_services
 from app.store.mongo import connect

@@ -21,7 +21,7 @@ from app import create_app
 from app.access import audit
 from app.access.keys import Keys
 from app.access.oidc import Oidc
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import (
     IdentityProviderUnavailable,
     InvalidRequest,

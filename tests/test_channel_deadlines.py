@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.models.content import Content
 from app.senders import SENDERS, Message, Sender

@@ -13,7 +13,7 @@ import pytest
 from pika.exceptions import ConnectionClosedByBroker
 from pydantic import SecretStr, ValidationError
 
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.lifecycle.delivering import Delivery, Patience
 from app.models.content import Content

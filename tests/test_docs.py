@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app import MAX_BODY_BYTES, create_app
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.job_state import JobState
 from app.messages.layout import as_text, digest

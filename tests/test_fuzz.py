@@ -30,7 +30,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 from app import create_app
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmProxyError, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.record import utc_now

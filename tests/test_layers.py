@@ -14,6 +14,7 @@ LAYERS = {
     "app.job_state": 0,
     "app.constants": 0,
     "app.clock": 0,
+    "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,
     "app.slurm": 3,
@@ -165,7 +166,7 @@ def test_the_environment_is_read_in_one_file() -> None:
     readers = {
         name_of(path) for path in SOURCES if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    assert readers == {"app.constants"}
+    assert readers == {"app.environment"}
 
 
 def test_routes_are_short() -> None:

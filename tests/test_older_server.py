@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.constants import read_settings
+from app.environment import read_settings
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.services import build_services

@@ -1,6 +1,5 @@
 """What a caller sees while something is down, how fast, and that it heals without a restart."""
 
-import re
 import signal
 import threading
 import time

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.models.content import Content
 from app.senders import SENDERS, Message, Sender

@@ -8,7 +8,8 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.constants import OLDER_NAMES, Settings, decode_key, misspelt, older_names_in_use, read_settings
+from app.constants import Settings, decode_key
+from app.environment import OLDER_NAMES, misspelt, older_names_in_use, read_settings
 from app.errors import SettingsError
 from app.services import build_services
 

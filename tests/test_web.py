@@ -14,7 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import MAX_BODY_BYTES, create_app
-from app.constants import read_settings
+from app.environment import read_settings
 from app.errors import Forbidden, SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.caller import Caller, Grant, Scope

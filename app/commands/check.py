@@ -13,7 +13,8 @@ import click
 from flask import current_app
 from pydantic import ValidationError
 
-from app.constants import Settings, misspelt, read_usable_settings
+from app.constants import Settings
+from app.environment import dubious_names, read_usable_settings
 from app.errors import SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
@@ -97,8 +98,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    for name, meant in misspelt():
-        yield Finding("warning", "settings", f"{name} is no setting: did you mean {meant}?")
+    yield from (Finding("warning", "settings", sentence) for sentence in dubious_names())
 
 
 def _gunicorn_hosts(settings: Settings) -> list[str]:
