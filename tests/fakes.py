@@ -11,6 +11,7 @@ from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.job_state import JobState
 from app.models.job import SlurmJob
+from app.models.record import JOB_TAG
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import Accounting
@@ -32,6 +33,7 @@ class FakeSlurm:
         self.calls: list[str] = []
         self.failure: SlurmProxyError | None = None  # raised by the next submit
         self.keeps_job = False  # whether that submit made a job all the same
+        self.on_submit: Callable[[int], object] = lambda _: None  # what the site does with a new job
         self.known_down: SlurmProxyError | None = None  # the circuit breaker is open
         self.down: SlurmProxyError | None = None  # raised by everything else
         self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
@@ -66,6 +68,7 @@ class FakeSlurm:
                 name=task.slurm.job_name or task.name,
                 working_directory=task.cwd,
             )
+            self.on_submit(self._next_id)
         if failure is not None:
             raise failure
         return self._next_id, []
@@ -142,7 +145,8 @@ class FakeSlurm:
         self._ask("search")
         users = set(usernames)
         here = [job for job in self.jobs.values() if job.username in users]
-        found = partial(Search, here, set(self.jobs), self.search_is_complete)
+        untagged = [job for job in here if not (job.comment or "").startswith(JOB_TAG)]
+        found = partial(Search, here, untagged, set(self.jobs), self.search_is_complete)
         if not self.has_accounting:
             return found([], Accounting.NONE)
         if self.accounting_down is not None:

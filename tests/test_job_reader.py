@@ -23,6 +23,7 @@ class LargeCluster:
     def __init__(self, jobs: Mapping[int, Sequence[str]]) -> None:
         self.jobs = {job_id: list(state) for job_id, state in jobs.items()}
         self.comments: dict[int, str] = {}
+        self.submitted: dict[int, datetime] = {}
         self.array_tasks: dict[int, list[tuple[int, int, str]]] = {}  # array id: job id, index, state
         self.broken: set[int] = set()  # whatever asks for one of these gets no answer
         self.unreadable: set[int] = set()  # their states are listed, but they cannot be read themselves
@@ -73,7 +74,9 @@ class LargeCluster:
         return [{"job_id": str(job_id), "state": self.jobs[job_id]}]
 
     def _details(self, job_id: int) -> list[dict[str, Any]]:
-        user = {"user_name": "alice", "comment": self.comments.get(job_id, "")}
+        user: dict[str, Any] = {"user_name": "alice", "comment": self.comments.get(job_id, "")}
+        if job_id in self.submitted:
+            user["submit_time"] = {"set": True, "number": int(self.submitted[job_id].timestamp()) + 1}
         tasks = self.array_tasks.get(job_id, ())
         split = [
             {**user, "job_id": own, "job_state": [state], "array_job_id": job_id, "array_task_id": index}
@@ -235,6 +238,19 @@ def test_search_of_a_job_that_has_just_left_slurmctld_is_complete() -> None:
     found = client.search(USERS, datetime.now(UTC), [TAG])
     assert found.is_complete
     assert 3 not in found.controller_ids
+
+
+def test_search_tells_the_new_jobs_without_a_tag_each_time() -> None:
+    session = large_cluster(50)
+    since = datetime.now(UTC)
+    session.submitted |= {7: since, 8: since, 9: since - timedelta(hours=1)}
+    session.comments |= {7: "the site's", 8: "slurm-proxy:other"}
+    client = client_of(session)
+    for usernames, untagged in ((USERS, [7]), (USERS, [7]), (["bob"], [])):
+        found = client.search(usernames, since, [TAG])
+        assert found.is_complete
+        assert [job.job_id for job in found.untagged] == untagged
+    assert len(session.single_reads()) == 50
 
 
 def test_search_is_not_set_back_by_a_search_for_a_later_submission() -> None:

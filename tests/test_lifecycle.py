@@ -26,6 +26,7 @@ from app.errors import (
     StoreUnavailable,
     UnknownJob,
     UnknownTask,
+    UnprovenRefusal,
 )
 from app.job_state import JobState
 from app.lifecycle.cancelling import Cancellation
@@ -399,6 +400,35 @@ def test_a_reservation_that_would_be_refused_today_keeps_no_other_open(service: 
     service.reconcile(utc_now() + 3 * MINUTE)
     assert "may be used again" in str(service.record(other).submission_error)
     assert service.record(strange).slurm_job_id == 999
+
+
+@pytest.mark.parametrize("has_accounting", [True, False])
+@pytest.mark.parametrize("comment", ["set by the site", None])
+def test_a_job_whose_comment_the_site_replaced_keeps_its_uuid(
+    service: Service, has_accounting: bool, comment: str | None
+) -> None:
+    """A submit plugin may do that, and the comment is the only proof in slurmctld."""
+    service.slurm.has_accounting = has_accounting
+    task, other = left_open(service, exists=True), left_open(service, exists=False, cwd="/elsewhere")
+    (job_id,) = service.slurm.jobs
+    service.slurm.put(job_id, comment=comment)
+    service.reconcile(utc_now() + 3 * MINUTE)
+    record = service.record(task)
+    assert record.slurm_job_state is JobState.UNKNOWN
+    assert "another comment" in str(record.submission_error)
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit(OPERATOR, {"task": task})
+    assert "may be used again" in str(service.record(other).submission_error)
+
+
+def test_a_refusal_without_a_reason_is_doubted_where_a_job_looks_like_the_task(service: Service) -> None:
+    task = make_task()
+    service.slurm.failure, service.slurm.keeps_job = UnprovenRefusal("-1"), True
+    service.slurm.on_submit = lambda job_id: service.slurm.put(job_id, comment="set by the site")
+    with pytest.raises(SlurmAmbiguous, match="cannot be told"):
+        service.intake.submit(OPERATOR, {"task": task})
+    with pytest.raises(DuplicateUuid):
+        service.intake.submit(OPERATOR, {"task": task})
 
 
 def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:

@@ -32,6 +32,9 @@ function slurm_job_submit(job, partitions, uid)
   if job.name == "remarked" then
     slurm.log_user("your time limit is long")
   end
+  if job.name == "commented" then
+    job.comment = "set by the site"
+  end
   return slurm.SUCCESS
 end
 function slurm_job_modify(job, record, partitions, uid)
@@ -86,6 +89,16 @@ def test_a_refusal_with_a_reason_is_told_in_slurms_words(service: Service) -> No
 def test_a_remark_on_an_accepted_job_is_a_warning(service: Service) -> None:
     response = service.post("/submit", {"task": named("remarked")})
     assert response.json()["warnings"] == ["Slurm: your time limit is long"]
+
+
+def test_a_job_whose_comment_the_site_replaced_is_found_without_its_tag(strict_cluster: Cluster) -> None:
+    client = strict_cluster.client()
+    began = client.time()
+    job_id = submit(client, "commented")
+    found = client.search([strict_cluster.user], began, ["slurm-proxy:none"])
+    assert job_id in [job.job_id for job in found.untagged]
+    assert found.controller == []
+    client.close()
 
 
 def submit(client: SlurmClient, name: str) -> int:

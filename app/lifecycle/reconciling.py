@@ -5,17 +5,16 @@ request that is still on its way can become a job, and a job that Slurm does not
 """
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
 from app.lifecycle.identity import tag_of, tagged
+from app.lifecycle.likeness import has_its_name, looks_like
 from app.lifecycle.recording import plan_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
-from app.models.output_files import sent_job_name
-from app.models.record import JOB_TAG, Change, TaskRecord
+from app.models.record import Change, TaskRecord
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
 from app.slurm.job_search import Search
@@ -24,11 +23,8 @@ from app.store import CLOCK_TOLERANCE, TaskStore
 logger = logging.getLogger(__name__)
 
 _PAUSE = timedelta(seconds=15)  # between two searches
-_QUOTES = re.compile(r"[\"'`\\\\]")
-_ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
-_NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without a name
-_KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 _FREED = "this submission made no job: it did not reach Slurm, or was refused; the uuid may be used again"
+_WITHOUT_COMMENT = "a job that may be it has another comment than this service gave it"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
 
 
@@ -84,7 +80,9 @@ class Reconciler:
         likely = {record.uuid: self._likely(record, seen) for record in over}
         rivals = [job for jobs in likely.values() for job in jobs]
         for record in over:
-            if seen.accounting is Accounting.CURRENT:
+            if any(self._looks_like(record, job) and not self._is_owned(job) for job in seen.untagged):
+                self._give_up(record, _WITHOUT_COMMENT, now, fence)
+            elif seen.accounting is Accounting.CURRENT:
                 self._settle(record, likely[record.uuid], rivals, now, fence)
             elif seen.accounting is Accounting.NONE:
                 self._settle_by_controller(record, slurm_now, now, fence)
@@ -104,7 +102,7 @@ class Reconciler:
         """A record whose job bears no tag: slurmdbd keeps comments only with AccountingStoreFlags."""
         if not likely:
             self._free(record, now)
-        elif len(likely) == 1 and rivals.count(likely[0]) == 1 and _has_its_name(record, likely[0]):
+        elif len(likely) == 1 and rivals.count(likely[0]) == 1 and has_its_name(record, likely[0]):
             self._adopt(record, likely[0], now)
         else:
             self._give_up(record, f"jobs that may be it: {len(likely)}", now, fence)
@@ -148,56 +146,18 @@ class Reconciler:
         self._store.apply([change], fence)
 
     def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
-        """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns.
-
-        A job in slurmctld shows its comment: without the tag it is not ours.
-        """
+        """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns."""
         found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
         return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
 
     def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:
-        name, cwd = _as_sent(record)
-        return (
-            job.username == record.slurm_username
-            and not (job.comment or "").startswith(JOB_TAG)
-            and (_has_its_name(record, job) or not _is_kept_as_it_is(name))
-            and (job.working_directory is None or _are_alike(job.working_directory, cwd))
-            and job.submit_time is not None
-            and record.created_at - self._skew <= job.submit_time <= self._latest(record)
-        )
+        return looks_like(record, job, record.created_at - self._skew, self._latest(record))
 
     def _is_owned(self, job: SlurmJob) -> bool:
         owner = self._store.by_job_id(job.array_job_id or job.job_id)
         if owner is None or job.submit_time is None:
             return False
         return owner.created_at <= job.submit_time + self._skew
-
-
-def _as_sent(record: TaskRecord) -> tuple[str, str]:
-    """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
-    return sent_job_name(record.task), record.task["cwd"]
-
-
-def _has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
-    """Return whether the job's name agrees with the record.
-
-    An earlier version submitted tasks without a `job_name` as jobs without a name.
-    """
-    name, _ = _as_sent(record)
-    may_be_nameless = not record.task["slurm"].get("job_name") and job.name == _NAMELESS
-    return job.name is None or may_be_nameless or _are_alike(name, job.name)
-
-
-def _is_kept_as_it_is(name: str) -> bool:
-    """Return whether slurmdbd has no reason to alter the name."""
-    return _ORDINARY.fullmatch(name) is not None
-
-
-def _are_alike(one: str, other: str) -> bool:
-    """Whether they may have been the same before slurmdbd altered quotes, and cut off what was too long."""
-    one, other = _QUOTES.sub("", one), _QUOTES.sub("", other)
-    is_long = min(len(one), len(other)) >= _KEPT_LENGTH
-    return one == other or (is_long and one[:_KEPT_LENGTH] == other[:_KEPT_LENGTH])
 
 
 def _one_of_each_array(jobs: Iterable[SlurmJob]) -> list[SlurmJob]:

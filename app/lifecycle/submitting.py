@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from app.errors import (
 from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.identity import tag_of, tagged
+from app.lifecycle.likeness import looks_like
 from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer
 from app.lifecycle.showing import shown_record
 from app.messages.plan import Plan, Planner
@@ -182,11 +183,17 @@ class Intake:
         job = tagged(record, jobs)
         if job is not None:
             return job.array_job_id or job.job_id
-        if isinstance(error, UnprovenRefusal):
+        if isinstance(error, UnprovenRefusal) and not self._may_be_there(record, jobs):
             # slurmctld answered the submission before it was searched: it would have shown the job
             self.reservations.release(record)
             raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
         raise cannot_be_told(record.uuid)
+
+    def _may_be_there(self, record: TaskRecord, jobs: Iterable[SlurmJob]) -> bool:
+        """Return whether a job without a tag may be the record's."""
+        earliest = record.created_at - self._submission_life  # which is longer than any skew of clocks
+        latest = record.created_at + 2 * self._submission_life
+        return any(looks_like(record, job, earliest, latest) for job in jobs)
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
         """TooManyJobs, with the reservation given back, where the caller has as many tasks as he may.

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.models.job import SlurmJob
+from app.models.record import JOB_TAG
 from app.slurm import reading
 from app.slurm.accounting import Accounting, Accounts
 from app.slurm.answers import raw_jobs, read_jobs
@@ -25,11 +26,12 @@ class Search:
     """What Slurm knows of some users' jobs.
 
     `controller`: the wanted jobs in slurmctld, as far as they were read. `controller_ids`: the ids of all
-    jobs there. `is_complete`: all of them were read, so that `controller` has every wanted job. `accounted`:
-    the jobs in slurmdbd.
+    jobs there. `is_complete`: all of them were read, so that `controller` has every wanted job. `untagged`:
+    the jobs of these users in slurmctld that bear no tag of this service. `accounted`: the jobs in slurmdbd.
     """
 
     controller: list[SlurmJob]
+    untagged: list[SlurmJob]
     controller_ids: set[int]
     is_complete: bool
     accounted: list[SlurmJob]
@@ -42,10 +44,14 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A job that was read: when (seconds since the epoch), and the first word of its comment."""
+    """A job that was read: when (seconds since the epoch), and the first word of its comment.
+
+    `untagged`: the job itself if it bears no tag of this service and was new then.
+    """
 
     at: float
     tag: str
+    untagged: SlurmJob | None
 
 
 class JobSearch:
@@ -83,12 +89,14 @@ class JobSearch:
             jobs, complete, ids = self._read_list(timeout)
         else:
             jobs, complete = self._read_one_by_one(ids, since, set(tags), timeout)
-        found = [job for job in jobs if job.username in usernames and _tag(job) in tags]
+        jobs = [job for job in jobs if job.username in usernames]
+        found = [job for job in jobs if _tag(job) in tags]
+        untagged = [job for job in jobs if not _tag(job).startswith(JOB_TAG)]
         try:
-            return Search(found, ids, complete, *self._accounts.of_users(usernames, since, timeout))
+            return Search(found, untagged, ids, complete, *self._accounts.of_users(usernames, since, timeout))
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("only slurmctld was searched: %s", error)
-            return Search(found, ids, complete, [], Accounting.AWAY)
+            return Search(found, untagged, ids, complete, [], Accounting.AWAY)
 
     def recent(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then, and some older ones.
@@ -137,10 +145,10 @@ class JobSearch:
         """Read the jobs that were not read since then; remove those that slurmctld has forgotten from `ids`.
 
         Returns:
-            The jobs with one of the tags, and whether no job is left to be read.
+            The jobs with one of the tags and the new ones without any, and whether no job is left to be read.
         """
         done = self._already_read(ids, (since + self._clock_skew).timestamp(), tags)
-        found: list[SlurmJob] = []
+        found = [job for job_id in done if (job := self._read[job_id].untagged) is not None]
         missing = set(tags)
         failure: SlurmUnavailable | None = None
         was_read = False
@@ -159,10 +167,13 @@ class JobSearch:
                 ids.discard(job_id)
             elif len(jobs) == len(raw):
                 done.add(job_id)
-                self._read[job_id] = _Read(time.time(), _tag(jobs[0]))
-                if _tag(jobs[0]) in tags:
-                    found.append(jobs[0])
-                    missing.discard(_tag(jobs[0]))
+                job, tag = jobs[0], _tag(jobs[0])
+                is_new = job.submit_time is not None and job.submit_time >= since - self._clock_skew
+                untagged = job if is_new and not tag.startswith(JOB_TAG) else None
+                self._read[job_id] = _Read(time.time(), tag, untagged)
+                if tag in tags or untagged is not None:
+                    found.append(job)
+                    missing.discard(tag)
         if failure is not None and not was_read:
             raise failure
         return found, ids <= done

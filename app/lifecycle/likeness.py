@@ -1,0 +1,60 @@
+"""Tells which jobs may be a task's although they do not bear its tag.
+
+slurmdbd keeps comments only with AccountingStoreFlags=job_comment, and the submit rules of a site may replace
+them.
+"""
+
+import re
+from datetime import datetime
+
+from app.models.job import SlurmJob
+from app.models.output_files import sent_job_name
+from app.models.record import JOB_TAG, TaskRecord
+
+_QUOTES = re.compile(r"[\"'`\\\\]")
+_ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
+_NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without a name
+_KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
+
+
+def looks_like(record: TaskRecord, job: SlurmJob, earliest: datetime, latest: datetime) -> bool:
+    """Return whether an untagged job may be the record's.
+
+    User, name and folder must agree as far as they are known, and it must have been submitted in that time.
+    """
+    name, cwd = _as_sent(record)
+    return (
+        job.username == record.slurm_username
+        and not (job.comment or "").startswith(JOB_TAG)
+        and (has_its_name(record, job) or not _is_kept_as_it_is(name))
+        and (job.working_directory is None or _are_alike(job.working_directory, cwd))
+        and job.submit_time is not None
+        and earliest <= job.submit_time <= latest
+    )
+
+
+def _as_sent(record: TaskRecord) -> tuple[str, str]:
+    """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
+    return sent_job_name(record.task), record.task["cwd"]
+
+
+def has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
+    """Return whether the job's name agrees with the record.
+
+    An earlier version submitted tasks without a `job_name` as jobs without a name.
+    """
+    name, _ = _as_sent(record)
+    may_be_nameless = not record.task["slurm"].get("job_name") and job.name == _NAMELESS
+    return job.name is None or may_be_nameless or _are_alike(name, job.name)
+
+
+def _is_kept_as_it_is(name: str) -> bool:
+    """Return whether slurmdbd has no reason to alter the name."""
+    return _ORDINARY.fullmatch(name) is not None
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Whether they may have been the same before slurmdbd altered quotes, and cut off what was too long."""
+    one, other = _QUOTES.sub("", one), _QUOTES.sub("", other)
+    is_long = min(len(one), len(other)) >= _KEPT_LENGTH
+    return one == other or (is_long and one[:_KEPT_LENGTH] == other[:_KEPT_LENGTH])
