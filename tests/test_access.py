@@ -1027,7 +1027,7 @@ def test_a_server_warns_once_of_each_name_of_the_older_server(tmp_path: Path) ->
         "SMTP_SERVER is the older server's name for NOTIFICATIONS_SMTP_SERVER: rename it",
         "SLACK_CHANNEL is ignored, because NOTIFICATIONS_SLACK_CHANNEL is set: remove it",
     ):
-        assert said.count(f"WARNING app.services [-]: {words}") == 1
+        assert said.count(f"WARNING app.startup [-]: {words}") == 1
 
 
 # --- limits ---------------------------------------------------------------------------------------
