@@ -1,18 +1,65 @@
 """gunicorn's threaded worker, with a thread for each connection and a deadline for each client."""
 
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app import MAX_BODY_BYTES
+from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
 from app.connections.table import ConnectionTable
 from app.request_slots import RequestSlots
 
+logger = logging.getLogger(__name__)
+
 _LINGER_SECONDS = 2.0
 _ROOM_SECONDS = 0.1  # how often room is made while no connection is accepted
+
+
+_Answer = tuple[HTTPStatus, str, str]  # status, code and sentence
+_NOT_IMPLEMENTED = (
+    HTTPStatus.NOT_IMPLEMENTED,
+    "not_implemented",
+    "the header Transfer-Encoding may only be: chunked",
+)
+_EXPECTATION_FAILED = (
+    HTTPStatus.EXPECTATION_FAILED,
+    "expectation_failed",
+    "the header Expect may only be: 100-continue",
+)
+_BAD_FIRST_LINE = (
+    HTTPStatus.BAD_REQUEST,
+    "bad_request",
+    "the first line of the request is not valid: it must be <METHOD> <path> HTTP/1.1",
+)
+_BAD_HEADER = (
+    HTTPStatus.BAD_REQUEST,
+    "bad_request",
+    "a header of the request is not valid: each must be one line, <name>: <value>",
+)
+_FAILED = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the server failed; its log says why")
+_OUTSIDE_PREFIX = (
+    HTTPStatus.NOT_FOUND,
+    "not_found",
+    "there is no such route; the routes of this server begin with another path",
+)
+# The answer to a request that does not reach the application, by its error; the first that fits.
+_ANSWERS: tuple[tuple[Any, _Answer], ...] = (
+    (errors.InvalidResponseHeader | errors.InvalidResponseHeaderName, _FAILED),
+    (errors.LimitRequestLine, URI_TOO_LONG),
+    (errors.LimitRequestHeaders, HEADERS_TOO_LARGE),
+    (errors.UnsupportedTransferCoding, _NOT_IMPLEMENTED),
+    (errors.ExpectationFailed, _EXPECTATION_FAILED),
+    (errors.InvalidRequestLine | errors.InvalidRequestMethod | errors.InvalidHTTPVersion, _BAD_FIRST_LINE),
+    (errors.InvalidHeader | errors.InvalidHeaderName | errors.ObsoleteFolding, _BAD_HEADER),
+    (errors.ConfigurationProblem, _OUTSIDE_PREFIX),  # the path does not begin with SCRIPT_NAME
+    (errors.ParseException, BAD_REQUEST),
+)
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -79,6 +126,27 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Begin to stop, without waiting for requests that have not arrived yet."""
         super().handle_exit(sig, frame)
         self.method_queue.defer(self.clients.evict_reading)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request that could not be read or answered, with JSON and with nothing that was sent.
+
+        gunicorn's own method answers with HTML, and quotes the request in the answer and in the log.
+        """
+        answer = next((answer for kind, answer in _ANSWERS if isinstance(exc, kind)), _FAILED)
+        if answer is _FAILED:
+            logger.error("a request failed", exc_info=exc)
+        elif answer is not _OUTSIDE_PREFIX:
+            self.clients.count_unreadable()
+        with suppress(OSError):
+            client.sendall(error_answer(*answer))
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Return whether the connection may bring another request; drop what is left of this one's body."""
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except errors.ParseException:  # the rest cannot be read, but this request was answered
+            self.clients.count_unreadable()
+            return False
 
     def _handle_and_finish(self, conn: Connection) -> None:
         result: Future[Any] = Future()

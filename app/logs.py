@@ -2,13 +2,16 @@
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
 from app.access.audit import open_trail
 from app.constants import Settings
-from app.errors import SettingsError
+from app.errors import SettingsError, SlurmProxyError
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -16,24 +19,47 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 _JSON = "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s"
 
 
-class _Text(logging.Formatter):
+class _WithoutQuotes(logging.Formatter):
+    """Formats tracebacks without the messages of exceptions, which may quote a request or a stored task.
+
+    The messages of this project's own errors stay, and those of the operating system.
+    """
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
+        return "\n".join(_traceback_lines(ei[1]))
+
+
+class _Json(_WithoutQuotes, JsonFormatter):
+    """One JSON object for each line."""
+
+
+class _Text(_WithoutQuotes):
     """Nothing that a caller sent can begin a line of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         record.message = _one_line(record.message)
         return super().formatMessage(record)
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 - the library's name
-        lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
+        lines = super().formatException(ei).splitlines()
         return "\n".join(f"  {_one_line(line)}" for line in lines)
 
 
 def configure(settings: Settings) -> None:
-    """Of the libraries warnings, of our own what LOG_LEVEL says; to standard error."""
+    """Log to standard error: warnings of the libraries, and of this project what LOG_LEVEL says.
+
+    gunicorn's own lines get the same form.
+
+    Raises:
+        SettingsError: AUDIT_LOG_PATH cannot be written.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(_JSON) if settings.LOG_FORMAT == "json" else _Text(_TEXT))
-    handler.addFilter(_with_request_id)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    gunicorn = logging.getLogger("gunicorn.error")
+    for each in (handler, *gunicorn.handlers):
+        each.setFormatter(_Json(_JSON) if settings.LOG_FORMAT == "json" else _Text(_TEXT))
+        each.addFilter(_with_request_id)
+    gunicorn.setLevel(max(gunicorn.level, logging.INFO))  # its debug messages quote requests
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
     try:
@@ -45,6 +71,26 @@ def configure(settings: Settings) -> None:
 def _with_request_id(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     return True
+
+
+def _traceback_lines(error: BaseException | None) -> Iterator[str]:
+    """Yield the lines of an error's traceback, the errors behind it first."""
+    if error is None:
+        return
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    yield from _traceback_lines(behind)
+    yield "Traceback (most recent call last):"
+    for frames in traceback.format_tb(error.__traceback__):
+        yield from frames.splitlines()
+    yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SlurmProxyError):
+        return f": {error}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f": {error.strerror}"
+    return ""
 
 
 def _one_line(text: str) -> str:

@@ -1,18 +1,22 @@
 """A WSGI layer that reads requests whole, and passes a few at a time to the application."""
 
 import io
+import re
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from werkzeug.exceptions import BadRequest
-
+from app.connections.answers import error_body
 from app.connections.client_socket import ClientSocket, ClientTooSlow
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SOCKETS = ("gunicorn.socket", "werkzeug.socket")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_BROKEN_BODY = error_body(
+    "bad_request", "the body of the request is not whole, or not in a valid transfer coding"
+)
 
 
 class RequestSlots:
@@ -27,44 +31,43 @@ class RequestSlots:
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        self._read_body(environ)
+        is_whole = self._read_body(environ)
         for name in _SOCKETS:
             if isinstance(client := environ.get(name), ClientSocket):
                 client.begin_work()
+        if not is_whole:
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(_BROKEN_BODY)))]
+            start_response("400 BAD REQUEST", [*headers, ("Connection", "close")])
+            return [_BROKEN_BODY]
         with self._slots:
             return self._application(environ, start_response)
 
-    def _read_body(self, environ: "WSGIEnvironment") -> None:
-        """Read the body into memory, unless it is too large: the application then refuses it unread.
+    def _read_body(self, environ: "WSGIEnvironment") -> bool:
+        """Read the body into memory; return False if it is broken or has not come whole.
 
-        A chunked body gets a length: Werkzeug would truncate a chunked body that is too large.
+        A body that is too large is left unread, for the application to refuse. A chunked body gets a length:
+        Werkzeug would truncate a chunked body that is too large.
         """
         length = environ.get("CONTENT_LENGTH", "")
         is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         if is_chunked:
             size = self._max_body_bytes + 1
-        elif length.isdigit() and int(length) <= self._max_body_bytes:
-            size = int(length)
+        elif not length:
+            return True
+        elif _LENGTH.fullmatch(length) is None:
+            return False
+        elif int(length) > self._max_body_bytes:
+            return True
         else:
-            return
+            size = int(length)
         try:
             body = environ["wsgi.input"].read(size)
         except ClientTooSlow:
             raise
         except Exception:  # each server has its own exceptions for a broken body
-            environ["wsgi.input"] = _BrokenBody()
-        else:
-            environ["wsgi.input"] = io.BytesIO(body)
-            if is_chunked:
-                del environ["HTTP_TRANSFER_ENCODING"]
-                environ["CONTENT_LENGTH"] = str(len(body))
-
-
-class _BrokenBody(io.RawIOBase):
-    """A body in a broken transfer coding; reading it raises BadRequest, which is answered 400."""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> NoReturn:
-        raise BadRequest("the body of the request is not in a valid transfer coding")
+            return False
+        environ["wsgi.input"] = io.BytesIO(body)
+        if is_chunked:
+            del environ["HTTP_TRANSFER_ENCODING"]
+            environ["CONTENT_LENGTH"] = str(len(body))
+        return is_chunked or len(body) == size

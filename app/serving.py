@@ -1,7 +1,10 @@
 """A development server in threads of this process; production uses gunicorn (see docker/)."""
 
 import errno
+import logging
+import re
 import threading
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +12,7 @@ from flask import Flask
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from app import MAX_BODY_BYTES
+from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
 from app.connections.client_socket import ClientSocket, ClientTooSlow
 from app.connections.table import ConnectionTable
 from app.constants import Settings
@@ -16,6 +20,9 @@ from app.request_slots import RequestSlots
 from app.services import Services
 from app.startup import run_start_checks
 
+logger = logging.getLogger(__name__)
+
+_METHOD = re.compile("[A-Z]{3,20}")
 _ROOM_SECONDS = 0.1  # how long the accepting thread waits for a connection to be closed
 
 
@@ -38,7 +45,9 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://{self._settings.FLASK_APP_HOST}:{self._http.server_port}"
+        """Return the URL to open, with an IPv6 address in brackets."""
+        host = self._settings.FLASK_APP_HOST
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._http.server_port}"
 
     def __enter__(self) -> Self:
         run_start_checks(self._services, self._settings)
@@ -60,11 +69,37 @@ class Server:
 
 
 class _RequestHandler(WSGIRequestHandler):
+    """Handles one request; a request that cannot be read is answered with JSON, and not quoted in the log."""
+
     connection: ClientSocket
+    server: "_HttpServer"
 
     def handle(self) -> None:
         self.connection.begin_request()
         super().handle()
+
+    def parse_request(self) -> bool:
+        """Read the head of a request; answer it and return False if it is not valid."""
+        if not super().parse_request():
+            return False
+        if _METHOD.fullmatch(self.command) is None:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
+        return True
+
+    def run_wsgi(self) -> None:
+        """Run the application."""
+        try:
+            super().run_wsgi()
+        except ValueError:  # the path is no URL
+            self.send_error(HTTPStatus.BAD_REQUEST)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not valid. The library's `message` quotes the request, and is left out."""
+        self.close_connection = True
+        self.server.clients.count_unreadable()
+        answers = {414: URI_TOO_LONG, 431: HEADERS_TOO_LARGE}
+        self.wfile.write(error_answer(*answers.get(code, BAD_REQUEST)))
 
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
         if isinstance(error, ClientTooSlow):
@@ -73,7 +108,7 @@ class _RequestHandler(WSGIRequestHandler):
 
 class _HttpServer(ThreadedWSGIServer):
     def __init__(self, host: str, port: int, app: Flask, clients: ConnectionTable) -> None:
-        self._clients = clients
+        self.clients = clients
         application = RequestSlots(app, clients.capacity, MAX_BODY_BYTES)
         super().__init__(host, port, application, _RequestHandler)
 
@@ -83,12 +118,16 @@ class _HttpServer(ThreadedWSGIServer):
         Raises:
             OSError: None could be accepted now; the server's loop tries again.
         """
-        self._clients.make_room()
-        if not self._clients.wait_for_room(_ROOM_SECONDS):
+        self.clients.make_room()
+        if not self.clients.wait_for_room(_ROOM_SECONDS):
             raise OSError(errno.EAGAIN, "there are too many connections")
         try:
             accepted, address = super().get_request()
         except OSError as error:
-            self._clients.handle_accept_error(error)
+            self.clients.handle_accept_error(error)
             raise
-        return self._clients.add(accepted), address
+        return self.clients.add(accepted), address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log an exception outside the application."""
+        logger.exception("a request failed")

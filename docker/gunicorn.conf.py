@@ -27,6 +27,7 @@ threads = _settings.GUNICORN_THREADS  # requests at a time; each connection has 
 timeout = 120  # seconds; a submission may wait for slurmrestd, and then look for its job
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
 errorlog = "-"  # requests are told by our own log
+forwarder_headers = ""  # else a request with the header SCRIPT_NAME would move all routes
 
 
 def on_starting(server: Any) -> None:

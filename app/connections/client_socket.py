@@ -1,25 +1,23 @@
 """The socket of one client, with deadlines for whole requests and whole answers."""
 
 import errno
-import json
 import select
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from app.connections.answers import error_answer
 
 if TYPE_CHECKING:
     from app.connections.table import ConnectionTable
 
-_ANSWER = json.dumps(
-    {"error": "the request did not arrive in time; send it again", "code": "request_timeout"}
+_REQUEST_TIMEOUT = error_answer(
+    HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time; send it again"
 )
-_REQUEST_TIMEOUT = (
-    "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(_ANSWER) + 1}\r\n\r\n{_ANSWER}\n"
-).encode()
 
 
 class ClientTooSlow(ConnectionResetError):

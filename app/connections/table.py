@@ -9,6 +9,7 @@ import threading
 import time
 
 from app.connections.client_socket import ClientSocket, Phase
+from app.connections.tally import Tally
 from app.constants import Settings
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ _NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED)
 _ACCEPT_PAUSE = 0.05  # seconds
 _MIN_WAIT = 0.1  # seconds; a connection that has waited for less is not evicted
 _EVICTION_GRACE = 0.5  # seconds in which the thread of an evicted connection may read what has arrived
-_LOG_INTERVAL = 60.0  # seconds
 
 
 class ConnectionTable:
@@ -30,8 +30,8 @@ class ConnectionTable:
         self.capacity = min(settings.LIMIT_CONNECTIONS, _open_files_limit() // 2)
         self.lock = threading.Condition()
         self._open: set[ClientSocket] = set()
-        self._slow = 0
-        self._logged = -_LOG_INTERVAL
+        self._slow = Tally(logger, "closed %d connections: clients were too slow, or too many")
+        self._unreadable = Tally(logger, "refused %d requests that cannot be read (the answers say why)")
 
     def add(self, accepted: socket.socket) -> ClientSocket:
         """Add an accepted connection; return it as a socket with deadlines."""
@@ -83,13 +83,12 @@ class ConnectionTable:
             time.sleep(_ACCEPT_PAUSE)  # the connection still waits to be accepted: do not spin
 
     def count_slow(self) -> None:
-        """Count a connection that was closed because of its client; log at most once a minute."""
-        with self.lock:
-            self._slow += 1
-            now = time.monotonic()
-            if now - self._logged >= _LOG_INTERVAL:
-                logger.warning("closed %d connections: clients were too slow, or too many", self._slow)
-                self._logged, self._slow = now, 0
+        """Count a connection that was closed because of its client."""
+        self._slow.add()
+
+    def count_unreadable(self) -> None:
+        """Count a request that cannot be read. Nothing of it is logged: it may hold a key or a body."""
+        self._unreadable.add()
 
     def _evict(self, count: int) -> None:
         """Evict up to `count` connections, those that have waited longest first.
