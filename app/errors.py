@@ -14,11 +14,20 @@ _MOST_FAULTS = 100
 
 
 class SlurmProxyError(Exception):
-    """The root of the tree; the message is one sentence for the person who reads it."""
+    """The root of the tree; the message is one sentence.
 
+    The log and the operator get the message. Callers get `for_callers`, which has no address of a host behind
+    this service, no path of its files and no words of a driver.
+    """
+
+    words_for_callers: ClassVar[str | None] = None  # instead of the message of every error of this class
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     retry_after: ClassVar[int | None] = None  # seconds; set where trying again may help
+
+    def __init__(self, message: str, *, for_callers: str | None = None) -> None:
+        super().__init__(message)
+        self.for_callers = for_callers or self.words_for_callers or message
 
     def extra(self) -> Mapping[str, Any]:
         """What the JSON answer carries beside the sentence and the code."""
@@ -223,6 +232,7 @@ class UnprovenRefusal(SlurmAmbiguous):
 class RecordUnfit(SlurmProxyError):
     """The database cannot keep this very record: it is too large."""
 
+    words_for_callers = "the task is too large to be stored"
     status = 400
     code = "record_unfit"
 
@@ -230,6 +240,7 @@ class RecordUnfit(SlurmProxyError):
 class StoreUnavailable(SlurmProxyError):
     """The database does not answer; nothing was lost that had been acknowledged."""
 
+    words_for_callers = "the database of this service does not answer"
     status = 503
     code = "store_unavailable"
     retry_after = 5
@@ -255,8 +266,9 @@ class DeliveryFailed(SlurmProxyError):
         permanent: bool,
         retry_after: float | None = None,
         is_of_channel: bool = False,
+        for_callers: str | None = None,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(reason, for_callers=for_callers)
         self.permanent = permanent
         self.wait = retry_after  # seconds that the receiver asked to be left alone
         self.is_of_channel = is_of_channel

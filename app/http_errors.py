@@ -20,7 +20,7 @@ def register(app: Flask) -> None:
 def _ours(error: SlurmProxyError) -> Response:
     if error.status >= 500:
         logger.warning("%s: %s", error.code, error)
-    response = _answer(error.status, str(error), error.code, error.extra())
+    response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

@@ -129,7 +129,7 @@ class EmailChannel(Channel):
     def __init__(self, folder: Path) -> None:
         self.server = SmtpServer(folder, "starttls", ("proxy", self.secrets[0]))
         self.port = self.server.port
-        self.unreachable = f"the mail server 127.0.0.1:{self.port} cannot be used"
+        self.unreachable = "the mail server cannot be used"
 
     def settings(self, port: int) -> dict[str, Any]:
         return {
@@ -268,7 +268,7 @@ class RabbitmqChannel(Channel):
         self.broker = broker
         self.queue = queue
         self.port = broker.port
-        self.unreachable = f"RabbitMQ at 127.0.0.1:{self.port} cannot be used"
+        self.unreachable = "RabbitMQ cannot be used"
         self._taken: list[tuple[BasicProperties, bytes]] = []
         self._params: dict[str, Any] = {"queue": queue, "body": {"own": ["words", 1, None]}}
 

@@ -198,7 +198,7 @@ WRONG_LOGINS: dict[str, dict[str, Any]] = {
     "rabbitmq": {"NOTIFICATIONS_RABBITMQ_PASSWORD": "another"},
 }
 REFUSALS = {
-    "email": r"the mail server 127\.0\.0\.1:\d+ cannot be used: .*535",
+    "email": r"the mail server at 127\.0\.0\.1:\d+ cannot be used: .*535",
     "gmail": "Google gives no access for cluster@example.com: .*revoked",
     "slack": "Slack refuses the token: invalid_auth",
     "rabbitmq": r"RabbitMQ at 127\.0\.0\.1:\d+ cannot be used: .*ACCESS_REFUSED",

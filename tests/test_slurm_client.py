@@ -614,7 +614,7 @@ def test_what_slurmdbd_does_not_say_is_no_proof(answer: Any) -> None:
 
 def test_nobody_listens() -> None:
     client = Cluster("none", "http://127.0.0.1:9", b"x" * 32, "a", "b").client(connect_timeout=0.5)
-    with pytest.raises(SlurmUnavailable, match=r"127\.0\.0\.1:9 cannot be reached"):
+    with pytest.raises(SlurmUnavailable, match="slurmrestd cannot be reached"):
         client.submit(Task.model_validate(make_task()), "true", new_uuid(), in_a_minute())
     client.close()
 

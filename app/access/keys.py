@@ -16,6 +16,7 @@ from app.models.rules import is_one_line
 from app.store import TaskStore
 
 PREFIX = "sp_"
+_LOOKUP_SECONDS = 1.0  # a made-up key must not hold a thread for longer while the store is away
 _TOUCHED_AGAIN = timedelta(minutes=1)
 
 
@@ -55,13 +56,13 @@ class Keys:
 
         Raises:
             NotAuthenticated: The key is unknown, expired or revoked.
+            StoreUnavailable: The store does not answer.
         """
         parts = text.split("_", 2)
-        key = self._store.key(parts[1]) if len(parts) == 3 else None
+        key = self._store.key(parts[1], _LOOKUP_SECONDS) if len(parts) == 3 else None
         known = key.hash if key else _hash("")
         is_right = hmac.compare_digest(_hash(text), known)
-        now = self._store.now()
-        if key is None or not is_right or not _is_good(key, now):
+        if key is None or not is_right or not _is_good(key, now := self._store.now()):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
         if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:
             self._store.key_used(key.id, now)

@@ -194,15 +194,17 @@ class Delivery:
         self, item: Notification, error: DeliveryFailed, now: datetime, group: str | None = None
     ) -> Outcome:
         if error.permanent:
-            return Outcome(NotificationStatus.DEAD, now, error=str(error))
+            return Outcome(NotificationStatus.DEAD, now, error=error.for_callers)
         asked = min(timedelta(seconds=error.wait or 0), _LONGEST_ASKED)
         if group is not None:
             with self._pausing:
-                self._pause(item.method if error.is_of_channel else group, item, str(error), asked, now)
+                self._pause(
+                    item.method if error.is_of_channel else group, item, error.for_callers, asked, now
+                )
         until = now + max(self._wait(item.attempts), asked)
         if until > self._last_moment(item):
-            return Outcome(NotificationStatus.DEAD, now, error=str(error))
-        return Outcome(NotificationStatus.RETRYING, now, until, str(error))
+            return Outcome(NotificationStatus.DEAD, now, error=error.for_callers)
+        return Outcome(NotificationStatus.RETRYING, now, until, error.for_callers)
 
     def _pause(self, name: str, item: Notification, why: str, asked: timedelta, now: datetime) -> None:
         """Record a failure; after several different messages in a row, pause the receiver or the channel.

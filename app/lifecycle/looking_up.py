@@ -96,7 +96,7 @@ class LookUp:
             return stored
         job, as_of = self._job(record.slurm_job_id)
         if isinstance(job, SlurmProxyError):
-            return {**stored, "stale": True, "error": str(job)}
+            return {**stored, "stale": True, "error": job.for_callers}
         if not is_same_job(open_job(record, record.slurm_job_id), job):
             return {**shown_job(record, None, as_of), "job_state": JobState.UNKNOWN}
         return shown_job(record, job, as_of)

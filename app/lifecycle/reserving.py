@@ -65,7 +65,8 @@ class Reservations:
                     continue  # whoever had it has just given it back
                 return self._first_answer(record, owner, key)
             return None
-        raise StoreUnavailable("others come and go with the same uuid; try again")
+        words = "others come and go with the same uuid; try again"
+        raise StoreUnavailable(words, for_callers=words)
 
     def _owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:
         """The record that stands in the way of this one: by its key, else by its uuid."""

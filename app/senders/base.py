@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ValidationInfo
 
 from app.constants import Settings
+from app.errors import DeliveryFailed
 from app.messages.layout import as_event, as_html, as_text, parts
 from app.models.content import Content
 
@@ -108,3 +109,13 @@ def seconds_of(retry_after: str | None) -> float | None:
         return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _LONGEST_WAIT)
     except (ValueError, OverflowError):  # a date that there is not
         return None
+
+
+def unusable_server(name: str, host: str, port: int, why: str) -> DeliveryFailed:
+    """Return the failure of a channel whose server cannot be used; callers do not see its address."""
+    return DeliveryFailed(
+        f"{name} at {host}:{port} cannot be used: {why}",
+        permanent=False,
+        is_of_channel=True,
+        for_callers=f"{name} cannot be used: {why.replace(host, 'the server')}",
+    )

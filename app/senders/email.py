@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.words import one_line
-from app.senders.base import Message, Sender
+from app.senders.base import Message, Sender, unusable_server
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.mail import MailParams, mail, params_of_test, parsed
@@ -75,8 +75,7 @@ class EmailSender(Sender):
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
-        words = f"the mail server {self._server}:{self._port} cannot be used: {error}"
-        return DeliveryFailed(words, permanent=False, is_of_channel=True)
+        return unusable_server("the mail server", self._server, self._port, str(error))
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

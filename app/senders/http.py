@@ -102,7 +102,7 @@ def _proxy_for(parts: SplitResult, given: str | None) -> SplitResult | None:
         return None
     proxy = urlsplit(address if "://" in address else f"http://{address}")
     if proxy.scheme not in ("http", "https") or not proxy.hostname:
-        raise OSError(f"the proxy must be an HTTP proxy, not {proxy.scheme}://{proxy.hostname or ''}")
+        raise OSError(f"the proxy must be an HTTP proxy, not {proxy.scheme}://")
     return proxy
 
 

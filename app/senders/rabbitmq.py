@@ -24,7 +24,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.record import utc_now
 from app.models.rules import Flag, Line, must
-from app.senders.base import Message, Sender
+from app.senders.base import Message, Sender, unusable_server
 from app.senders.deadline import MAX_ANSWER, Deadline
 from app.senders.kept_connection import KeptConnection
 
@@ -105,7 +105,6 @@ class RabbitmqSender(Sender):
         tls = None
         if settings.NOTIFICATIONS_RABBITMQ_TLS:
             tls = SSLOptions(ssl.create_default_context(cafile=settings.NOTIFICATIONS_RABBITMQ_CA_PATH), host)
-        self._name = f"{host}:{settings.rabbitmq_port()}"
         self._parameters = ConnectionParameters(
             host=host,
             port=settings.rabbitmq_port(),
@@ -184,8 +183,8 @@ class RabbitmqSender(Sender):
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
-        words = f"RabbitMQ at {self._name} cannot be used: {_why(error)}"
-        return DeliveryFailed(words, permanent=False, is_of_channel=True)
+        host, port = self._parameters.host, self._parameters.port
+        return unusable_server("RabbitMQ", host, port, _why(error))
 
 
 def _watch(connection: BlockingConnection, deadline: Deadline) -> None:

@@ -93,7 +93,7 @@ class Connection:
         """
         headers = self._tokens.headers(user, expires)
         if not self._free.acquire(timeout=self._connect_timeout):
-            raise SlurmBusy(f"all connections to slurmrestd at {self.host} are busy")
+            raise SlurmBusy("all connections to slurmrestd are busy")
         try:
             return self._request(method, path, headers, query, body, timeout or self._read_timeout)
         finally:
@@ -129,11 +129,11 @@ class Connection:
 
     def _failure(self, method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:
         if not has_sent:
-            return SlurmUnavailable(f"slurmrestd at {self.host} cannot be reached")
+            return SlurmUnavailable("slurmrestd cannot be reached")
         if _is_too_large(error):
-            words = f"the answer of slurmrestd at {self.host} is too large"
+            words = "the answer of slurmrestd is too large"
             return SlurmMisbehaved(words) if method == "GET" else SlurmAmbiguous(words)
-        words = f"slurmrestd at {self.host} did not answer in time or broke off"
+        words = "slurmrestd did not answer in time or broke off"
         return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ class _Diagnosis:
             return
         require_plain_http(self._host)
         raise SettingsError(
-            f"SLURM_REST_HOST: what listens at {self._address} is not slurmrestd ({reply.complaint()}):"
+            f"SLURM_REST_HOST: what listens at {self._address} is not slurmrestd ({reply.full_complaint()}):"
             " set it to the address and port of slurmrestd"
         )
 

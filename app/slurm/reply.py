@@ -75,15 +75,22 @@ class Reply:
         return self.status >= 500 and {number for number, _ in self.errors()} == {_UNSPECIFIED}
 
     def complaint(self) -> str:
-        """Describe in a few words what is wrong with this answer."""
+        """Describe in a few words what is wrong with this answer, as callers may see it."""
         if self.is_unspecified_error:  # 22.05 gives no other reason for a token that it does not accept
             return f"{self.errors()[0][1]} (slurmctld may be down, or the key of this service may be wrong)"
         if errors := self.errors():
             return errors[0][1]
-        if self.fault:
-            beginning = f": {' '.join(self.text.split())[:80]}" if self.text.strip() else ""
-            return f"status {self.status}, {self.fault}{beginning}"
-        return f"status {self.status}"
+        return f"status {self.status}, {self.fault}" if self.fault else f"status {self.status}"
+
+    def full_complaint(self) -> str:
+        """Describe for the log what is wrong, with the beginning of an answer that is not Slurm's.
+
+        A proxy between this service and slurmrestd may name inside addresses there.
+        """
+        beginning = " ".join(self.text.split())[:80]
+        if self.fault and beginning and not self.errors():
+            return f"{self.complaint()}: {beginning}"
+        return self.complaint()
 
 
 def read_json(content: bytes) -> Any:

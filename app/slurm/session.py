@@ -164,7 +164,7 @@ class Session:
             was_unreadable = request in self._unreadable
             (self._unreadable.add if reply.fault else self._unreadable.discard)(request)
         if reply.fault and not was_unreadable:
-            logger.warning("slurmrestd's answer to %s cannot be read: %s", request, reply.complaint())
+            logger.warning("slurmrestd's answer to %s cannot be read: %s", request, reply.full_complaint())
         elif was_unreadable and not reply.fault:
             logger.info("slurmrestd answers %s with JSON again", request)
 

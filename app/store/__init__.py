@@ -174,8 +174,11 @@ class TaskStore(Protocol):
     def add_key(self, key: ApiKey) -> None:
         """Keeps a new key."""
 
-    def key(self, id_: str) -> ApiKey | None:
-        """The key with that id, whatever has become of it."""
+    def key(self, id_: str, within: float | None = None) -> ApiKey | None:
+        """Return the key with that id, even if it is revoked or expired.
+
+        `within`: seconds that it may take, instead of the configured time.
+        """
 
     def all_keys(self) -> list[ApiKey]:
         """All of them, the oldest first."""

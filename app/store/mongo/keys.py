@@ -15,8 +15,8 @@ class MongoKeys(MongoDatabase):
         with answering():
             self.api_keys.insert_one({"_id": key.id, **document, "grant": key.grant.model_dump(mode="json")})
 
-    def key(self, id_: str) -> ApiKey | None:
-        with answering():
+    def key(self, id_: str, within: float | None = None) -> ApiKey | None:
+        with answering(within):
             document = self.api_keys.find_one({"_id": id_})
             return _key(document) if document else None
 

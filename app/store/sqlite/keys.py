@@ -22,7 +22,7 @@ class SqliteKeys(SqliteDatabase):
                 ),
             )
 
-    def key(self, id_: str) -> ApiKey | None:
+    def key(self, id_: str, within: float | None = None) -> ApiKey | None:
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM keys WHERE id = ?", (id_,)).fetchone()
             return _key(row) if row else None
