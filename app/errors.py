@@ -20,6 +20,7 @@ class SlurmProxyError(Exception):
     this service, no path of its files and no words of a driver.
     """
 
+    part: ClassVar[str | None] = None  # what has an outage when such an error is raised
     words_for_callers: ClassVar[str | None] = None  # instead of the message of every error of this class
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -142,6 +143,7 @@ class NotAuthenticated(SlurmProxyError):
 class IdentityProviderUnavailable(SlurmProxyError):
     """The keys that tokens are checked with cannot be fetched."""
 
+    part = "the identity provider"
     status = 503
     code = "identity_provider_unavailable"
     retry_after = 10
@@ -181,6 +183,7 @@ class SlurmRefused(SlurmProxyError):
 class SlurmUnavailable(SlurmProxyError):
     """Slurm could not be asked, or does not know at the moment; nothing was done."""
 
+    part = "Slurm"
     status = 503
     code = "slurm_unavailable"
     retry_after = 10
@@ -189,6 +192,7 @@ class SlurmUnavailable(SlurmProxyError):
 class ClocksDisagree(SlurmUnavailable):
     """This host's clock or the store's is too far from Slurm's; nothing was done."""
 
+    part = "the clocks"
     code = "clocks_disagree"
     retry_after = 60
 
@@ -200,6 +204,7 @@ class SlurmBusy(SlurmUnavailable):
 class SlurmMisbehaved(SlurmProxyError):
     """slurmrestd answered something that cannot be understood, or refuses this service itself."""
 
+    part = "Slurm"
     status = 502
     code = "slurm_error"
     retry_after = 30
@@ -220,6 +225,7 @@ class NoCommonVersion(SlurmMisbehaved):
 class SlurmAmbiguous(SlurmProxyError):
     """A request reached slurmrestd, but no usable answer came back: it may have been carried out."""
 
+    part = "submissions"
     status = 504
     code = "submission_unknown"
     retry_after = 30
@@ -241,6 +247,7 @@ class StoreUnavailable(SlurmProxyError):
     """The database does not answer; nothing was lost that had been acknowledged."""
 
     words_for_callers = "the database of this service does not answer"
+    part = "the store"
     status = 503
     code = "store_unavailable"
     retry_after = 5

@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, current_app, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.errors import SlurmProxyError
+from app.outages import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,8 @@ def register(app: Flask) -> None:
 
 def _ours(error: SlurmProxyError) -> Response:
     if error.status >= 500:
-        logger.warning("%s: %s", error.code, error)
+        outages: OutageLog = current_app.extensions["slurm_proxy"].outages
+        outages.failed(error.part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)

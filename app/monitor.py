@@ -18,6 +18,7 @@ from app.lifecycle.delivering import Delivery
 from app.lifecycle.reconciling import Reconciler
 from app.lifecycle.reserving import Reservations
 from app.lifecycle.watching import Watcher
+from app.outages import OutageLog
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -44,6 +45,7 @@ class Monitor:
         *,
         clocks: ClockGuard,
         callers_slurm: SlurmClient | None = None,
+        outages: OutageLog | None = None,
         owner: str | None = None,
         interval: float,
         lease: float,
@@ -64,6 +66,7 @@ class Monitor:
         self._interval = interval
         self._lease = timedelta(seconds=lease)
         self._clocks = clocks
+        self._outages = outages or OutageLog()
         self._callers_slurm = callers_slurm
         self._cycle_limit = cycle_limit
         self._cycle_began: float | None = None  # of the polling cycle that runs now
@@ -185,12 +188,15 @@ class Monitor:
 
     def _guarded(self, step: Callable[[datetime], object]) -> None:
         """Run one step and log its errors, so that the loop goes on."""
+        loop = threading.current_thread().name
         try:
             step(self._store.now())
         except SlurmProxyError as error:
-            logger.warning("%s: %s", threading.current_thread().name, error)
-        except Exception:
-            logger.exception("%s failed", threading.current_thread().name)
+            self._outages.failed(error.part or f"the loop {loop}", str(error), loop)
+        except Exception as error:
+            self._outages.failed(f"the loop {loop}", type(error).__name__, loop, error)
+        else:
+            self._outages.worked(loop)
 
 
 def _identity() -> str:

@@ -25,9 +25,10 @@ from app.messages.plan import Catalogue, Planner
 from app.models.caller import ClaimGrant
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
+from app.outages import OutageLog
 from app.senders import SENDERS, Sender
 from app.slurm.client import SlurmClient
-from app.slurm.connection import CONNECTIONS, Connection
+from app.slurm.connection import CONNECTIONS, Connection, without_login
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store import TaskStore
@@ -56,6 +57,7 @@ class Services:
     keys: Keys
     delivery: Delivery
     monitor: Monitor
+    outages: OutageLog
 
     def start(self) -> None:
         """Starts the monitor; after any fork. A store that is away by then is waited for."""
@@ -76,8 +78,9 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         SettingsError: A setting is missing or wrong.
     """
     store = build_store(settings)
-    monitors_slurm = slurm or _slurm(settings, _CONNECTIONS_OF_MONITOR)
-    slurm = slurm or _slurm(settings)
+    outages = _outage_log(settings)
+    monitors_slurm = slurm or _slurm(settings, outages, _CONNECTIONS_OF_MONITOR)
+    slurm = slurm or _slurm(settings, outages)
     senders = build_senders(settings)
     planner = Planner(build_catalogue(settings), senders)
     service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
@@ -88,7 +91,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     skew = timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)
     submission_life = timedelta(seconds=slurm.longest_call) + skew
     clocks = ClockGuard(monitors_slurm, skew)
-    delivery = _delivery(settings, store, senders)
+    delivery = _delivery(settings, store, senders, outages)
     intake = Intake(
         store,
         slurm,
@@ -126,10 +129,12 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             delivery,
             clocks=clocks,
             callers_slurm=slurm,
+            outages=outages,
             interval=settings.MONITOR_POLLING_SECONDS,
             lease=settings.MONITOR_LEASE_SECONDS,
             cycle_limit=_MAX_CALLS_OF_A_CYCLE * slurm.longest_call,
         ),
+        outages=outages,
     )
 
 
@@ -163,14 +168,22 @@ def build_senders(settings: Settings) -> dict[str, Sender]:
     return {method: sender for method, sender in configured.items() if sender is not None}
 
 
-def _delivery(settings: Settings, store: TaskStore, senders: Mapping[str, Sender]) -> Delivery:
+def _outage_log(settings: Settings) -> OutageLog:
+    host = settings.SLURM_REST_HOST
+    return OutageLog({"Slurm": without_login(host)} if host else {})
+
+
+def _delivery(
+    settings: Settings, store: TaskStore, senders: Mapping[str, Sender], outages: OutageLog
+) -> Delivery:
     patience = Patience(
         claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
         retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
         ceiling=settings.NOTIFICATIONS_CEILING,
         window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
     )
-    return Delivery(store, senders, patience, methods=tuple(SENDERS), context={"settings": settings})
+    context = {"settings": settings}
+    return Delivery(store, senders, patience, methods=tuple(SENDERS), context=context, outages=outages)
 
 
 def build_gate(settings: Settings, store: TaskStore) -> Gate:
@@ -205,7 +218,7 @@ def build_store(settings: Settings) -> TaskStore:
     return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
 
 
-def _slurm(settings: Settings, connections: int = CONNECTIONS) -> SlurmClient:
+def _slurm(settings: Settings, outages: OutageLog, connections: int = CONNECTIONS) -> SlurmClient:
     if settings.SLURM_REST_HOST is None:
         raise SettingsError("SLURM_REST_HOST must be set to the address of slurmrestd (see .env.example)")
     connection = Connection(
@@ -216,5 +229,5 @@ def _slurm(settings: Settings, connections: int = CONNECTIONS) -> SlurmClient:
         ca_path=settings.SLURM_REST_CA_PATH,
         connections=connections,
     )
-    session = Session(connection, settings.SLURM_REST_USERNAME)
+    session = Session(connection, settings.SLURM_REST_USERNAME, outages)
     return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)

@@ -14,6 +14,7 @@ LAYERS = {
     "app.job_state": 0,
     "app.constants": 0,
     "app.clock": 0,
+    "app.outages": 0,
     "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,

@@ -84,7 +84,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
         channels[0].stop()  # what is said of a server that is away
         again = {**tasks[0], "uuid": "again"}
         assert service.post("/submit", {"task": again}, Authorization=f"Bearer {key}").status_code == 200
-        until(lambda: "is retrying" in service.log.read_text(), 60, "a failure in the log")
+        until(lambda: "outage of the channel" in service.log.read_text(), 60, "a failure in the log")
         assert service.stop() == 0
         channels[0].start()
     written = service.log.read_text() + trail.read_text()

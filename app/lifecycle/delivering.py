@@ -16,6 +16,7 @@ from app.errors import DeliveryFailed
 from app.messages.layout import digest
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
+from app.outages import OutageLog
 from app.senders import Message, Sender
 from app.store import Claim, Outcome, TaskStore
 
@@ -64,12 +65,14 @@ class Delivery:
         *,
         methods: Collection[str],
         context: Mapping[str, Any] | None = None,
+        outages: OutageLog | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._senders = senders
         self._patience = patience
         self._context = dict(context or {})
+        self._outages = outages or OutageLog()
         self._jitter = jitter  # between 0 and 1
         # By method, or by all addresses of a message: a receiver may refuse one sender and accept another.
         self._pauses: dict[str, _Pause] = {}
@@ -89,10 +92,6 @@ class Delivery:
             outcome = self._outcome(claim, now)
         except DeliveryFailed as error:
             outcome = self._failed(claim.notification, error, now)
-        if outcome.error and outcome.was_attempt:
-            logger.warning(
-                "message %s by %s is %s: %s", claim.notification.id, method, outcome.status, outcome.error
-            )
         self._store.settle(claim, outcome)
         return True
 
@@ -128,6 +127,8 @@ class Delivery:
         with self._pausing:
             for name in (item.method, group):
                 self._pauses.pop(name, None)
+        for name in (item.method, group):
+            self._outages.worked(name)
         return Outcome(NotificationStatus.SENT, now)
 
     def _running_pause(self, item: Notification, group: str, now: datetime) -> _Pause | None:
@@ -186,12 +187,28 @@ class Delivery:
         except DeliveryFailed:
             raise
         except Exception as error:  # a sender's own fault must not lose the message
-            logger.exception("the sender %s failed on message %s", item.method, item.id)
             words = f"the sender failed: {type(error).__name__}"
+            self._outages.failed(
+                f"the sender {item.method}", f"{words} (message {item.id})", item.method, error
+            )
             raise DeliveryFailed(words, permanent=False) from error
 
     def _failed(
         self, item: Notification, error: DeliveryFailed, now: datetime, group: str | None = None
+    ) -> Outcome:
+        """Return what becomes of a message that was not delivered, and log it."""
+        outcome = self._after_failure(item, error, now, group)
+        if outcome.status is NotificationStatus.DEAD:
+            logger.warning("message %s by %s is dead: %s", item.id, item.method, error)
+        else:
+            source = item.method if error.is_of_channel or group is None else group
+            self._outages.failed(
+                f"the channel {item.method}", f"message {item.id} is retried: {error}", source
+            )
+        return outcome
+
+    def _after_failure(
+        self, item: Notification, error: DeliveryFailed, now: datetime, group: str | None
     ) -> Outcome:
         if error.permanent:
             return Outcome(NotificationStatus.DEAD, now, error=error.for_callers)

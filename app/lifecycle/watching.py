@@ -14,10 +14,12 @@ from app.lifecycle.recording import News, Recorder, array_tasks
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import OpenJob
+from app.outages import RepeatFilter
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))
 
 _FIGURES_WITHIN = timedelta(seconds=10)  # slurmdbd hears of an end a little after slurmctld
 _AWAY: Mapping[int, SlurmJob] = {}

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -17,33 +16,13 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
+from app.outages import RepeatFilter
 from app.slurm import reading
 from app.slurm.reply import Reply
 from app.slurm.values import Raw, fields, number
 
 logger = logging.getLogger(__name__)
-
-
-class _RepeatFilter(logging.Filter):
-    """Lets the same message pass once in ten minutes: every poll reads the same unreadable job again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._passed: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message, now = record.getMessage(), time.monotonic()
-        if now - self._passed.get(message, -_REPEATED_AFTER) < _REPEATED_AFTER:
-            return False
-        if len(self._passed) >= _MAX_REMEMBERED:
-            self._passed.clear()
-        self._passed[message] = now
-        return True
-
-
-logger.addFilter(_RepeatFilter())
-_REPEATED_AFTER = 600.0  # seconds
-_MAX_REMEMBERED = 1000  # messages
+logger.addFilter(RepeatFilter(600, by_message=True))  # every poll reads the same unreadable job again
 
 _Value = TypeVar("_Value")
 

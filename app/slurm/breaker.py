@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from app.errors import SlurmUnavailable
+from app.outages import OutageLog
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,14 @@ class CircuitBreaker:
     The libraries at hand serialise all calls, or let a caller pay for the probe with his time-out.
     """
 
-    def __init__(self, probe: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+        outages: OutageLog | None = None,
+    ) -> None:
+        self._outages = outages or OutageLog()
+        self._source = f"circuit breaker {id(self)}"
         self._probe = probe  # raises while Slurm is down
         self._clock = clock
         self._lock = threading.Lock()
@@ -44,18 +52,26 @@ class CircuitBreaker:
             raise SlurmUnavailable(f"Slurm has not been answering: {self._reason}")
 
     def succeeded(self) -> None:
+        """Record an answer; it closes the circuit."""
         with self._lock:
-            if self._probe_at is not None:
-                logger.info("Slurm answers again")
+            was_open = self.is_open
             self._failures, self._pause, self._probe_at = 0, _FIRST_PAUSE, None
+        if was_open:
+            self._outages.worked(self._source)
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, details: str | None = None) -> None:
+        """Record a failure; several in a row open the circuit.
+
+        `reason`: what callers are told. `details`: what is logged instead.
+        """
         with self._lock:
             self._failures += 1
             self._reason = reason
             if self._probe_at is None and self._failures >= _FAILURES:
-                logger.warning("Slurm does not answer; callers are told so at once: %s", reason)
                 self._probe_at = self._clock() + self._pause
+            is_open = self.is_open
+        if is_open:
+            self._outages.failed("Slurm", details or reason, self._source)
 
     def _start_probe(self) -> None:
         probe = threading.Thread(target=self._find_out, name="slurm-probe", daemon=True)
@@ -73,6 +89,7 @@ class CircuitBreaker:
             with self._lock:
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._probe_at, self._reason = self._clock() + self._pause, str(error)
+            self._outages.failed("Slurm", str(error), self._source)
         else:
             self.succeeded()
         finally:

@@ -9,12 +9,14 @@ from typing import Any
 from app.errors import SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob
+from app.outages import RepeatFilter
 from app.slurm.answers import is_unchanged, raw_jobs, said_of
 from app.slurm.connection import Query
 from app.slurm.session import Session
 from app.slurm.state_list import StateList, States
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))
 
 _MAX_SINGLE_READS = 500  # in one call of `read`; a read takes slurmctld 2 ms, on a busy cluster 20 ms
 _MAX_READING_SECONDS = 5.0

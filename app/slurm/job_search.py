@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
+from app.outages import RepeatFilter
 from app.slurm import reading
 from app.slurm.accounting import Accounting, Accounts
 from app.slurm.answers import raw_jobs, read_jobs
@@ -16,6 +17,7 @@ from app.slurm.job_reader import JobReader
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))
 
 _MAX_READING_SECONDS = 3.0  # of one search; the next one goes on where it ended
 _MAX_TAG_LENGTH = 200  # characters; a task's uuid has at most 128

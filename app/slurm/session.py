@@ -14,24 +14,28 @@ from app.errors import (
     SlurmTokenRefused,
     SlurmUnavailable,
 )
+from app.outages import OutageLog
 from app.slurm.breaker import CircuitBreaker
 from app.slurm.connection import Connection, Query, Reply
 from app.slurm.dialect import SPOKEN, Dialect
 
 logger = logging.getLogger(__name__)
 
+_ACCOUNTING = "requests for accounting"
 _BAD_TOKEN = 1007
+_NO_ENTRY = 9003  # slurmdbd has no such job
 _JOB_ID = re.compile(r"/job/\d+")
 
 
 class Session:
     """Thread-safe. While Slurm is known to be down every call is refused at once, with SlurmUnavailable."""
 
-    def __init__(self, connection: Connection, service_user: str) -> None:
+    def __init__(self, connection: Connection, service_user: str, outages: OutageLog | None = None) -> None:
+        self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
         self._dialect: Dialect | None = None
-        self._breaker = CircuitBreaker(self._probe)
+        self._breaker = CircuitBreaker(self._probe, outages=self._outages)
         self._announcing = threading.Lock()
         self._unreadable: set[str] = set()  # requests whose last answer was not JSON
 
@@ -92,7 +96,15 @@ class Session:
         """Make one request to slurmdbd, whose outages do not count as outages of Slurm."""
         path = f"/slurmdb/{self.speak().api}/jobs"
         self.check()
-        reply = self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+        try:
+            reply = self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+        except SlurmUnavailable as error:
+            self._outages.failed("slurmdbd", str(error), _ACCOUNTING)
+            raise
+        if (fault := _accounting_fault(reply)) is None:
+            self._outages.worked(_ACCOUNTING)
+        else:
+            self._outages.failed("slurmdbd", fault, _ACCOUNTING)
         self._log_unreadable("GET", path, reply)
         return reply
 
@@ -151,7 +163,8 @@ class Session:
         if path.endswith("/ping") or (path.endswith("/submit") and reply.is_unspecified_error):
             return
         if reply.status >= 500 and not reply.refusals():
-            self._breaker.failed(f"slurmrestd answered {reply.status}: {reply.complaint()}")
+            answer = f"slurmrestd answered {reply.status}: "
+            self._breaker.failed(answer + reply.complaint(), answer + reply.full_complaint())
         elif reply.status != 200 or not reply.fault:
             self._breaker.succeeded()
 
@@ -192,3 +205,11 @@ class Session:
             f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}",
             offered,
         )
+
+
+def _accounting_fault(reply: Reply) -> str | None:
+    """Return why an answer did not come from slurmdbd; None if it did, or if the cluster has no slurmdbd."""
+    if reply.status == 404 and not reply.body:
+        return None
+    is_answer = reply.status == 200 and all(number == _NO_ENTRY for number, _ in reply.errors())
+    return None if is_answer else reply.full_complaint()

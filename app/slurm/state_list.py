@@ -8,10 +8,12 @@ from typing import Any
 
 from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
+from app.outages import RepeatFilter
 from app.slurm.answers import raw_jobs, states_of
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))
 
 IDS_PER_REQUEST = 400  # of nine digits each: a proxy may refuse a request line of more than 8 kB
 _OFFERED_AGAIN_AFTER = 60.0  # seconds until a missing list is asked for again

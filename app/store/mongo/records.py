@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
+from app.outages import RepeatFilter
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
@@ -18,6 +19,7 @@ from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(600, by_message=True))  # every polling cycle meets the same document
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
