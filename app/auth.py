@@ -11,17 +11,16 @@ from flask import Flask, Response, current_app, g, request
 
 from app.access.audit import AuditEntry, note
 from app.access.gate import Gate
-from app.constants import is_loopback
 from app.errors import Forbidden
 from app.lifecycle.permitting import require_scope
 from app.logs import request_id
-from app.models.caller import Caller, Scope
+from app.models.caller import ANYBODY, OPERATOR, Caller, Scope
 from app.models.json_body import read_object
 from app.models.record import utc_now
+from app.web.origin import why_not_local
 
 logger = logging.getLogger("app.requests")
 
-_FORWARDED = ("forwarded", "via", "x-forwarded", "x-real-ip")  # how headers of proxies begin
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED = (401, 403, 429)
 _AUDITED = ("POST", "DELETE")
@@ -67,41 +66,34 @@ def _admit() -> None:
     if view is None or getattr(view, "is_public", False):
         return
     gate: Gate = current_app.extensions["slurm_proxy"].gate
-    is_local = _is_local()
-    if gate.is_open:
-        _refuse_browsers()
-        if gate.is_private:
-            _refuse_others(is_local)
-    g.caller = gate.caller(request.headers.get("Authorization"), is_local=is_local)
+    g.caller = _unauthenticated(gate) if gate.is_open else gate.caller(request.headers.get("Authorization"))
     gate.count(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
 
 
-def _is_local() -> bool:
-    """The caller sits on this very machine, and no proxy that can be told from him stands between.
+def _unauthenticated(gate: Gate) -> Caller:
+    """Return the caller of a server without authentication.
 
-    nginx is only told by HTTP/1.0, unless its configuration says more.
+    Raises:
+        Forbidden: The request comes from a web page, or from elsewhere than this server may be reached from.
     """
-    is_proxied = any(name.lower().startswith(_FORWARDED) for name, _ in request.headers)
-    is_old = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
-    return is_loopback(request.remote_addr or "") and not is_proxied and not is_old
+    _refuse_browsers()
+    if (reason := why_not_local(current_app.config["SLURM_PROXY_SETTINGS"])) is None:
+        return OPERATOR
+    if gate.is_private:
+        raise Forbidden(reason)
+    return ANYBODY
 
 
 def _refuse_browsers() -> None:
-    """Where nobody must prove anything, a page that somebody looks at could send jobs in his name."""
+    """Refuse requests of web pages, which could send jobs in the name of the user who looks at them.
+
+    Raises:
+        Forbidden: A page sent the request.
+    """
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         raise Forbidden("without authentication this server answers no pages in browsers")
-
-
-def _refuse_others(is_local: bool) -> None:
-    """Whatever listens for us: without proof only this machine is served, and by its own name.
-
-    A foreign name in `Host` is that of a page, bent to this address.
-    """
-    host = re.sub(r":\d*\Z", "", request.host).strip("[]")
-    if not is_local or not is_loopback(host):
-        raise Forbidden("without authentication this server answers its own machine alone, as localhost")
 
 
 def _keep(response: Response) -> Response:

@@ -117,12 +117,19 @@ class Settings(BaseModel):
 
     ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], BeforeValidator(_comma_separated)] = Field(
         (),
-        description="How callers prove who they are: keys, oidc, or both, separated by commas; without it"
-        " nobody must, and the server listens on loopback alone.",
+        description="How callers authenticate: by keys, oidc, or both, separated by commas; without it there"
+        " is no authentication, and the server serves only processes of its own user and of root on its own"
+        " machine.",
+    )
+    ACCESS_ALL_LOCAL_USERS: bool = Field(
+        False,
+        description="Whether a server without authentication serves the processes of all users of its"
+        " machine, not only those of its own user and of root: each user can then run anything as any user,"
+        " and so can whoever reaches a proxy or a tunnel on this machine. true or false.",
     )
     ACCESS_WITHOUT_PROOF: bool = Field(
         False,
-        description="Whether a server that asks for no proof may be reached from elsewhere all the same:"
+        description="Whether a server without authentication may be reached from elsewhere all the same:"
         " whoever reaches it can then run anything as any user. true or false.",
     )
     OIDC_ISSUER: str | None = Field(
@@ -449,11 +456,13 @@ def _is_web_address(value: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address, a name or a number."""
+    """Return whether only this machine reaches that address, a name or a number."""
     try:
-        return host.lower() in LOOPBACK_NAMES or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return host.lower() in LOOPBACK_NAMES
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _signing_key(secret: SecretStr) -> bytes:

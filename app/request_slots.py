@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from app.connections.answers import error_body
-from app.connections.client_socket import ClientSocket, ClientTooSlow
+from app.connections.client_socket import ClientSocket, ClientTooSlow, socket_of_request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_SOCKETS = ("gunicorn.socket", "werkzeug.socket")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _BROKEN_BODY = error_body(
     "bad_request", "the body of the request is not whole, or not in a valid transfer coding"
@@ -32,9 +31,8 @@ class RequestSlots:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         is_whole = self._read_body(environ)
-        for name in _SOCKETS:
-            if isinstance(client := environ.get(name), ClientSocket):
-                client.begin_work()
+        if isinstance(client := socket_of_request(environ), ClientSocket):
+            client.begin_work()
         if not is_whole:
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(_BROKEN_BODY)))]
             start_response("400 BAD REQUEST", [*headers, ("Connection", "close")])

@@ -77,4 +77,5 @@ def log_access_mode(settings: Settings) -> None:
         )
         logger.warning(words)
     else:
-        logger.info("there is no authentication: only this machine is served")
+        whose = "of all users" if settings.ACCESS_ALL_LOCAL_USERS else "of this user and of root"
+        logger.info("there is no authentication: only processes %s on this machine are served", whose)

@@ -882,6 +882,16 @@ def test_without_proof_the_first_minutes_need_none(new_site: Callable[..., Site]
         {"Forwarded": "for=10.0.0.1"},
         {"Via": "1.1 proxy"},
         {"X-Forwarded-Proto": "https"},
+        {"X-Client-IP": "10.0.0.1"},
+        {"True-Client-IP": "10.0.0.1"},
+        {"CF-Connecting-IP": "10.0.0.1"},
+        {"X-Original-Forwarded-For": "10.0.0.1"},
+        {"X-Envoy-External-Address": "10.0.0.1"},
+        {"X-Envoy-Expected-Rq-Timeout-Ms": "15000"},
+        {"X-Amzn-Trace-Id": "Root=1-67891233-abcdef012345678912345678"},
+        {"X-Cluster-Client-IP": "10.0.0.1"},
+        {"Fastly-Client-IP": "10.0.0.1"},
+        {"Cdn-Loop": "example"},
     ],
 )
 def test_without_proof_no_page_and_no_stranger_is_served(
@@ -923,6 +933,9 @@ def test_the_risk_can_be_accepted(new_site: Callable[..., Site]) -> None:
     assert site.client.get("/monitor/task_uuid/x", environ_overrides=there).status_code == 400
     assert site.client.get("/slurm/ping", environ_overrides=there).status_code == 403, "operators sit here"
     assert site.call("GET", "/monitor/task_uuid/x", Host="cluster.example").status_code == 400
+    assert site.call("GET", "/slurm/ping", Host="localhost").status_code == 200
+    for host in ("cluster.example", "127.0.0.1.evil.example:5001"):  # as of a page that was rebound
+        assert site.call("GET", "/slurm/ping", Host=host).status_code == 403
     assert site.call("GET", "/monitor/task_uuid/x", Origin="https://evil.example").status_code == 403
 
 
@@ -1015,7 +1028,8 @@ def test_a_misspelt_setting_is_warned_of_by_every_server(tmp_path: Path, argv: l
     assert status is None, said
     words = "WARNING app.startup [-]: ACCESS_METHOD is no setting: did you mean ACCESS_METHODS?\n"
     assert said.count(words) == 1
-    assert said.count("there is no authentication: only this machine is served\n") == 1
+    words = "there is no authentication: only processes of this user and of root on this machine are served\n"
+    assert said.count(words) == 1
 
 
 def test_a_server_warns_once_of_each_name_of_the_older_server(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ LAYERS = {
     "app.monitor": 5,
     "app.openapi": 5,
     "app.services": 6,
+    "app.web": 6,
     "app.startup": 7,
     "app.api_docs": 7,
     "app.auth": 7,
@@ -160,7 +161,7 @@ def test_flask_is_known_to_the_web_layer_only() -> None:
         for path in SOURCES
         if any(imported.split(".")[0] in {"flask", "werkzeug"} for imported in imports_of(path))
     }
-    assert all(user in WEB or user.startswith(("app.task_", "app.commands.")) for user in users)
+    assert all(user in WEB or user.startswith(("app.task_", "app.commands.", "app.web.")) for user in users)
 
 
 def test_the_environment_is_read_in_one_file() -> None:

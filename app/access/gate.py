@@ -1,4 +1,4 @@
-"""Lets a caller in: finds out who he is, and whether he has not asked too often."""
+"""Authenticates callers, and limits how often each of them may ask."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -6,26 +6,30 @@ from typing import Protocol
 
 from app.access.keys import PREFIX
 from app.errors import NotAuthenticated, TooManyRequests
-from app.models.caller import ANYBODY, OPERATOR, Caller
+from app.models.caller import Caller
 from app.store import TaskStore
 
 _WINDOW = timedelta(minutes=1)
 
 
 class Proof(Protocol):
-    """One way to prove who one is."""
+    """One way to authenticate."""
 
     def caller(self, text: str) -> Caller:
-        """NotAuthenticated for what proves nothing."""
+        """Return the caller whose key or token this is.
+
+        Raises:
+            NotAuthenticated: It is not valid.
+        """
 
 
 class Gate:
-    """`proofs` by their names in ACCESS_METHODS; without any, everybody is let in."""
+    """Authenticates callers by `proofs`, which are named as in ACCESS_METHODS."""
 
     def __init__(
         self, store: TaskStore, proofs: Mapping[str, Proof], *, requests_a_minute: int, is_private: bool
     ) -> None:
-        """`is_private`: where nobody must prove anything, this machine alone is served."""
+        """Keep the parts. `is_private`: without authentication only this machine is served."""
         self._store = store
         self._proofs = proofs
         self._requests_a_minute = requests_a_minute
@@ -33,13 +37,16 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Nobody must prove anything."""
+        """Return whether there is no authentication."""
         return not self._proofs
 
-    def caller(self, authorization: str | None, *, is_local: bool) -> Caller:
-        """`authorization`: the header. Where nobody must prove anything, who sits here may do all."""
-        if self.is_open:
-            return OPERATOR if is_local else ANYBODY
+    def caller(self, authorization: str | None) -> Caller:
+        """Return the caller whom the header `Authorization` names.
+
+        Raises:
+            NotAuthenticated: The header is missing, or holds no valid key or token.
+            IdentityProviderUnavailable: A token cannot be checked now.
+        """
         kind, _, text = (authorization or "").strip().partition(" ")
         text = text.strip()
         if kind.lower() != "bearer" or not text:

@@ -4,20 +4,29 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from app.connections.answers import error_answer
+from app.connections.peer_user import PeerUser, find_peer_user
 
 if TYPE_CHECKING:
     from app.connections.table import ConnectionTable
 
+_ENVIRON_KEYS = ("gunicorn.socket", "werkzeug.socket")
 _REQUEST_TIMEOUT = error_answer(
     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time; send it again"
 )
+
+
+def socket_of_request(environ: Mapping[str, Any]) -> socket.socket | None:
+    """Return the socket that a request came from; None under a server that does not give it."""
+    found = (environ.get(key) for key in _ENVIRON_KEYS)
+    return next((client for client in found if isinstance(client, socket.socket)), None)
 
 
 class ClientTooSlow(ConnectionResetError):
@@ -127,6 +136,11 @@ class ClientSocket(socket.socket):
         with self._table.lock:  # an eviction must not use a file descriptor that has a new owner already
             super().close()
             self._table.remove(self)
+
+    @cached_property
+    def peer_user(self) -> PeerUser:
+        """Whose process the client is; looked up once, when it is first asked for."""
+        return find_peer_user(self)
 
     @property
     def is_evictable(self) -> bool:

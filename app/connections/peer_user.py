@@ -1,0 +1,140 @@
+"""Finds the user whose process is at the other end of a connection, in the kernel's socket table."""
+
+import ipaddress
+import os
+import re
+import socket
+import struct
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+
+_PROC = Path("/proc")
+_READINGS = 3  # the kernel may leave a row out while the table changes
+_CREDENTIALS = struct.Struct("3i")  # process, user and group, as SO_PEERCRED gives them
+_USER_IDS = 2**32 - 1
+_NO_TABLE = (FileNotFoundError, NotADirectoryError, PermissionError)
+
+
+class PeerUser(Enum):
+    """Whose process is at the other end of a connection."""
+
+    TRUSTED = auto()  # root's, or that of the user whom this service runs as
+    OTHER = auto()  # another user's, or one that has closed the connection already
+    UNKNOWN = auto()  # this system does not tell
+
+
+def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
+    """Return whose process is at the other end of a connection on this machine."""
+    if connection.family == socket.AF_UNIX:
+        return _peer_of_unix_socket(connection, proc)
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return PeerUser.UNKNOWN
+    try:
+        own, peer = _addresses(connection)
+    except OSError:  # the peer has reset the connection
+        return PeerUser.OTHER
+    for _ in range(_READINGS):
+        try:
+            table = _read_table(proc)
+        except OSError as error:  # or there are no free file descriptors
+            return PeerUser.UNKNOWN if isinstance(error, _NO_TABLE) else PeerUser.OTHER
+        user = _find_user(table, own, peer, os.fstat(connection.fileno()).st_ino)
+        if user is not None:
+            return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
+    # A table of another network namespace has not even the socket that this service listens on.
+    return PeerUser.OTHER if _has_listener(table, own[1]) else PeerUser.UNKNOWN
+
+
+def _peer_of_unix_socket(connection: socket.socket, proc: Path) -> PeerUser:
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (OSError, AttributeError):  # not on this system
+        return PeerUser.UNKNOWN
+    _, user, _ = _CREDENTIALS.unpack(raw)
+    return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
+
+
+def _addresses(connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Return address and port of both ends, this one first."""
+    (host, port, *_), (peer_host, peer_port, *_) = connection.getsockname(), connection.getpeername()
+    return (host, port), (peer_host, peer_port)
+
+
+def _read_table(proc: Path) -> bytes:
+    """Return all rows of the table of TCP sockets.
+
+    Raises:
+        OSError: This system has none, or it cannot be read now.
+    """
+    table = (proc / "net" / "tcp").read_bytes()
+    with suppress(FileNotFoundError):  # without IPv6
+        table += (proc / "net" / "tcp6").read_bytes()
+    return table
+
+
+def _find_user(table: bytes, own: tuple[str, int], peer: tuple[str, int], inode: int) -> int | None:
+    """Return the user id of the peer's socket, if both ends of this very connection are in the table.
+
+    The kernel shows a socket that its process has closed as one of root's, with the inode 0. Such a row
+    proves nothing. `inode` is that of our own socket: a later connection may have the same addresses.
+    """
+    if (near := _find_row(table, own, peer)) is None or near[1] != inode:
+        return None
+    far = _find_row(table, peer, own)
+    return far[0] if far is not None and far[1] else None
+
+
+def _find_row(table: bytes, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int] | None:
+    """Return the user id and the inode of the socket with these addresses."""
+    for here, there in zip(_forms(*local), _forms(*remote), strict=True):
+        start = table.find(b": %s %s " % (here, there))
+        if start >= 0:
+            row = table[start : table.index(b"\n", start)].split()
+            return int(row[7]), int(row[9])
+    return None
+
+
+def _forms(host: str, port: int) -> list[bytes]:
+    """Return how the table may write an address.
+
+    Each 32 bits are a number in the byte order of the machine. An IPv4 address may also be in the table of
+    IPv6, as a mapped one: either end may have opened its socket for IPv6.
+    """
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return [_row_address(address.packed, port)]
+        address = address.ipv4_mapped
+    mapped = ipaddress.IPv6Address(f"::ffff:{address}")
+    return [_row_address(address.packed, port), _row_address(mapped.packed, port)]
+
+
+def _row_address(packed: bytes, port: int) -> bytes:
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return ("".join(f"{word:08X}" for word in words) + f":{port:04X}").encode()
+
+
+def _has_listener(table: bytes, port: int) -> bool:
+    """Return whether the table has a socket that listens on this port."""
+    return re.search(rb": [0-9A-F]+:%04X [0-9A-F:]+ 0A " % port, table) is not None
+
+
+def _is_trusted(user: int, proc: Path) -> bool:
+    """Return whether that user may do what this service does, being root or its own user."""
+    return user == 0 or (user == os.geteuid() and _is_one_user(user, proc))
+
+
+def _is_one_user(user: int, proc: Path) -> bool:
+    """Return whether the number stands for one user alone.
+
+    In a user namespace all users that it does not map have the same number, the overflow id.
+    """
+    try:
+        overflow = int((proc / "sys/kernel/overflowuid").read_text())
+        mapped = sum(int(line.split()[2]) for line in (proc / "self/uid_map").read_text().splitlines())
+    except FileNotFoundError:  # without user namespaces
+        return True
+    except (OSError, ValueError):
+        return False
+    return user != overflow or mapped >= _USER_IDS

@@ -1,0 +1,80 @@
+"""Finds where a request comes from: this machine or another one, and through which proxies."""
+
+import re
+import socket
+
+from flask import request
+
+from app.connections.client_socket import ClientSocket, socket_of_request
+from app.connections.peer_user import PeerUser, find_peer_user
+from app.constants import Settings, is_loopback
+
+# How the names of headers begin that proxies, load balancers and tunnels add.
+_PROXY_HEADERS = (
+    "cdn-loop",
+    "cf-",
+    "client-ip",
+    "fastly-",
+    "fly-",
+    "forwarded",
+    "ngrok-",
+    "tailscale-",
+    "true-client-ip",
+    "via",
+    "wl-proxy-",
+    "x-amz",
+    "x-appengine-",
+    "x-arr-",
+    "x-azure-",
+    "x-client-ip",
+    "x-cloud-trace-context",
+    "x-cluster-",
+    "x-envoy-",
+    "x-forward",
+    "x-original-",
+    "x-originating-",
+    "x-proxy",
+    "x-real-ip",
+    "x-remote-",
+)
+_NOT_DIRECT = "without authentication this server answers only its own machine, directly and as localhost"
+_OTHER_USER = (
+    "without authentication this server serves only processes of its own user and of root; its operator can"
+    " make keys (ACCESS_METHODS=keys), or let all local users in (ACCESS_ALL_LOCAL_USERS=true)"
+)
+
+
+def why_not_local(settings: Settings) -> str | None:
+    """Return why a request counts as one from elsewhere; None if a process of this machine sent it.
+
+    It must come from the server's own user or from root, unless the settings let all local users in. Where
+    the system does not tell whose process it is, every process of the machine counts. A foreign name in
+    `Host` is that of a web page whose name was made to mean this address.
+    """
+    client = socket_of_request(request.environ)
+    is_unix = client is not None and client.family == socket.AF_UNIX
+    if is_proxied() or not _is_loopback_host() or not (is_unix or is_loopback(request.remote_addr or "")):
+        return _NOT_DIRECT
+    peer = _peer_user(client)
+    if peer is PeerUser.UNKNOWN:
+        return _NOT_DIRECT if is_unix else None
+    return None if peer is PeerUser.TRUSTED or settings.ACCESS_ALL_LOCAL_USERS else _OTHER_USER
+
+
+def is_proxied() -> bool:
+    """Return whether a proxy stands between that can be recognised.
+
+    nginx before 1.29.7 is recognised by HTTP/1.0 alone, unless its configuration adds a header.
+    """
+    is_old = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
+    return is_old or any(name.lower().startswith(_PROXY_HEADERS) for name, _ in request.headers)
+
+
+def _is_loopback_host() -> bool:
+    return is_loopback(re.sub(r":\d*\Z", "", request.host).strip("[]"))
+
+
+def _peer_user(client: socket.socket | None) -> PeerUser:
+    if client is None:
+        return PeerUser.UNKNOWN
+    return client.peer_user if isinstance(client, ClientSocket) else find_peer_user(client)
