@@ -14,7 +14,7 @@ from app.access.gate import Gate
 from app.errors import Forbidden
 from app.lifecycle.permitting import require_scope
 from app.logs import request_id
-from app.models.caller import ANYBODY, OPERATOR, Caller, Scope
+from app.models.caller import Caller, Scope
 from app.models.json_body import read_object
 from app.models.record import utc_now
 from app.web.origin import why_not_local
@@ -66,24 +66,14 @@ def _admit() -> None:
     if view is None or getattr(view, "is_public", False):
         return
     gate: Gate = current_app.extensions["slurm_proxy"].gate
-    g.caller = _unauthenticated(gate) if gate.is_open else gate.caller(request.headers.get("Authorization"))
+    not_local = None
+    if gate.is_open:
+        _refuse_browsers()
+        not_local = why_not_local(current_app.config["SLURM_PROXY_SETTINGS"])
+    g.caller = gate.caller(request.headers.get("Authorization"), not_local=not_local)
     gate.count(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
-
-
-def _unauthenticated(gate: Gate) -> Caller:
-    """Return the caller of a server without authentication.
-
-    Raises:
-        Forbidden: The request comes from a web page, or from elsewhere than this server may be reached from.
-    """
-    _refuse_browsers()
-    if (reason := why_not_local(current_app.config["SLURM_PROXY_SETTINGS"])) is None:
-        return OPERATOR
-    if gate.is_private:
-        raise Forbidden(reason)
-    return ANYBODY
 
 
 def _refuse_browsers() -> None:

@@ -23,6 +23,7 @@ from app.lifecycle.submitting import Intake
 from app.lifecycle.watching import Watcher
 from app.messages.plan import Catalogue, Planner
 from app.models.caller import ClaimGrant
+from app.models.refused_users import RefusedUsers
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.outages import OutageLog
@@ -83,8 +84,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     slurm = slurm or _slurm(settings, outages)
     senders = build_senders(settings)
     planner = Planner(build_catalogue(settings), senders)
-    service_users = {"root", "slurm", settings.SLURM_REST_USERNAME}
-    refused_users = service_users - set(settings.TASK_ALLOWED_SERVICE_USERS)
+    refused_users = refused_users_of(settings)
     checker = Checker(planner.catalogue, refused_users, settings)
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
     watcher = Watcher(store, monitors_slurm, planner, unknown_after=unknown_after)
@@ -116,7 +116,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         checker=checker,
         intake=intake,
         look_up=LookUp(store, slurm),
-        cancellation=Cancellation(store, slurm),
+        cancellation=Cancellation(store, slurm, refused_users),
         outbox=Outbox(store, tuple(SENDERS)),
         gate=build_gate(settings, store),
         keys=Keys(store),
@@ -136,6 +136,12 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         ),
         outages=outages,
     )
+
+
+def refused_users_of(settings: Settings) -> RefusedUsers:
+    """Return the users as whom nothing is done."""
+    names = {"root", "slurm", settings.SLURM_REST_USERNAME.lower()}
+    return RefusedUsers(names - set(settings.TASK_ALLOWED_SERVICE_USERS))
 
 
 def build_catalogue(settings: Settings) -> Catalogue:
@@ -229,5 +235,5 @@ def _slurm(settings: Settings, outages: OutageLog, connections: int = CONNECTION
         ca_path=settings.SLURM_REST_CA_PATH,
         connections=connections,
     )
-    session = Session(connection, settings.SLURM_REST_USERNAME, outages)
+    session = Session(connection, settings.SLURM_REST_USERNAME, refused_users_of(settings), outages)
     return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)

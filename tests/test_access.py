@@ -23,17 +23,25 @@ from app.access.keys import Keys
 from app.access.oidc import Oidc
 from app.environment import read_settings
 from app.errors import (
+    Forbidden,
     IdentityProviderUnavailable,
     InvalidRequest,
     NotAuthenticated,
     SettingsError,
+    SlurmUnavailable,
     StoreUnavailable,
 )
 from app.job_state import JobState
 from app.logs import configure
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
+from app.models.refused_users import RefusedUsers
+from app.models.task import Task
 from app.services import build_services
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Connection
+from app.slurm.session import Session
+from app.slurm.tokens import TokenMint
 from tests.conftest import until
 from tests.contract import Contract
 from tests.fakes import FakeSlurm
@@ -468,6 +476,67 @@ def test_nobody_runs_as_a_service_user(site: Site, username: str) -> None:
         assert f"username: must not be {username}" in answer.json["error"]
 
 
+@pytest.mark.parametrize("username", ["root", "slurm", "poller"])
+def test_no_job_of_a_service_user_is_registered(new_site: Callable[..., Site], username: str) -> None:
+    site = new_site(SLURM_REST_USERNAME="poller")
+    site.slurm.put(5, JobState.RUNNING, username=username)
+    body = {"monitor": {"task": {"username": username, "uuid": new_uuid()}, "slurm_job_id": 5}}
+    answer = site.call("POST", "/monitor", site.key(Grant(scopes=ORDINARY, users="any")), body)
+    assert (answer.status_code, answer.json["code"]) == (400, "invalid_request")
+    assert answer.json["error"].startswith(f"monitor.task.username: must not be {username}")
+
+
+@pytest.mark.parametrize("username", ["root", "slurm", "poller"])
+@pytest.mark.parametrize("route", ["POST /monitor/task_uuid/{}/cancel", "DELETE /monitor/slurm_job_id/{}"])
+def test_no_job_of_a_service_user_is_cancelled(
+    new_site: Callable[..., Site], username: str, route: str
+) -> None:
+    """Such a record is the older server's, or of a time when the operator allowed the user."""
+    then = new_site(SLURM_REST_USERNAME="poller", TASK_ALLOWED_SERVICE_USERS=username)
+    task = make_task(username)
+    key = then.key(Grant(scopes=ORDINARY, users="any"))
+    job_id = then.call("POST", "/submit", key, {"task": task}).json["slurm_job_id"]
+    now = new_site(SLURM_REST_USERNAME="poller")
+    now.slurm.jobs.update(then.slurm.jobs)
+    method, path = route.format(task["uuid"] if "uuid" in route else job_id).split()
+    answer = now.call(method, path, key)
+    assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
+    assert f"this server does nothing as {username}" in answer.json["error"]
+    assert now.slurm.jobs[job_id].job_state is JobState.PENDING
+    assert now.call("GET", f"/monitor/task_uuid/{task['uuid']}", key).status_code == 200
+    assert then.call(method, path, key).status_code == 200, "where the operator allows it"
+
+
+def test_a_name_that_slurm_takes_for_roots_user_id_is_refused() -> None:
+    refused = RefusedUsers({"root", "slurm"})
+    assert all(name in refused for name in ("root", "ROOT", "Slurm", "0", "00", "4294967294"))
+    assert not any(name in refused for name in ("alice", "root2", "a0"))
+
+
+def test_no_token_is_made_for_a_refused_user() -> None:
+    made: list[str] = []
+
+    class Recorder(TokenMint):
+        def headers(self, username: str, expires: Any = None) -> dict[str, str]:
+            made.append(username)
+            return super().headers(username, expires)
+
+    connection = Connection("http://127.0.0.1:9", Recorder(b"k" * 32, 300), connect_timeout=1, read_timeout=1)
+    client = SlurmClient(Session(connection, "slurm", RefusedUsers({"root", "slurm"})))
+    task = Task.model_validate(make_task("root"))
+    for call in (
+        lambda: client.cancel(5, "root"),
+        lambda: client.cancel(5, "slurm"),
+        lambda: client.raw("POST", "job/submit", user="root", json={}),
+    ):
+        with pytest.raises(Forbidden, match="this server does nothing as"):
+            call()
+    with pytest.raises(SlurmUnavailable):  # slurmrestd's version is asked for first
+        client.submit(task, "true", "tag", utc_now())
+    assert set(made) <= {"slurm"}, "for the service itself"
+    client.close()
+
+
 def test_a_watched_task_does_not_tell_of_anothers_either(site: Site) -> None:
     task = make_task()
     job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
@@ -595,6 +664,8 @@ def test_the_command_line_says_in_a_line_which_setting_is_wrong(tmp_path: Path) 
         (["x", "--any-user", "--days", "nan"], "--days"),
         (["x", "--any-user", "--days", "1e10"], "--days"),
         (["x", "--any-user", "--days", "5000000"], "is not in the range 1<=x<=36500"),
+        (["x", "--user", "alice", "--user", "root"], "--user root: nothing is done as that user unless"),
+        (["x", "--user", "slurm"], "--user slurm: nothing is done as that user unless"),
         (["x", "--user", "Not A User"], "--user Not A User: must be at most 32 of a-z"),
         (["x", "--any-user", "--scope", "everything"], "'everything' is not one of"),
         (["x", "--any-user", "--days", "0"], "--days"),
@@ -620,14 +691,13 @@ def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], w
 
 def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
     """Such a key is made all the same: the users may be on their way."""
-    names = ["--user", "root", "--user", "daemon", "--user", "no-such-user", "--group", "no-such-group"]
+    names = ["--user", "daemon", "--user", "no-such-user", "--group", "no-such-group"]
     made = site.app.test_cli_runner().invoke(
         args=["keys", "create", "x", *names, "--recipient", "*mail:*@a.b"]
     )
     assert made.exit_code == 0, made.output
     assert site.keys.caller(made.stdout.strip()).name.startswith("key:x:")
     assert made.stderr.splitlines()[:-1] == [
-        "Warning: nothing is run as root unless TASK_ALLOWED_SERVICE_USERS names it",
         "Warning: this machine knows no user no-such-user",
         "Warning: this machine knows no group no-such-group, and so none of its members",
     ]

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from app.access.keys import PREFIX
-from app.errors import NotAuthenticated, TooManyRequests
-from app.models.caller import Caller
+from app.errors import Forbidden, NotAuthenticated, TooManyRequests
+from app.models.caller import ANYBODY, OPERATOR, Caller
 from app.store import TaskStore
 
 _WINDOW = timedelta(minutes=1)
@@ -40,13 +40,18 @@ class Gate:
         """Return whether there is no authentication."""
         return not self._proofs
 
-    def caller(self, authorization: str | None) -> Caller:
-        """Return the caller whom the header `Authorization` names.
+    def caller(self, authorization: str | None, *, not_local: str | None = None) -> Caller:
+        """Return the caller whom the header `Authorization` names; without authentication the operator.
+
+        `not_local`: why the request counts as one from elsewhere, if it does.
 
         Raises:
             NotAuthenticated: The header is missing, or holds no valid key or token.
             IdentityProviderUnavailable: A token cannot be checked now.
+            Forbidden: Without authentication the server may not be reached from there.
         """
+        if self.is_open:
+            return self._unauthenticated_caller(not_local)
         kind, _, text = (authorization or "").strip().partition(" ")
         text = text.strip()
         if kind.lower() != "bearer" or not text:
@@ -55,6 +60,13 @@ class Gate:
         if proof is None:
             raise NotAuthenticated(f"this server takes {' and '.join(self._proofs)} only")
         return proof.caller(text)
+
+    def _unauthenticated_caller(self, not_local: str | None) -> Caller:
+        if not_local is None:
+            return OPERATOR
+        if self.is_private:
+            raise Forbidden(not_local)
+        return ANYBODY
 
     def count(self, caller: Caller) -> None:
         """Count a request of the caller; all processes count together.

@@ -45,6 +45,7 @@ def create(name: str, **options: Any) -> None:
     lasts = timedelta(days=options["days"]) if options["days"] else None
     try:
         grant = _grant(options)
+        _require_allowed_users(grant)
         text, key = _keys().create(name, grant, lasts)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
@@ -111,13 +112,17 @@ def _grant(options: Mapping[str, Any]) -> Grant:
     return Grant.model_validate(fields, context={"methods": tuple(SENDERS)})
 
 
+def _require_allowed_users(grant: Grant) -> None:
+    refused = [name for name in grant.users if name in require_services().checker.refused_users]
+    if grant.users != "any" and refused:
+        words = "nothing is done as that user unless TASK_ALLOWED_SERVICE_USERS names it"
+        raise click.UsageError(f"--user {refused[0]}: {words}")
+
+
 def _doubts(grant: Grant) -> Iterator[str]:
-    """What may be meant, but seldom is."""
-    services = require_services()
+    """Yield a warning for each name that this machine does not know."""
     for user in () if grant.users == "any" else grant.users:
-        if user in services.checker.refused_users:
-            yield f"nothing is run as {user} unless TASK_ALLOWED_SERVICE_USERS names it"
-        elif not _is_known(pwd.getpwnam, user):
+        if not _is_known(pwd.getpwnam, user):
             yield f"this machine knows no user {user}"
     for group in grant.groups:
         if not _is_known(grp.getgrnam, group):

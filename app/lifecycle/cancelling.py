@@ -1,11 +1,12 @@
 """Cancels the job of a task; its end is then seen and told like any other."""
 
+from collections.abc import Collection
 from typing import Any
 
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.identity import is_same_job, open_job
 from app.lifecycle.looking_up import job_id_of
-from app.lifecycle.permitting import require_for, require_scope
+from app.lifecycle.permitting import require_allowed_user, require_for, require_scope
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
@@ -15,16 +16,18 @@ from app.store import TaskStore
 class Cancellation:
     """The use case of `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
-    def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
+    def __init__(self, store: TaskStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
+        """Keep the parts. `refused_users`: users whose jobs are never cancelled."""
         self._store = store
         self._slurm = slurm
+        self._refused_users = refused_users
 
     def cancel(self, caller: Caller, uuid: str) -> dict[str, Any]:
         """Cancel the job of a task, as the task's user.
 
         Raises:
             NoSuchTask: no record that the caller may see has that uuid.
-            Forbidden: the caller may not cancel for that user.
+            Forbidden: the caller may not cancel for that user, or nothing is done as that user.
             AlreadyOver: there is no job to cancel (any more).
             SlurmRefused, SlurmUnavailable, SlurmMisbehaved: the job goes on.
         """
@@ -51,6 +54,7 @@ class Cancellation:
         if record is None or not known:
             raise NoSuchTask(f"{field}: no task {name} is recorded here")
         require_for(caller, Scope.CANCEL, record.slurm_username, field)
+        require_allowed_user(record.slurm_username, self._refused_users, field)
         if record.slurm_job_id is None or not record.is_open:
             raise AlreadyOver(f"{field}: {name} has no job that could be cancelled")
         job = self._slurm.job(record.slurm_job_id)

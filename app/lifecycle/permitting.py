@@ -1,6 +1,6 @@
 """What a caller may do for whom: Forbidden says which field leads beyond what he was granted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,6 +23,16 @@ def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequ
     if not grants:
         raise Forbidden(f"{field}: {caller.name} may not {scope} for {username}")
     return grants
+
+
+def require_allowed_user(username: str, refused_users: Collection[str], field: str) -> None:
+    """Check that something may be done as a user, whoever calls.
+
+    Raises:
+        Forbidden: The user is one of those that the operator has not allowed, such as root.
+    """
+    if username in refused_users:
+        raise Forbidden(f"{field}: this server does nothing as {username}")
 
 
 def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:

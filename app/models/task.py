@@ -52,7 +52,7 @@ class Dirs(BaseModel):
 def _allowed_user(username: str, info: ValidationInfo) -> str:
     if username in (info.context or {}).get("refused_users", ()):
         raise PydanticCustomError(
-            "rule", "must not be {name}: this server runs nothing as it", {"name": username}
+            "rule", "must not be {name}: this server runs nothing as that user", {"name": username}
         )
     return username
 
@@ -119,7 +119,7 @@ class WatchedTask(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    username: Username
+    username: Annotated[Username, AfterValidator(_allowed_user)]
     uuid: Uuid
     name: Line | None = None
     notification: NotificationRequest = NotificationRequest()

@@ -58,7 +58,8 @@ def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dic
         "additionalProperties": False,
     }
     task["properties"]["name"]["enum"] = list(catalogue)
-    task["properties"]["username"]["not"] = {"enum": sorted(refused_users)}
+    for schema in (task, schemas["WatchedTask"]):
+        schema["properties"]["username"]["not"] = {"enum": sorted(refused_users)}
     needy = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
     for name in ("cmd", "params"):
         field = task["properties"][name]

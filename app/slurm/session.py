@@ -3,11 +3,12 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from app.errors import (
+    Forbidden,
     NoCommonVersion,
     SlurmAmbiguous,
     SlurmBusy,
@@ -30,10 +31,18 @@ _JOB_ID = re.compile(r"/job/\d+")
 class Session:
     """Thread-safe. While Slurm is known to be down every call is refused at once, with SlurmUnavailable."""
 
-    def __init__(self, connection: Connection, service_user: str, outages: OutageLog | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        service_user: str,
+        refused_users: Collection[str] = (),
+        outages: OutageLog | None = None,
+    ) -> None:
+        """Keep the parts. `refused_users`: users as whom no request is made for a caller."""
         self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
+        self._refused_users = refused_users
         self._dialect: Dialect | None = None
         self._breaker = CircuitBreaker(self._probe, outages=self._outages)
         self._announcing = threading.Lock()
@@ -76,9 +85,14 @@ class Session:
     ) -> Reply:
         """Make one request to slurmctld; see Connection.request for further exceptions.
 
+        `user`: the user as whom a caller acts; without one the request is this service's own.
+
         Raises:
+            Forbidden: Nothing is done as that user; there is no token for it.
             SlurmMisbehaved: Slurm does not accept the token.
         """
+        if user and user in self._refused_users:
+            raise Forbidden(f"this server does nothing as {user}")
         path = f"/slurm/{self.speak().api}/{path}"
         user = user or self._service_user
         with self._guarded():
