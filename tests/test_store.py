@@ -937,7 +937,7 @@ def test_an_alarm_is_kept_and_read_in_every_cycle(store: TaskStore) -> None:
 
 def make_key(**fields: Any) -> ApiKey:
     grant = Grant(scopes=ORDINARY, users=("alice",), groups=("chem",), partitions=("short",), accounts=())
-    base = {"id": new_uuid(), "name": "k", "hash": "0f", "grant": grant, "created_at": NOW}
+    base = {"id": new_uuid(), "name": new_uuid(), "hash": "0f", "grant": grant, "created_at": NOW}
     return ApiKey.model_validate({**base, **fields})
 
 
@@ -960,6 +960,48 @@ def test_a_key_is_revoked_once_and_its_use_is_kept(store: TaskStore) -> None:
     assert not store.revoke_key("none", NOW)
     revoked = key.model_copy(update={"last_used_at": LATER, "revoked_at": LATER})
     assert store.all_keys() == [revoked, other]
+
+
+def test_a_name_of_a_key_is_free_again_once_its_key_is_revoked_or_expired(store: TaskStore) -> None:
+    first = make_key(name="ci", expires_at=LATER)
+    assert store.add_key(first)
+    assert not store.add_key(make_key(name="ci"))
+    second = make_key(name="ci", created_at=LATER)
+    assert store.add_key(second), "the first has expired"
+    assert not store.add_key(make_key(name="ci", created_at=LATER))
+    assert store.revoke_key(second.id, LATER)
+    third = make_key(name="ci", created_at=LATER)
+    assert store.add_key(third)
+    assert [key.id for key in store.all_keys()] == [first.id, second.id, third.id]
+
+
+def test_of_keys_with_one_name_that_are_made_at_once_one_is_kept(factory: Factory) -> None:
+    stores = [factory(), factory()]
+    for round_ in range(20):
+        barrier = threading.Barrier(6)
+
+        def add(number: int, barrier: threading.Barrier = barrier, name: str = f"ci {round_}") -> bool:
+            barrier.wait()
+            return stores[number % 2].add_key(make_key(name=name))
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sum(pool.map(add, range(6))) == 1
+    assert len(stores[0].all_keys()) == 20
+
+
+@pytest.mark.real
+def test_a_key_of_an_earlier_version_keeps_its_name(mongod: Mongod) -> None:
+    database = f"test_{new_uuid()}"
+    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+    store.prepare()
+    old = make_key(name="ci")
+    assert store.add_key(old)
+    store.api_keys.update_one({"_id": old.id}, {"$unset": {"valid_name": ""}})
+    assert not store.add_key(make_key(name="ci"))
+    assert store.revoke_key(old.id, LATER)
+    assert store.add_key(make_key(name="ci"))
+    store.client.drop_database(database)
+    store.close()
 
 
 def test_what_a_caller_has_in_flight_is_counted(store: TaskStore) -> None:

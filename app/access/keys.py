@@ -7,7 +7,7 @@ hash would only cost the server time.
 import hashlib
 import hmac
 import secrets
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from app.errors import InvalidRequest, NotAuthenticated
 from app.models.api_key import ApiKey
@@ -35,13 +35,12 @@ class Keys:
         if not is_one_line(name) or len(name) > 100:
             raise InvalidRequest(["name: must be one line of at most 100 characters"])
         now = self._store.now()
-        if any(key.name == name and _is_good(key, now) for key in self._store.all_keys()):
-            raise InvalidRequest([f"name: there is a key called {name} already; revoke it first"])
         id_, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         text = f"{PREFIX}{id_}_{secret}"
         expires = now + lasts if lasts else None
         key = ApiKey(id=id_, name=name, hash=_hash(text), grant=grant, created_at=now, expires_at=expires)
-        self._store.add_key(key)
+        if not self._store.add_key(key):
+            raise InvalidRequest([f"name: there is a key called {name} already; revoke it first"])
         return text, key
 
     def all(self) -> list[ApiKey]:
@@ -62,15 +61,11 @@ class Keys:
         key = self._store.key(parts[1], _LOOKUP_SECONDS) if len(parts) == 3 else None
         known = key.hash if key else _hash("")
         is_right = hmac.compare_digest(_hash(text), known)
-        if key is None or not is_right or not _is_good(key, now := self._store.now()):
+        if key is None or not is_right or not key.is_valid(now := self._store.now()):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
         if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:
             self._store.key_used(key.id, now)
         return Caller(f"key:{key.name}:{key.id}", (key.grant,))
-
-
-def _is_good(key: ApiKey, now: datetime) -> bool:
-    return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
 
 
 def _hash(text: str) -> str:

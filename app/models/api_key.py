@@ -1,5 +1,7 @@
 """What the store keeps of an API key."""
 
+from datetime import datetime
+
 from pydantic import BaseModel, ConfigDict
 
 from app.models.caller import Grant
@@ -19,3 +21,7 @@ class ApiKey(BaseModel):
     expires_at: Utc | None = None
     last_used_at: Utc | None = None  # to the minute
     revoked_at: Utc | None = None
+
+    def is_valid(self, at: datetime) -> bool:
+        """Return whether the key is neither revoked nor expired at that time."""
+        return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)

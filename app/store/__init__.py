@@ -171,8 +171,8 @@ class TaskStore(Protocol):
     def resign(self, owner: str) -> None:
         """Gives the lease back, so that another process can lead at once."""
 
-    def add_key(self, key: ApiKey) -> None:
-        """Keeps a new key."""
+    def add_key(self, key: ApiKey) -> bool:
+        """Add a key; return False if another key of its name is valid at the time of its creation."""
 
     def key(self, id_: str, within: float | None = None) -> ApiKey | None:
         """Return the key with that id, even if it is revoked or expired.

@@ -104,6 +104,7 @@ class MongoDatabase:
         with answering(_INDEX_BUILD_TIMEOUT):
             self.tasks.create_indexes([*_TASK_INDEXES, *KEY_INDEXES])
             self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
+            self.api_keys.create_index([("valid_name", ASCENDING)], unique=True, sparse=True)
         with answering():
             take_over(self.tasks)
 

@@ -1,8 +1,10 @@
 """The API keys."""
 
+from contextlib import suppress
 from datetime import datetime
 
 from pymongo import ASCENDING
+from pymongo.errors import DuplicateKeyError
 
 from app.models.api_key import ApiKey
 from app.store.mongo.database import MongoDatabase, answering
@@ -10,10 +12,28 @@ from app.store.mongo.types import Document
 
 
 class MongoKeys(MongoDatabase):
-    def add_key(self, key: ApiKey) -> None:
-        document = key.model_dump(exclude={"id", "grant"})
+    def add_key(self, key: ApiKey) -> bool:
+        """Add a key; see TaskStore.add_key.
+
+        `valid_name` is unique, and stays until the key is revoked, or expired and replaced. Keys of earlier
+        versions do not have it.
+        """
+        document = {
+            "_id": key.id,
+            **key.model_dump(exclude={"id", "grant"}),
+            "grant": key.grant.model_dump(mode="json"),
+            "valid_name": key.name,
+        }
+        is_expired = {"expires_at": {"$ne": None, "$lte": key.created_at}}
         with answering():
-            self.api_keys.insert_one({"_id": key.id, **document, "grant": key.grant.model_dump(mode="json")})
+            self.api_keys.update_many({"valid_name": key.name, **is_expired}, {"$unset": {"valid_name": ""}})
+            others = map(_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
+            if any(other.is_valid(key.created_at) for other in others):
+                return False
+            with suppress(DuplicateKeyError):
+                self.api_keys.insert_one(document)
+                return True
+        return False
 
     def key(self, id_: str, within: float | None = None) -> ApiKey | None:
         with answering(within):
@@ -27,7 +47,8 @@ class MongoKeys(MongoDatabase):
     def revoke_key(self, id_: str, at: datetime) -> bool:
         with answering():
             wanted = {"_id": id_, "revoked_at": None}
-            return self.api_keys.update_one(wanted, {"$set": {"revoked_at": at}}).modified_count == 1
+            change = {"$set": {"revoked_at": at}, "$unset": {"valid_name": ""}}
+            return self.api_keys.update_one(wanted, change).modified_count == 1
 
     def key_used(self, id_: str, at: datetime) -> None:
         with answering():

@@ -10,8 +10,11 @@ _MOMENTS = ("last_used_at", "revoked_at")
 
 
 class SqliteKeys(SqliteDatabase):
-    def add_key(self, key: ApiKey) -> None:
+    def add_key(self, key: ApiKey) -> bool:
         with self.writing() as connection:
+            others = map(_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
+            if any(other.name == key.name and other.is_valid(key.created_at) for other in others):
+                return False
             connection.execute(
                 "INSERT INTO keys (id, last_used_at, revoked_at, key) VALUES (?, ?, ?, ?)",
                 (
@@ -21,6 +24,7 @@ class SqliteKeys(SqliteDatabase):
                     key.model_dump_json(exclude=set(_MOMENTS)),
                 ),
             )
+            return True
 
     def key(self, id_: str, within: float | None = None) -> ApiKey | None:
         with self.reading() as connection:
