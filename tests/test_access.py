@@ -32,6 +32,7 @@ from app.errors import (
     StoreUnavailable,
 )
 from app.job_state import JobState
+from app.lifecycle.reserving import stored_key
 from app.logs import configure
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
@@ -556,6 +557,20 @@ def test_idempotency_keys_are_each_callers_own(site: Site) -> None:
     assert site.call("POST", "/submit", bob, {"task": make_task("bob")}, **key).status_code == 200
     assert site.call("POST", "/submit", alice, {"task": task}, **key).json == first.json
     assert len(site.slurm.submitted) == 2
+
+
+def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site: Site) -> None:
+    """The one is called "ci", the other "ci x"; both would be "ci x y" with their keys."""
+    grant = Grant(scopes=ORDINARY, users="any")
+    bodies = [{"task": make_task()}, {"task": make_task()}]
+    for caller, key, body in (("ci", "x y", bodies[0]), ("ci x", "y", bodies[1])):
+        answer = site.services.intake.submit(Caller(caller, (grant,)), body, key)
+        assert answer["uuid"] == body["task"]["uuid"]
+    assert len(site.slurm.submitted) == 2
+    names = ("a", "a b", "a%20b", "a ", "%", "%25")
+    stored = {stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
+    assert len(stored) == 6 * 4
+    assert stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"
 
 
 # --- keys -----------------------------------------------------------------------------------------

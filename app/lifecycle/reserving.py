@@ -124,6 +124,14 @@ def _taken(record: TaskRecord, first: TaskRecord | None) -> DuplicateUuid:
     return DuplicateUuid(record.uuid, first.slurm_job_id if first is not None and is_his else None)
 
 
+def stored_key(caller: str, key: str) -> str:
+    """Return a caller's idempotency key as it is stored: the caller's name, a blank, the key.
+
+    A blank in the name is escaped, so that the first blank ends the name.
+    """
+    return f"{caller.replace('%', '%25').replace(' ', '%20')} {key}"
+
+
 def first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
     answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
     return {**answer, "warnings": list(warnings)} if warnings else answer

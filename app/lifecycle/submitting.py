@@ -22,7 +22,7 @@ from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.identity import tag_of, tagged
 from app.lifecycle.likeness import looks_like
-from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer
+from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer, stored_key
 from app.lifecycle.showing import shown_record
 from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
@@ -89,7 +89,7 @@ class Intake:
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            idempotency_key=f"{caller.name} {key}" if key is not None else None,
+            idempotency_key=stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
         )
         record = _planned(record, self._planner.at_submission(record, now))
