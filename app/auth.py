@@ -1,45 +1,40 @@
-"""Before each request: who is calling, and may he. After it: a line in the log, and in the audit trail."""
+"""Authenticates the caller before each request, and has the request logged after it."""
 
-import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, current_app, g, request
 
-from app.access.audit import AuditEntry, note
 from app.access.gate import Gate
-from app.errors import Forbidden
+from app.constants import Settings
+from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.lifecycle.permitting import require_scope
 from app.logs import request_id
 from app.models.caller import Caller, Scope
 from app.models.json_body import read_object
-from app.models.record import utc_now
-from app.web.origin import why_not_local
-
-logger = logging.getLogger("app.requests")
+from app.web.origin import client_address, why_not_local
+from app.web.request_log import log_request
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_REFUSED = (401, 403, 429)
-_AUDITED = ("POST", "DELETE")
-_UNKNOWN = "-"
 
 
 def register(app: Flask) -> None:
+    """Have each request of the application authenticated and logged."""
     app.before_request(_admit)
-    app.after_request(_keep)
+    app.after_request(log_request)
 
 
 def public(view: Callable[..., Any]) -> Callable[..., Any]:
-    """For a route that needs no caller."""
+    """Mark a route that needs no authentication."""
     view.is_public = True  # type: ignore[attr-defined]
     return view
 
 
 def require(scope: Scope) -> Callable[[], None]:
-    """For a blueprint's `before_request`."""
+    """Return a check of that scope for a blueprint's `before_request`."""
 
     def check() -> None:
         require_scope(caller(), scope)
@@ -48,12 +43,13 @@ def require(scope: Scope) -> Callable[[], None]:
 
 
 def caller() -> Caller:
+    """Return who calls."""
     found: Caller = g.caller
     return found
 
 
 def body() -> dict[str, Any]:
-    """The JSON object that was sent; the audit trail reads from it for whom."""
+    """Return the JSON object that was sent; the log reads user and uuid from it."""
     g.body = read_object(request.get_data())
     return g.body  # type: ignore[no-any-return]
 
@@ -66,14 +62,31 @@ def _admit() -> None:
     if view is None or getattr(view, "is_public", False):
         return
     gate: Gate = current_app.extensions["slurm_proxy"].gate
-    not_local = None
-    if gate.is_open:
-        _refuse_browsers()
-        not_local = why_not_local(current_app.config["SLURM_PROXY_SETTINGS"])
-    g.caller = gate.caller(request.headers.get("Authorization"), not_local=not_local)
+    g.caller = _authenticate(gate, current_app.config["SLURM_PROXY_SETTINGS"])
     gate.count(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
+
+
+def _authenticate(gate: Gate, settings: Settings) -> Caller:
+    """Return the caller of the request; see Gate.caller for the exceptions.
+
+    Raises:
+        TooManyRequests: It fails, and there were too many failed attempts from its address.
+    """
+    try:
+        not_local = None
+        if gate.is_open:
+            _refuse_browsers()
+            not_local = why_not_local(settings)
+        return gate.caller(request.headers.get("Authorization"), not_local=not_local)
+    except (NotAuthenticated, Forbidden) as error:
+        attempt = gate.failed_attempts.count(client_address(settings))
+        g.is_logged = attempt.is_logged
+        if attempt.is_over_limit:
+            words = f"there were too many failed attempts from your address; the last one: {error}"
+            raise TooManyRequests(words, attempt.seconds_left) from error
+        raise
 
 
 def _refuse_browsers() -> None:
@@ -84,63 +97,3 @@ def _refuse_browsers() -> None:
     """
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         raise Forbidden("without authentication this server answers no pages in browsers")
-
-
-def _keep(response: Response) -> Response:
-    response.headers["X-Request-Id"] = request_id.get()
-    name = g.caller.name if "caller" in g else _UNKNOWN
-    route = request.url_rule.rule if request.url_rule else _UNKNOWN
-    logger.info(
-        "%s %s %s by %s from %s in %.0f ms",
-        request.method,
-        route,
-        response.status_code,
-        name,
-        request.remote_addr,
-        1000 * (time.monotonic() - g.get("began", time.monotonic())),
-    )
-    if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
-        note(_entry(response, name, route))
-    return response
-
-
-def _entry(response: Response, name: str, route: str) -> AuditEntry:
-    answer = response.get_json(silent=True) if response.is_json else None
-    said: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
-    named = _named()
-    return AuditEntry(
-        at=utc_now(),
-        request_id=request_id.get(),
-        caller=name,
-        address=request.remote_addr or _UNKNOWN,
-        action=f"{request.method} {route}",
-        username=_word(named.get("username", said.get("slurm_username"))),
-        task_uuid=_word(named.get("uuid", named.get("task_uuid", said.get("uuid")))),
-        slurm_job_id=_job_id(said),
-        status=response.status_code,
-        code=_word(said.get("code")),
-    )
-
-
-def _named() -> Mapping[str, Any]:
-    """Whom and what a request is about, from where its route reads it: nothing else may speak for it."""
-    if request.blueprint == "task_slurm_rest":
-        return request.args
-    body = g.get("body") or {}
-    inner = body.get("monitor") if request.blueprint == "task_monitoring" else body
-    task = inner.get("task") if isinstance(inner, dict) else None
-    return {**(task if isinstance(task, dict) else {}), **(request.view_args or {})}
-
-
-def _job_id(said: Mapping[str, Any]) -> int | None:
-    """Return the job id in the answer, else the one in the path."""
-    found = said.get("slurm_job_id", said.get("job_id"))
-    if isinstance(found, int):
-        return found
-    text = (request.view_args or {}).get("slurm_job_id", "")
-    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
-
-
-def _word(value: object) -> str | None:
-    """A caller's word, as long as the longest good one."""
-    return value[:128] if isinstance(value, str) else None

@@ -70,6 +70,7 @@ def _in_project(path: Path) -> Path:
     return _PROJECT / path
 
 
+UNIX_SOCKET = "unix"  # in ACCESS_TRUSTED_PROXIES
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
 _PROJECT = Path(__file__).parent.parent
@@ -132,6 +133,12 @@ class Settings(BaseModel):
         description="Whether a server without authentication may be reached from elsewhere all the same:"
         " whoever reaches it can then run anything as any user. true or false.",
     )
+    ACCESS_TRUSTED_PROXIES: Words = Field(
+        (),
+        description="The proxies whose X-Forwarded-For is believed, for the log, the audit trail and the"
+        " limit on failed attempts: addresses, networks such as 10.0.0.0/8, and unix for whatever connects to"
+        " a Unix socket, separated by commas. Name only proxies that set this header themselves.",
+    )
     OIDC_ISSUER: str | None = Field(
         None, description="The issuer of the identity provider's tokens, as their claim iss has it."
     )
@@ -163,6 +170,13 @@ class Settings(BaseModel):
     )
     LIMIT_REQUESTS_PER_MINUTE: int = Field(
         600, ge=0, description="How many requests one caller may send in a minute. 0: any number."
+    )
+    LIMIT_FAILED_ATTEMPTS_PER_MINUTE: int = Field(
+        30,
+        ge=0,
+        description="How many failed attempts to authenticate from one address are answered and logged in a"
+        " minute, for each process; further ones are a 429 and not logged. A valid key or token always works."
+        " 0: any number.",
     )
     LIMIT_JOBS_IN_FLIGHT: int = Field(
         0,
@@ -374,6 +388,18 @@ class Settings(BaseModel):
         if value is None or value.startswith("unix:///") or _is_web_address(value):
             return value and value.rstrip("/")
         raise ValueError("must be http://host:port, https://host:port or unix:///path")
+
+    @field_validator("ACCESS_TRUSTED_PROXIES")
+    @classmethod
+    def _addresses(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in words:
+            try:
+                if word != UNIX_SOCKET:
+                    ipaddress.ip_network(word, strict=False)
+            except ValueError:
+                rule = f'must be addresses, networks or the word unix, not "{word}"'
+                raise ValueError(rule) from None
+        return words
 
     @field_validator("OIDC_JWKS_URL")
     @classmethod

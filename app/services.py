@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.access.failed_attempts import FailedAttempts
 from app.access.gate import Gate, Proof
 from app.access.keys import Keys
 from app.access.oidc import Oidc
@@ -209,6 +210,7 @@ def build_gate(settings: Settings, store: TaskStore) -> Gate:
         proofs,
         requests_a_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
         is_private=not settings.ACCESS_WITHOUT_PROOF,
+        failed_attempts=FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE),
     )
 
 

@@ -1,10 +1,14 @@
 """Who may call what, for whom, and how often."""
 
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
+import os
+import pwd
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +23,7 @@ from flask import Flask
 
 from app import create_app
 from app.access import audit
+from app.access.failed_attempts import FailedAttempts
 from app.access.keys import Keys
 from app.access.oidc import Oidc
 from app.environment import read_settings
@@ -1325,3 +1330,231 @@ def test_no_caller_writes_lines_of_his_own_into_the_log(site: Site, logged: Call
     assert "forged" in text
     assert "\x1b" not in text
     assert not any(line.startswith(("2026-01-01", "forged")) for line in text.splitlines())
+
+
+# --- failed attempts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["sp_0123456789ab_x", "", "not.a.token"])
+def test_failed_attempts_are_limited_and_bounded_in_the_log(
+    new_site: Callable[..., Site], trail: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    site = new_site()
+    caplog.set_level("INFO", "app")
+    answers = [site.call("GET", "/monitor/task_uuid/x", text) for _ in range(300)]
+    assert [answer.status_code for answer in answers] == [401] * 30 + [429] * 270
+    assert answers[-1].json["code"] == "too_many_requests"
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert len(entries(trail)) == 30
+    assert caplog.text.count("GET /monitor/task_uuid/<task_uuid> 4") == 30
+    assert caplog.text.count("too many failed attempts to authenticate from 127.0.0.1") == 1
+    assert site.submit(site.key()).status_code == 200, "a valid key works from the same address"
+    assert site.client.get("/ping").status_code == 200
+    elsewhere = {"REMOTE_ADDR": "10.1.2.3"}
+    assert site.client.get("/monitor/task_uuid/x", environ_overrides=elsewhere).status_code == 401
+
+
+def test_refused_tokens_are_bounded_in_the_log(
+    site: Site, provider: IdentityProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "app")
+    for number in range(40):  # from as many addresses
+        headers = {"Authorization": f"Bearer {provider.token(aud='another-service')}"}
+        there = {"REMOTE_ADDR": f"10.0.0.{number}"}
+        assert site.client.get("/slurm/ping", headers=headers, environ_overrides=there).status_code == 401
+    assert caplog.text.count("a token was refused") == 30
+
+
+def test_refusals_without_authentication_are_limited_too(new_site: Callable[..., Site], trail: Path) -> None:
+    site = new_site(ACCESS_METHODS="", LIMIT_FAILED_ATTEMPTS_PER_MINUTE=3)
+    there = {"REMOTE_ADDR": "10.1.2.3"}
+    answers = [site.client.get("/slurm/ping", environ_overrides=there).status_code for _ in range(5)]
+    assert answers == [403] * 3 + [429] * 2
+    assert len(entries(trail)) == 3
+    assert site.call("GET", "/slurm/ping").status_code == 200
+
+
+def test_failed_attempts_are_counted_by_address_and_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    attempts = FailedAttempts(2, clock=lambda: now)
+
+    def over(address: str) -> bool:
+        return attempts.count(address).is_over_limit
+
+    assert [over("10.0.0.1") for _ in range(3)] == [False, False, True]
+    assert not over("10.0.0.2")
+    assert over("::ffff:10.0.0.1"), "the same address"
+    hosts = [f"2001:db8::{number:x}" for number in range(3)]
+    assert [over(host) for host in hosts] == [False, False, True], "one host has 64 bits to itself"
+    assert not over("2001:db8:0:1::1")
+    now = 59.9
+    assert over("10.0.0.1")
+    now = 60.0
+    assert not over("10.0.0.1")
+    assert (
+        "4 failed attempts to authenticate were not logged; the most frequent: 5 from 10.0.0.1" in caplog.text
+    )
+
+
+def test_failed_attempts_from_very_many_addresses_fill_neither_memory_nor_log() -> None:
+    attempts = FailedAttempts(30, clock=lambda: 0.0)
+    counted = [
+        attempts.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") for number in range(20_000)
+    ]
+    assert sum(attempt.is_logged for attempt in counted) == 600
+    assert len(attempts._counts) <= 10_001
+
+
+def test_any_number_of_failed_attempts_can_be_allowed() -> None:
+    attempts = FailedAttempts(0)
+    assert not any(
+        attempt.is_over_limit or not attempt.is_logged for attempt in map(attempts.count, ["a"] * 1000)
+    )
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "expected"),
+    [
+        ("", "10.0.0.1", "192.0.2.7", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.1", "192.0.2.7", "192.0.2.7"),
+        ("10.0.0.0/8", "10.0.0.1", "1.2.3.4, 192.0.2.7", "192.0.2.7"),  # the first is the client's own word
+        ("10.0.0.0/8", "10.0.0.1", "192.0.2.7, 10.0.0.9", "192.0.2.7"),  # two proxies
+        ("10.0.0.0/8", "::ffff:10.0.0.1", "::ffff:192.0.2.7", "192.0.2.7"),
+        ("10.0.0.0/8", "192.0.2.7", "1.2.3.4", "192.0.2.7"),
+        ("10.0.0.0/8", "10.0.0.1", "not an address\x7f", "10.0.0.1"),
+        ("10.0.0.0/8", "10.0.0.1", None, "10.0.0.1"),
+        ("2001:db8::/32", "2001:db8::1", "2001:db9::7", "2001:db9::7"),
+        ("unix", "10.0.0.1", "192.0.2.7", "10.0.0.1"),
+        ("10.0.0.0/8", "", "192.0.2.7", "-"),
+    ],
+)
+def test_the_trail_names_the_address_that_a_trusted_proxy_passes_on(
+    new_site: Callable[..., Site], trail: Path, trusted: str, peer: str, forwarded: str | None, expected: str
+) -> None:
+    site = new_site(ACCESS_TRUSTED_PROXIES=trusted)
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    site.client.get("/monitor/task_uuid/x", headers=headers, environ_overrides={"REMOTE_ADDR": peer})
+    assert entries(trail)[-1]["address"] == expected
+
+
+@pytest.mark.parametrize("word", ["nginx", "10.0.0.0/99", "unix:/run/x"])
+def test_a_trusted_proxy_that_is_no_address_ends_the_start(word: str) -> None:
+    with pytest.raises(
+        SettingsError, match="ACCESS_TRUSTED_PROXIES: must be addresses, networks or the word"
+    ):
+        read_settings({"ACCESS_TRUSTED_PROXIES": f"10.0.0.1,{word}"})
+
+
+def test_behind_a_unix_socket_the_trail_has_the_address_of_the_client(tmp_path: Path) -> None:
+    """Also where the client of the socket calls itself by an address."""
+    trail = tmp_path / "audit.jsonl"
+    argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]
+    settings = {
+        "ACCESS_METHODS": "keys",
+        "ACCESS_TRUSTED_PROXIES": "unix",
+        "AUDIT_LOG_PATH": str(trail),
+        "GUNICORN_BIND": f"unix:{tmp_path}/socket",
+        "GUNICORN_WORKERS": "1",
+        "SQLITE_PATH": str(tmp_path / "store.sqlite3"),
+    }
+    with (tmp_path / "said").open("w") as log:
+        process = subprocess.Popen(argv, cwd=ROOT, env={**SETTINGS, **settings}, stdout=log, stderr=log)
+    try:
+        until(lambda: "Listening at" in (tmp_path / "said").read_text(), 60, "the start")
+        for forwarded in ("X-Forwarded-For: 192.0.2.7\r\n", ""):
+            with socket.socket(socket.AF_UNIX) as client, contextlib.chdir(tmp_path):
+                client.bind(f"10.0.0.{len(forwarded)}")
+                client.connect("socket")
+                client.sendall(
+                    f"GET /slurm/ping HTTP/1.1\r\nHost: x\r\n{forwarded}Connection: close\r\n\r\n".encode()
+                )
+                assert b" 401 " in client.recv(65536)
+        until(lambda: trail.read_text().count("\n") == 2, 10, "both lines")
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert [entry["address"] for entry in entries(trail)] == ["192.0.2.7", "-"]
+
+
+# --- keys in the trail ----------------------------------------------------------------------------
+
+
+def test_keys_that_are_made_and_revoked_are_in_the_trail(site: Site, trail: Path) -> None:
+    runner = site.app.test_cli_runner()
+    made = runner.invoke(args=["keys", "create", "pipeline", "--user", "alice", "--scope", "read"])
+    id_ = made.stdout.split("_")[1]
+    assert runner.invoke(args=["keys", "create", "pipeline", "--any-user"]).exit_code == 1
+    assert runner.invoke(args=["keys", "revoke", id_]).exit_code == 0
+    assert runner.invoke(args=["keys", "revoke", id_]).exit_code == 1
+    created, revoked = entries(trail)
+    for entry, action in ((created, "keys create"), (revoked, "keys revoke")):
+        assert (entry["action"], entry["key"]) == (action, f"key:pipeline:{id_}")
+        assert entry["grant"] == "read for alice"
+        assert entry["caller"].startswith(f"cli:{pwd.getpwuid(os.getuid()).pw_name}")
+    assert made.stdout.strip() not in trail.read_text()
+
+
+def test_the_command_line_writes_to_the_configured_trail(tmp_path: Path) -> None:
+    def run(path: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**SETTINGS, "SQLITE_PATH": str(tmp_path / "store"), "AUDIT_LOG_PATH": str(path)}
+        argv = [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "ci", "--any-user"]
+        return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    failed = run(tmp_path / "none" / "audit.jsonl")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: AUDIT_LOG_PATH: ")
+    assert run(tmp_path / "audit.jsonl").returncode == 0, "no key was made before"
+    (entry,) = entries(tmp_path / "audit.jsonl")
+    assert (entry["action"], entry["grant"]) == ("keys create", "cancel read submit for any user")
+
+
+# --- characters -----------------------------------------------------------------------------------
+
+
+def test_no_line_separator_or_control_character_stands_raw_in_the_trail(site: Site, trail: Path) -> None:
+    odd = "".join(
+        map(chr, [*range(1, 32), 0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, 0x202E, 0xFEFF, 0xE0001])
+    )
+    names = [odd[:50], odd[50:], 'quo"te\\', "Zoë 漢字 🦠"]
+    for name in names:
+        assert site.submit(site.key(), username=name).status_code == 400
+    names.append("half \ud800")
+    audit.note(audit.AuditEntry.model_validate({**entries(trail)[0], "username": names[-1]}))
+    text = trail.read_bytes().decode()
+    assert all(character.isprintable() for line in text.split("\n") for character in line)
+    assert [entry["username"] for entry in entries(trail)] == names
+    assert "Zoë 漢字 🦠" in text
+
+
+def test_the_access_line_has_fields_where_programs_read_it(site: Site, logged: Callable[..., str]) -> None:
+    logged(LOG_FORMAT="json")
+    key, task = site.key(), make_task()
+    job_id = site.call("POST", "/submit", key, {"task": task}).json["slurm_job_id"]
+    paths = [
+        f"/monitor/task_uuid/{task['uuid']}",
+        f"/monitor/slurm_job_id/{job_id}",
+        "/monitor/task_uuid/none",
+    ]
+    for path in paths:
+        site.call("GET", path, key)
+    site.call("GET", f"/monitor/task_uuid/{task['uuid']}")
+    site.call("GET", "/ping")
+    lines = [json.loads(line) for line in logged().splitlines()]
+    found = [line for line in lines if line["name"] == "app.requests"]
+    assert all(isinstance(line["duration"], float) and 0 <= line["duration"] < 10 for line in found)
+    assert [
+        (line["method"], line["status"], line["user"], line["uuid"], line["slurm_job_id"]) for line in found
+    ] == [
+        ("POST", 200, "alice", task["uuid"], job_id),
+        ("GET", 200, "alice", task["uuid"], job_id),
+        ("GET", 200, "alice", task["uuid"], job_id),
+        ("GET", 400, None, "none", None),
+        ("GET", 401, None, task["uuid"], None),
+        ("GET", 200, None, None, None),
+    ]
+    assert found[0]["caller"].startswith("key:key-")
+    assert (found[0]["route"], found[0]["address"]) == ("/submit", "127.0.0.1")
+    assert found[4]["caller"] == "-"

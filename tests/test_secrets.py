@@ -89,7 +89,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
         channels[0].start()
     written = service.log.read_text() + trail.read_text()
     assert " DEBUG " in written
-    assert len(trail.read_text().splitlines()) == len(proofs) + 2
+    assert len(trail.read_text().splitlines()) == len(proofs) + 3, "with the creation of the key"
     secret = [*proofs, key.split("_", 2)[2], WORDS, VALUE, local_cluster.key.decode()]
     secret += [words for channel in channels for words in channel.secrets]
     secret += [service.environment["SLURM_JWT_HS256_KEY_BASE64"], "X-SLURM-USER-TOKEN", "eyJ"]

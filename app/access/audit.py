@@ -3,6 +3,7 @@
 One JSON object a line, in a file that is only ever appended to, or in the log.
 """
 
+import json
 import logging
 import os
 from functools import partial
@@ -16,9 +17,11 @@ from app.models.job import Utc
 
 logger = logging.getLogger("app.audit")
 
+_DELETE = 0x7F  # the last control code that json.dumps leaves as it is
+
 
 class AuditEntry(BaseModel):
-    """Who did what for whom, when, from where, and how it ended."""
+    """One entry of the trail: who did what for whom, when, from where, and how it ended."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,12 +29,14 @@ class AuditEntry(BaseModel):
     request_id: str
     caller: str
     address: str
-    action: str  # method and route
+    action: str  # method and route, or the command
     username: str | None = None
     task_uuid: str | None = None
     slurm_job_id: int | None = None
-    status: int
+    status: int | None = None  # of the answer; None for a command
     code: str | None = None  # the machine word of an error
+    key: str | None = None  # the API key that a command is about, in the form that `caller` has
+    grant: str | None = None  # what that key may do
 
 
 class _PrivateFile(WatchedFileHandler):
@@ -41,9 +46,12 @@ class _PrivateFile(WatchedFileHandler):
 
 
 def open_trail(path: Path | None) -> None:
-    """Sends the trail to that file, which only its owner can read; OSError where it cannot be written.
+    """Send the trail to that file, which only its owner can read; without a path to the log.
 
     A file that is moved away, as logrotate does, is begun anew.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     logger.setLevel(logging.INFO)  # whatever else is logged
     for handler in list(logger.handlers):
@@ -58,4 +66,14 @@ def open_trail(path: Path | None) -> None:
 
 
 def note(entry: AuditEntry) -> None:
-    logger.info(entry.model_dump_json(exclude_none=True))
+    """Write an entry as one line, in which nothing but printable characters stands as it is."""
+    fields = entry.model_dump(mode="json", exclude_none=True)
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    logger.info("%s", "".join(map(_escaped, text)))
+
+
+def _escaped(character: str) -> str:
+    """Return a character as it may stand in a JSON string: line separators and control codes are escaped."""
+    if character.isprintable():
+        return character
+    return json.dumps(character)[1:-1] if ord(character) > _DELETE else f"\\u{ord(character):04x}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
 
+from app.access.failed_attempts import FailedAttempts
 from app.access.keys import PREFIX
 from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.models.caller import ANYBODY, OPERATOR, Caller
@@ -27,13 +28,20 @@ class Gate:
     """Authenticates callers by `proofs`, which are named as in ACCESS_METHODS."""
 
     def __init__(
-        self, store: TaskStore, proofs: Mapping[str, Proof], *, requests_a_minute: int, is_private: bool
+        self,
+        store: TaskStore,
+        proofs: Mapping[str, Proof],
+        *,
+        requests_a_minute: int,
+        is_private: bool,
+        failed_attempts: FailedAttempts,
     ) -> None:
         """Keep the parts. `is_private`: without authentication only this machine is served."""
         self._store = store
         self._proofs = proofs
         self._requests_a_minute = requests_a_minute
         self.is_private = is_private
+        self.failed_attempts = failed_attempts
 
     @property
     def is_open(self) -> bool:

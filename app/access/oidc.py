@@ -19,6 +19,7 @@ from jwt.exceptions import (
     PyJWTError,
 )
 
+from app.access.failed_attempts import FailedAttempts
 from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant
@@ -80,6 +81,7 @@ class Oidc:
         self._skew = settings.OIDC_CLOCK_SKEW_SECONDS
         self._user_claim = settings.OIDC_USER_CLAIM
         self._grants = grants
+        self._refusals = FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE)
         url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
         self._keys = _ProvidersKeys(url, lifespan=_KEYS_LAST, timeout=timeout, cooldown_duration=pause)
         if not (self._user_claim or grants):
@@ -112,7 +114,8 @@ class Oidc:
             logger.warning("the identity provider's keys cannot be fetched: %s", error)
             raise IdentityProviderUnavailable("the identity provider does not answer") from error
         except (PyJWTError, TypeError, ValueError) as error:  # of another kind of key than the token says
-            logger.info("a token was refused: %s", self._why(error, token))
+            if self._refusals.count("tokens").is_logged:
+                logger.info("a token was refused: %s", self._why(error, token))
             raise NotAuthenticated(
                 "the token is not valid here: it is forged, expired, or not for us"
             ) from error

@@ -1,6 +1,7 @@
 """`flask --app app keys create | list | revoke`."""
 
 import grp
+import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -11,12 +12,14 @@ from flask import current_app
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
+from app.access.audit import AuditEntry, note, open_trail
 from app.access.keys import Keys
 from app.commands.application import require_services
 from app.constants import Settings
 from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
+from app.models.record import utc_now
 from app.models.rules import is_username
 from app.senders import SENDERS
 
@@ -46,13 +49,16 @@ def create(name: str, **options: Any) -> None:
     try:
         grant = _grant(options)
         _require_allowed_users(grant)
-        text, key = _keys().create(name, grant, lasts)
+        kept = _keys()
+        _open_trail()
+        text, key = kept.create(name, grant, lasts)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
         raise click.UsageError(option + fault["msg"].removeprefix("Value error, ")) from error
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
+    _note("keys create", key)
     click.echo(text)
     for words in _doubts(grant):
         click.echo(f"Warning: {words}", err=True)
@@ -74,10 +80,13 @@ def list_() -> None:
 def revoke(id_: str) -> None:
     """Ends the key with that ID, as `list` shows it, from the next request on."""
     kept = _keys()
-    if not kept.revoke(id_):
-        is_known = any(key.id == id_ for key in kept.all())
-        words = "is revoked already" if is_known else "does not exist: give an ID that `keys list` shows"
+    _open_trail()
+    is_revoked = kept.revoke(id_)
+    key = next((key for key in kept.all() if key.id == id_), None)
+    if key is None or not is_revoked:
+        words = "is revoked already" if key else "does not exist: give an ID that `keys list` shows"
         raise click.ClickException(f"the key {id_} {words}")
+    _note("keys revoke", key)
     click.echo(f"The key {id_} is revoked.")
 
 
@@ -88,6 +97,47 @@ def _keys() -> Keys:
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
     return services.keys
+
+
+def _open_trail() -> None:
+    """Open the audit trail, if it is a file; before anything is changed."""
+    path = _settings().AUDIT_LOG_PATH
+    try:
+        if path is not None:
+            open_trail(path)
+    except OSError as error:
+        raise click.ClickException(f"AUDIT_LOG_PATH: {error}") from error
+
+
+def _note(action: str, key: ApiKey) -> None:
+    entry = AuditEntry(
+        at=utc_now(),
+        request_id="-",
+        caller=_operator(),
+        address="-",
+        action=action,
+        key=f"key:{key.name}:{key.id}",
+        grant=_granted(key),
+    )
+    note(entry)
+
+
+def _operator() -> str:
+    """Return who runs the command: the user of the process, and who logged in at this terminal if another."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    try:
+        login = os.getlogin()
+    except OSError:  # there is no terminal
+        login = user
+    return f"cli:{user}" if login == user else f"cli:{user} (logged in as {login})"
+
+
+def _settings() -> Settings:
+    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
+    return settings
 
 
 def _grant(options: Mapping[str, Any]) -> Grant:
@@ -138,8 +188,7 @@ def _is_known(look_up: Callable[[str], object], name: str) -> bool:
 
 
 def _place() -> str:
-    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
-    return "MongoDB" if settings.MONGODB_URI else str(settings.SQLITE_PATH)
+    return "MongoDB" if _settings().MONGODB_URI else str(_settings().SQLITE_PATH)
 
 
 def _moment(at: datetime | None) -> str:

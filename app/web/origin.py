@@ -1,13 +1,15 @@
 """Finds where a request comes from: this machine or another one, and through which proxies."""
 
+import ipaddress
 import re
 import socket
+from collections.abc import Sequence
 
 from flask import request
 
 from app.connections.client_socket import ClientSocket, socket_of_request
 from app.connections.peer_user import PeerUser, find_peer_user
-from app.constants import Settings, is_loopback
+from app.constants import UNIX_SOCKET, Settings, is_loopback
 
 # How the names of headers begin that proxies, load balancers and tunnels add.
 _PROXY_HEADERS = (
@@ -52,13 +54,51 @@ def why_not_local(settings: Settings) -> str | None:
     `Host` is that of a web page whose name was made to mean this address.
     """
     client = socket_of_request(request.environ)
-    is_unix = client is not None and client.family == socket.AF_UNIX
+    is_unix = _is_unix(client)
     if is_proxied() or not _is_loopback_host() or not (is_unix or is_loopback(request.remote_addr or "")):
         return _NOT_DIRECT
     peer = _peer_user(client)
     if peer is PeerUser.UNKNOWN:
         return _NOT_DIRECT if is_unix else None
     return None if peer is PeerUser.TRUSTED or settings.ACCESS_ALL_LOCAL_USERS else _OTHER_USER
+
+
+def client_address(settings: Settings) -> str:
+    """Return the address of the client, as trusted proxies pass it on; `-` if there is none.
+
+    Each trusted proxy appends the address of its own client to `X-Forwarded-For`, so the header is read from
+    its end. What an untrusted client has written at its beginning is never reached.
+    """
+    is_unix = _is_unix(socket_of_request(request.environ))
+    address = UNIX_SOCKET if is_unix else request.remote_addr or ""  # a Unix client may choose its name
+    if settings.ACCESS_TRUSTED_PROXIES:
+        passed_on = ",".join(request.headers.getlist("X-Forwarded-For")).split(",")
+        while passed_on and _is_trusted_proxy(address, settings.ACCESS_TRUSTED_PROXIES):
+            if (found := _ip_address(passed_on.pop().strip())) is None:
+                break
+            address = str(found)
+    return "-" if address in ("", UNIX_SOCKET) else address
+
+
+def _is_trusted_proxy(address: str, trusted: Sequence[str]) -> bool:
+    if address == UNIX_SOCKET:
+        return UNIX_SOCKET in trusted
+    found = _ip_address(address)
+    networks = (ipaddress.ip_network(word, strict=False) for word in trusted if word != UNIX_SOCKET)
+    return found is not None and any(found in network for network in networks)
+
+
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, a mapped one as one of IPv4; None for what is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
+
+
+def _is_unix(client: socket.socket | None) -> bool:
+    return client is not None and client.family == socket.AF_UNIX
 
 
 def is_proxied() -> bool:

@@ -1,0 +1,120 @@
+"""Logs requests: each in the log, and those that change something or are refused in the audit trail, too."""
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, current_app, g, request
+
+from app.access.audit import AuditEntry, note
+from app.logs import request_id
+from app.models.record import utc_now
+from app.web.origin import client_address
+
+logger = logging.getLogger("app.requests")
+
+_REFUSED = (401, 403, 429)
+_AUDITED = ("POST", "DELETE")
+_UNKNOWN = "-"
+_MAX_READ_BYTES = 64 * 1024  # of an answer in which user, uuid and job are looked for
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whom and what a request was about, as far as it is known."""
+
+    username: str | None = None
+    task_uuid: str | None = None
+    slurm_job_id: int | None = None
+    code: str | None = None
+
+
+def log_request(response: Response) -> Response:
+    """Log a request that was answered, unless it is one of too many failed attempts to authenticate."""
+    response.headers["X-Request-Id"] = request_id.get()
+    if not g.get("is_logged", True):
+        return response
+    name = g.caller.name if "caller" in g else _UNKNOWN
+    route = request.url_rule.rule if request.url_rule else _UNKNOWN
+    address = client_address(current_app.config["SLURM_PROXY_SETTINGS"])
+    subject = _subject_of(response)
+    seconds = time.monotonic() - g.get("began", time.monotonic())
+    fields = {
+        "method": request.method,
+        "route": route,
+        "status": response.status_code,
+        "caller": name,
+        "address": address,
+        "user": subject.username,
+        "uuid": subject.task_uuid,
+        "slurm_job_id": subject.slurm_job_id,
+        "duration": round(seconds, 4),
+    }
+    words = "%s %s %s by %s from %s in %.0f ms"
+    logger.info(
+        words, request.method, route, response.status_code, name, address, 1000 * seconds, extra=fields
+    )
+    if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
+        note(
+            AuditEntry(
+                at=utc_now(),
+                request_id=request_id.get(),
+                caller=name,
+                address=address,
+                action=f"{request.method} {route}",
+                username=subject.username,
+                task_uuid=subject.task_uuid,
+                slurm_job_id=subject.slurm_job_id,
+                status=response.status_code,
+                code=subject.code,
+            )
+        )
+    return response
+
+
+def _subject_of(response: Response) -> _Subject:
+    answer = _answer_of(response)
+    record = answer["monitor"] if isinstance(answer.get("monitor"), dict) else answer
+    task = record["task"] if isinstance(record.get("task"), dict) else {}
+    named = _named_in_request()
+    return _Subject(
+        username=_word(named.get("username", record.get("slurm_username"))),
+        task_uuid=_word(named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))),
+        slurm_job_id=_job_id_in(record),
+        code=_word(answer.get("code")),
+    )
+
+
+def _answer_of(response: Response) -> Mapping[str, Any]:
+    """Return the object that was answered; an empty one for other answers, and for large ones."""
+    if not response.is_json or (response.content_length or 0) > _MAX_READ_BYTES:
+        return {}
+    answer = response.get_json(silent=True)
+    return answer if isinstance(answer, dict) else {}
+
+
+def _named_in_request() -> Mapping[str, Any]:
+    """Return whom and what a request names, from where its route reads it: nothing else counts."""
+    if request.blueprint == "task_slurm_rest":
+        return request.args
+    body = g.get("body") or {}
+    inner = body.get("monitor") if request.blueprint == "task_monitoring" else body
+    task = inner.get("task") if isinstance(inner, dict) else None
+    return {**(task if isinstance(task, dict) else {}), **(request.view_args or {})}
+
+
+def _job_id_in(record: Mapping[str, Any]) -> int | None:
+    """Return the job id in an answer, else the one in the path."""
+    found = record.get("slurm_job_id", record.get("job_id"))
+    if isinstance(found, int):
+        return found
+    text = (request.view_args or {}).get("slurm_job_id", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+
+
+def _word(value: object) -> str | None:
+    """Return a caller's word, cut to the length of the longest valid one."""
+    return value[:128] if isinstance(value, str) else None
