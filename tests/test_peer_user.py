@@ -1,5 +1,6 @@
 """Whose process is at the other end of a connection: processes of several users, and real servers."""
 
+import grp
 import os
 import resource
 import shutil
@@ -16,7 +17,8 @@ import pytest
 
 from app.connections.peer_user import PeerUser, find_peer_user
 from tests.conftest import not_covered, until
-from tests.real.processes import free_port
+from tests.real import RealPartMissing
+from tests.real.processes import Daemon, answers, free_port, install
 from tests.service import ROOT
 
 NOBODY = 65534
@@ -310,3 +312,60 @@ def test_the_user_behind_a_unix_socket_is_found(serve: Callable[..., str]) -> No
         assert fetch(f"{url}/notifications", 0).endswith("\n200")
         assert fetch(f"{url}/notifications", NOBODY).endswith("\n403")
         assert fetch(url + RECORD, NOBODY).endswith("\n400")
+
+
+# As nginx 1.29.7 and later are by default: HTTP/1.1, and no header that tells of a proxy.
+NGINX = """
+daemon off;
+user {user} {group};
+worker_processes 1;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.real
+def test_nginx_in_front_of_a_server_without_authentication_opens_nothing(
+    request: pytest.FixtureRequest, serve: Callable[..., str]
+) -> None:
+    try:
+        install({"nginx": "nginx"})
+    except RealPartMissing as missing:
+        not_covered(request, "nginx", str(missing))
+    closed, widened = serve("gunicorn", 0), serve("gunicorn", 0, ACCESS_ALL_LOCAL_USERS="true")
+    group = grp.getgrgid(NOBODY).gr_name
+    for upstream, status in ((closed, "403"), (widened, "400")):
+        with tempfile.TemporaryDirectory() as folder:
+            port = free_port()
+            configuration = NGINX.format(
+                user="nobody", group=group, folder=folder, port=port, upstream=upstream
+            )
+            (Path(folder) / "nginx.conf").write_text(configuration)
+            log = f"{folder}/error.log"
+            daemon = Daemon(
+                ["nginx", "-p", folder, "-c", "nginx.conf", "-e", log], Path(folder) / "output.log"
+            )
+            daemon.start()
+            try:
+                daemon.ready(lambda port=port: answers(port))
+                answer = fetch(f"http://127.0.0.1:{port}{RECORD}", 0)
+            finally:
+                daemon.stop()
+        assert answer.endswith(f"\n{status}"), "what the setting opens, it opens to whoever reaches nginx"
