@@ -285,7 +285,7 @@ class Settings(BaseModel):
     NOTIFICATIONS_MAIL_ALLOWED: Words = Field(
         (),
         description="The addresses and whole domains that email and gmail may go to, separated by commas;"
-        " without it any.",
+        " without it any. Answers (reply_to) may go to these and to NOTIFICATIONS_MAIL_SENDERS.",
     )
     NOTIFICATIONS_MAIL_SENDERS: Words = Field(
         (),

@@ -158,7 +158,7 @@ def build_catalogue(settings: Settings) -> Catalogue:
 def _validated(name: str, kind: type[_Value], value: object) -> _Value:
     """The setting of that name as what it stands for."""
     try:
-        return TypeAdapter(kind).validate_python(value, context={"methods": tuple(SENDERS)})
+        return TypeAdapter(kind).validate_python(value, context={"methods": SENDERS})
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))

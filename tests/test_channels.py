@@ -632,6 +632,132 @@ def test_mail_comes_only_from_whom_the_operator_lets_it(method: str, sender: str
     assert is_taken(method, params, read_settings({}))
 
 
+ROUTES = [
+    "x%example.net@example.com",
+    "x%example.net%example.org@example.com",
+    "example.net!x@example.com",
+    "example.org!example.net!x@example.com",
+    "@example.net:x@example.com",
+    "<@example.net:x@example.com>",
+    '"x@example.net"@example.com',
+    "x@example.net@example.com",
+    "x\uff20example.net@example.com",  # full-width forms of @, % and !
+    "x\uff05example.net@example.com",
+    "example.net\uff01x@example.com",
+    "/C=us/A=x/P=y/S=z/@example.com",
+    "IMCEASMTP-x+40example+2Enet@example.com",
+    "imceaex-_o=z_cn=x@example.com",
+    "Ann <x%example.net@example.com>",
+]
+
+
+@pytest.mark.parametrize("method", ["email", "gmail"])
+@pytest.mark.parametrize("field", ["sender", "recipient", "reply_to"])
+@pytest.mark.parametrize("address", ROUTES)
+def test_an_address_that_leads_to_another_domain_is_refused(method: str, field: str, address: str) -> None:
+    params = {"sender": "a@example.com", "recipient": "b@example.com", field: address}
+    assert not is_taken(method, params, None)
+
+
+@pytest.mark.parametrize("address", ["ann+jobs@example.com", "a/b@example.com", "d'a_b=c@example.com"])
+def test_an_address_with_other_characters_is_taken(address: str) -> None:
+    assert is_taken("email", {"sender": address, "recipient": address, "reply_to": address}, None)
+
+
+@pytest.mark.parametrize("method", ["email", "gmail"])
+@pytest.mark.parametrize(
+    ("reply_to", "is_allowed"),
+    [
+        ("ann@example.com", True),
+        ("Help <DESK@cluster.example>", True),
+        ("eve@example.net", False),
+        ('"ann@example.com" <eve@example.net>', False),
+    ],
+)
+def test_answers_go_only_to_whom_the_operator_lets_mail_go_to_or_come_from(
+    method: str, reply_to: str, is_allowed: bool
+) -> None:
+    mail = {"sender": "desk@cluster.example", "recipient": "ann@example.com", "reply_to": reply_to}
+    lists = {
+        "NOTIFICATIONS_MAIL_ALLOWED": "example.com",
+        "NOTIFICATIONS_MAIL_SENDERS": "desk@cluster.example",
+    }
+    assert is_taken(method, mail, read_settings(lists)) is is_allowed
+    assert is_taken(method, mail, read_settings({"NOTIFICATIONS_MAIL_SENDERS": "cluster.example"}))
+    only_allowed = read_settings({"NOTIFICATIONS_MAIL_ALLOWED": "example.com"})
+    assert is_taken(method, mail, only_allowed) is (reply_to == "ann@example.com")
+
+
+@pytest.mark.parametrize("exchange", ["eve\nnts", "events\r", "eve\tnts", "events\x00", "e" * 256])
+def test_an_exchange_whose_name_the_broker_would_alter_is_refused(exchange: str) -> None:
+    assert not is_taken("rabbitmq", {"exchange": exchange, "queue": "jobs"}, None)
+    assert is_taken("rabbitmq", {"exchange": "eve nts", "queue": "jobs"}, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "chem/../bio",
+        "chem/%2E%2e/bio",
+        "chem/.%2e/bio",
+        "chem/..%2fbio",
+        "chem/..%2Fbio",
+        "chem%2f..%2fbio",
+        "chem/%252e%252e/bio",
+        "chem/%25252e%25252E/bio",
+        "chem/..%252fbio",
+        "chem/..;/bio",
+        "chem/..;x=y/bio",
+        "chem/%2e%2e%3b/bio",
+        "chem/..%253b/bio",
+        "chem/.;/bio",
+        "chem/./bio",
+        "chem\\bio",
+        "chem\\..\\bio",
+        "chem/..\\bio",
+        "chem/..%5cbio",
+        "chem/..%255cbio",
+        "chem/..%00/bio",
+        "chem/%20../bio",
+        "chem/..%20/bio",
+        "chem/..%09/bio",
+        "chem/..%3f/bio",
+        "chem/..%23/bio",
+        "chem/%c0%ae%c0%ae/bio",
+        "chem/%e0%80%ae%e0%80%ae/bio",
+        "chem/%ef%bc%8e%ef%bc%8e/bio",
+        "chem/%e2%80%a5/bio",
+        "chem/%u002e%u002e/bio",
+        "chem/%2",
+        "chem/%zz",
+        "..",
+        "chem/..",
+    ],
+)
+def test_a_path_that_a_server_may_read_as_another_is_refused(path: str) -> None:
+    assert not is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "chem/...",
+        "chem/..a/b..",
+        "chem/a..b",
+        "chem/.well-known/x",
+        "chem;v=1/x",
+        "chem/%20x%2fy",
+        "chem/%25",
+        "chem/100%25",
+        "chem/a%5cb",
+        "chem/caf%C3%A9",
+        "?up=../x",
+    ],
+)
+def test_a_path_with_dots_or_escapes_of_its_own_is_taken(path: str) -> None:
+    assert is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
+
+
 @pytest.mark.parametrize("url", ["https://h.example/a b", "https://h.example/?a b", "https://h.example/a "])
 def test_a_url_that_could_never_be_called_is_refused_at_once(url: str) -> None:
     assert not is_taken("webhook", {"url": url}, None)

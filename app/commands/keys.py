@@ -159,7 +159,7 @@ def _grant(options: Mapping[str, Any]) -> Grant:
         "groups": options["groups"],
         **{name: options[name] or None for name in ("partitions", "accounts", "recipients")},
     }
-    return Grant.model_validate(fields, context={"methods": tuple(SENDERS)})
+    return Grant.model_validate(fields, context={"methods": SENDERS})
 
 
 def _require_allowed_users(grant: Grant) -> None:

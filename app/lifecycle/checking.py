@@ -98,12 +98,10 @@ class Checker:
             yield f"{where}: all messages together must not take more than {_MOST_BYTES} bytes"
 
     def _receivers(self, task: Task | WatchedTask) -> Receivers:
-        """Whom the task's messages go to, by method, whether this server is configured for it or not."""
-        return {
-            method: [self._receiver(method, one) for one in each_recipient(params)]
-            for method, params in merged_params(self.catalogue, task.name, task.notification).items()
-        }
-
-    def _receiver(self, method: str, params: Mapping[str, Any]) -> str:
-        sender = SENDERS[method]
-        return sender.receiver(sender.Params.model_validate(params, context=self._context))
+        """Return the receivers of the task's messages, also by methods that are not configured."""
+        found = {}
+        for method, params in merged_params(self.catalogue, task.name, task.notification).items():
+            sender = SENDERS[method]
+            parsed = sender.Params.model_validate(params, context=self._context)
+            found[method] = sender.receivers(parsed)
+        return found

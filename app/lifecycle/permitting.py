@@ -1,4 +1,4 @@
-"""What a caller may do for whom: Forbidden says which field leads beyond what he was granted."""
+"""Checks a request against the grants of its caller; Forbidden names the field that no grant covers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -7,8 +7,10 @@ from typing import Any
 from app.errors import Forbidden
 from app.models.caller import Caller, Grant, Scope
 from app.models.task import Task, WatchedTask
+from app.senders import SENDERS
+from app.senders.base import Receiver
 
-Receivers = Mapping[str, Sequence[str]]  # the receivers that are to be told, by method
+Receivers = Mapping[str, Sequence[Receiver]]  # by method
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
@@ -44,7 +46,7 @@ def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers,
 
 
 def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> str | None:
-    """What leads beyond this grant: the field, and what is granted."""
+    """Return the first field that this grant does not cover, with the reason; None if it covers the task."""
     options: Any = task.slurm if isinstance(task, Task) else None
     for name, allowed in (("partition", grant.partitions), ("account", grant.accounts)):
         if options is not None and allowed is not None:
@@ -54,7 +56,25 @@ def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> st
     if grant.recipients is None:
         return None
     for method, names in receivers.items():
-        for receiver in (f"{method}:{name}" for name in names):
-            if not any(fnmatchcase(receiver, pattern) for pattern in grant.recipients):
-                return f"notification.params.{method}: {receiver} is not like any of the receivers granted"
+        for receiver in names:
+            if not any(_covers(pattern, method, receiver) for pattern in grant.recipients):
+                words = f"{method}:{receiver.text} is not like any of the receivers granted"
+                return f"notification.params.{method}: {words}"
     return None
+
+
+def _covers(pattern: str, method: str, receiver: Receiver) -> bool:
+    """Return whether a pattern such as `email:*@example.com` covers the receiver.
+
+    Each part is matched by itself, so that no `*` reaches beyond its part. A sole `*` covers all receivers.
+    """
+    methods, _, receivers = pattern.partition(":")
+    if not fnmatchcase(method, methods):
+        return False
+    if receivers == "*":
+        return True
+    try:
+        parts = SENDERS[method].pattern_parts(receivers)
+    except ValueError:
+        return False
+    return len(parts) == len(receiver.parts) and all(map(fnmatchcase, receiver.parts, parts))

@@ -55,12 +55,16 @@ class Grant(BaseModel):
     def _with_their_methods(
         cls, patterns: tuple[str, ...] | None, info: ValidationInfo
     ) -> tuple[str, ...] | None:
-        known = (info.context or {}).get("methods")
-        for method, colon, _ in (pattern.partition(":") for pattern in patterns or ()):
-            if not colon:
+        """Require `method:receiver`. With the channels as context, each pattern must fit one of them.
+
+        The grants of stored keys are read without context, so that no key stops working.
+        """
+        channels: Mapping[str, Any] = (info.context or {}).get("methods", {})
+        for pattern in patterns or ():
+            if ":" not in pattern:
                 raise ValueError("must be patterns of method:receiver, such as email:*@example.com")
-            if known and not any(fnmatchcase(name, method) for name in known):
-                raise ValueError(f"there is no method {method}: it must be of {', '.join(known)}")
+            if channels:
+                _require_receivers(pattern, channels)
         return patterns
 
     def acts_for(self, username: str) -> bool:
@@ -104,6 +108,26 @@ class Caller:
             for grant in self.grants
             if scope in grant.scopes and (username is None or grant.acts_for(username))
         ]
+
+
+def _require_receivers(pattern: str, channels: Mapping[str, Any]) -> None:
+    """Require that the pattern of a grant can fit receivers of a channel.
+
+    Raises:
+        ValueError: There is no such method, or none of the methods has such receivers.
+    """
+    method, _, receivers = pattern.partition(":")
+    meant = [name for name in channels if fnmatchcase(name, method)]
+    faults = []
+    for name in meant if receivers != "*" else ():
+        try:
+            channels[name].pattern_parts(receivers)
+        except ValueError as error:
+            faults.append(f"{pattern} fits no receiver of {name}: what follows the colon {error}")
+    if not meant:
+        raise ValueError(f"there is no method {method}: it must be of {', '.join(channels)}")
+    if len(faults) == len(meant):
+        raise ValueError(faults[0])
 
 
 def _is_member(username: str, groups: Sequence[str]) -> bool:

@@ -46,6 +46,14 @@ class Message:
         return as_event(self.id, self.event, self.content)
 
 
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A receiver of a message, or of the answers to it. Patterns of grants are compared with its parts."""
+
+    text: str
+    parts: tuple[str, ...]
+
+
 class Sender(ABC):
     """One channel. Thread-safe: several threads may send at once."""
 
@@ -66,6 +74,24 @@ class Sender(ABC):
         It hangs on the parameters alone: what a caller may send to is asked where nothing is configured, too.
         """
         return ""
+
+    @classmethod
+    def receivers(cls, params: Any) -> list[Receiver]:
+        """Return all receivers that a grant must cover.
+
+        A channel with receivers of several parts overrides this and `pattern_parts`.
+        """
+        name = cls.receiver(params)
+        return [Receiver(name, (name,))]
+
+    @staticmethod
+    def pattern_parts(pattern: str) -> tuple[str, ...]:
+        """Split the pattern of a grant, without its method, into the parts of a receiver.
+
+        Raises:
+            ValueError: The pattern fits no receiver of this channel. The message says what it must be.
+        """
+        return (pattern,)
 
     def rest(self) -> None:  # noqa: B027 - most keep nothing
         """Nothing more is due for now: closes what was kept open for the next message."""

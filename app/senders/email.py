@@ -5,15 +5,15 @@ import ssl
 from contextlib import suppress
 from email.message import EmailMessage
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.words import one_line
-from app.senders.base import Message, Sender, unusable_server
+from app.senders.base import Message, unusable_server
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
-from app.senders.mail import MailParams, mail, params_of_test, parsed
+from app.senders.mail import MailParams, MailSender, mail, params_of_test
 from app.senders.smtp_replies import Command, is_final, is_of_the_session
 from app.senders.smtp_session import SmtpSession
 
@@ -21,10 +21,7 @@ _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _OK = 250
 
 
-class EmailSender(Sender):
-    Params: ClassVar[type[MailParams]] = MailParams
-    for_people = True
-
+class EmailSender(MailSender):
     def __init__(self, settings: Settings, server: str) -> None:
         self._settings = settings
         self._server = server
@@ -44,10 +41,6 @@ class EmailSender(Sender):
     def configured(cls, settings: Settings) -> Self | None:
         server = settings.NOTIFICATIONS_SMTP_SERVER
         return cls(settings, server) if server else None
-
-    @staticmethod
-    def receiver(params: MailParams) -> str:
-        return parsed(params.recipient[0]).addr_spec.lower()
 
     def send(self, message: Message, params: MailParams) -> None:
         """Send one mail.

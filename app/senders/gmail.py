@@ -4,7 +4,7 @@ import base64
 import json
 import ssl
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from google.auth.exceptions import GoogleAuthError, RefreshError
 from google.oauth2 import credentials, service_account
@@ -16,10 +16,10 @@ from httplib2 import CA_CERTS, HttpLib2Error, Response
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.words import one_line
-from app.senders.base import Message, Sender, seconds_of
+from app.senders.base import Message, seconds_of
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
-from app.senders.mail import MailParams, mail, params_of_test, parsed
+from app.senders.mail import MailParams, MailSender, mail, params_of_test, parsed
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
 _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info
@@ -63,10 +63,7 @@ class _Http:
         """Do nothing: no connection outlives its request."""
 
 
-class GmailSender(Sender):
-    Params: ClassVar[type[MailParams]] = MailParams
-    for_people = True
-
+class GmailSender(MailSender):
     def __init__(self, settings: Settings, secret: dict[str, Any]) -> None:
         self._settings = settings
         self._secret = secret
@@ -84,10 +81,6 @@ class GmailSender(Sender):
             words = f"is no key of a service account and no authorised user: {error}"
             raise SettingsError(f"NOTIFICATIONS_GMAIL_CREDENTIALS_PATH: {words}") from error
         return sender
-
-    @staticmethod
-    def receiver(params: MailParams) -> str:
-        return parsed(params.recipient[0]).addr_spec.lower()
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

@@ -1,12 +1,13 @@
 """What `email` and `gmail` have in common: the parameters, and the message as RFC 5322 wants it."""
 
 import re
+import unicodedata
 from collections.abc import Collection
 from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -17,22 +18,31 @@ from app.errors import DeliveryFailed
 from app.messages.words import one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
-from app.senders.base import Message, settings_of
+from app.senders.base import Message, Receiver, Sender, settings_of
 
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 
 
 _SPECIAL = re.compile(r'[,<>@:;"\\()\[\]]')  # what has a meaning of its own among addresses (RFC 5322)
 _LONGEST_NAME = 60  # characters; longer ones would be folded
+# Local parts by which a server sends a mail on to another domain: x%example.net and example.net!x (Sendmail,
+# Postfix), /C=us/… (X.400 gateways), IMCEASMTP-x+40example+2Enet (Exchange).
+_ROUTE = re.compile(r'[%!@:"]|^/|^imcea', re.IGNORECASE)
 
 
 def parsed(value: str) -> Address:
-    """One address with or without a display name, of any domain, local ones too; ValueError if it is none."""
+    """Parse one address with or without a display name, of any domain, local ones too.
+
+    Raises:
+        ValueError: It is no address, or one that can lead to another domain than its own.
+    """
     found = validate_email(
         value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
     )
     if "=?" in found.local_part:  # an encoded word, in which other addresses could hide
         raise ValueError("an encoded word")
+    if _ROUTE.search(unicodedata.normalize("NFKC", found.local_part)):
+        raise ValueError("a route")
     name = _SPECIAL.sub(" ", _plain(found.display_name or ""))[:_LONGEST_NAME].strip()
     return Address(name, found.local_part, found.ascii_domain or found.domain)
 
@@ -75,10 +85,24 @@ def _may_send(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _may_be_answered(value: str, info: ValidationInfo) -> str:
+    """Require that an address for answers may receive mail or send it."""
+    settings, address = settings_of(info), parsed(value)
+    if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
+        senders = settings.NOTIFICATIONS_MAIL_SENDERS
+        if not senders or not _is_listed(address, senders):
+            words = {"address": address.addr_spec}
+            raise PydanticCustomError("rule", "this server has no mail answered to {address}", words)
+    return value
+
+
 MailAddress = Annotated[
     Line,
     AfterValidator(_address),
-    must("be an e-mail address", pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$"),
+    must(
+        "be an e-mail address that does not lead on to another one (no %, ! and the like before its @)",
+        pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$",
+    ),
 ]
 
 
@@ -99,9 +123,35 @@ class MailParams(BaseModel):
         ],
         AfterValidator(_may_receive),
     ]
-    reply_to: MailAddress | None = None
+    reply_to: Annotated[MailAddress, AfterValidator(_may_be_answered)] | None = None
     subject: Line | None = None
     body: ShellText | None = None
+
+
+class MailSender(Sender):
+    """A channel that sends mail."""
+
+    Params: ClassVar[type[MailParams]] = MailParams
+    for_people = True
+
+    @staticmethod
+    def receiver(params: MailParams) -> str:
+        return parsed(params.recipient[0]).addr_spec.lower()
+
+    @classmethod
+    def receivers(cls, params: MailParams) -> list[Receiver]:
+        """Return the recipients, and the address to which answers go."""
+        addresses = (*params.recipient, *([params.reply_to] if params.reply_to else ()))
+        names = [parsed(address).addr_spec.lower() for address in addresses]
+        return [Receiver(name, tuple(name.rsplit("@", 1))) for name in names]
+
+    @staticmethod
+    def pattern_parts(pattern: str) -> tuple[str, ...]:
+        """Return what stands before and after the @."""
+        parts = tuple(pattern.lower().rsplit("@", 1))
+        if len(parts) != 2:
+            raise ValueError("must be an address with an @, such as *@example.com")
+        return parts
 
 
 def params_of_test(receiver: str, settings: Settings, account: str) -> dict[str, Any]:
@@ -132,9 +182,16 @@ def mail(message: Message, params: MailParams) -> EmailMessage:
 
 
 def _require_addresses(built: EmailMessage, params: MailParams) -> None:
-    """Whoever reads the message finds the addresses in it that were asked for, and no others."""
+    """Require that a reader of the message finds the given addresses in it, and no others.
+
+    Raises:
+        DeliveryFailed: A header has other addresses.
+    """
     read = message_from_bytes(built.as_bytes(policy=policy.SMTP), policy=policy.default)
-    for header, given in (("From", [params.sender]), ("To", params.recipient)):
+    headers = {"From": [params.sender], "To": params.recipient}
+    if params.reply_to is not None:
+        headers["Reply-To"] = [params.reply_to]
+    for header, given in headers.items():
         found = [address.addr_spec for address in read[header].addresses]
         if found != [parsed(address).addr_spec for address in given] or len(read.get_all(header, [])) != 1:
             raise DeliveryFailed(f"the addresses of {header} cannot be written safely", permanent=True)

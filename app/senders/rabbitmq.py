@@ -4,7 +4,7 @@ import json
 import logging
 import ssl
 from contextlib import suppress
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pika import (
     BasicProperties,
@@ -17,66 +17,17 @@ from pika import (
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
-from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.record import utc_now
-from app.models.rules import Flag, Line, must
-from app.senders.base import Message, Sender, unusable_server
+from app.senders.base import Message, Receiver, Sender, unusable_server
 from app.senders.deadline import MAX_ANSWER, Deadline
 from app.senders.kept_connection import KeptConnection
+from app.senders.rabbitmq_params import RabbitmqParams
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
-_SHORT = 255  # bytes
-
-
-def _short(value: str) -> str:
-    """What fits into AMQP's short strings: 255 bytes."""
-    if len(value.encode()) > _SHORT:
-        raise ValueError("too long")
-    return value
-
-
-Exchange = Annotated[
-    str,
-    Field(strict=True),
-    AfterValidator(_short),
-    must("be the name of an exchange of at most 255 bytes, or empty for the default one", maxLength=_SHORT),
-]
-Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes", maxLength=_SHORT)]
-
-
-class RabbitmqParams(BaseModel):
-    """Needs a queue, a routing_key or an exchange.
-
-    `passive`: the queue must be there already; otherwise it is made, durable, where it is not.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "anyOf": [
-                {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
-                for name in ("queue", "routing_key", "exchange")
-            ]
-        },
-    )
-
-    queue: Key | None = None
-    exchange: Exchange = ""
-    routing_key: Key | None = None
-    passive: Flag = False
-    subject: Line | None = None
-    body: JsonValue = None
-
-    @model_validator(mode="after")
-    def _leads_somewhere(self) -> Self:
-        if self.queue is None and self.routing_key is None and not self.exchange:
-            raise PydanticCustomError("rule", "must name a queue, a routing_key or an exchange")
-        return self
 
 
 class _LimitedConnection(SelectConnection):  # type: ignore[misc]
@@ -132,6 +83,23 @@ class RabbitmqSender(Sender):
         """What it is published to; and the queue, where that is another."""
         key = params.routing_key or params.queue or ""
         return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")
+
+    @classmethod
+    def receivers(cls, params: RabbitmqParams) -> list[Receiver]:
+        """Return exchange and key; and the queue, if it is another receiver: it is declared and bound."""
+        key = params.routing_key or params.queue or ""
+        parts: tuple[str, ...] = (params.exchange, key)
+        if params.queue is not None and (params.exchange or params.queue != key):
+            parts = (*parts, params.queue)
+        return [Receiver(" ".join(parts), parts)]
+
+    @staticmethod
+    def pattern_parts(pattern: str) -> tuple[str, ...]:
+        """Return exchange and key, and the queue where the pattern has one."""
+        parts = tuple(pattern.split(" "))
+        if len(parts) not in (2, 3):
+            raise ValueError("must be exchange, key and possibly queue, with one blank between them")
+        return parts
 
     @classmethod
     def configured(cls, settings: Settings) -> Self | None:

@@ -10,9 +10,10 @@ import json
 import re
 import ssl
 import time
+import unicodedata
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -21,15 +22,16 @@ from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.words import one_line
 from app.models.rules import Line, must
-from app.senders.base import Message, Sender, seconds_of, settings_of
+from app.senders.base import Message, Receiver, Sender, seconds_of, settings_of
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 
 # Beside 5xx. 401, 403 and 407 refuse this service: its signature, its address, or its login at the proxy.
 _PASSING = (401, 403, 407, 408, 409, 425, 429)
 
-# Segments by which a path leads elsewhere than it seems to.
-_DOTS = re.compile(r"(^|[/\\]|%2f|%5c)(\.|%2e){1,2}([/\\]|%2f|%5c|$)", re.IGNORECASE)
+# Dot segments, as the most lenient servers read them: before a parameter (`..;`) or a NUL, or between blanks.
+_DOTS = re.compile(r"(^|[/\\])\s*\.{1,2}\s*([/\\;?#\0]|$)")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def _url(value: str) -> str:
@@ -37,14 +39,27 @@ def _url(value: str) -> str:
     if (
         not value.isascii()
         or " " in value
+        or "\\" in value
         or parts.scheme not in ("http", "https")
         or not parts.hostname
         or "@" in parts.netloc
         or parts.port == 0
-        or _DOTS.search(parts.path)
+        or _BROKEN_ESCAPE.search(parts.path)
+        or _DOTS.search(_decoded(parts.path))
     ):
         raise ValueError("not a plain URL")
     return value
+
+
+def _decoded(path: str) -> str:
+    """Decode a path until nothing is left to decode, because a server and its proxies may each do so.
+
+    Raises:
+        ValueError: The path is not UTF-8, which could hide a dot in a longer form.
+    """
+    while (once := unicodedata.normalize("NFKC", unquote(path, errors="strict"))) != path:
+        path = once
+    return path
 
 
 def _receiver(url: str) -> str:
@@ -70,8 +85,8 @@ class WebhookParams(BaseModel):
             Line,
             AfterValidator(_url),
             must(
-                "be an http or https URL in ASCII, without blanks, a user or dot segments in it",
-                pattern='^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-~][!-~]*$',
+                "be an http or https URL in ASCII, without blanks, backslashes, a user or dot segments in it",
+                pattern=r'^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-\[\]-~][!-\[\]-~]*$',
             ),
         ],
         AfterValidator(_allowed),
@@ -109,6 +124,24 @@ class WebhookSender(Sender):
     @staticmethod
     def receiver(params: WebhookParams) -> str:
         return params.url
+
+    @classmethod
+    def receivers(cls, params: WebhookParams) -> list[Receiver]:
+        """Return the URL in scheme, host with port, path, and query."""
+        url = urlsplit(params.url)
+        return [Receiver(params.url, (url.scheme, url.netloc.lower(), url.path or "/", url.query))]
+
+    @staticmethod
+    def pattern_parts(pattern: str) -> tuple[str, ...]:
+        """Split at the first `://`, `/` and `?`. After a path that ends with `*` any query will do."""
+        scheme, colon, rest = pattern.partition("://")
+        if not colon:
+            raise ValueError("must be a URL, such as https://example.com/jobs/*")
+        host, _, target = rest.partition("/")
+        path, mark, query = target.partition("?")
+        if not mark and path.endswith("*"):
+            query = "*"
+        return scheme.lower(), host.lower(), f"/{path}", query
 
     @classmethod
     def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""What `task.notification.params.rabbitmq` holds."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.models.rules import ONE_LINE, Flag, Line, is_one_line, must
+
+_SHORT = 255  # bytes
+
+
+def _short(value: str) -> str:
+    """Refuse what does not fit into AMQP's short strings."""
+    if len(value.encode()) > _SHORT:
+        raise ValueError("too long")
+    return value
+
+
+def _one_line_or_empty(value: str) -> str:
+    """Refuse control characters: for a binding RabbitMQ (3.10) drops the newline of `eve\\nnts`."""
+    if value and not is_one_line(value):
+        raise ValueError("control character")
+    return value
+
+
+Exchange = Annotated[
+    str,
+    Field(strict=True),
+    AfterValidator(_short),
+    AfterValidator(_one_line_or_empty),
+    must(
+        "be the name of an exchange, one line of at most 255 bytes, or empty for the default one",
+        maxLength=_SHORT,
+        pattern=ONE_LINE,
+    ),
+]
+Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes", maxLength=_SHORT)]
+
+
+class RabbitmqParams(BaseModel):
+    """The parameters of a message: a queue, a routing_key or an exchange, or several of these.
+
+    With `passive` the queue must exist, and nothing is declared or bound. Without it a missing queue is
+    declared as durable.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string", "minLength": 1}}}
+                for name in ("queue", "routing_key", "exchange")
+            ]
+        },
+    )
+
+    queue: Key | None = None
+    exchange: Exchange = ""
+    routing_key: Key | None = None
+    passive: Flag = False
+    subject: Line | None = None
+    body: JsonValue = None
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        if self.queue is None and self.routing_key is None and not self.exchange:
+            raise PydanticCustomError("rule", "must name a queue, a routing_key or an exchange")
+        return self
