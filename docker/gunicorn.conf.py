@@ -28,6 +28,7 @@ timeout = 120  # seconds; a submission may wait for slurmrestd, and then look fo
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
 errorlog = "-"  # requests are told by our own log
 forwarder_headers = ""  # else a request with the header SCRIPT_NAME would move all routes
+control_socket_disable = True  # of gunicorn 25.1 and later; earlier versions do not know it and ignore it
 
 
 def on_starting(server: Any) -> None:

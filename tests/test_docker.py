@@ -84,6 +84,21 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_watches(gunicorn: G
     until(lambda: gunicorn.leaders() not in ([], [leader]), 60, f"a new leader by {utc_now()}")
 
 
+def test_gunicorn_opens_no_control_socket(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    server = Gunicorn(tmp_path, HOME=str(home), XDG_RUNTIME_DIR=str(home))
+    try:
+        until(lambda: server.log.read_text().count("Booting worker") == 2, 30, "two workers")
+        until(lambda: answers(server.port), 30, f"gunicorn (see {server.log})")
+        server.process.send_signal(signal.SIGTERM)  # handled after the socket would have been opened
+        assert server.process.wait(30) == 0
+    finally:
+        server.process.kill()
+    assert "Control socket" not in server.log.read_text()
+    assert list(home.rglob("*")) == []
+
+
 def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> None:
     server = Gunicorn(
         tmp_path, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/", MONGODB_TIMEOUT_SECONDS="0.5"
