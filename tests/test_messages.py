@@ -9,7 +9,7 @@ import pytest
 from app.job_state import JobState
 from app.messages.figures import hint
 from app.messages.layout import as_event, as_html, as_text, digest
-from app.messages.plan import Planner
+from app.messages.plan import Planner, request_of
 from app.messages.words import PLACEHOLDERS, filled, one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
@@ -379,3 +379,10 @@ def test_a_digest_says_how_many_it_holds_and_how_each_job_stands() -> None:
     many = digest(contents * 1000)
     assert many.subject.startswith("5000 messages about jobs")
     assert as_text(many).splitlines()[-1] == "… and 4900 more"
+
+
+def test_a_stored_task_that_has_a_method_under_two_names_is_still_read() -> None:
+    """Such tasks were taken before; their ends have to be announced."""
+    params = {"rabbithq": {"queue": "a"}, "rabbitmq": {"queue": "b"}}
+    wanted = request_of({"notification": {"methods": ["rabbithq", "rabbitmq"], "params": params}})
+    assert wanted.params == {"rabbitmq": {"queue": "b"}}

@@ -712,6 +712,39 @@ def test_good_options_are_taken(client: FlaskClient, environment: Any, extra: di
     assert post(client, "/submit", {"task": task}).status_code == 200
 
 
+QUEUE = {"queue": "jobs"}
+
+
+@pytest.mark.parametrize(
+    ("notification", "field"),
+    [
+        (
+            {"methods": ["rabbitmq"], "params": {"rabbithq": {"queue": "a"}, "rabbitmq": {"queue": "b"}}},
+            "params",
+        ),
+        ({"methods": ["rabbitmq"], "params": {"rabbitmq": QUEUE, "rabbithq": QUEUE}}, "params"),
+        ({"methods": ["rabbithq", "test", "rabbitmq"], "params": {"rabbitmq": QUEUE}}, "methods"),
+    ],
+)
+def test_one_method_under_two_names_is_refused(
+    client: FlaskClient, slurm: FakeSlurm, notification: dict[str, Any], field: str
+) -> None:
+    slurm.put(5, JobState.RUNNING)
+    fault = f"task.notification.{field}: must not have both rabbithq and rabbitmq: they are one method"
+    submitted = post(client, "/submit", {"task": make_task(notification=notification)})
+    check_error(submitted, 400, "invalid_request")
+    assert submitted.json["details"] == [fault]
+    task = {"username": "alice", "uuid": "w", "notification": notification}
+    registered = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 5}})
+    assert registered.json["details"] == [f"monitor.{fault}"]
+
+
+@pytest.mark.parametrize(("method", "key"), [("rabbithq", "rabbitmq"), ("rabbitmq", "rabbithq")])
+def test_a_method_may_have_another_name_in_params(client: FlaskClient, method: str, key: str) -> None:
+    task = make_task(notification={"methods": [method], "params": {key: QUEUE}})
+    assert post(client, "/submit", {"task": task}).status_code == 200
+
+
 def test_the_least_task_is_enough(client: FlaskClient) -> None:
     assert post(client, "/submit", {"task": make_task(slurm={}, params=[])}).status_code == 200
     least = make_task(name="echo_hello_world", slurm={}, cmd=None, params=None)

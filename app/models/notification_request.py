@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from app.models.rules import Line, Minutes, must
@@ -18,6 +18,16 @@ def _known_method(value: str, info: ValidationInfo) -> str:
     if methods is not None and method not in methods:
         raise PydanticCustomError("rule", "must be one of {words}", {"words": ", ".join(methods)})
     return method
+
+
+def _one_spelling(value: object, info: ValidationInfo) -> object:
+    """Refuse a method under two names, of which one would be dropped; stored tasks, without context, may."""
+    given = [item for item in value if isinstance(item, str)] if isinstance(value, list | dict) else []
+    for alias, method in METHOD_ALIASES.items():
+        if info.context and alias in given and method in given:
+            words = "must not have both {alias} and {method}: they are one method"
+            raise PydanticCustomError("rule", words, {"alias": alias, "method": method})
+    return value
 
 
 Method = Annotated[Line, AfterValidator(_known_method)]
@@ -55,8 +65,12 @@ class NotificationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: tuple[Method, ...] = Field(default=(), description="The channels.")
-    params: dict[Method, dict[str, Any]] = Field(default_factory=dict)
+    methods: Annotated[tuple[Method, ...], BeforeValidator(_one_spelling)] = Field(
+        default=(), description="The channels."
+    )
+    params: Annotated[dict[Method, dict[str, Any]], BeforeValidator(_one_spelling)] = Field(
+        default_factory=dict
+    )
     events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = Field(
         default=None, description="When there is something to tell; the end of the job where none are named."
     )
