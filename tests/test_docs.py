@@ -155,7 +155,7 @@ def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None
 
 
 def test_nginx_and_the_unit_fit_the_server() -> None:
-    (nginx,) = blocks("security.md", "nginx")
+    nginx = (DOCS / "how-to/nginx.conf").read_text()
     (text,) = blocks("security.md", "ini")
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
