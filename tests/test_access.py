@@ -92,6 +92,7 @@ class Site:
             **self._settings,
         }
         app = create_app(config)
+        app.extensions["slurm_proxy"].store.close()
         app.extensions["slurm_proxy"] = build_services(read_settings(config), self.slurm)
         app.extensions["slurm_proxy"].store.prepare()
         return app

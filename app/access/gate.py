@@ -1,16 +1,21 @@
 """Authenticates callers, and limits how often each of them may ask."""
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
 
 from app.access.failed_attempts import FailedAttempts
 from app.access.keys import PREFIX
-from app.errors import Forbidden, NotAuthenticated, TooManyRequests
+from app.clock import steady_seconds
+from app.errors import Forbidden, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.models.caller import ANYBODY, OPERATOR, Caller
 from app.store import TaskStore
 
+logger = logging.getLogger(__name__)
+
 _WINDOW = timedelta(minutes=1)
+_COUNT_PAUSE = 10.0  # seconds without counting, after a request that could not be counted
 
 
 class Proof(Protocol):
@@ -40,6 +45,7 @@ class Gate:
         self._store = store
         self._proofs = proofs
         self._requests_a_minute = requests_a_minute
+        self._count_again_at = 0.0
         self.is_private = is_private
         self.failed_attempts = failed_attempts
 
@@ -79,13 +85,22 @@ class Gate:
     def count(self, caller: Caller) -> None:
         """Count a request of the caller; all processes count together.
 
+        While the store can be read but not written, as on a full disk, requests are not counted.
+
         Raises:
             TooManyRequests: The caller has used up the rate limit.
         """
-        if self.is_open or not self._requests_a_minute:
+        if self.is_open or not self._requests_a_minute or steady_seconds() < self._count_again_at:
             return
         now = self._store.now()
-        opens = self._store.take_slot(f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW)
+        try:
+            opens = self._store.take_slot(
+                f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW
+            )
+        except StoreUnavailable as error:
+            self._count_again_at = steady_seconds() + _COUNT_PAUSE
+            logger.warning("requests are not counted for %.0f s: %s", _COUNT_PAUSE, error)
+            return
         if opens is not None:
             words = f"more than {self._requests_a_minute} requests in a minute"
             raise TooManyRequests(words, (opens - now).total_seconds())

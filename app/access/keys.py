@@ -6,14 +6,17 @@ hash would only cost the server time.
 
 import hashlib
 import hmac
+import logging
 import secrets
 from datetime import timedelta
 
-from app.errors import InvalidRequest, NotAuthenticated
+from app.errors import InvalidRequest, NotAuthenticated, StoreUnavailable
 from app.models.api_key import ApiKey
 from app.models.caller import Caller, Grant
 from app.models.rules import is_one_line
 from app.store import TaskStore
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "sp_"
 _LOOKUP_SECONDS = 1.0  # a made-up key must not hold a thread for longer while the store is away
@@ -25,6 +28,7 @@ class Keys:
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
+        self._use_recorded_at: dict[str, datetime] = {}  # by this process, or tried
 
     def create(self, name: str, grant: Grant, lasts: timedelta | None) -> tuple[str, ApiKey]:
         """Create a key; return its text, which is shown only once, and the stored key.
@@ -63,9 +67,22 @@ class Keys:
         is_right = hmac.compare_digest(_hash(text), known)
         if key is None or not is_right or not key.is_valid(now := self._store.now()):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
-        if key.last_used_at is None or now - key.last_used_at >= _TOUCHED_AGAIN:
-            self._store.key_used(key.id, now)
+        self._record_use(key, now)
         return Caller(f"key:{key.name}:{key.id}", (key.grant,))
+
+    def _record_use(self, key: ApiKey, now: datetime) -> None:
+        """Store when the key was last used, at most once a minute.
+
+        A store that can be read but not written, as on a full disk, does not stop the request.
+        """
+        for last in (key.last_used_at, self._use_recorded_at.get(key.id)):
+            if last is not None and last <= now < last + _TOUCHED_AGAIN:
+                return
+        self._use_recorded_at[key.id] = now
+        try:
+            self._store.key_used(key.id, now)
+        except StoreUnavailable as error:
+            logger.warning("the last use of the key %s cannot be stored: %s", key.id, error)
 
 
 def _hash(text: str) -> str:

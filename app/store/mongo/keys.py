@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import datetime
 
-from pymongo import ASCENDING
+from pymongo import ASCENDING, WriteConcern
 from pymongo.errors import DuplicateKeyError
 
 from app.models.api_key import ApiKey
@@ -51,8 +51,9 @@ class MongoKeys(MongoDatabase):
             return self.api_keys.update_one(wanted, change).modified_count == 1
 
     def key_used(self, id_: str, at: datetime) -> None:
+        keys = self.api_keys.with_options(write_concern=WriteConcern(w=1))  # losing it does no harm
         with answering():
-            self.api_keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
+            keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
 
 
 def _key(document: Document) -> ApiKey:

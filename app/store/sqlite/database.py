@@ -2,16 +2,17 @@
 
 import queue
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.errors import StoreRefused, StoreUnavailable
 from app.models.record import utc_now
+from app.store.sqlite.file import DatabaseFile
 
 _MOST_IDLE = 8  # connections that are kept for the next call
-_CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -85,7 +86,11 @@ _ADDED = (
 
 
 class SqliteDatabase:
-    """Every write is one transaction. StoreUnavailable for whatever goes wrong with the file."""
+    """A pool of connections to one file; every write is one transaction.
+
+    Raises:
+        StoreUnavailable: From every method, for whatever goes wrong with the file.
+    """
 
     def __init__(
         self, path: Path, timeout: float = 5, *, host_clock: Callable[[], datetime] = utc_now
@@ -93,14 +98,19 @@ class SqliteDatabase:
         """`timeout`: seconds that a statement waits for another process's write."""
         self._host_clock = host_clock
         self._path = path
-        self._busy_ms = int(timeout * 1000)
+        self._file = DatabaseFile(path)
+        self._timeout = timeout
+        self._opening = threading.Lock()
+        self._first: sqlite3.Connection | None = None  # never used; see _open
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MOST_IDLE)
 
     def prepare(self) -> None:
-        with suppress(OSError):  # whatever is wrong with it, SQLite says it better
-            self._path.touch(mode=0o600)  # what it keeps beside it gets the same mode
-        with self.reading() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+        """Create the file, its tables and its indexes, as far as they are missing.
+
+        Raises:
+            StoreRefused: The file cannot be used.
+        """
+        self._file.create()
         with self.writing() as connection:
             _add_columns(connection)
         with self.reading() as connection:
@@ -113,20 +123,23 @@ class SqliteDatabase:
         return self._host_clock()
 
     def ping(self) -> None:
+        """Read from the file."""
         with self.reading() as connection:
             connection.execute("SELECT 1")
 
     def close(self) -> None:
-        """Closes the connections; nobody is at work any more."""
-        while True:
-            try:
-                self._idle.get_nowait().close()
-            except queue.Empty:
-                return
+        """Close the connections; no other thread may use the store any more."""
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
+        if self._first is not None:
+            self._first.close()
+            self._first = None
+        self._file.forget()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses meanwhile: as many as there are calls at a time, no more."""
+        """Yield a connection that no other thread uses meanwhile."""
+        self._file.check()
         try:
             connection = self._take()
         except sqlite3.Error as error:
@@ -143,6 +156,7 @@ class SqliteDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection in a transaction, and commit it to a file that is still in its place."""
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -152,6 +166,7 @@ class SqliteDatabase:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
+            self._file.check()  # else a file that was removed in the meantime has the change
 
     def _take(self) -> sqlite3.Connection:
         try:
@@ -166,30 +181,25 @@ class SqliteDatabase:
             connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        """Return a new connection.
+
+        The first one only keeps the files beside the database. SQLite removes these when the last connection
+        is closed, and cannot make them again on a full disk, not even for a reader.
+        """
+        with self._opening:
+            if self._first is None:
+                self._first = self._file.connect(self._timeout)
+                self._file.remember()
+        connection = self._file.connect(self._timeout)
         connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA busy_timeout = {self._busy_ms}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
-        if (words := self._refusal(error)) is not None:
+        if (words := self._file.refusal(error)) is not None:
             return StoreRefused(words)
         return StoreUnavailable(f"the store {self._path} does not answer: {error}")
-
-    def _refusal(self, error: sqlite3.Error) -> str | None:
-        """Return what is wrong with the file, and the remedy; None for errors that pass."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
-        if code == sqlite3.SQLITE_NOTADB:
-            return f"{self._path} is no SQLite database: name another file, or move this one away"
-        if code not in _CANNOT_USE:
-            return None
-        if not self._path.parent.is_dir():
-            return f"there is no folder {self._path.parent}: make it, owned by the user of this service"
-        if self._path.is_dir():
-            return f"{self._path} is a folder: name a file in it"
-        return f"{self._path} cannot be written: give the file and its folder to the user of this service"
 
 
 def milliseconds(at: datetime) -> int:

@@ -1,0 +1,104 @@
+"""The file of the embedded store: created by a start, and never by a server that runs."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from app.errors import StoreRefused
+
+_BESIDE = ("-wal", "-shm")  # the endings of the files that SQLite keeps beside the database
+_CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+_Identity = tuple[int, int]  # device and inode
+
+
+class DatabaseFile:
+    """The path of a database, and the files that were opened there.
+
+    Someone may remove or replace the files while a server has them open. What SQLite writes then is lost when
+    the server ends, and SQLite does not report it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._paths = [str(path), *(f"{path}{ending}" for ending in _BESIDE)]
+        self._opened: list[_Identity | None] | None = None
+
+    def create(self) -> None:
+        """Create the file with mode 0600 if there is none; SQLite gives the files beside it the same mode.
+
+        Raises:
+            StoreRefused: The file is missing and cannot be created.
+        """
+        with suppress(FileExistsError, IsADirectoryError):
+            try:
+                self._path.touch(mode=0o600)
+            except OSError as error:
+                if not self._path.exists():
+                    raise StoreRefused(self._remedy()) from error
+
+    def connect(self, timeout: float) -> sqlite3.Connection:
+        """Open a connection in WAL mode; `timeout`: seconds that a statement waits for another's write.
+
+        Raises:
+            sqlite3.Error: The file is missing, or cannot be used.
+        """
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # which does not create it
+        connection = sqlite3.connect(uri, timeout, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("SELECT count(*) FROM sqlite_schema")  # opens the files beside it, too
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def remember(self) -> None:
+        """Remember which files are at the path: those that have just been opened."""
+        self._opened = self._identities()
+
+    def forget(self) -> None:
+        """Forget the files, because all connections are closed."""
+        self._opened = None
+
+    def check(self) -> None:
+        """Compare the files at the path with those that were opened.
+
+        Raises:
+            StoreRefused: A file was removed or replaced.
+        """
+        if self._opened is not None and self._identities() != self._opened:
+            raise StoreRefused(
+                f"{self._path} was removed or replaced while the server runs: put the same file back, or"
+                " restart the service to use what is there now"
+            )
+
+    def refusal(self, error: sqlite3.Error) -> str | None:
+        """Return what is wrong with the file, and the remedy; None for errors that pass."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
+        if code == sqlite3.SQLITE_NOTADB:
+            return f"{self._path} is no SQLite database: name another file, or move this one away"
+        if code not in _CANNOT_USE:
+            return None
+        if self._path.parent.is_dir() and not self._path.exists():
+            return f"there is no file {self._path}: put it back, or restart the service to begin anew"
+        return self._remedy()
+
+    def _remedy(self) -> str:
+        if not self._path.parent.is_dir():
+            return f"there is no folder {self._path.parent}: make it, owned by the user of this service"
+        if self._path.is_dir():
+            return f"{self._path} is a folder: name a file in it"
+        return f"{self._path} cannot be written: give the file and its folder to the user of this service"
+
+    def _identities(self) -> list[_Identity | None]:
+        return [_identity(path) for path in self._paths]
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - in every transaction; pathlib's takes twice the time
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
