@@ -1,4 +1,4 @@
-"""Reads the settings from the environment, which no other module does, and finds names that may be wrong."""
+"""Read the settings from the environment, which no other module does, and find names that may be wrong."""
 
 import difflib
 import os
@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dotenv import load_dotenv
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
 from app.constants import Settings
@@ -151,3 +153,41 @@ def _from_environment(name: str) -> str | None:
         return Path(path).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name}_FILE: {error}") from error
+
+
+class EnvironmentFile:
+    """The variables that a process has from a file. Those that its environment had before win."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.variables: Mapping[str, str] = {}
+
+    def load(self) -> None:
+        """Put the file's variables into the environment, in place of those of the call before.
+
+        Raises:
+            SettingsError: The file exists, but cannot be read. The environment is as before.
+        """
+        self._check()
+        self.restore({})
+        given = set(os.environ)
+        load_dotenv(self._path)
+        self.variables = {name: os.environ[name] for name in os.environ.keys() - given}
+
+    def restore(self, variables: Mapping[str, str]) -> None:
+        """Put variables of an earlier call into the environment, in place of those of the last one."""
+        for name in self.variables:
+            os.environ.pop(name, None)
+        os.environ.update(variables)
+        self.variables = variables
+
+    def _check(self) -> None:
+        if not self._path.exists():
+            return
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                wrong = [binding.original.line for binding in parse_stream(file) if binding.error]
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{self._path} cannot be read: {error}") from error
+        if wrong:
+            raise SettingsError(f"{self._path}: line {wrong[0]} cannot be read; it must be NAME=value")

@@ -4,23 +4,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dotenv import load_dotenv
-
-from app.constants import Settings
-from app.environment import read_settings
 from app.errors import SettingsError
+from app.gunicorn_settings import settings_of
 from app.logs import configure
-from app.services import build_services
-from app.startup import run_start_checks
 
-load_dotenv(Path(__file__).parent.parent / ".env")
+_source = settings_of(Path(__file__).parent.parent / ".env")
 
 try:
-    _settings = read_settings()
+    _settings = _source.read()
 except SettingsError as error:
     sys.exit(f"slurm-proxy cannot start: {error}")
 
-bind = _settings.GUNICORN_BIND
+bind = _source.bind
 workers = _settings.GUNICORN_WORKERS
 worker_class = "app.gunicorn_worker.Worker"
 threads = _settings.GUNICORN_THREADS  # requests at a time; each connection has its own thread
@@ -34,19 +29,9 @@ control_socket_disable = True  # of gunicorn 25.1 and later; earlier versions do
 def on_starting(server: Any) -> None:
     """Check settings, store and Slurm once, before the fork; a fault ends the server with its reason."""
     try:
-        configure(_settings)
-        _check_addresses(_settings, server.cfg.address)
-        services = build_services(_settings)
-        run_start_checks(services, _settings)
+        _source.check_start(server.cfg.address)
     except SettingsError as error:
         sys.exit(f"slurm-proxy cannot start: {error}")
-    services.stop()
-
-
-def _check_addresses(settings: Settings, addresses: list[Any]) -> None:
-    """Of TCP the hosts; a Unix socket is open to all users of the machine, and to proxies."""
-    for address in addresses:
-        settings.check_address(address[0] if isinstance(address, tuple) else str(address))
 
 
 def post_worker_init(worker: Any) -> None:

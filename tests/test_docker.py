@@ -113,7 +113,7 @@ def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> Non
 def test_a_bad_setting_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
     server = Gunicorn(tmp_path, MONITOR_POLLING_SECONDS="soon")
     assert server.process.wait(60) != 0
-    _, said = server.log.read_text().splitlines()  # the first line is gunicorn's
+    (said,) = server.log.read_text().splitlines()
     assert said.startswith("slurm-proxy cannot start: MONITOR_POLLING_SECONDS: ")
 
 

@@ -40,6 +40,7 @@ LAYERS = {
     "app.task_notifications": 7,
     "app.task_slurm_rest": 7,
     "app": 8,
+    "app.gunicorn_settings": 8,
     "app.gunicorn_worker": 9,
     "app.serving": 9,
     "app.demo": 10,

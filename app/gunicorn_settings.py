@@ -1,0 +1,122 @@
+"""The settings of a gunicorn server: read at its start, and again at each reload (SIGHUP).
+
+gunicorn executes `docker/gunicorn.conf.py` anew for each reload, and ends if that fails. What has to outlast
+a reload is kept here.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from app.constants import Settings
+from app.environment import EnvironmentFile, read_settings
+from app.errors import SettingsError
+from app.logs import configure
+from app.services import build_services
+from app.startup import (
+    log_access_mode,
+    log_dubious_names,
+    log_slurm_outage,
+    prepare_store_or_exit,
+    run_start_checks,
+)
+
+logger = logging.getLogger(__name__)
+
+_STORE = ("MONGODB_URI", "MONGODB_MONITOR_DB", "MONGODB_MONITOR_JOBS_COLLECTION", "SQLITE_PATH")
+_Address = tuple[str, int] | tuple[str, int, int, int] | str
+
+
+class GunicornSettings:
+    """The settings in use, and how new ones take their place."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = EnvironmentFile(path)
+        self._in_use: Settings | None = None
+        self._addresses: Sequence[_Address] = ()
+        self.bind: list[str] = []
+
+    def read(self) -> Settings:
+        """Return the settings of the environment and the file.
+
+        At a reload, settings that cannot be used are logged, and those in use are returned. `bind` keeps the
+        value of the start: gunicorn closes its sockets before it knows whether it can open others.
+
+        Raises:
+            SettingsError: At the start, settings cannot be used.
+        """
+        before = self._file.variables
+        try:
+            self._file.load()
+            settings = read_settings()
+            if self._in_use is not None:
+                self._try_out(settings, self._in_use)
+        except (SettingsError, SystemExit) as error:
+            if self._in_use is None:
+                raise
+            self._file.restore(before)
+            configure(self._in_use)
+            words = str(error) if isinstance(error, SettingsError) else "the store cannot be reached"
+            logger.error("the settings that were read again cannot be used, and the old ones stay: %s", words)
+            return self._in_use
+        self._in_use = settings
+        self.bind = self.bind or _addresses_in(settings)
+        return settings
+
+    def check_start(self, addresses: Sequence[_Address]) -> None:
+        """Check settings, store and Slurm before the first fork; `addresses`: what gunicorn listens on.
+
+        Ends the process with 3 if the store cannot be reached.
+
+        Raises:
+            SettingsError: A setting is wrong for certain.
+        """
+        settings = self._in_use or self.read()
+        self._addresses = addresses
+        configure(settings)
+        _check_addresses(settings, addresses)
+        services = build_services(settings)
+        run_start_checks(services, settings)
+        services.stop()
+
+    def _try_out(self, settings: Settings, in_use: Settings) -> None:
+        """Do what a start does, except that a store that was in use already is not made.
+
+        Raises:
+            SettingsError: The settings cannot be used.
+        """
+        configure(settings)
+        _check_addresses(settings, self._addresses)
+        services = build_services(settings)
+        try:
+            log_dubious_names()
+            if any(getattr(settings, name) != getattr(in_use, name) for name in _STORE):
+                prepare_store_or_exit(services, settings)
+            log_slurm_outage(settings)
+            log_access_mode(settings)
+        finally:
+            services.stop()
+        if _addresses_in(settings) != self.bind:
+            logger.warning("GUNICORN_BIND has changed, which takes effect when the server is started again")
+        logger.info("the settings were read again")
+
+
+@cache
+def settings_of(path: Path) -> GunicornSettings:
+    """Return the settings of the server whose `.env` is at `path`, which is one object for all reloads."""
+    return GunicornSettings(path)
+
+
+def _addresses_in(settings: Settings) -> list[str]:
+    """Return the addresses of GUNICORN_BIND; gunicorn itself does not split it at its commas."""
+    return [address.strip() for address in settings.GUNICORN_BIND.split(",")]
+
+
+def _check_addresses(settings: Settings, addresses: Iterable[_Address]) -> None:
+    """Raise SettingsError for an address that others can reach, if callers do not authenticate.
+
+    A Unix socket is open to all users of the machine, and to proxies.
+    """
+    for address in addresses:
+        settings.check_address(address[0] if isinstance(address, tuple) else str(address))
