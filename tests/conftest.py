@@ -19,6 +19,7 @@ from app.slurm.connection import Connection
 from app.slurm.local import LocalCluster
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
+from tests.mongomock_server import uncovered
 from tests.real import RealPartMissing
 from tests.real.mongod import Mongod
 from tests.real.slurm_cluster import SlurmCluster, make_user
@@ -26,6 +27,7 @@ from tests.real.smtp import SmtpServer
 
 _MONGODB = "a real MongoDB"
 _NOT_COVERED = pytest.StashKey[dict[str, str]]()
+USES_MONGOMOCK = pytest.StashKey[bool]()
 
 
 @dataclass(eq=False)
@@ -74,6 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say at the end what the tests did not cover."""
+    if USES_MONGOMOCK in config.stash:
+        for line in uncovered():
+            terminalreporter.write_line(line)
     for part, why in config.stash[_NOT_COVERED].items():
         terminalreporter.write_line(f"NOT COVERED on {part}: {why}", yellow=True)
     if not config.stash[_NOT_COVERED]:

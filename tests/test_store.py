@@ -22,6 +22,8 @@ from app.slurm.reply import read_json
 from app.store import CLOCK_TOLERANCE, Claim, Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
+from tests.conftest import USES_MONGOMOCK
+from tests.mongomock_server import MongomockServer, mark_unsupported
 from tests.real.mongod import Mongod
 from tests.tasks import make_task, new_uuid
 
@@ -31,12 +33,17 @@ LATER = NOW + timedelta(minutes=5)
 Factory = Callable[[], TaskStore]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=pytest.mark.real)])
+@pytest.fixture(params=["sqlite", "mongomock", pytest.param("mongodb", marks=pytest.mark.real)])
 def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Factory]:
     """Makes stores on one and the same database, as several processes would."""
     made: list[TaskStore] = []
     if request.param == "sqlite":
         make: Factory = lambda: SqliteStore(tmp_path / "store.sqlite3")  # noqa: E731
+    elif request.param == "mongomock":
+        mark_unsupported(request)
+        request.config.stash[USES_MONGOMOCK] = True
+        server = MongomockServer()
+        make = lambda: MongoStore(server.connect(), "test", "jobs")  # noqa: E731
     else:
         mongod: Mongod = request.getfixturevalue("mongod")
         database = f"test_{new_uuid()}"

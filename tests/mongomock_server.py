@@ -1,0 +1,84 @@
+"""mongomock in place of a MongoDB, for the contract tests of the stores; and what it cannot show.
+
+A test that mongomock fails is expected to fail, so that a version that can do more is noticed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mongomock.collection
+import pytest
+from mongomock.store import ServerStore
+
+# What mongomock 4.3 lacks, and the contract tests that fail for this reason.
+UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
+    "updates with array filters": (
+        "test_one_brings_along_all_that_are_held_back_for_the_same_person",
+        "test_a_digest_that_is_sent_again_holds_the_same",
+        "test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived",
+        "test_a_digest_holds_what_is_for_the_same_person_by_the_same_method_alone",
+        "test_who_has_lost_his_claim_ties_nothing_and_ends_nothing",
+        "test_a_revived_head_leaves_its_dead_companions_alone",
+        "test_a_revived_head_that_waits_keeps_its_digest",
+    ),
+    "find_one_and_update of an array's element other than the first": (
+        "test_what_is_settled_stays_settled",
+        "test_a_message_waits_no_longer_than_it_can",
+        "test_dead_ones_are_found_and_made_due_once_more",
+    ),
+    "which index a duplicate key belongs to": ("test_a_key_is_taken_once",),
+    "the command hello, which tells the server's time": ("test_stores_of_one_database_tell_the_same_time",),
+}
+# These may pass by chance, or never end.
+NOT_ATOMIC = (
+    "test_one_of_many_wins_a_uuid",
+    "test_no_notification_is_claimed_twice",
+    "test_gathering_from_many_processes_brings_each_along_once",
+    "test_a_window_never_takes_more_than_it_may",
+)
+# What no contract test of the stores asks for, and other tests need a real MongoDB for.
+REAL_ONLY = (
+    "durability, failover, query plans, and the take-over of the older server's documents, whose updates use"
+    " $convert"
+)
+
+
+class _BulkOperationBuilder(mongomock.collection.BulkOperationBuilder):  # type: ignore[misc]
+    """mongomock 4.3 does not know the argument `sort`, which pymongo has passed since 4.11."""
+
+    def add_update(self, *args: Any, sort: None = None, **options: Any) -> Any:
+        return super().add_update(*args, **options)
+
+
+class MongomockServer:
+    """A database in memory, for any number of clients."""
+
+    def __init__(self) -> None:
+        self._store = ServerStore()
+        mongomock.collection.BulkOperationBuilder = _BulkOperationBuilder
+
+    def connect(self) -> Any:
+        """Return a new client."""
+        return mongomock.MongoClient(tz_aware=True, _store=self._store)
+
+
+def mark_unsupported(request: pytest.FixtureRequest) -> None:
+    """Skip a test that needs atomic operations, and expect one to fail that needs what mongomock lacks."""
+    name = request.node.originalname
+    if name in NOT_ATOMIC:
+        pytest.skip("mongomock's operations are not atomic")
+    for reason, names in UNSUPPORTED.items():
+        if name in names:
+            request.applymarker(pytest.mark.xfail(reason=f"mongomock lacks {reason}"))
+
+
+def uncovered() -> list[str]:
+    """Return what mongomock does not cover, one line for each reason."""
+    reasons = {"atomic operations": NOT_ATOMIC, **UNSUPPORTED}
+    return [
+        *(
+            f"not covered on mongomock: {reason} ({len(names)} of the tests)"
+            for reason, names in reasons.items()
+        ),
+        f"not covered on mongomock: {REAL_ONLY}",
+    ]
