@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.errors import InvalidRequest, NotAuthenticated, StoreUnavailable
 from app.models.api_key import ApiKey
