@@ -10,7 +10,7 @@ from flask import Flask, current_app, g, request
 
 from app.access.gate import Gate
 from app.constants import Settings
-from app.errors import Forbidden, NotAuthenticated, TooManyRequests
+from app.errors import Forbidden, NotAuthenticated, TooManyRequests, UnsupportedEncoding
 from app.lifecycle.permitting import require_scope
 from app.logs import request_id
 from app.models.caller import Caller, Scope
@@ -49,7 +49,15 @@ def caller() -> Caller:
 
 
 def body() -> dict[str, Any]:
-    """Return the JSON object that was sent; the log reads user and uuid from it."""
+    """Return the JSON object that was sent; the log reads user and uuid from it.
+
+    Raises:
+        InvalidRequest: The body is no JSON object that can be kept.
+        UnsupportedEncoding: The body is compressed.
+    """
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding(f"Content-Encoding: {encoding[:60]} is not read here; send plain JSON")
     g.body = read_object(request.get_data())
     return g.body  # type: ignore[no-any-return]
 

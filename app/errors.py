@@ -62,6 +62,13 @@ class InvalidRequest(SlurmProxyError):
         return {"details": self.faults}
 
 
+class UnsupportedEncoding(SlurmProxyError):
+    """The body is compressed, or encoded in another way that is not read here."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+
 class DuplicateUuid(SlurmProxyError):
     """The uuid is taken, for ever; carries the job that took it, if Slurm has answered already."""
 

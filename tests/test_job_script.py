@@ -15,7 +15,7 @@ from app.models.file_pattern import FilePattern
 from app.models.job import SlurmJob
 from app.models.output_files import file_patterns, first_node, output_files
 from app.models.record import RecordKind, TaskRecord
-from app.models.task import Task, parse
+from app.models.task import CatalogueEntry, Task, parse
 from app.slurm.dialect import SPOKEN, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script
 from app.slurm.submission import submission
@@ -69,6 +69,41 @@ def test_the_callers_text_is_evaluated_by_bash_as_it_is(tmp_path: Path) -> None:
     ]
     done = run(job_script(task_in(tmp_path), " ".join(["echo", *params])), tmp_path)
     assert done.stdout == "hello, world! (sent job 42 to alice at now) $HOME\n"
+
+
+@pytest.mark.parametrize(
+    "entry", [CatalogueEntry(), CatalogueEntry(cmd="printf", default_params=("'<%s>'",))]
+)
+def test_argv_reaches_the_command_word_by_word(tmp_path: Path, entry: CatalogueEntry) -> None:
+    words = [
+        "a b",
+        "it's",
+        "",
+        "$HOME",
+        "`id`",
+        '"',
+        "\\",
+        "*",
+        "a\nb",
+        "~",
+        "-n",
+        "A=b",
+        "time",
+        "# no",
+        "ä",
+    ]
+    argv = words if entry.cmd else ["printf", "<%s>", *words]
+    task = task_in(tmp_path, argv=argv, cmd=None, params=None)
+    done = run(job_script(task, entry.command(task)), tmp_path)
+    assert done.stdout == "".join(f"<{word}>" for word in words)
+
+
+@pytest.mark.parametrize("word", ["time", "A=b", "if", "{", "!", "[["])
+def test_first_word_of_argv_is_a_command_and_no_syntax_of_bash(tmp_path: Path, word: str) -> None:
+    task = task_in(tmp_path, argv=[word, "true"], cmd=None, params=None)
+    done = run(job_script(task, CatalogueEntry().command(task)), tmp_path, PATH=str(tmp_path))
+    assert done.returncode == 127, done
+    assert "command not found" in done.stderr
 
 
 def test_the_script_gives_the_command_the_variables_of_its_user(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_the_words_of_the_document_are_for_callers(client: FlaskClient, contract
     assert "none is needed" in contract.document["components"]["securitySchemes"]["bearer"]["description"]
     fields = contract.document["components"]["schemas"]["Task"]["properties"]
     for name in ("cmd", "params"):
-        assert "Required for `generic`." in fields[name]["description"]
+        assert "Required for `generic`, unless `argv` is given." in fields[name]["description"]
 
 
 def test_every_error_of_the_document_is_in_the_readme(contract: Contract) -> None:
@@ -245,6 +245,10 @@ def test_the_schema_refuses_what_the_server_refuses(contract: Contract) -> None:
     [
         {"slurm": {"time": 1, "time_minutes": 1}},
         {"slurm": {"mem": 1, "mem_per_cpu": 1}},
+        {"argv": ["echo"]},
+        {"argv": ["echo"], "cmd": None},
+        {"argv": [], "cmd": None, "params": None},
+        {"cmd": None, "params": None},
         {"own": {"deep": ["a\0"]}},
         {"own": {"a\0": 1}},
         {"own": 2**63},
@@ -271,6 +275,13 @@ def test_both_refuse(client: FlaskClient, contract: Contract, fields: dict[str, 
         {"slurm": {"environment": "A=b\nc"}},
         {"slurm": {"environment": ["A=1", "B="], "exclusive": "user", "gpus": "a100:2", "nice": -5}},
         {"slurm": {"environment": {}, "begin": "2026-01-01T00:00:00+01:00", "deadline": 4102444800}},
+        {"slurm": {"mem": 0, "time": 0, "switches": 1}},
+        {"slurm": {"mem_per_cpu": "512k", "time": "1-02:30:00", "time_min": "90:30", "switches": "2@10"}},
+        {"slurm": {"mem": "4GB", "time_minutes": "UNLIMITED", "switches": "1@0:30:00"}},
+        {"slurm": {"mem": "0", "time": "infinite", "time_min": "5"}},
+        {"argv": ["echo", "it's", ""], "cmd": None, "params": None},
+        {"name": "echo_hello_world", "argv": ["more"], "cmd": None, "params": None},
+        {"notification": {"events": ["BEGIN", "TIME_LIMIT_80", "ALL"]}},
         {"own": {"deep": ["ü", 1.5, None, True, {}]}},
         {"name": "echo_hello_world", "cmd": None, "params": None},
         {"name": "echo_hello_world", "notification": {"methods": ["email"]}},

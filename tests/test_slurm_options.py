@@ -29,7 +29,7 @@ class Case:
     """A value of an option, what says the same to sbatch, and what `scontrol show job` then shows.
 
     `shown`: beginnings, one of which a field has. None where scontrol shows nothing of it, or where the job
-    is refused for this value.
+    is refused for this value. `is_structured_only`: v0.0.38 cannot express it, so that the task is refused.
     """
 
     option: str
@@ -37,6 +37,7 @@ class Case:
     sbatch: str
     shown: str | None = None
     beside: dict[str, Any] | None = None  # further options that this one needs
+    is_structured_only: bool = False
 
     @property
     def slurm(self) -> dict[str, Any]:
@@ -64,7 +65,12 @@ ON_ANY_CLUSTER = [
     Case("job_name", "a name", "--job-name='a name'", "JobName=a name"),
     Case("licenses", "no-such-license:1", "--licenses=no-such-license:1"),
     Case("mem", 30, "--mem=30", "MinMemoryNode=30M"),
+    Case("mem", 0, "--mem=0", "MinMemoryNode=0"),
+    Case("mem", "1G", "--mem=1G", "MinMemoryNode=1G"),
+    Case("mem", "30000k", "--mem=30000k", "MinMemoryNode=30M"),
     Case("mem_per_cpu", 30, "--mem-per-cpu=30", "MinMemoryCPU=30M"),
+    Case("mem_per_cpu", 0, "--mem-per-cpu=0", "MinMemoryNode=0"),
+    Case("mem_per_cpu", "20MB", "--mem-per-cpu=20MB", "MinMemoryCPU=20M"),
     Case("nice", 50, "--nice=50", "Nice=50"),
     Case("nodelist", "NODE", "--nodelist=NODE", "ReqNodeList=NODE"),
     Case("nodes", 1, "--nodes=1", "NumNodes=1"),
@@ -76,10 +82,21 @@ ON_ANY_CLUSTER = [
     Case("requeue", False, "--no-requeue", "Requeue=0"),
     Case("requeue", True, "--requeue", "Requeue=1"),
     Case("reservation", "no-such-reservation", "--reservation=no-such-reservation"),
+    Case("switches", 1, "--switches=1", "Switches=1@00:05:00", is_structured_only=True),
+    Case("switches", "1@2", "--switches=1@2", "Switches=1@00:02:00", is_structured_only=True),
+    Case("switches", "2@0:00:30", "--switches=2@0:00:30", "Switches=2@00:00:30", is_structured_only=True),
     Case("threads_per_core", 1, "--threads-per-core=1", "ReqB:S:C:T=0:0:*:1"),
     Case("time", 2, "--time=2:00:00", "TimeLimit=02:00:00"),
+    Case("time", 0, "--time=0", "TimeLimit=UNLIMITED"),
+    Case("time", "1-02:30:00", "--time=1-02:30:00", "TimeLimit=1-02:30:00"),
+    Case("time", "90:30", "--time=90:30", "TimeLimit=01:31:00"),
+    Case("time", "1-2", "--time=1-2", "TimeLimit=1-02:00:00"),
+    Case("time", "UNLIMITED", "--time=UNLIMITED", "TimeLimit=UNLIMITED"),
+    Case("time_min", "0:30", "--time-min=0:30", "TimeMin=00:01:00"),
     Case("time_min", 3, "--time-min=3", "TimeMin=00:03:00"),
     Case("time_minutes", 7, "--time=7", "TimeLimit=00:07:00"),
+    Case("time_minutes", 0, "--time=0", "TimeLimit=UNLIMITED"),
+    Case("time_minutes", "90", "--time=90", "TimeLimit=01:30:00"),
     Case("wckey", "mykey", "--wckey=mykey"),
 ]
 # What only the tests' own cluster has: see its slurm.conf.
@@ -96,6 +113,7 @@ ON_OUR_CLUSTER = [
     Case("reservation", "later", "--reservation=later", "Reservation=later"),
     Case("wckey", "mykey", "--wckey=mykey", "WCKey=mykey"),
 ]
+_STRUCTURED_ONLY = {case.option for case in ON_ANY_CLUSTER if case.is_structured_only}
 # What every job of the comparison has, but for those options that exclude one of them.
 _BASE: dict[str, Any] = {"mem": 20, "time_minutes": 30, "hold": True, "job_name": "options"}
 # Not in what scontrol shows: each has a test of its own.
@@ -140,6 +158,10 @@ def test_every_option_changes_what_is_submitted(option: str, api: str) -> None:
     samples = {"environment": "A=b", "error": "e", "open_mode": "append", "output": "o"}
     samples |= {case.option: case.value for case in [*ON_ANY_CLUSTER, *ON_OUR_CLUSTER]}
     beside = {"output": "o"} if option == "open_mode" else {}
+    if option in _STRUCTURED_ONLY and api == "v0.0.38":
+        with pytest.raises(SlurmRefused, match=f"task.slurm.{option}: .* v0.0.38"):
+            body(Dialect(api), {option: samples[option]})
+        return
     assert body(Dialect(api), {option: samples[option], **beside}) != body(Dialect(api), beside)
 
 
@@ -152,6 +174,20 @@ def test_no_restart_has_its_own_field_before_the_structured_form() -> None:
     assert (old["no_requeue"], new["requeue"]) == (True, False)
     assert "requeue" not in old  # its mere presence means yes
     assert "no_requeue" not in body(Dialect("v0.0.38"), {"requeue": True})["job"]
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("limit", [{"time": 0}, {"time_minutes": 0}, {"time": "unlimited"}, {"time": "0:00"}])
+def test_a_time_limit_of_0_is_sent_as_no_limit(api: str, limit: dict[str, Any]) -> None:
+    sent = body(Dialect(api), limit)["job"]["time_limit"]
+    assert sent == (0 if api == "v0.0.38" else {"set": True, "infinite": True, "number": 0})
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+def test_text_in_an_option_is_sent_as_the_number_that_it_means(api: str) -> None:
+    given = {"mem": "4G", "time": "1-02:30:00", "time_min": "90:30"}
+    job = body(Dialect(api), given)["job"]
+    assert (job["memory_per_node"], job["time_limit"], job["time_minimum"]) == (4096, 1590, 91)
 
 
 # --- on real clusters --------------------------------------------------------------------------
@@ -202,6 +238,7 @@ def test_slurm_holds_every_option_as_it_does_from_sbatch(
     if cluster.real:
         reservation = f"ReservationName=later StartTime=now+3days Duration=1 Nodes={node} Users=alice"
         cluster.real.run("scontrol", "create", "reservation", *reservation.split())
+    is_structured = client._session.speak().is_structured
     ours: dict[int, str] = {}
     show, script = "scontrol --oneliner show job", [f"cd {shared}", "tag=tag"]
     for number, case in enumerate(cases):
@@ -226,6 +263,10 @@ def test_slurm_holds_every_option_as_it_does_from_sbatch(
     faults = []
     for number, case in enumerate(cases):
         theirs = (shared / f"sbatch.{number}").read_text().strip()
+        if case.is_structured_only and not is_structured:
+            if "task.slurm." not in ours[number]:
+                faults.append(f"{case.option}={case.value}: {ours[number]!r}")
+            continue
         if not ours[number].isdigit() or not theirs.startswith("JobId="):
             if case.shown or ours[number].isdigit() or theirs.startswith("JobId="):
                 faults.append(f"{case.option}={case.value}: {ours[number]!r} and {theirs!r}")

@@ -1,6 +1,7 @@
 """The routes over HTTP's own rules, on a cluster in memory: what callers rely on, and every bad request."""
 
 import copy
+import gzip
 import json
 import re
 import time
@@ -353,6 +354,8 @@ def changed(path: str, value: Any, base: dict[str, Any]) -> dict[str, Any]:
 
 NOT_OBJECTS = [None, 1, "x", [], True]
 NOT_STRINGS = [None, 1, 1.5, True, [], {}]
+NOT_MEMORY = ["4GiB", "4.5G", "4 G", "G", "4P", "B", "4BB", "99999999T", "9" * 4000]
+NOT_TIMES = ["1:2:3:4", "5:", ":30", "1-", "1-:30", "-5", "1 h", "1h", "99999999-0", "never", "9" * 4000]
 NOT_COUNTS = [0, -1, 1.5, "1", True, [], {}, 2**31, 2**62]
 BAD_PATHS = ["relative", "", "/a\nb", "/a\\b", "/" + "x" * 1024, "~/x"]
 BAD_WORDS = ["", "a\nb", "a\x07b", "x" * 1025]
@@ -390,9 +393,20 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     *[("task.slurm", value) for value in NOT_OBJECTS],
     *[
         (f"task.slurm.{name}", value)
-        for name in ("mem", "cpus_per_task", "nodes", "ntasks_per_node", "time", "time_minutes")
+        for name in ("cpus_per_task", "nodes", "ntasks_per_node")
         for value in NOT_COUNTS
     ],
+    *[
+        (f"task.slurm.{name}", value)
+        for name in ("mem", "mem_per_cpu", "time", "time_minutes", "time_min", "switches")
+        for value in (-1, 1.5, True, [], {}, 2**31, 2**62, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "\u0663")
+    ],
+    *[(f"task.slurm.{name}", value) for name in ("mem", "mem_per_cpu") for value in NOT_MEMORY],
+    *[(f"task.slurm.{name}", value) for name in ("time", "time_minutes", "time_min") for value in NOT_TIMES],
+    *[("task.slurm.time", value) for value in ("1", "90")],
+    *[("task.slurm.time_min", value) for value in (0, "0", "0:00", "UNLIMITED")],
+    *[("task.slurm.switches", value) for value in (0, "0", "0@5", "1@", "@5", "1@x", "1@2@3", "many")],
+    *[("task.argv", value) for value in ("echo", [], {}, [1], [None], ["a", ["b"]], 1)],
     *[
         (f"task.slurm.{name}", value)
         for name in ("partition", "job_name", "account")
@@ -435,7 +449,10 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
         for value in ([], "x", {"pigeon": {}}, {"email": []}, {"email": "x"})
     ],
     ("task.notification.typo", []),
-    *[("task.notification.events", value) for value in ("end", {}, ["END"], [1], [None], ["time_limit"])],
+    *[
+        ("task.notification.events", value)
+        for value in ("end", {}, ["ENDE"], ["none"], [1], [None], ["time_limit"])
+    ],
     *[("task.notification.events", [{"pending_over": value}]) for value in (0, -1, "60", 1.5, None)],
     ("task.notification.events", [{"pending_over": 5, "more": 1}]),
     ("task.notification.events", ["end"] * 21),
@@ -478,7 +495,10 @@ BAD_BODIES: list[tuple[bytes, str]] = [
     (b'{"task": {"uuid": "a",}}', "body"),
     (b"task=1", "body"),
     (b"\xff\xfe", "body"),
-    (b'\xef\xbb\xbf{"task": 1}', "body"),
+    (b'\xef\xbb\xbf{"task": 1}', "task"),
+    (b'\xef\xbb\xbf\xef\xbb\xbf{"task": 1}', "body"),
+    (b'{"task"\xef\xbb\xbf: 1}', "body"),
+    ('{"task": 1}'.encode("utf-16"), "body"),
     (b'{"task": NaN}', "body"),
     (b'{"task": 1e999}', "task"),
     (b'{"task": {"x": -1e999}}', "task.x"),
@@ -561,7 +581,7 @@ def test_there_are_enough_bad_requests() -> None:
 
 
 def test_every_fault_is_listed_at_once(client: FlaskClient) -> None:
-    task = make_task(name="x", username="root", cwd="x", params=[1], slurm={"memm": 1, "time": 0})
+    task = make_task(name="x", username="root", cwd="x", params=[1], slurm={"memm": 1, "time": -1})
     task["notification"] = make_email(recipient="nobody")
     details = post(client, "/submit", {"task": task}).json["details"]
     fields = [fault.partition(":")[0] for fault in details]
@@ -591,16 +611,71 @@ def test_an_unknown_option_names_the_nearest_known_one(client: FlaskClient) -> N
         (
             "slurm.time",
             35791395,
-            "must be a positive integer of at most 35791394 (hours, unless the server says minutes)",
+            "must be hours, at most 35791394 (minutes where the server's TASK_TIME_UNIT says so), or a time"
+            ' such as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit',
         ),
-        ("slurm.time_minutes", 2**31, "must be a positive integer of at most 2147483647 (minutes)"),
+        (
+            "slurm.time_minutes",
+            2**31,
+            'must be minutes, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no'
+            " limit",
+        ),
         ("slurm.nodes", 2**31, "must be a positive integer of at most 2147483647"),
-        ("slurm.mem", 0, "must be a positive integer (megabytes)"),
+        (
+            "slurm.mem",
+            "4GiB",
+            'must be megabytes, or a size such as "4G" (K, M, G or T); 0 for all memory of a node',
+        ),
     ],
 )
 def test_a_fault_says_what_is_expected(client: FlaskClient, path: str, value: Any, words: str) -> None:
     body = changed(f"task.{path}", value, {"task": make_task()})
     assert post(client, "/submit", body).json["details"] == [f"task.{path}: {words}"]
+
+
+def test_argv_is_accepted_only_in_place_of_cmd_and_params(client: FlaskClient) -> None:
+    words = "must not stand beside argv, which takes its place"
+    both = make_task(argv=["echo", "a"])
+    assert post(client, "/submit", {"task": both}).json["details"] == [
+        f"task.cmd: {words}",
+        f"task.params: {words}",
+    ]
+    one = make_task(argv=["echo", "a"], cmd=None, params=[])
+    assert post(client, "/submit", {"task": one}).json["details"] == [f"task.params: {words}"]
+    neither = make_task(cmd=None, params=None)
+    needed = "is required for generic, unless argv is given"
+    assert post(client, "/submit", {"task": neither}).json["details"] == [
+        f"task.cmd: {needed}",
+        f"task.params: {needed}",
+    ]
+    empty = {**neither, "argv": []}
+    assert post(client, "/submit", {"task": empty}).json["details"] == ["task.argv: must not be empty"]
+    good = {**neither, "argv": ["echo", "a"]}
+    assert post(client, "/submit", {"task": good}).status_code == 200
+
+
+def test_a_byte_order_mark_before_the_json_is_skipped(client: FlaskClient) -> None:
+    task = make_task()
+    body = b"\xef\xbb\xbf" + json.dumps({"task": task}).encode()
+    assert post(client, "/submit", body).status_code == 200
+    found = client.get(f"/monitor/task_uuid/{task['uuid']}").json or {}
+    assert found["monitor"]["task"] == task
+
+
+@pytest.mark.parametrize("path", ["/submit", "/monitor", "/slurm/job/submit?username=alice"])
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate", "br", "zstd", "gzip, identity", "x"])
+def test_a_compressed_body_is_refused_as_an_unsupported_media_type(
+    client: FlaskClient, slurm: FakeSlurm, path: str, encoding: str
+) -> None:
+    body = gzip.compress(json.dumps({"task": make_task()}).encode())
+    answer = client.post(path, data=body, headers={"Content-Encoding": encoding})
+    check_error(answer, 415, "unsupported_encoding")
+    assert slurm.calls == []
+
+
+def test_a_body_with_the_identity_encoding_is_read(client: FlaskClient) -> None:
+    answer = client.post("/submit", json={"task": make_task()}, headers={"Content-Encoding": "identity"})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

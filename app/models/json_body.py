@@ -19,10 +19,14 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`; InvalidRequest that names the fault and, where there is one, its field."""
+    """Return the JSON object in `raw`, whose UTF-8 may begin with a byte order mark, as Windows writes it.
+
+    Raises:
+        InvalidRequest: It is none; the error names the fault and, where there is one, its field.
+    """
     try:
         body = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+            raw.decode("utf-8-sig"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
         )
     except UnicodeDecodeError:
         raise InvalidRequest(["body: is not UTF-8"]) from None

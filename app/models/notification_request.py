@@ -1,9 +1,18 @@
 """`task.notification`: who is told, of what, by which channels."""
 
 from enum import StrEnum
+from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from app.models.rules import Line, Minutes, must
@@ -54,9 +63,29 @@ class PendingOver(BaseModel):
     pending_over: Minutes
 
 
+# sbatch's word for all events; the end includes a bad end.
+_ALL = "all"
+_OF_ALL = tuple(event for event in EventName if not event.startswith("time_limit"))
+_WORDS = [spelling for word in (*EventName, _ALL) for spelling in (str(word), word.upper())]
+
+
+def _with_all_events(wishes: object) -> object:
+    """Return a list of wishes with the word for all events replaced by these events."""
+    if not isinstance(wishes, list | tuple):
+        return wishes
+    named = [_OF_ALL if isinstance(wish, str) and wish.lower() == _ALL else (wish,) for wish in wishes]
+    return tuple(chain.from_iterable(named))
+
+
+# Words of sbatch's --mail-type, in capitals or not.
+EventWord = Annotated[
+    EventName,
+    BeforeValidator(lambda word: word.lower() if isinstance(word, str) else word),
+    WithJsonSchema({"type": "string", "enum": _WORDS}),
+]
 EventWish = Annotated[
-    EventName | PendingOver,
-    must(f'be one of {", ".join(EventName)}, or {{"pending_over": minutes}}'),
+    EventWord | PendingOver,
+    must(f'be one of {", ".join((*EventName, _ALL))}, or {{"pending_over": minutes}}'),
 ]
 
 
@@ -71,6 +100,10 @@ class NotificationRequest(BaseModel):
     params: Annotated[dict[Method, dict[str, Any]], BeforeValidator(_one_spelling)] = Field(
         default_factory=dict
     )
-    events: Annotated[tuple[EventWish, ...], Field(max_length=20)] | None = Field(
-        default=None, description="When there is something to tell; the end of the job where none are named."
+    events: (
+        Annotated[tuple[EventWish, ...], Field(max_length=20), BeforeValidator(_with_all_events)] | None
+    ) = Field(
+        default=None,
+        description="When there is something to tell, in the words of sbatch's --mail-type; without it, the"
+        " end of the job.",
     )

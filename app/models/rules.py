@@ -21,7 +21,6 @@ from app.errors import InvalidRequest
 from app.models.file_pattern import PATTERN_LETTERS, unknown_pattern
 
 MAX_INT = 2**31 - 1
-_MOST_HOURS = MAX_INT // 60
 _LONGEST_SHOWN = 20  # characters of a pattern in an error
 _USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
@@ -160,16 +159,10 @@ Flag = Annotated[bool, Field(strict=True), must("be true or false")]
 Count = Annotated[
     int, Field(strict=True, gt=0, le=MAX_INT), must(f"be a positive integer of at most {MAX_INT}")
 ]
-Megabytes = Annotated[int, Field(strict=True, gt=0, le=MAX_INT), must("be a positive integer (megabytes)")]
 Minutes = Annotated[
     int,
     Field(strict=True, gt=0, le=MAX_INT),
     must(f"be a positive integer of at most {MAX_INT} (minutes)"),
-]
-Hours = Annotated[
-    int,
-    Field(strict=True, gt=0, le=_MOST_HOURS),
-    must(f"be a positive integer of at most {_MOST_HOURS} (hours, unless the server says minutes)"),
 ]
 CountOrText = Annotated[
     Annotated[int, Field(strict=True, gt=0, le=MAX_INT)] | Line,

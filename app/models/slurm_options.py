@@ -17,14 +17,12 @@ from app.models.rules import (
     CountOrText,
     FileName,
     Flag,
-    Hours,
     Line,
-    Megabytes,
-    Minutes,
     Moment,
     Nice,
     must,
 )
+from app.models.sbatch_values import HoursOrTime, Memory, MinimumTime, Switches, TimeLimit, time_minutes
 
 _RANGE = re.compile(r"0*(\d{1,7})(?:-0*(\d{1,7})(?::(\d{1,7}))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
@@ -109,13 +107,13 @@ class SlurmOptions(BaseModel):
     )
     error: FileName | None = Field(None, description="The same for standard error, below dirs.error.")
     job_name: Line | None = Field(None, description="The job's name in Slurm.")
-    mem: Megabytes | None = Field(None, description="Memory for each of the job's nodes.")
+    mem: Memory | None = Field(None, description="Memory for each of the job's nodes.")
     cpus_per_task: Count | None = None
     nodes: Count | None = None
     ntasks_per_node: Count | None = None
     partition: Line | None = None
-    time: Hours | None = Field(None, description="The time limit; not together with time_minutes.")
-    time_minutes: Minutes | None = Field(None, description="The time limit; not together with time.")
+    time: HoursOrTime | None = Field(None, description="The time limit; not together with time_minutes.")
+    time_minutes: TimeLimit | None = Field(None, description="The time limit; not together with time.")
     environment: Environment = Field(
         default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
         description="Environment variables, in addition to those that sbatch sets; PATH has a default.",
@@ -136,7 +134,7 @@ class SlurmOptions(BaseModel):
     gres: Line | None = None
     hold: Flag | None = None
     licenses: Line | None = None
-    mem_per_cpu: Megabytes | None = None
+    mem_per_cpu: Memory | None = None
     nice: Nice | None = None
     nodelist: Line | None = None
     ntasks: Count | None = None
@@ -145,8 +143,9 @@ class SlurmOptions(BaseModel):
     qos: Line | None = None
     requeue: Flag | None = None
     reservation: Line | None = None
+    switches: Switches | None = None
     threads_per_core: Count | None = None
-    time_min: Minutes | None = None
+    time_min: MinimumTime | None = None
     wckey: Line | None = None
 
     @model_validator(mode="after")
@@ -162,7 +161,12 @@ class SlurmOptions(BaseModel):
         return any(letter in FilePattern("", name).letters for name in names)
 
     def minutes(self, time_unit: str) -> int | None:
-        """The time limit in minutes; `time` counts `time_unit`: "hours" or "minutes"."""
+        """Return the time limit in minutes, 0 for none; a number in `time` counts `time_unit`.
+
+        `time_unit`: "hours" or "minutes".
+        """
         if self.time is None:
             return self.time_minutes
+        if isinstance(self.time, str):
+            return time_minutes(self.time)
         return self.time * 60 if time_unit == "hours" else self.time

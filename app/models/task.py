@@ -71,6 +71,12 @@ class Task(BaseModel):
     uuid: Uuid = Field(description="It can be used once, for ever.")
     dirs: Dirs
     slurm: SlurmOptions
+    argv: tuple[ShellText, ...] | None = Field(
+        None,
+        min_length=1,
+        description="The command and its arguments, instead of `cmd` and `params`: they reach the command as"
+        " they are, and bash evaluates nothing in them.",
+    )
     cmd: Command | None = Field(None, validate_default=True, description="Evaluated by bash on the node.")
     params: tuple[ShellText, ...] | None = Field(
         None,
@@ -100,9 +106,13 @@ class Task(BaseModel):
     @field_validator("cmd", "params")
     @classmethod
     def _required_command(cls, value: Any, info: ValidationInfo) -> Any:
-        name = info.data.get("name")
-        if value is None and info.context and name and info.context["catalogue"][name].requires_command:
-            raise PydanticCustomError("rule", "is required for {name}", {"name": name})
+        name, argv = info.data.get("name"), info.data.get("argv", ())  # () for one that is not valid
+        if value is not None and argv:
+            raise PydanticCustomError("rule", "must not stand beside argv, which takes its place")
+        is_missing = value is None and argv is None
+        if is_missing and info.context and name and info.context["catalogue"][name].requires_command:
+            words = "is required for {name}, unless argv is given"
+            raise PydanticCustomError("rule", words, {"name": name})
         return value
 
 
@@ -163,9 +173,19 @@ class CatalogueEntry(BaseModel):
     notification: NotificationRequest = NotificationRequest()
 
     def command(self, task: Task) -> str:
-        """The line for bash: the catalogue's words, then the caller's, joined by single spaces."""
-        words = (self.cmd, *self.default_params, task.cmd, *(task.params or ()))
+        """Return the line for bash: the catalogue's words, then the caller's, joined by single spaces."""
+        own = (task.cmd, *(task.params or ())) if task.argv is None else map(_quoted, task.argv)
+        words = (self.cmd, *self.default_params, *own)
         return " ".join(word for word in words if word is not None)
+
+
+def _quoted(word: str) -> str:
+    """Return a word for bash to take literally.
+
+    Every word is quoted. shlex.quote leaves `A=b` and `time` as they are, which bash would read as an
+    assignment and as a keyword.
+    """
+    return "'" + word.replace("'", "'\\''") + "'"
 
 
 def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:
@@ -208,6 +228,7 @@ _WORDS = {
     "model_type": "must be an object",
     "dict_type": "must be an object",
     "tuple_type": "must be a list",
+    "too_short": "must not be empty",
 }
 
 

@@ -14,6 +14,7 @@ from app.errors import (
     SlurmProxyError,
     StoreUnavailable,
     TooManyRequests,
+    UnsupportedEncoding,
 )
 from app.messages.plan import Catalogue
 from app.models.answers import Error
@@ -144,6 +145,8 @@ def _bad(operation: Operation) -> Schema:
     for error in operation.errors:
         statuses.setdefault(error.status, {})[error.code] = _words(error)
         waits |= {error.status} if error.retry_after is not None else set()
+    if operation.body is not None:
+        statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _words(UnsupportedEncoding)}
     if operation.scopes:
         for error in _ACCESS:
             statuses.setdefault(error.status, {})[error.code] = _words(error)

@@ -24,6 +24,10 @@ KEPT: Schema = {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": _V
 _SPELLINGS = {**{method: method for method in SENDERS}, **METHOD_ALIASES}
 
 
+# A task with `argv`, which has neither `cmd` nor `params`.
+_ARGV: Schema = {"required": ["argv"], "properties": {"argv": {"type": "array"}}}
+
+
 class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -63,7 +67,7 @@ def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dic
     needy = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
     for name in ("cmd", "params"):
         field = task["properties"][name]
-        field["description"] += f" Required for {needy}." if needy else ""
+        field["description"] += f" Required for {needy}, unless `argv` is given." if needy else ""
     task["allOf"] = [*_commands(catalogue), *conditions]
     schemas["WatchedTask"]["allOf"] = conditions
     return schemas
@@ -111,7 +115,10 @@ def _commands(catalogue: Catalogue) -> Iterator[Schema]:
     for name, entry in catalogue.items():
         if entry.requires_command:
             given = {"cmd": {"type": "string"}, "params": {"type": "array"}}
-            yield {"if": _named([name]), "then": {"required": list(given), "properties": given}}
+            words = {"required": list(given), "properties": given}
+            yield {"if": _named([name]), "then": {"anyOf": [words, _ARGV]}}
+    without = {"properties": {name: {"type": "null"} for name in ("cmd", "params")}}
+    yield {"if": _ARGV, "then": without}
 
 
 def _conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Iterator[Schema]:

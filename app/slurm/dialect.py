@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.errors import SlurmRefused
+
 # Newest first. v0.0.39 is left out on purpose: every server that offers it offers v0.0.38 or v0.0.40 too.
 SPOKEN = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
 
@@ -51,6 +53,28 @@ class Dialect:
     def per_task(self, resource: str, count: int) -> str:
         """Return a resource that each task gets; Slurm 23.11 separates the count by a colon."""
         return f"{resource}{':' if self._minor == 40 else '='}{count}"
+
+    def time_limit(self, minutes: int) -> int | dict[str, Any]:
+        """Return the field of a time limit; 0 minutes stand for none.
+
+        From v0.0.40 on a plain 0 is a limit of no time at all (24.11).
+        """
+        if minutes or not self.is_structured:
+            return minutes
+        return {"set": True, "infinite": True, "number": 0}
+
+    def switches(self, count: int, seconds: int | None) -> dict[str, Any]:
+        """Return the fields for at most `count` switches, and how long the job may wait for them.
+
+        Raises:
+            SlurmRefused: v0.0.38 refuses the field in every form: "Operation not permitted" (22.05).
+        """
+        if not self.is_structured:
+            raise SlurmRefused(
+                f"task.slurm.switches: this cluster's REST API, {self.api}, does not accept it"
+            )
+        wait = {} if seconds is None else {"wait_for_switch": seconds}
+        return {"required_switches": count, **wait}
 
     def moment(self, seconds: int) -> int | str:
         """A time in a submission; `seconds` since the epoch."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.models.file_pattern import FilePattern
 from app.models.output_files import file_patterns
+from app.models.sbatch_values import switch_count_and_wait
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import Dialect
@@ -28,6 +29,7 @@ _SHAPED = frozenset(
         "ntasks",
         "output",
         "requeue",
+        "switches",
         "time",
         "time_minutes",
     }
@@ -46,7 +48,11 @@ _OLD_NAMES = {"exclude": "exclude_nodes", "nodelist": "nodelist"}  # where v0.0.
 
 
 def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
-    """Return the request body; absent options are not sent, so that the cluster's defaults apply."""
+    """Return the request body; absent options are not sent, so that the cluster's defaults apply.
+
+    Raises:
+        SlurmRefused: This version of the API cannot express an option.
+    """
     options = task.slurm
     job = _plain(options, dialect) | _resources(options, dialect) | _times(options, dialect, time_unit)
     job |= _shape(options)
@@ -59,6 +65,8 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     job["environment"] = dialect.environment(job_environment(task, job, dialect))
     if options.exclusive:
         job |= dialect.exclusive(user_only=options.exclusive == "user")
+    if options.switches is not None:
+        job |= dialect.switches(*switch_count_and_wait(options.switches))
     if options.requeue is not None:
         job |= dialect.requeue(wanted=options.requeue)
     script = job_script(task, command, None if slurm_redirects else files)
@@ -111,7 +119,7 @@ def _prefixed(prefix: str, items: str) -> list[str]:
 def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if (minutes := options.minutes(time_unit)) is not None:
-        fields["time_limit"] = minutes
+        fields["time_limit"] = dialect.time_limit(minutes)
     if options.begin is not None:
         fields["begin_time"] = dialect.moment(options.begin)
     if options.deadline is not None:

@@ -39,6 +39,7 @@ _KNOWN = frozenset(
         "qos",
         "requeue",
         "required_nodes",
+        "required_switches",
         "reservation",
         "script",
         "shared",
@@ -51,6 +52,7 @@ _KNOWN = frozenset(
         "time_limit",
         "time_minimum",
         "tres_per_task",
+        "wait_for_switch",
         "wckey",
     }
 )
