@@ -15,6 +15,7 @@ LAYERS = {
     "app.constants": 0,
     "app.clock": 0,
     "app.outages": 0,
+    "app.near_words": 0,
     "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,

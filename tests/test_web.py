@@ -114,14 +114,16 @@ def test_records_of_a_state_are_listed_as_the_other_gets_show_them(client: Flask
 
 
 @pytest.mark.parametrize(
-    ("word", "near"), [("RUNING", "RUNNING"), ("pending", "PENDING"), ("x" * 5000, ""), ("%F0%9F%98%80", "")]
+    ("word", "near"),
+    [("RUNING", "RUNNING"), ("pending", "PENDING"), ("x" * 5000, ""), ("%F0%9F%98%80", ""), ("done", "")],
 )
-def test_a_word_that_is_no_state_is_a_bad_request_that_names_the_nearest(
+def test_word_that_is_no_state_is_refused_with_a_suggestion_only_if_one_is_near(
     client: FlaskClient, word: str, near: str
 ) -> None:
     answer = client.get(f"/monitor/slurm_job_state/{word}")
     check_error(answer, 400, "invalid_request")
-    assert f"did you mean {near}" in (answer.json or {})["error"]
+    meant = f"did you mean {near}?" if near else "it must be a word such as PENDING or COMPLETED"
+    assert (answer.json or {})["error"] == f"slurm_job_state: is no state of Slurm's; {meant}"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -598,9 +600,33 @@ def test_every_fault_is_listed_at_once(client: FlaskClient) -> None:
     )
 
 
-def test_an_unknown_option_names_the_nearest_known_one(client: FlaskClient) -> None:
-    details = post(client, "/submit", {"task": make_task(slurm={"cpu-per-tasks": 1})}).json["details"]
-    assert details == ["task.slurm.cpu-per-tasks: is not known; did you mean cpus_per_task?"]
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("cpu-per-tasks", "did you mean cpus_per_task?"),
+        ("Partition", "did you mean partition?"),
+        ("switch", "did you mean switches?"),
+        ("mem-per-gpu", "did you mean mem_per_cpu?"),
+        ("mail_type", "GET /docs lists what is"),
+        ("time_limit", "GET /docs lists what is"),  # is no time_min
+        ("chdir", "GET /docs lists what is"),
+        ("x" * 5000, "GET /docs lists what is"),
+    ],
+)
+def test_unknown_option_is_refused_with_a_suggestion_only_if_one_is_near(
+    client: FlaskClient, option: str, words: str
+) -> None:
+    details = post(client, "/submit", {"task": make_task(slurm={option: 1})}).json["details"]
+    assert details == [f"task.slurm.{option[:60]}: is not known; {words}"]
+
+
+def test_unknown_key_beside_few_known_ones_is_refused_with_their_list(client: FlaskClient) -> None:
+    body = {"task": make_task(notification={"method": [], "mail": []}), "job": {}}
+    assert post(client, "/submit", body).json["details"] == [
+        "task.notification.method: is not known; did you mean methods?",
+        "task.notification.mail: is not known; known here: methods, params, events",
+        "job: is not known; known here: task",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Answers the GETs: the record, and what the scheduler says now."""
 
-import difflib
 import threading
 from datetime import datetime
 from typing import Any
@@ -22,6 +21,7 @@ from app.lifecycle.showing import shown_job, shown_record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
+from app.near_words import suggestion
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -29,7 +29,6 @@ _FRESH_SECONDS = 2.0
 _CACHED_JOBS = 10_000
 _MAX_JOB_ID = 2**32 - 1
 _MOST_RECORDS = 1000  # in one answer
-_LONGEST_WORD = 60  # characters that are compared with Slurm's states
 
 
 class LookUp:
@@ -66,8 +65,8 @@ class LookUp:
         """
         require_scope(caller, Scope.READ)
         if word not in JobState.__members__:
-            (near,) = difflib.get_close_matches(word.upper()[:_LONGEST_WORD], JobState, n=1, cutoff=0)
-            raise InvalidRequest([f"slurm_job_state: is no state of Slurm's; did you mean {near}?"])
+            meant = suggestion(word.upper(), JobState, "it must be a word such as PENDING or COMPLETED")
+            raise InvalidRequest([f"slurm_job_state: is no state of Slurm's; {meant}"])
         usernames = None
         if not caller.may_for_all(Scope.READ):
             usernames = [name for name in self._store.usernames() if caller.may(Scope.READ, name)]

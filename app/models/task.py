@@ -1,9 +1,8 @@
 """The requests of `/submit` and `/monitor`: checked here, kept verbatim elsewhere."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidRequest
 from app.job_state import JobState
+from app.models.faults import comparable_key, described_fault
 from app.models.notification_request import NotificationRequest
 from app.models.rules import (
     AbsolutePath,
@@ -30,6 +30,7 @@ from app.models.rules import (
     must,
 )
 from app.models.slurm_options import SlurmOptions
+from app.near_words import LONGEST_WORD, nearest_word
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -193,7 +194,7 @@ def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None =
     try:
         return model.model_validate(body, context=dict(context) if context else None)
     except ValidationError as error:
-        raise InvalidRequest(_fault(model, fault, "") for fault in error.errors()) from None
+        raise InvalidRequest(described_fault(model, fault, "") for fault in error.errors()) from None
 
 
 def faults_of(
@@ -204,7 +205,7 @@ def faults_of(
         model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
         for fault in error.errors():
-            yield _fault(model, fault, root)
+            yield described_fault(model, fault, root)
 
 
 def near_misses(task: Task | WatchedTask) -> Iterator[str]:
@@ -214,42 +215,11 @@ def near_misses(task: Task | WatchedTask) -> Iterator[str]:
     known |= {name: name for name in type(task).model_fields}
     given = (options.model_fields_set if options else set()) | task.model_fields_set
     for key in islice(task.model_extra or {}, _MOST_COMPARED):
-        near = difflib.get_close_matches(_comparable(key), known, n=1, cutoff=_ALIKE)
-        if near and key not in known and near[0] not in given:
-            words = f"is not known, and only kept; did you mean {known[near[0]]}?"
-            yield f"task.{key[:_LONGEST_WORD]}: {words}"
+        near = nearest_word(comparable_key(key), known, _ALIKE)
+        if near and key not in known and near not in given:
+            words = f"is not known, and only kept; did you mean {known[near]}?"
+            yield f"task.{key[:LONGEST_WORD]}: {words}"
 
 
-_LONGEST_WORD = 60  # characters of a key that are told, or compared
 _MOST_COMPARED = 100  # keys of the caller's own
 _ALIKE = 0.85  # of 1: "enviroment" is, "notes" and "nodes" are not
-_WORDS = {
-    "missing": "is required",
-    "model_type": "must be an object",
-    "dict_type": "must be an object",
-    "tuple_type": "must be a list",
-    "too_short": "must not be empty",
-}
-
-
-def _fault(model: type[BaseModel], fault: Any, root: str) -> str:
-    path = root
-    for part in fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{str(part)[:_LONGEST_WORD]}"
-    if fault["type"] == "extra_forbidden":
-        words = f"is not known; did you mean {_nearest(model, fault['loc'])}?"
-    else:
-        words = _WORDS.get(fault["type"], fault["msg"])
-    return f"{path.lstrip('.') or 'body'}: {words}"
-
-
-def _nearest(model: type[BaseModel], loc: Sequence[str]) -> str:
-    """The known key that is nearest to the unknown one at `loc`."""
-    *parents, key = loc
-    for parent in parents:
-        model = cast("type[BaseModel]", model.model_fields[parent].annotation)
-    return difflib.get_close_matches(_comparable(key), model.model_fields, n=1, cutoff=0)[0]
-
-
-def _comparable(key: str) -> str:
-    return key[:_LONGEST_WORD].lower().replace("-", "_")

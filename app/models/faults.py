@@ -1,0 +1,44 @@
+"""The sentences about what is wrong with a request, each with the path of its field."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from app.near_words import LONGEST_WORD, suggestion
+
+_MANY_KEYS = 10  # are not listed in an error
+_WORDS = {
+    "missing": "is required",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+}
+
+
+def described_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str) -> str:
+    """Return the sentence for one of pydantic's errors about a value of `model` that stands at `root`."""
+    path = root
+    for part in fault["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{str(part)[:LONGEST_WORD]}"
+    if fault["type"] == "extra_forbidden":
+        words = f"is not known; {_suggested_key(model, fault['loc'])}"
+    else:
+        words = _WORDS.get(fault["type"], fault["msg"])
+    return f"{path.lstrip('.') or 'body'}: {words}"
+
+
+def comparable_key(key: str) -> str:
+    """Return a key as it is compared with known ones: as short as they are, in lower case, without dashes."""
+    return key[:LONGEST_WORD].lower().replace("-", "_")
+
+
+def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
+    """Return what may be meant by the unknown key at `loc`, or else where the known keys are listed."""
+    *parents, key = loc
+    for parent in parents:
+        model = cast("type[BaseModel]", model.model_fields[parent].annotation)
+    known = list(model.model_fields)
+    all_known = f"known here: {', '.join(known)}" if len(known) < _MANY_KEYS else "GET /docs lists what is"
+    return suggestion(comparable_key(key), known, all_known)
