@@ -60,7 +60,9 @@ def _document(app: Flask) -> dict[str, Any]:
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
         checker = services.checker
-        app.extensions["openapi"] = document(checker.catalogue, checker.refused_users, _words(app))
+        app.extensions["openapi"] = document(
+            checker.catalogue, checker.refused_users, _words(app), checker.username_pattern
+        )
     found: dict[str, Any] = app.extensions["openapi"]
     return found
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -265,6 +266,13 @@ class Settings(BaseModel):
     TASK_ALLOWED_SERVICE_USERS: Words = Field(
         (), description="Users such as root that are otherwise never run as, separated by commas."
     )
+    TASK_USERNAME_PATTERN: str | None = Field(
+        None,
+        description="A regular expression of the user names that tasks may have, such as"
+        " [A-Za-z0-9_][A-Za-z0-9_.@-]*; without it at most 32 of a-z, 0-9, _, . and -, beginning with a"
+        " letter or _. A name never has other characters than ASCII letters, digits, _, ., @, +, $ and -,"
+        " begins with a letter, a digit or _, and is not all digits, which Slurm takes for a user id.",
+    )
     TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json)] = Field(
         default_factory=dict,
         description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
@@ -400,6 +408,15 @@ class Settings(BaseModel):
                 rule = f'must be addresses, networks or the word unix, not "{word}"'
                 raise ValueError(rule) from None
         return words
+
+    @field_validator("TASK_USERNAME_PATTERN")
+    @classmethod
+    def _regular_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"must be a regular expression: {error}") from None
+        return value
 
     @field_validator("OIDC_JWKS_URL")
     @classmethod

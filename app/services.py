@@ -26,6 +26,7 @@ from app.messages.plan import Catalogue, Planner
 from app.models.caller import ClaimGrant
 from app.models.refused_users import RefusedUsers
 from app.models.task import CatalogueEntry
+from app.models.username import CONTEXT_KEY
 from app.monitor import Monitor
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender
@@ -155,10 +156,16 @@ def build_catalogue(settings: Settings) -> Catalogue:
     return _validated("TASK_METADATA", dict[str, CatalogueEntry], entries)
 
 
-def _validated(name: str, kind: type[_Value], value: object) -> _Value:
-    """The setting of that name as what it stands for."""
+def _validated(
+    name: str, kind: type[_Value], value: object, context: Mapping[str, object] | None = None
+) -> _Value:
+    """Return the setting of that name as what it stands for.
+
+    Raises:
+        SettingsError: It cannot be used.
+    """
     try:
-        return TypeAdapter(kind).validate_python(value, context={"methods": SENDERS})
+        return TypeAdapter(kind).validate_python(value, context={"methods": SENDERS, **(context or {})})
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         path = ".".join(map(str, fault["loc"]))
@@ -203,7 +210,8 @@ def build_gate(settings: Settings, store: TaskStore) -> Gate:
     if "keys" in settings.ACCESS_METHODS:
         proofs["keys"] = Keys(store)
     if "oidc" in settings.ACCESS_METHODS:
-        grants = _validated("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS)
+        context = {CONTEXT_KEY: settings.TASK_USERNAME_PATTERN}
+        grants = _validated("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS, context)
         proofs["oidc"] = Oidc(settings, grants)
     return Gate(
         store,

@@ -811,7 +811,10 @@ def test_the_command_line_says_in_a_line_which_setting_is_wrong(tmp_path: Path) 
         (["x", "--any-user", "--days", "5000000"], "is not in the range 1<=x<=36500"),
         (["x", "--user", "alice", "--user", "root"], "--user root: nothing is done as that user unless"),
         (["x", "--user", "slurm"], "--user slurm: nothing is done as that user unless"),
-        (["x", "--user", "Not A User"], "--user Not A User: must be at most 32 of a-z"),
+        (
+            ["x", "--user", "Not A User"],
+            "--user Not A User: must be a user name, a string of at most 32 of a-z",
+        ),
         (["x", "--any-user", "--scope", "everything"], "'everything' is not one of"),
         (["x", "--any-user", "--days", "0"], "--days"),
         (["two\nlines", "--any-user"], "name: must be one line"),

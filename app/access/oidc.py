@@ -23,7 +23,7 @@ from app.access.failed_attempts import FailedAttempts
 from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant
-from app.models.rules import is_username
+from app.models.username import is_username
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Oidc:
         self._algorithms = list(settings.OIDC_ALGORITHMS)
         self._skew = settings.OIDC_CLOCK_SKEW_SECONDS
         self._user_claim = settings.OIDC_USER_CLAIM
+        self._username_pattern = settings.TASK_USERNAME_PATTERN
         self._grants = grants
         self._refusals = FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE)
         url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
@@ -135,7 +136,7 @@ class Oidc:
 
     def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
         """Everybody acts for himself; the operator's grants come on top."""
-        if _is_user(himself):
+        if self._is_user(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
         for grant in self._grants:
             if grant.fits(claims):
@@ -143,16 +144,15 @@ class Oidc:
 
     def _remark(self, himself: object) -> str:
         """What he is told who has no other grant, and whose own claim grants nothing."""
-        if not self._user_claim or _is_user(himself):
+        if not self._user_claim or self._is_user(himself):
             return ""
         found = f"is {himself!r:.100}" if himself else "is missing or empty"
         remark = f"the token's claim {self._user_claim} {found}: it must be a user name of the cluster"
         logger.info("%s", remark)
         return remark
 
-
-def _is_user(claim: object) -> TypeGuard[str]:
-    return isinstance(claim, str) and is_username(claim)
+    def _is_user(self, claim: object) -> TypeGuard[str]:
+        return is_username(claim, self._username_pattern)
 
 
 def _required(value: str | None, name: str) -> str:

@@ -20,7 +20,7 @@ from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
 from app.models.record import utc_now
-from app.models.rules import is_username
+from app.models.username import is_username, username_rule
 from app.senders import SENDERS
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
@@ -150,9 +150,10 @@ def _grant(options: Mapping[str, Any]) -> Grant:
         raise click.UsageError("say whom it acts for: --user or --group, or else --any-user")
     if "any" in options["users"]:
         raise click.UsageError("--user any would be a user of that name: for all users there is --any-user")
-    if odd := [name for name in options["users"] if not is_username(name)]:
-        words = "must be at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"
-        raise click.UsageError(f"--user {odd[0]}: {words}")
+    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
+    pattern = settings.TASK_USERNAME_PATTERN
+    if odd := [name for name in options["users"] if not is_username(name, pattern)]:
+        raise click.UsageError(f"--user {odd[0]}: must {username_rule(pattern)}")
     fields = {
         "scopes": options["scopes"] or ORDINARY,
         "users": "any" if options["any_user"] else options["users"],

@@ -23,6 +23,7 @@ from app.models.task import (
     faults_of,
     parse,
 )
+from app.models.username import CONTEXT_KEY
 from app.senders import SENDERS
 
 _Request = TypeVar("_Request", bound=BaseModel)
@@ -42,7 +43,9 @@ class Checker:
         """`settings`: what the parameters of messages are held against, such as whom callers may write to."""
         self.catalogue = catalogue
         self.refused_users = refused_users
+        self.username_pattern = settings.TASK_USERNAME_PATTERN if settings else None
         self._context = {
+            CONTEXT_KEY: self.username_pattern,
             "catalogue": catalogue,
             "refused_users": refused_users,
             "methods": tuple(SENDERS),

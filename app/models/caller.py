@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from app.models.rules import Line, Username, must
+from app.models.rules import Line, must
+from app.models.username import Username
 
 
 class Scope(StrEnum):
@@ -36,7 +37,7 @@ class Grant(BaseModel):
     ]
     users: Annotated[
         Literal["any"] | tuple[Username, ...],
-        must('be "any", or user names: at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _'),
+        must('be "any", or user names'),
     ] = ()
     groups: tuple[Line, ...] = ()  # Unix groups of this machine, whose members are users, too
     partitions: tuple[Line, ...] | None = None

@@ -22,7 +22,6 @@ from app.models.file_pattern import PATTERN_LETTERS, unknown_pattern
 
 MAX_INT = 2**31 - 1
 _LONGEST_SHOWN = 20  # characters of a pattern in an error
-_USERNAME = r"^[a-z_][a-z0-9_.-]*[$]?$"
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
 
 # Patterns as ECMA-262 has them, for the schemas that callers read.
@@ -76,10 +75,6 @@ def is_one_line(value: str) -> bool:
     return bool(value) and not _CONTROL.search(value)
 
 
-def is_username(value: str) -> bool:
-    return len(value) <= 32 and re.fullmatch(_USERNAME, value) is not None
-
-
 def _path(value: str) -> str:
     _one_line(value)
     if not value.startswith("/") or "\\" in value:
@@ -114,11 +109,6 @@ def _moment(value: object) -> object:
     return int(moment.timestamp())
 
 
-Username = Annotated[
-    str,
-    StringConstraints(strict=True, max_length=32, pattern=_USERNAME),
-    must("be a user name, a string of at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"),
-]
 Uuid = Annotated[
     str,
     StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:-]{1,128}$"),

@@ -25,11 +25,11 @@ from app.models.rules import (
     JobId,
     Line,
     ShellText,
-    Username,
     Uuid,
     must,
 )
 from app.models.slurm_options import SlurmOptions
+from app.models.username import Username
 from app.near_words import LONGEST_WORD, nearest_word
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -51,7 +51,12 @@ class Dirs(BaseModel):
 
 
 def _allowed_user(username: str, info: ValidationInfo) -> str:
-    if username in (info.context or {}).get("refused_users", ()):
+    """Refuse users as whom nothing is run.
+
+    A directory may take capitals for small letters, and a name with its domain for the one without.
+    """
+    names = {username.lower(), username.lower().partition("@")[0]}
+    if any(refused.lower() in names for refused in (info.context or {}).get("refused_users", ())):
         raise PydanticCustomError(
             "rule", "must not be {name}: this server runs nothing as that user", {"name": username}
         )

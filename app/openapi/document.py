@@ -19,6 +19,8 @@ from app.errors import (
 from app.messages.plan import Catalogue
 from app.models.answers import Error
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
+from app.models.rules import RULE
+from app.models.username import username_schema
 from app.openapi.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
 from app.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
@@ -49,9 +51,15 @@ _ACCESS = (NotAuthenticated, Forbidden, TooManyRequests, IdentityProviderUnavail
 
 
 def document(
-    catalogue: Catalogue, refused_users: Collection[str], words: Mapping[tuple[str, str], str]
+    catalogue: Catalogue,
+    refused_users: Collection[str],
+    words: Mapping[tuple[str, str], str],
+    username_pattern: str | None = None,
 ) -> Schema:
-    """`words`: what each (method, path) does, in a sentence or two."""
+    """Return the document of a server.
+
+    `words`: what each (method, path) does, in a sentence or two. `username_pattern`: the operator's.
+    """
     answers = dict.fromkeys(filter(_is_model, (operation.answer for operation in OPERATIONS)))
     schemas = {**schemas_of([*answers, Error]), **request_schemas(catalogue, refused_users)}
     schemas["Error"]["properties"]["code"]["enum"] = sorted(_codes() | {code for code, _ in _HTTP.values()})
@@ -60,6 +68,9 @@ def document(
         about = words.get((operation.method, operation.path), "")
         described = _described(operation, about, refused_users)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    if username_pattern is not None:
+        _replace_usernames(schemas, username_pattern)
+        _replace_usernames(paths, username_pattern)
     return {
         "openapi": "3.1.0",
         "info": {"title": "slurm-proxy", "version": _VERSION, "description": _ABOUT},
@@ -70,6 +81,20 @@ def document(
         },
         "security": [{"bearer": []}, {}],
     }
+
+
+def _replace_usernames(node: object, pattern: str) -> None:
+    """Replace the usual rule for user names by the operator's, wherever it stands."""
+    usual, own = username_schema(None), username_schema(pattern)
+    if isinstance(node, list):
+        for item in node:
+            _replace_usernames(item, pattern)
+    if isinstance(node, dict):
+        for item in node.values():
+            _replace_usernames(item, pattern)
+        if node.get("pattern") == usual["pattern"]:
+            node["description"] = node["description"].replace(usual.pop(RULE), own.pop(RULE))
+            node |= own
 
 
 def _described(operation: Operation, about: str, refused_users: Collection[str]) -> Schema:

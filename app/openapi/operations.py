@@ -40,8 +40,9 @@ from app.models.answers import (
 )
 from app.models.caller import Scope
 from app.models.record import NotificationStatus
-from app.models.rules import IDEMPOTENCY_KEY, JobId, Username, Uuid
+from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
 from app.models.task import MonitorRequest, SubmitRequest
+from app.models.username import Username
 from app.openapi.schemas import Schema
 from app.senders import SENDERS
 
