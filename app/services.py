@@ -85,7 +85,8 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     monitors_slurm = slurm or _slurm(settings, outages, _CONNECTIONS_OF_MONITOR)
     slurm = slurm or _slurm(settings, outages)
     senders = build_senders(settings)
-    planner = Planner(build_catalogue(settings), senders)
+    methods_of_people = [method for method, sender in SENDERS.items() if sender.for_people]
+    planner = Planner(build_catalogue(settings), senders, methods_of_people)
     refused_users = refused_users_of(settings)
     checker = Checker(planner.catalogue, refused_users, settings)
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)

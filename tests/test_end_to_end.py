@@ -135,6 +135,7 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
         wish["params"]["email"]["subject"] = f"about {name}"
         stage.submit(name, "true", slurm={"mem": 50, **slurm}, notification=copy.deepcopy(wish))
     stage.cancel(blocker)
+    stage.submit("too long", "true", slurm={"mem": 50, "partition": "hpcz-test", "time": "30-0"})
     last_one_is_good = 'if [ "$SLURM_ARRAY_TASK_ID" != 2 ]; then exit 1; fi; sleep 80'
     stage.submit("array", last_one_is_good, slurm={"mem": 50, "array": "0-2%1", "time": 1})
 
@@ -164,6 +165,24 @@ def test_a_pending_job_announces_nothing_until_it_is_cancelled(stage: Stage) -> 
     assert (record["slurm_job_state"], record["notifications"]) == ("PENDING", [])
     stage.cancel(record["slurm_job_id"])
     assert stage.ended("held")["slurm_job_state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_job_beyond_its_partitions_time_limit_is_announced_once_as_one_that_cannot_start(
+    stage: Stage,
+) -> None:
+    record = stage.ended("too long")
+    assert record["slurm_job_state"] == "PENDING"
+    (mail,) = stage.mails("too long")
+    assert mail.message["Subject"] == "[cannot start] about too long"
+    assert "the limits do not allow its time limit (PartitionTimeLimit)." in mail.text()
+    slurm = stage.service.get(f"/monitor/slurm_job_id/{record['slurm_job_id']}")["slurm"]
+    assert (slurm["reason"], slurm["hint"]) == (
+        "PartitionTimeLimit",
+        "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit).",
+    )
+    stage.cancel(record["slurm_job_id"])
+    until(lambda: stage.state("too long") == "CANCELLED", 60, "its end")
 
 
 def hello_world_of_the_readme() -> list[str]:

@@ -1541,6 +1541,48 @@ def test_a_dependency_that_never_comes_true_is_noticed_while_the_job_waits(servi
     assert [item.event for item in service.record(task).notifications] == ["invalid_depend"]
 
 
+def test_job_that_can_never_start_is_announced_once(service: Service) -> None:
+    task, job_id = service.submit(notification={**make_email(), "events": ["end", "cannot_start"]})
+    now = utc_now()
+    service.slurm.put(job_id, JobState.PENDING, reason="PartitionTimeLimit")
+    service.refresh(now + MINUTE / 2)
+    assert service.record(task).notifications == ()
+    for minutes in (2, 3, 11, 61, 1441):
+        service.refresh(now + minutes * MINUTE)
+    (item,) = service.record(task).notifications
+    assert item.event == "cannot_start"
+    assert item.content is not None
+    assert item.content.subject.startswith("[cannot start] ")
+    why = "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit)."
+    assert item.content.hint == why
+    assert service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]["hint"] == why
+    service.move(job_id, JobState.CANCELLED)
+    assert [item.event for item in service.record(task).notifications] == ["cannot_start", "end"]
+
+
+def test_waiting_job_is_read_four_times_at_most_to_see_whether_it_can_start(service: Service) -> None:
+    task, job_id = service.submit(notification={**make_email(), "events": ["cannot_start"]})
+    service.slurm.put(job_id, JobState.PENDING, reason="Resources")
+    now = utc_now()
+    looks: list[float] = []
+    for minutes in (0.5, 2, 3, 5, 11, 12, 30, 61, 62, 600, 1441, 1442, 3000, 30_000):
+        before = service.slurm.calls.count("look")
+        service.refresh(now + minutes * MINUTE)
+        looks += [minutes] * (service.slurm.calls.count("look") - before)
+    assert looks == [2, 11, 61, 1441]
+    assert service.record(task).notifications == ()
+    assert service.record(task).alarm_at is None
+
+
+def test_registered_job_that_can_never_start_is_announced(service: Service) -> None:
+    long_ago = utc_now() - timedelta(days=50)
+    service.slurm.put(5, JobState.PENDING, reason="QOSMaxWallDurationPerJobLimit", submit_time=long_ago)
+    body = {"username": "alice", "uuid": "w", "notification": {**make_email(), "events": ["cannot_start"]}}
+    service.intake.watch(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
+    service.refresh(utc_now() + 2 * MINUTE)
+    assert [item.event for item in service.record(body).notifications] == ["cannot_start"]
+
+
 def test_an_alarm_is_no_reason_to_believe_another_job(service: Service) -> None:
     wish = {**make_email(), "events": [{"pending_over": 1}]}
     task, job_id = service.submit(notification=wish)

@@ -116,6 +116,91 @@ def test_a_dependency_that_can_never_be_met_is_told_once() -> None:
     assert due(record, make_job(JobState.PENDING, reason="Dependency")) == []
 
 
+# As 22.05 gave them for jobs beyond a limit on one job, and as Slurm's sources name them.
+NEVER_STARTED = {
+    "PartitionTimeLimit": "the limits do not allow its time limit",
+    "PartitionNodeLimit": "the limits do not allow its number of nodes",
+    "PartitionConfig": "the limits do not allow what it asks for",
+    "QOSMaxWallDurationPerJobLimit": "the limits do not allow its time limit",
+    "QOSMaxCpuMinutesPerJobLimit": "the limits do not allow its time limit",
+    "AssocMaxWallDurationPerJobLimit": "the limits do not allow its time limit",
+    "QOSMaxCpuPerJobLimit": "the limits do not allow its number of CPUs",
+    "QOSMaxCpuPerNode": "the limits do not allow its number of CPUs",
+    "QOSMinCpuNotSatisfied": "the limits do not allow its number of CPUs",
+    "AssocMaxNodePerJobLimit": "the limits do not allow its number of nodes",
+    "QOSMaxMemoryPerJob": "the limits do not allow its memory",
+    "QOSMaxMemoryPerNode": "the limits do not allow its memory",
+    "MaxMemPerLimit": "the limits do not allow its memory",
+    "QOSMaxGRESPerJob": "the limits do not allow what it asks for",
+    "BadConstraints": "no node has what it asks for",
+    "InvalidQOS": "its account or QOS may not be used there",
+    "InvalidAccount": "its account or QOS may not be used there",
+    "QOSNotAllowed": "its account or QOS may not be used there",
+    "DependencyNeverSatisfied": "what it depends on did not end as it had to",
+}
+
+
+@pytest.mark.parametrize(("reason", "why"), NEVER_STARTED.items())
+def test_job_that_can_never_start_is_told_once_with_the_reason(reason: str, why: str) -> None:
+    record = make_record(["cannot_start", "begin", "end"])
+    job = make_job(JobState.PENDING, reason=reason)
+    (item,) = due(record, job)
+    assert item.content is not None
+    assert item.content.headline == "The job waits in the queue, but cannot start as it is."
+    assert item.content.hint == f"Slurm will not start it as it is: {why} ({reason})."
+    assert due(told(record, [item]), job) == []
+    assert due(record, make_job(JobState.RUNNING, reason=reason, nodes=None)) == []
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(None, "None", "Priority", "Resources", "Dependency", "BeginTime", "JobHeldUser", "JobHeldAdmin"),
+        *("PartitionDown", "PartitionInactive", "Licenses", "ReqNodeNotAvail", "Reservation", "NodeDown"),
+        *("QOSMaxJobsPerUserLimit", "QOSMaxCpuPerUserLimit", "QOSMaxMemoryPerUser", "AssocMaxJobsLimit"),
+        *("AssocGrpCpuLimit", "QOSGrpNodeLimit", "QOSUsageThreshold", "JobArrayTaskLimit", "Cleaning"),
+    ],
+)
+def test_job_that_may_start_later_is_not_told_of(reason: str | None) -> None:
+    assert due(make_record(["cannot_start"]), make_job(JobState.PENDING, reason=reason)) == []
+
+
+def test_bad_dependency_is_told_once_where_both_events_are_asked_for() -> None:
+    job = make_job(JobState.PENDING, reason="DependencyNeverSatisfied")
+    found = due(make_record(["cannot_start", "invalid_depend"]), job)
+    assert [item.event for item in found] == ["invalid_depend"]
+
+
+def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not() -> None:
+    planner = Planner(CATALOGUE, ["email", "rabbitmq"], ["email", "gmail"])
+    both = {**make_email(), "methods": ["email", "rabbitmq"]}
+    both["params"] = {**both["params"], "rabbitmq": {"queue": "q"}}
+    job = make_job(JobState.PENDING, reason="PartitionTimeLimit")
+
+    def methods_told(notification: dict[str, Any]) -> list[str]:
+        record = make_record(notification=notification)
+        return [item.method for item in planner.at_look(record, job, NOW).notifications]
+
+    assert methods_told(both) == ["email"]
+    assert methods_told({**both, "events": ["end"]}) == []
+    assert methods_told({**both, "events": ["CANNOT_START"]}) == ["email", "rabbitmq"]
+    assert methods_told({**both, "events": ["ALL"]}) == ["email", "rabbitmq"]
+    ended = planner.at_look(make_record(notification=both), make_job(), NOW).notifications
+    assert [(item.method, item.event) for item in ended] == [("email", "end"), ("rabbitmq", "end")]
+
+
+@pytest.mark.parametrize(
+    ("methods", "is_read_again"), [(["email"], True), (["rabbitmq"], False), ([], False)]
+)
+def test_waiting_job_is_read_again_only_if_people_can_be_told(
+    methods: list[str], is_read_again: bool
+) -> None:
+    planner = Planner(CATALOGUE, ["email", "rabbitmq"], ["email"])
+    record = make_record(notification={**make_email(), "methods": methods})
+    plan = planner.at_submission(record, NOW)
+    assert plan.alarm_at == (NOW + timedelta(seconds=115) if is_read_again else None)
+
+
 @pytest.mark.parametrize(
     ("minutes", "expected"),
     [(29, []), (30, ["time_limit_50"]), (48, ["time_limit_80"]), (55, ["time_limit_90"])],
@@ -160,6 +245,10 @@ def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
         (["time_limit_90"], JobState.RUNNING, 54, None),
         (["invalid_depend"], JobState.PENDING, 7, 8 + 55 / 60),  # the next whole minute
         (["invalid_depend"], JobState.RUNNING, 7, None),
+        (["cannot_start"], JobState.PENDING, 0, 1 + 55 / 60),
+        (["cannot_start"], JobState.PENDING, 2, 10 + 55 / 60),
+        (["cannot_start"], JobState.PENDING, 1441, None),
+        (["cannot_start"], JobState.RUNNING, 0, None),
         (["time_limit_50"], JobState.COMPLETED, 0, None),
     ],
 )

@@ -38,7 +38,7 @@ def shown_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | None) 
         facts = job.model_dump(mode="json")
         facts |= {"standard_output": files.output, "standard_error": files.error}
         facts["run_seconds"] = job.run_seconds()
-        if job.has_failed and (words := hint(job)):
+        if not job.job_state.is_success and (words := hint(job)):
             facts["hint"] = words
     return {**facts, "as_of": as_of.isoformat()} if as_of is not None else facts
 

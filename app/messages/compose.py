@@ -14,6 +14,7 @@ from app.models.record import RecordKind, TaskRecord
 
 _MB = 1024 * 1024
 _ENDS = ("end", "fail")
+_WITH_HINT = (*_ENDS, "cannot_start")
 _OUTCOMES = {
     JobState.CANCELLED: "was cancelled",
     JobState.OUT_OF_MEMORY: "ran out of memory",
@@ -46,7 +47,7 @@ def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: Sl
         headline=_bad_news(job) if is_bad_end else event.headline,
         words=filled(_own_words(params), values),
         facts=known,
-        hint=hint(job) if event.name in _ENDS else "",
+        hint=hint(job) if event.name in _WITH_HINT else "",
         is_bad_news=is_bad_end,
     )
 

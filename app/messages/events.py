@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
+from app.messages.pending_reasons import can_never_start
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, PendingOver
 from app.models.record import TaskRecord
@@ -15,6 +16,9 @@ _LIMITS = {EventName.TIME_LIMIT_50: 0.5, EventName.TIME_LIMIT_80: 0.8, EventName
 _NEVER = "DependencyNeverSatisfied"
 _REQUEUED_AND_HELD = (JobState.SPECIAL_EXIT, JobState.REQUEUE_HOLD)
 _LOOK_AT_DEPENDENCIES = timedelta(minutes=1)  # a state of its own Slurm has none for them
+# Ages of a record at which its waiting job is read to see whether it can start. Slurm gives its reason within
+# seconds (22.05, 24.11), but later in a long queue.
+_LOOK_AT_REASONS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +32,12 @@ class Event:
 
 
 def events_of(wishes: Wishes, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
-    """What is due now, or was before; whoever asks leaves out what was told already."""
+    """Return what is due now, or was before; the caller leaves out what was told already."""
     names = [wish for wish in wishes if isinstance(wish, EventName)]
     if EventName.END in names:  # which tells of a bad end, too
         names = [name for name in names if name is not EventName.FAIL]
+    if EventName.INVALID_DEPEND in names and job.reason == _NEVER:
+        names = [name for name in names if name is not EventName.CANNOT_START]
     found = [_moved(name, record, job) for name in names]
     found.append(_time_used(wishes, job, at))
     found += [_waited(wish, record, job, at) for wish in wishes if isinstance(wish, PendingOver)]
@@ -45,6 +51,9 @@ def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime
     if state.is_waiting:
         waits = [wish for wish in wishes if isinstance(wish, PendingOver)]
         moments += [_waiting_since(record, job) + timedelta(minutes=wish.pending_over) for wish in waits]
+        is_told = any(item.event == EventName.CANNOT_START for item in record.notifications)
+        if EventName.CANNOT_START in wishes and not is_told:
+            moments += [_whole_minute(record.created_at + age) for age in _LOOK_AT_REASONS]
         if EventName.INVALID_DEPEND in wishes:
             moments.append(_whole_minute(at + _LOOK_AT_DEPENDENCIES))
     if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
@@ -71,6 +80,9 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
     if name is EventName.INVALID_DEPEND and job.reason == _NEVER:
         words = "The job can never begin: what it depends on did not end as it had to."
         return Event("invalid_depend", "invalid_depend", words, "cannot begin")
+    if name is EventName.CANNOT_START and can_never_start(job):
+        words = "The job waits in the queue, but cannot start as it is."
+        return Event("cannot_start", "cannot_start", words, "cannot start")
     return None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from app.job_state import JobState
+from app.messages.pending_reasons import why_not_started
 from app.models.job import SlurmJob
 
 _MB = 1024 * 1024
@@ -78,6 +79,7 @@ def _cpus_wasted(job: SlurmJob) -> str | None:
 
 
 _RULES: tuple[Callable[[SlurmJob], str | None], ...] = (
+    why_not_started,
     _memory_short,
     _time_short,
     _command_missing,

@@ -28,9 +28,13 @@ class Plan:
 class Planner:
     """Knows the catalogue, and which channels this server is configured for."""
 
-    def __init__(self, catalogue: Catalogue, methods: Collection[str]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, methods: Collection[str], methods_of_people: Collection[str] = ()
+    ) -> None:
+        """`methods_of_people`: those whose messages people read, and not programs."""
         self.catalogue = catalogue
         self._methods = methods
+        self._methods_of_people = frozenset(methods_of_people)
 
     def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
         """The channels that this server cannot use, so that the record says so at once; the first alarm."""
@@ -47,19 +51,34 @@ class Planner:
         """Return the notifications that are due with this description of the job, and were not due before."""
         wishes = self._wishes(record)
         known = {notification.id for notification in record.notifications}
+        asked = self._asked_events(record)
         due = [
             item.model_copy(update={"content": content(event, item.params, record, job)})
             for event in events_of(wishes, record, job, at)
             for item in self._blanks(record, event, at)
-            if item.id not in known
+            if item.id not in known and (asked or self._is_default(event, item.method))
         ]
         return Plan(tuple(due), alarm(wishes, record, job, at))
 
     def _wishes(self, record: TaskRecord) -> Wishes:
-        """Return the catalogue's events and the task's own; the end if neither names any."""
+        """Return the catalogue's events and the task's own, or the default if neither names any.
+
+        The default is the end. People are also told that a job cannot start; a program that was not asked may
+        take every message for an end.
+        """
+        if asked := self._asked_events(record):
+            return asked
+        methods = merged_params(self.catalogue, record.task.get("name"), request_of(record.task))
+        are_people_told = not self._methods_of_people.isdisjoint(methods)
+        return [EventName.END, EventName.CANNOT_START] if are_people_told else [EventName.END]
+
+    def _asked_events(self, record: TaskRecord) -> Wishes:
         requests = _requests(self.catalogue, record.task.get("name"), request_of(record.task))
-        wishes = [wish for request in requests for wish in request.events or ()]
-        return list(dict.fromkeys(wishes)) or [EventName.END]
+        return list(dict.fromkeys(wish for request in requests for wish in request.events or ()))
+
+    def _is_default(self, event: Event, method: str) -> bool:
+        """Return whether the method announces the event where no events are named."""
+        return event.name != EventName.CANNOT_START or method in self._methods_of_people
 
     def _blanks(self, record: TaskRecord, event: Event, at: datetime) -> Iterator[Notification]:
         """Yield one notification for each method and each of its recipients: one may fail and another not."""

@@ -63,7 +63,7 @@ class SlurmFacts(SlurmJob):
     job_state: JobState | None  # type: ignore[assignment]
     ran: float | None = Field(None, alias="run_seconds")  # which is a method of the job's
     as_of: Utc | None = Field(None, description="When Slurm reported these facts.")
-    hint: str | None = Field(None, description="For a failed job: what may help, as in its messages.")
+    hint: str | None = Field(None, description="What may help a job that failed or cannot start.")
     stale: bool = Field(False, description="Slurm does not answer: these are the last known facts.")
     error: str | None = Field(None, description="Why they are stale.")
 

@@ -50,6 +50,7 @@ class EventName(StrEnum):
     FAIL = "fail"
     REQUEUE = "requeue"
     INVALID_DEPEND = "invalid_depend"
+    CANNOT_START = "cannot_start"
     TIME_LIMIT_50 = "time_limit_50"
     TIME_LIMIT_80 = "time_limit_80"
     TIME_LIMIT_90 = "time_limit_90"
@@ -105,5 +106,5 @@ class NotificationRequest(BaseModel):
     ) = Field(
         default=None,
         description="When there is something to tell, in the words of sbatch's --mail-type; without it, the"
-        " end of the job.",
+        " end of the job, and for people also that it cannot start.",
     )
