@@ -1,16 +1,30 @@
 """`/slurm`: slurmrestd's own answers, for the operator; never open to ordinary callers."""
 
 from flask import Blueprint, Response, current_app, jsonify, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
 
 from app.auth import body, require
 from app.errors import InvalidRequest, SlurmMisbehaved
 from app.lifecycle.submitting import Intake
 from app.models.caller import Scope
+from app.models.rules import job_id_in_path
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
 blueprint.before_request(require(Scope.ADMIN))
+
+
+class _JobIdConverter(BaseConverter):
+    """Match a part of a path, except the word of `POST /slurm/job/submit`: its other methods are a 405."""
+
+    regex = r"(?!submit\Z)[^/]+"
+
+
+@blueprint.record
+def _register_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["id"] = _JobIdConverter
 
 
 def _slurm() -> SlurmClient:
@@ -43,23 +57,23 @@ def diag() -> Response:
 @blueprint.get("/jobs/<update_time>")
 def jobs(update_time: str) -> Response:
     """All jobs, if any changed since `update_time` (seconds since the epoch; 0 for all)."""
-    return _passed_on(_slurm().raw_list(_whole_number("update_time", update_time)))
+    return _passed_on(_slurm().raw_list(_seconds("update_time", update_time)))
 
 
-@blueprint.get("/job/<job_id>")
+@blueprint.get("/job/<id:job_id>")
 def job(job_id: str) -> Response:
-    """One job as slurmctld has it."""
-    return _passed_on(_slurm().raw("GET", f"job/{_whole_number('job_id', job_id)}"))
+    """Return one job as slurmctld describes it."""
+    return _passed_on(_slurm().raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")
 def submit() -> Response:
-    """Submits a slurmrestd body as it is, as the user named in the query; nothing is recorded."""
+    """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
     intake: Intake = current_app.extensions["slurm_proxy"].intake
     return _passed_on(intake.pass_on(request.args.to_dict(), body()))
 
 
-def _whole_number(field: str, text: str) -> int:
+def _seconds(field: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12):
         raise InvalidRequest([f"{field}: must be a whole number, not negative"])
     return int(text)

@@ -75,7 +75,7 @@ def test_an_older_record_with_a_state_that_slurm_never_says_is_readable_as_unkno
     assert shown["slurm_job_state"] == JobState.UNKNOWN
 
 
-@pytest.mark.parametrize("job_id", [None, "", "12_3", "abc", -1, True, 2**40])
+@pytest.mark.parametrize("job_id", [None, "", "12_3", "abc", -1, True, 2**32 - 2, str(2**32 - 1), 2**40])
 def test_an_older_record_without_a_job_id_is_readable_by_its_uuid(
     deployment: Deployment, job_id: object
 ) -> None:
@@ -238,6 +238,17 @@ def test_an_older_job_that_ended_long_ago_gets_its_end_without_a_message(
     Cycles(app).run()
     assert get(app, "/monitor/slurm_job_id/4711")["monitor"]["slurm_job_state"] == "COMPLETED"
     assert messages(deployment, 4711) == [0]
+
+
+@pytest.mark.parametrize("job_id", [2**32 - 3, str(2**32 - 2), 2**32 - 1])
+def test_an_older_record_whose_id_no_job_can_have_is_not_polled(
+    deployment: Deployment, job_id: object
+) -> None:
+    """slurmrestd of 24.11 refuses a whole request for states that has one such id."""
+    deployment.tasks.insert_many([older_document(4711), older_document(job_id)])
+    deployment.slurm.put(4711, JobState.RUNNING, submit_time=utc_now())
+    Cycles(deployment.start()).run()
+    assert deployment.slurm.polled_ids == {4711}
 
 
 @pytest.mark.parametrize(("created_at", "expected"), [(YEARS_AGO, 0), (NAIVE_NOW, 1)])

@@ -306,7 +306,9 @@ def test_a_proxys_answer_is_no_refusal_by_slurm(
     assert type(caught.value) is expected
 
 
-@pytest.mark.parametrize("job_id", ["5.0", "-5", "true", '"5"', "[5]", str(2**32), str(2**63), "9" * 5000])
+@pytest.mark.parametrize(
+    "job_id", ["5.0", "-5", "true", '"5"', "[5]", str(2**32 - 2), str(2**32), str(2**63), "9" * 5000]
+)
 def test_a_job_id_that_slurm_cannot_give_is_ambiguous(job_id: str) -> None:
     content = f'{{"job_id": {job_id}, "errors": [{{"error_number": 2015}}]}}'.encode()
     with pytest.raises(SlurmAmbiguous):

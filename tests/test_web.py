@@ -227,6 +227,10 @@ def test_no_such_route(client: FlaskClient, path: str) -> None:
         ("DELETE", "/monitor"),
         ("POST", "/ping"),
         ("POST", "/monitor/task_uuid/x"),
+        ("GET", "/slurm/job/submit"),
+        ("GET", "/slurm/job/submit/"),
+        ("DELETE", "/slurm/job/submit"),
+        ("POST", "/slurm/job/1"),
     ],
 )
 def test_wrong_method(client: FlaskClient, method: str, path: str) -> None:
@@ -234,6 +238,34 @@ def test_wrong_method(client: FlaskClient, method: str, path: str) -> None:
     check_error(response, 405, "method_not_allowed")
     (taken,) = {"GET", "POST"} & set(response.headers["Allow"].split(", "))
     assert response.json["error"] == f"this route takes {taken} alone"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("job_id", ["0", *(2**32 - number for number in range(4)), "submitted", "1_2"])
+@pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [
+        ("GET", "/monitor/slurm_job_id/", "slurm_job_id"),
+        ("DELETE", "/monitor/slurm_job_id/", "slurm_job_id"),
+        ("GET", "/slurm/job/", "job_id"),
+    ],
+)
+def test_a_path_with_an_id_that_no_job_can_have_is_refused(
+    client: FlaskClient, slurm: FakeSlurm, method: str, path: str, field: str, job_id: object
+) -> None:
+    response = client.open(f"{path}{job_id}", method=method)
+    check_error(response, 400, "invalid_request")
+    words = f"{field}: must be a Slurm job id, an integer from 1 to 4294967292"
+    assert response.json["details"] == [words]  # type: ignore[index]
+    assert slurm.calls == []
+
+
+def test_the_largest_job_id_is_looked_up(client: FlaskClient, slurm: FakeSlurm) -> None:
+    slurm.put(2**32 - 4, JobState.RUNNING)
+    task = {"username": "alice", "uuid": "w"}
+    registered = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 2**32 - 4}})
+    assert registered.status_code == 200
+    assert client.get(f"/monitor/slurm_job_id/{2**32 - 4}").status_code == 200
+    assert client.get(f"/slurm/job/{2**32 - 4}").status_code == 200
 
 
 def test_too_large_a_body(client: FlaskClient, slurm: FakeSlurm) -> None:
@@ -546,6 +578,8 @@ def test_a_form_is_told_from_bad_json(client: FlaskClient, body: bytes, is_form:
     assert (error == "body: must be a JSON object, not a form") is is_form, error
 
 
+NO_JOB_IDS = [2**32 - 3, 2**32 - 2, 2**32 - 1, 2**32]  # Slurm's words for "no job", and more than 32 bits
+
 BAD_MONITORS: list[tuple[str, Any]] = [
     *[("monitor", value) for value in NOT_OBJECTS],
     *[("monitor.task", value) for value in [*NOT_OBJECTS, REMOVE]],
@@ -556,7 +590,7 @@ BAD_MONITORS: list[tuple[str, Any]] = [
     ],
     *[
         ("monitor.slurm_job_id", value)
-        for value in (REMOVE, None, 0, -1, 1.5, "5", True, [], {}, 2**32, 2**62)
+        for value in (REMOVE, None, 0, -1, 1.5, "5", True, [], {}, *NO_JOB_IDS, 2**62)
     ],
     *[("monitor.slurm_job_state", value) for value in ("DONE", "", 1, [], "running")],
     *[("monitor.task.notification", value) for value in NOT_OBJECTS],

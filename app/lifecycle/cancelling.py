@@ -5,10 +5,10 @@ from typing import Any
 
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.identity import is_same_job, open_job
-from app.lifecycle.looking_up import job_id_of
 from app.lifecycle.permitting import require_allowed_user, require_for, require_scope
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
+from app.models.rules import job_id_in_path
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -43,7 +43,7 @@ class Cancellation:
             NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: as `cancel`.
         """
         require_scope(caller, Scope.CANCEL)
-        job_id = job_id_of(text)
+        job_id = job_id_in_path("slurm_job_id", text)
         return self._cancel(caller, self._store.by_job_id(job_id), "slurm_job_id", str(job_id))
 
     def _cancel(self, caller: Caller, record: TaskRecord | None, field: str, name: str) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from app.lifecycle.showing import shown_job, shown_record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
+from app.models.rules import job_id_in_path
 from app.near_words import suggestion
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 _FRESH_SECONDS = 2.0
 _CACHED_JOBS = 10_000
-_MAX_JOB_ID = 2**32 - 1
 _MOST_RECORDS = 1000  # in one answer
 
 
@@ -46,9 +46,14 @@ class LookUp:
         self._job = cached(cache, condition=threading.Condition())(self._ask)
 
     def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
-        """InvalidRequest for what is no job id, UnknownJob for one that no record has."""
+        """Return the newest record of a job id, and what Slurm says of the job.
+
+        Raises:
+            InvalidRequest: `text` is no job id.
+            UnknownJob: No record that the caller may read has this id.
+        """
         require_scope(caller, Scope.READ)
-        job_id = job_id_of(text)
+        job_id = job_id_in_path("slurm_job_id", text)
         record = self._store.by_job_id(job_id)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
@@ -109,14 +114,3 @@ class LookUp:
             return self._slurm.job(job_id), utc_now()
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             return error, utc_now()
-
-
-def job_id_of(text: str) -> int:
-    """Return the job id that a path names.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and 0 < int(text) <= _MAX_JOB_ID):
-        raise InvalidRequest(["slurm_job_id: must be a positive integer, a Slurm job id"])
-    return int(text)

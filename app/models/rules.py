@@ -21,6 +21,9 @@ from app.errors import InvalidRequest
 from app.models.file_pattern import PATTERN_LETTERS, unknown_pattern
 
 MAX_INT = 2**31 - 1
+# Larger 32-bit numbers mean "no job" in Slurm. slurmrestd of 24.11 answers 422 to a request that has one.
+MAX_JOB_ID = 2**32 - 4
+_MOST_DIGITS = 12  # of a job id in a path, leading zeros included
 _LONGEST_SHOWN = 20  # characters of a pattern in an error
 RULE = "x-rule"  # in a JSON Schema: the words of `must`
 
@@ -177,7 +180,8 @@ Moment = Annotated[
     ),
     must("be seconds since the epoch, or an ISO 8601 time with its offset"),
 ]
-JobId = Annotated[int, Field(strict=True, gt=0, le=2**32 - 1), must("be a positive integer, a Slurm job id")]
+_A_JOB_ID = f"be a Slurm job id, an integer from 1 to {MAX_JOB_ID}"
+JobId = Annotated[int, Field(strict=True, gt=0, le=MAX_JOB_ID), must(_A_JOB_ID)]
 
 
 IDEMPOTENCY_KEY = {
@@ -185,6 +189,18 @@ IDEMPOTENCY_KEY = {
     "pattern": r'^(?!"{0,2}$)"?[!-~]([ -~]{0,253}[!-~])?"?$',
     "description": "1 to 255 printable ASCII characters, in quotes or not.",
 }
+
+
+def job_id_in_path(field: str, text: str) -> int:
+    """Return the job id that a part of a path names.
+
+    Raises:
+        InvalidRequest: It is no job id; the error names `field`.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not (is_number and 0 < int(text) <= MAX_JOB_ID):
+        raise InvalidRequest([f"{field}: must {_A_JOB_ID}"])
+    return int(text)
 
 
 def idempotency_key(header: str | None) -> str | None:

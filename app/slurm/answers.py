@@ -16,6 +16,7 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.models.job import SlurmJob, one_job
+from app.models.rules import MAX_JOB_ID
 from app.outages import RepeatFilter
 from app.slurm import reading
 from app.slurm.reply import Reply
@@ -27,7 +28,6 @@ logger.addFilter(RepeatFilter(600, by_message=True))  # every poll reads the sam
 _Value = TypeVar("_Value")
 
 _NO_CONTROLLER = 1800
-_MAX_JOB_ID = 2**32 - 1
 # Statuses of a request that was not passed on, and that may succeed later.
 _TRY_LATER = frozenset({425, 429})
 _TOO_LARGE = frozenset({413, 414, 431})
@@ -203,7 +203,7 @@ def _submitted(job: SlurmJob) -> float:
 def submitted_job_id(reply: Reply) -> int | None:
     """Return the id of the job that a submission made; None where there is none that can be read."""
     job_id = reply.body.get("job_id")
-    is_id = isinstance(job_id, int) and not isinstance(job_id, bool) and 0 < job_id <= _MAX_JOB_ID
+    is_id = isinstance(job_id, int) and not isinstance(job_id, bool) and 0 < job_id <= MAX_JOB_ID
     return job_id if reply.status == 200 and is_id else None
 
 

@@ -7,19 +7,19 @@ from app.errors import SlurmMisbehaved
 from app.job_state import JobState
 from app.models.array_tasks import mask_of_hex, mask_of_list
 from app.models.job import SlurmJob
+from app.models.rules import MAX_JOB_ID
 from app.slurm.job_files import accounting_files, controller_files
 from app.slurm.values import Raw, fields, number, text
 
 _NO_TIME = 2**32 - 2  # the start of a job that never began, in slurmdbd of 24.11 and 26.05
 _MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a CPU
-_MAX_JOB_ID = 2**32 - 1
 
 _NOTHING = ("", "None", "None assigned", "(null)")
 
 
 def _job_id(value: object) -> int:
-    job_id = int(value) if isinstance(value, str) and len(value) <= len(str(_MAX_JOB_ID)) else number(value)
-    if job_id is None or not 0 < job_id <= _MAX_JOB_ID:
+    job_id = int(value) if isinstance(value, str) and len(value) <= len(str(MAX_JOB_ID)) else number(value)
+    if job_id is None or not 0 < job_id <= MAX_JOB_ID:
         raise SlurmMisbehaved("slurmrestd reports a job without a valid id")
     return job_id
 

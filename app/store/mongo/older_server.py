@@ -4,9 +4,8 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import RecordKind
+from app.models.rules import MAX_JOB_ID
 from app.store.mongo.types import Document
-
-MAX_JOB_ID = 2**32 - 1
 
 
 def is_of_older_server(document: Document) -> bool:

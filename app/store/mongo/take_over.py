@@ -18,7 +18,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.job_state import JobState
 from app.models.record import RecordKind
-from app.store.mongo.older_server import MAX_JOB_ID
+from app.models.rules import MAX_JOB_ID
 from app.store.mongo.types import Document
 
 logger = logging.getLogger(__name__)
