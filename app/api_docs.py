@@ -6,9 +6,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template
+from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request
 
 from app.auth import public
 from app.openapi.document import document
@@ -34,14 +36,15 @@ class Row:
 @blueprint.get("/openapi.json")
 @public
 def openapi() -> Response:
-    """This service as an OpenAPI 3.1 document."""
-    return jsonify(_document(current_app))
+    """Return this service as an OpenAPI 3.1 document."""
+    prefix = quote(request.script_root)
+    return jsonify({**_document(current_app), "servers": [{"url": prefix or "/"}]})
 
 
 @blueprint.get("/docs")
 @public
 def docs() -> Response:
-    """The same as a page to read, which needs nothing from elsewhere."""
+    """Return the same as a page to read, which loads nothing from elsewhere."""
     api = _document(current_app)
     reader = _Reader(api["components"]["schemas"])
     operations = [
@@ -49,14 +52,16 @@ def docs() -> Response:
         for path, methods in api["paths"].items()
         for method, operation in methods.items()
     ]
-    tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": _curl}
+    host = request.host or "localhost"  # empty for a host that cannot be one
+    curl = partial(_curl, f"{request.scheme}://{host}{request.script_root}")
+    tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": curl}
     response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
 def _document(app: Flask) -> dict[str, Any]:
-    """Made once, when all routes are known."""
+    """Return the document, which is made once, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
         checker = services.checker
@@ -68,7 +73,7 @@ def _document(app: Flask) -> dict[str, Any]:
 
 
 def _words(app: Flask) -> dict[tuple[str, str], str]:
-    """What each route does, as its function says it."""
+    """Return what each route does, in the words of its function."""
     return {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)): inspect.getdoc(
             app.view_functions[rule.endpoint]
@@ -79,29 +84,33 @@ def _words(app: Flask) -> dict[tuple[str, str], str]:
     }
 
 
-def _curl(path: str, example: object) -> str:
-    return f"curl -X POST -d {shlex.quote(json.dumps(example, indent=1))} 127.0.0.1:5001{path}"
+def _curl(server: str, path: str, example: object) -> str:
+    return f"curl -X POST -d {shlex.quote(json.dumps(example, indent=1))} {shlex.quote(server + path)}"
 
 
 class _Reader:
-    """Puts JSON Schemas into a reader's words."""
+    """Describes JSON Schemas in words."""
 
     def __init__(self, schemas: dict[str, Any]) -> None:
         self._schemas = schemas
 
     def rows(self, schema: dict[str, Any], depth: int = 0) -> Iterator[Row]:
-        """The fields of an object, those of the objects in it, and so on."""
+        """Yield the fields of an object, those of the objects in it, and so on."""
         schema = self._resolved(schema)
         for name, field in schema.get("properties", {}).items():
             yield Row(depth, name, self.kind(field), name in schema.get("required", ()), self.rule(field))
             for choice in self._choices(field):
-                yield from self.rows(self._resolved(choice).get("items", choice), depth + 1)
+                for inner in self._choices(self._resolved(choice).get("items", choice)):
+                    yield from self.rows(inner, depth + 1)
 
     def kind(self, schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(self._kind(choice) for choice in self._choices(schema)))
 
     def rule(self, schema: dict[str, Any]) -> str:
-        """Description, choices and default; limits only where no description tells them."""
+        """Return description, choices, default and an example; limits only where no description has them.
+
+        A list has the rule of its items, too.
+        """
         whole = self._resolved(schema)
         said = [schema.get("description", ""), whole.get("description", "")]
         if "enum" in whole:
@@ -110,8 +119,12 @@ class _Reader:
             said += [self.rule(choice) for choice in schema["anyOf"]]
         if not any(said):
             said = [f"{words} {whole[key]}." for key, words in _LIMITS.items() if key in whole]
+        for choice in self._choices(schema):
+            if choice.get("type") == "array" and (rule := self.rule(choice["items"])):
+                said.append(f"Each item: {rule}")
         if schema.get("default") not in (None, [], {}) and "$ref" not in schema:
             said.append(f"Default: `{json.dumps(schema['default'])}`.")
+        said += [f"For example `{json.dumps(example)}`." for example in schema.get("examples", ())]
         return " ".join(filter(None, dict.fromkeys(said)))
 
     def _kind(self, schema: dict[str, Any]) -> str:
@@ -122,7 +135,7 @@ class _Reader:
         return kind if isinstance(kind, str) else " or ".join(kind)
 
     def _choices(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
-        """The alternatives of a value."""
+        """Return the alternatives of a value."""
         if "anyOf" not in schema:
             return [schema]
         return [found for choice in schema["anyOf"] for found in self._choices(choice)]

@@ -61,10 +61,11 @@ class Contract:
             assert promised is not None, where
         media = response.content_type.partition(";")[0]
         assert media in promised["content"], where
-        assert promised.get("headers", {}).keys() <= set(response.headers.keys()), where
+        required = {name for name, header in promised.get("headers", {}).items() if header["required"]}
+        assert required <= set(response.headers.keys()), where
         if media == "application/json":
             schema = promised["content"][media]["schema"]
-            faults = [fault.message for fault in self._answer(schema).iter_errors(response.json)]
+            faults = [fault.message for fault in self.answer(schema).iter_errors(response.json)]
             assert not faults, f"{where}: {faults}"
 
     def request(self, method: str, path: str) -> Any:
@@ -74,7 +75,8 @@ class Contract:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         return self._validator(schema, self._components, "request")
 
-    def _answer(self, schema: dict[str, Any]) -> Any:
+    def answer(self, schema: dict[str, Any]) -> Any:
+        """Return the validator of answers with this schema."""
         return self._validator(schema, self._closed, "answer")
 
     def _validator(self, schema: dict[str, Any], components: Any, kind: str) -> Any:

@@ -40,6 +40,7 @@ class FakeSlurm:
         self.accounting_down: SlurmProxyError | None = None
         self.polled_ids: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
+        self.raw_reply: Reply | None = None  # slurmrestd's own answer to an operator
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
 
@@ -161,7 +162,7 @@ class FakeSlurm:
 
     def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
         self._ask("raw")
-        return Reply(200, {"asked": f"{method} {path}", "user": user}, "")
+        return self.raw_reply or Reply(200, {"asked": f"{method} {path}", "user": user}, "")
 
     def raw_list(self, update_time: int) -> Reply:
         return self.raw("GET", "jobs", query=[("update_time", update_time)])

@@ -38,6 +38,7 @@ from app.models.task import Task
 from app.openapi.operations import OPERATIONS, Operation
 from app.services import Services, build_services
 from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.reply import Reply
 from app.slurm.submission import submission
 from tests.contract import Contract
 from tests.fakes import FakeSlurm
@@ -64,6 +65,14 @@ class Cluster(FakeSlurm):
         for api in (SPOKEN[0], SPOKEN[-1]):
             json.dumps(submission(task, command, tag, Dialect(api), "hours")).encode()
         return super().submit(task, command, tag, expires)
+
+    def raw(self, method: str, path: str, **options: Any) -> Reply:
+        """Answer for a job that is not known as 24.11 does."""
+        kind, _, job_id = path.partition("/")
+        if method == "GET" and kind == "job" and int(job_id) not in self.jobs:
+            fault = {"error_number": 2017, "error": "Invalid job id specified", "source": "op_handler_job"}
+            return Reply(404, {"jobs": [], "errors": [fault], "warnings": []}, "")
+        return super().raw(method, path, **options)
 
 
 class Guard:
@@ -228,11 +237,15 @@ def test_bodies_that_are_anything(guard: Guard, path: str, raw: bytes) -> None:
 
 @given(
     st.sampled_from(["/monitor/slurm_job_id/", "/monitor/task_uuid/", "/slurm/jobs/", "/slurm/job/"]),
-    st.from_regex(r"\A0{0,20}[0-9]{1,40}\Z") | st.text(min_size=1, max_size=30),
+    st.from_regex(r"\A0{0,20}[0-9]{1,40}\Z")
+    | st.integers(2**32 - 9, 2**32 + 9).map(str)
+    | st.sampled_from(["submit", "cancel"])
+    | st.text(min_size=1, max_size=30),
+    st.sampled_from(["GET", "GET", "DELETE"]),
 )
 @settings(STEADY, max_examples=1_000)
-def test_ids_of_all_kinds(guard: Guard, path: str, id_: str) -> None:
-    guard.client.get(path + quote(id_, safe=""))
+def test_ids_of_all_kinds(guard: Guard, path: str, id_: str, method: str) -> None:
+    guard.client.open(path + quote(id_, safe=""), method=method)
 
 
 @given(

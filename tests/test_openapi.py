@@ -1,5 +1,6 @@
 """The document says what the service does: every route, every answer, and what is accepted and refused."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -15,8 +16,11 @@ from app import MAX_BODY_BYTES
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable, StoreUnavailable
 from app.job_state import JobState
 from app.models.caller import OPERATOR, Grant, Scope
+from app.models.notification_request import EventName
 from app.models.record import NotificationStatus, utc_now
-from app.openapi.operations import HELLO_WORLD, OPERATIONS
+from app.openapi.examples import HELLO_WORLD
+from app.openapi.operations import OPERATIONS
+from app.slurm.reply import Reply
 from app.store import Outcome
 from tests import test_web
 from tests.contract import Contract
@@ -78,6 +82,50 @@ def test_every_operation_and_field_of_a_task_is_told_in_words(contract: Contract
             assert "description" in json.dumps(schema) or "$ref" in schema, (name, field)
 
 
+def test_operation_ids_are_short_names_in_camel_case(contract: Contract) -> None:
+    ids = {
+        f"{method.upper()} {path}": operation["operationId"]
+        for path, methods in contract.document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert ids["POST /submit"] == "submitTask"
+    assert ids["GET /monitor/task_uuid/{task_uuid}"] == "getTaskByUuid"
+    assert len(set(ids.values())) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]+){0,4}", id_) for id_ in ids.values()), ids
+
+
+def test_each_error_has_an_example_under_each_of_its_statuses(contract: Contract) -> None:
+    for method, path in contract.operations:
+        for status, response in contract.document["paths"][path][method.lower()]["responses"].items():
+            if status in ("200", "default"):
+                continue
+            codes = re.findall(r"^`(\w+)`: ", response["description"], re.M)
+            content = response["content"]["application/json"]
+            assert codes == [*content["examples"]]
+            for code, example in content["examples"].items():
+                assert example["value"]["code"] == code
+                assert list(contract.answer(content["schema"]).iter_errors(example["value"])) == []
+
+
+def test_the_example_of_a_duplicate_uuid_stands_under_400_and_has_the_job(contract: Contract) -> None:
+    response = contract.document["paths"]["/submit"]["post"]["responses"]["400"]
+    example = response["content"]["application/json"]["examples"]["duplicate_uuid"]["value"]
+    assert example == {
+        "error": "task.uuid: align-17 is already used by job 4711",
+        "code": "duplicate_uuid",
+        "slurm_job_id": 4711,
+    }
+
+
+@pytest.mark.parametrize(("prefix", "url"), [("", "/"), ("/hpc/proxy", "/hpc/proxy")])
+def test_the_server_of_the_document_is_below_the_prefix_of_the_deployment(
+    client: FlaskClient, prefix: str, url: str
+) -> None:
+    document = client.get("/openapi.json", environ_overrides={"SCRIPT_NAME": prefix}).json or {}
+    assert document["servers"] == [{"url": url}]
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+
 def test_the_example_is_that_of_the_readme(contract: Contract) -> None:
     assert README.read_text().count("wget -O-") == README.read_text().count("wget -O- --content-on-error")
     (sent,) = re.findall(r"--post-data='(.*?)' --header", README.read_text())
@@ -119,9 +167,10 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
     for path in ("ping", "diag", "jobs/0", "job/1"):
         call("GET", f"/slurm/{path}")
     call("POST", "/slurm/job/submit?username=alice", {})
+    assert call("GET", "/slurm/job/submit")["code"] == "method_not_allowed"
     for path in ("/ping", "/docs", "/openapi.json", "/ping/", "/docs/", "/openapi.json/"):
         call("GET", path)
-    assert {status for _, status in call.seen} == {200, 409}
+    assert {status for _, status in call.seen} == {200, 405, 409}
 
 
 def test_a_record_without_a_job_and_stale_facts(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
@@ -136,6 +185,29 @@ def test_a_record_without_a_job_and_stale_facts(call: Caller, app: Flask, slurm:
     other = make_task()
     call("POST", "/submit", {"task": other})
     assert call("GET", f"/monitor/task_uuid/{other['uuid']}")["slurm"]["stale"]
+
+
+_UNKNOWN = {"error_number": 2017, "error": "Invalid job id specified"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(404, {"jobs": [], "errors": [{**_UNKNOWN, "source": "op_handler_job"}], "warnings": []}, ""),
+        Reply(500, {"meta": {}, "errors": [{**_UNKNOWN, "source": "slurm_load_job"}], "jobs": []}, ""),
+        Reply(401, {}, "Authentication failure"),
+        Reply(503, {}, "<html>try again</html>"),
+    ],
+    ids=["24.11", "22.05", "no token", "a proxy"],
+)
+def test_an_error_of_slurmrestd_has_a_form_of_the_document(
+    call: Caller, slurm: FakeSlurm, reply: Reply
+) -> None:
+    slurm.raw_reply = reply
+    for path in ("ping", "diag", "jobs/0", "job/77"):
+        call("GET", f"/slurm/{path}")
+    call("POST", "/slurm/job/submit?username=alice", {})
+    assert {status for _, status in call.seen} == {reply.status}
 
 
 def test_every_error_that_is_easy_to_cause(
@@ -323,7 +395,40 @@ def test_the_page_shows_each_operation_and_needs_nothing_from_elsewhere(
     links = re.findall(r"""(?:href|src|action|url)\s*[=(]\s*["']?([^"')\s>]+)""", response.text)
     assert links
     assert all(link.startswith("#") or link == "openapi.json" for link in links)
-    assert not re.search(r"<script|https?://(?!\(\?!)|//\w+\.\w+", response.text.replace("URL", ""))
+    page = re.sub(r"<pre>.*?</pre>", "", response.text, flags=re.S).replace("URL", "")
+    assert not re.search(r"<script|https?://(?!\(\?!)|//\w+\.\w+", page)
+
+
+def test_the_page_names_the_words_of_events(client: FlaskClient) -> None:
+    page = html.unescape(client.get("/docs").text)
+    row = page[page.index("<code>events</code>") :].partition("</tr>")[0]
+    for event in EventName:
+        assert re.search(rf"\b{event}\b", row), event
+    assert "pending_over" in row
+
+
+@pytest.mark.parametrize(
+    ("host", "prefix", "url"),
+    [
+        ("cluster.example.com", "", "http://cluster.example.com/submit"),
+        ("cluster.example.com:8443", "/hpc", "http://cluster.example.com:8443/hpc/submit"),
+        ("[::1]:5001", "", "'http://[::1]:5001/submit'"),
+        ("$(id)", "", "http://localhost/submit"),
+        ("a'b<", "", "http://localhost/submit"),
+    ],
+)
+def test_the_examples_of_the_page_are_for_the_host_that_was_asked(
+    client: FlaskClient, host: str, prefix: str, url: str
+) -> None:
+    environ = {"HTTP_HOST": host, "SCRIPT_NAME": prefix}
+    page = html.unescape(client.get("/docs", environ_overrides=environ).text)
+    assert re.search(rf"\' {re.escape(url)}</pre>", page)
+    assert "127.0.0.1:5001" not in page
+
+
+@pytest.mark.parametrize(("path", "link"), [("/docs", "openapi.json"), ("/docs/", "../openapi.json")])
+def test_the_page_links_to_the_document(client: FlaskClient, path: str, link: str) -> None:
+    assert f'<a href="{link}">' in client.get(path).text
 
 
 def test_both_are_for_everybody_and_only_to_be_read(client: FlaskClient, contract: Contract) -> None:

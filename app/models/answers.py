@@ -5,7 +5,7 @@ The answers themselves are made in app/lifecycle/; tests hold them against these
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.job_state import JobState
 from app.models.job import SlurmJob, Utc
@@ -106,6 +106,12 @@ class Cancelled(BaseModel):
     uuid: str
     slurm_job_id: int
     slurm_username: str
+
+
+class SlurmAnswer(BaseModel):
+    """An answer of slurmrestd, as it is; of one that is no JSON object, its `status` and `text`."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Error(BaseModel):

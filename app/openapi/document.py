@@ -7,21 +7,15 @@ from typing import TypeGuard
 
 from pydantic import BaseModel
 
-from app.errors import (
-    Forbidden,
-    IdentityProviderUnavailable,
-    NotAuthenticated,
-    SlurmProxyError,
-    StoreUnavailable,
-    TooManyRequests,
-    UnsupportedEncoding,
-)
 from app.messages.plan import Catalogue
-from app.models.answers import Error
+from app.models.answers import Error, SlurmAnswer
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
 from app.models.username import username_schema
-from app.openapi.operations import EXAMPLES, OPERATIONS, PARAMETERS, Operation
+from app.openapi.error_answers import error_answers, error_codes
+from app.openapi.examples import REQUESTS
+from app.openapi.operations import OPERATIONS, Operation
+from app.openapi.parameters import PARAMETERS
 from app.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
 _VERSION = "1.0.0"
@@ -33,21 +27,14 @@ in an object, and half surrogate pairs are refused. What the operator has listed
 messages, and what a caller was granted, holds beside what stands here. Every path works with a trailing
 slash, too.
 
-Where this server asks its callers for proof, each request carries `Authorization: Bearer` with an API key or
+Where this server authenticates its callers, each request carries `Authorization: Bearer` with an API key or
 with a token of the identity provider (OIDC), and the caller must have been granted the scope that stands
-with the operation. Where nothing of the kind is configured none is needed.
+with the operation. Where authentication is not configured, none is needed.
 """
 _BEARER = (
-    "An API key, or a token of the identity provider (OIDC). Where nothing is configured none is needed."
+    "An API key, or a token of the identity provider (OIDC). Where authentication is not configured, none is"
+    " needed."
 )
-
-_HTTP = {
-    404: ("not_found", "There is no such route."),
-    405: ("method_not_allowed", "The route knows other methods; `Allow` names them."),
-    413: ("request_entity_too_large", "The body is larger than 1 MiB."),
-    500: ("internal_error", "The server failed, which is never the request's fault."),
-}
-_ACCESS = (NotAuthenticated, Forbidden, TooManyRequests, IdentityProviderUnavailable, StoreUnavailable)
 
 
 def document(
@@ -56,13 +43,17 @@ def document(
     words: Mapping[tuple[str, str], str],
     username_pattern: str | None = None,
 ) -> Schema:
-    """Return the document of a server.
+    """Return the document of one server.
 
-    `words`: what each (method, path) does, in a sentence or two. `username_pattern`: the operator's.
+    Args:
+        catalogue: the names that a task may have.
+        refused_users: those that no job runs as.
+        words: what each (method, path) does, in a sentence or two.
+        username_pattern: the operator's TASK_USERNAME_PATTERN.
     """
     answers = dict.fromkeys(filter(_is_model, (operation.answer for operation in OPERATIONS)))
     schemas = {**schemas_of([*answers, Error]), **request_schemas(catalogue, refused_users)}
-    schemas["Error"]["properties"]["code"]["enum"] = sorted(_codes() | {code for code, _ in _HTTP.values()})
+    schemas["Error"]["properties"]["code"]["enum"] = error_codes()
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         about = words.get((operation.method, operation.path), "")
@@ -100,7 +91,7 @@ def _replace_usernames(node: object, pattern: str) -> None:
 def _described(operation: Operation, about: str, refused_users: Collection[str]) -> Schema:
     names = (*re.findall(r"{(\w+)}", operation.path), *operation.parameters)
     described: Schema = {
-        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").rstrip("_"),
+        "operationId": operation.id,
         "tags": [operation.path.split("/")[1]],
         "summary": about.partition("\n")[0],
     }
@@ -111,16 +102,16 @@ def _described(operation: Operation, about: str, refused_users: Collection[str])
     if names:
         described["parameters"] = [_parameter(name, refused_users) for name in names]
     if operation.body is not None:
-        example = {"example": EXAMPLES[operation.body]} if operation.body in EXAMPLES else {}
+        example = {"example": REQUESTS[operation.body]} if operation.body in REQUESTS else {}
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _body(operation.body), **example}},
         }
-    described["responses"] = {"200": _good(operation), **_bad(operation)}
+    described["responses"] = {"200": _good(operation), **error_answers(operation)}
     if operation.passes_on:
         described["responses"]["default"] = {
             "description": "slurmrestd's own answer, under its own status.",
-            "content": {"application/json": {"schema": _schema(object)}},
+            "content": {"application/json": {"schema": _schema(SlurmAnswer)}},
         }
     if not operation.scopes:
         described["security"] = []
@@ -154,53 +145,3 @@ def _body(kind: type) -> Schema:
 def _good(operation: Operation) -> Schema:
     media = operation.answer if isinstance(operation.answer, str) else "application/json"
     return {"description": "Done.", "content": {media: {"schema": _schema(operation.answer)}}}
-
-
-def _bad(operation: Operation) -> Schema:
-    """Each status that is no success, with the codes that it may carry."""
-    statuses: dict[int, dict[str, str]] = {405: {}, 500: {}}
-    if "{" in operation.path:
-        statuses[404] = {}
-    if operation.body is not None:
-        statuses[413] = {}
-    for status in statuses:
-        code, words = _HTTP[status]
-        statuses[status][code] = words
-    waits = {429, 503} if operation.scopes else set()
-    for error in operation.errors:
-        statuses.setdefault(error.status, {})[error.code] = _words(error)
-        waits |= {error.status} if error.retry_after is not None else set()
-    if operation.body is not None:
-        statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _words(UnsupportedEncoding)}
-    if operation.scopes:
-        for error in _ACCESS:
-            statuses.setdefault(error.status, {})[error.code] = _words(error)
-    return {str(status): _error(codes, status in waits) for status, codes in sorted(statuses.items())}
-
-
-def _error(codes: dict[str, str], waits: bool) -> Schema:
-    schema = {"allOf": [_schema(Error)], "properties": {"code": {"enum": list(codes)}}}
-    described: Schema = {
-        "description": "\n".join(f"`{code}`: {text}" for code, text in codes.items()),
-        "content": {"application/json": {"schema": schema}},
-    }
-    if waits:
-        header = {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
-        described["headers"] = {"Retry-After": header}
-    return described
-
-
-def _words(error: type[SlurmProxyError]) -> str:
-    return (error.__doc__ or "").partition("\n")[0]
-
-
-def _codes() -> set[str]:
-    """Those of all errors that callers see."""
-    found: set[str] = set()
-    left = SlurmProxyError.__subclasses__()
-    while left:
-        error = left.pop()
-        left += error.__subclasses__()
-        if error.status != SlurmProxyError.status:
-            found.add(error.code)
-    return found

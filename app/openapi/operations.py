@@ -1,9 +1,6 @@
 """What the service can be asked: one entry of OPERATIONS for each route and method."""
 
-import json
 from dataclasses import dataclass
-
-from pydantic import TypeAdapter
 
 from app.errors import (
     AlreadyOver,
@@ -27,7 +24,6 @@ from app.errors import (
     UnknownNotification,
     UnknownTask,
 )
-from app.job_state import JobState
 from app.models.answers import (
     Cancelled,
     KeptNotification,
@@ -36,87 +32,47 @@ from app.models.answers import (
     Records,
     Retried,
     Shown,
+    SlurmAnswer,
     Submitted,
 )
 from app.models.caller import Scope
-from app.models.record import NotificationStatus
-from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
 from app.models.task import MonitorRequest, SubmitRequest
-from app.models.username import Username
-from app.openapi.schemas import Schema
-from app.senders import SENDERS
-
-HELLO_WORLD = json.loads(r"""
-{"task": {"uuid": "123e4567-e89b-12d3-a456-426614174000", "username": "areynolds", "cwd": "/home/areynolds",
-  "cmd": "echo", "params": ["-e", "\"hello, world! (sent job $SLURM_JOB_ID to $SLURM_JOB_USER at `date`)\""],
-  "notification": {"methods": ["email"], "params": {"email": {"sender": "username@gmail.com",
-    "recipient": "username@gmail.com", "subject": "hello-world test job finished!", "body": "hello!"}}},
-  "slurm": {"job_name": "slurm-proxy-test.generic", "time": 30, "nodes": 1, "ntasks_per_node": 1,
-    "cpus_per_task": 1, "mem": 1000, "partition": "hpcz-test",
-    "output": "slurm-proxy-test.generic.output.txt", "error": "slurm-proxy-test.generic.error.txt"},
-  "name": "generic", "dirs": {"parent": "/home/areynolds/slurm-proxy-test",
-    "input": "/home/areynolds/slurm-proxy-test/input", "output": "/home/areynolds/slurm-proxy-test/output",
-    "error": "/home/areynolds/slurm-proxy-test/error"}}}
-""")
-EXAMPLES: dict[type, Schema] = {
-    SubmitRequest: HELLO_WORLD,
-    MonitorRequest: {
-        "monitor": {"task": {"username": "areynolds", "uuid": "align-17"}, "slurm_job_id": 4711}
-    },
-}
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
 _FOR_OPERATORS = (InvalidRequest, Forbidden)
 
-_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}
-_WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": 10**11 - 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One of a path, a query or a header."""
-
-    place: str
-    schema: Schema
-    is_user: bool = False  # one as whom something is run; it must be given
-
-
-PARAMETERS = {
-    "slurm_job_id": Parameter("path", TypeAdapter(JobId).json_schema()),
-    "slurm_job_state": Parameter("path", {"type": "string", "enum": list(JobState)}),
-    "task_uuid": Parameter("path", TypeAdapter(Uuid).json_schema()),
-    "notification_id": Parameter("path", {"type": "string", "minLength": 1}),
-    "update_time": Parameter("path", {**_WHOLE, "description": "Seconds since the epoch; 0 for all jobs."}),
-    "job_id": Parameter("path", _WHOLE),
-    "status": Parameter("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
-    "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
-    "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
-    "username": Parameter("query", _USER, is_user=True),
-    "Idempotency-Key": Parameter("header", IDEMPOTENCY_KEY),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`answer`, `body`: a model, the media type of what is no JSON, or object for any JSON object.
+    """One route and method.
 
-    `errors`: what is raised beside what HTTP, the access rules and a failing server answer.
+    Args:
+        id: the name of the function in generated clients; it never changes.
+        answer: a model, the media type of what is no JSON, or object for any JSON object.
+        errors: what is raised beside what HTTP, the access rules and a failing server answer.
+        body: as `answer`; None for a request without a body.
     """
 
+    id: str
     method: str
     path: str
     answer: type | str
     errors: tuple[type[SlurmProxyError], ...] = ()
     parameters: tuple[str, ...] = ()  # beside those of the path
     body: type | None = None
-    passes_on: bool = False  # slurmrestd's own answers, under its own status
-    scopes: tuple[Scope, ...] = ()  # that a caller needs; none where nobody is asked who he is
+    scopes: tuple[Scope, ...] = ()  # that a caller needs; none where callers are not authenticated
+
+    @property
+    def passes_on(self) -> bool:
+        """Return whether it answers with slurmrestd's own answer, under its own status."""
+        return self.answer is SlurmAnswer
 
 
 _SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordUnfit, SlurmAmbiguous)
 
 OPERATIONS = (
     Operation(
+        "submitTask",
         "POST",
         "/submit",
         Submitted,
@@ -126,6 +82,7 @@ OPERATIONS = (
         scopes=(Scope.SUBMIT,),
     ),
     Operation(
+        "registerJob",
         "POST",
         "/monitor",
         Record,
@@ -134,6 +91,7 @@ OPERATIONS = (
         scopes=(Scope.SUBMIT, Scope.READ),
     ),
     Operation(
+        "getTaskByJobId",
         "GET",
         "/monitor/slurm_job_id/{slurm_job_id}",
         Shown,
@@ -141,9 +99,15 @@ OPERATIONS = (
         scopes=(Scope.READ,),
     ),
     Operation(
-        "GET", "/monitor/task_uuid/{task_uuid}", Shown, (UnknownTask, StoreUnavailable), scopes=(Scope.READ,)
+        "getTaskByUuid",
+        "GET",
+        "/monitor/task_uuid/{task_uuid}",
+        Shown,
+        (UnknownTask, StoreUnavailable),
+        scopes=(Scope.READ,),
     ),
     Operation(
+        "listTasksByState",
         "GET",
         "/monitor/slurm_job_state/{slurm_job_state}",
         Records,
@@ -151,6 +115,7 @@ OPERATIONS = (
         scopes=(Scope.READ,),
     ),
     Operation(
+        "cancelTaskByJobId",
         "DELETE",
         "/monitor/slurm_job_id/{slurm_job_id}",
         Cancelled,
@@ -158,6 +123,7 @@ OPERATIONS = (
         scopes=(Scope.CANCEL,),
     ),
     Operation(
+        "cancelTaskByUuid",
         "POST",
         "/monitor/task_uuid/{task_uuid}/cancel",
         Cancelled,
@@ -165,6 +131,7 @@ OPERATIONS = (
         scopes=(Scope.CANCEL,),
     ),
     Operation(
+        "listNotifications",
         "GET",
         "/notifications",
         Notifications,
@@ -173,6 +140,7 @@ OPERATIONS = (
         scopes=(Scope.ADMIN,),
     ),
     Operation(
+        "retryNotification",
         "POST",
         "/notifications/{notification_id}/retry",
         KeptNotification,
@@ -180,6 +148,7 @@ OPERATIONS = (
         scopes=(Scope.ADMIN,),
     ),
     Operation(
+        "retryNotifications",
         "POST",
         "/notifications/retry",
         Retried,
@@ -187,35 +156,49 @@ OPERATIONS = (
         ("method",),
         scopes=(Scope.ADMIN,),
     ),
-    Operation("GET", "/slurm/ping", object, (Forbidden, *_FROM_SLURM), passes_on=True, scopes=(Scope.ADMIN,)),
-    Operation("GET", "/slurm/diag", object, (Forbidden, *_FROM_SLURM), passes_on=True, scopes=(Scope.ADMIN,)),
     Operation(
+        "pingSlurm",
+        "GET",
+        "/slurm/ping",
+        SlurmAnswer,
+        (Forbidden, *_FROM_SLURM),
+        scopes=(Scope.ADMIN,),
+    ),
+    Operation(
+        "getSlurmDiagnostics",
+        "GET",
+        "/slurm/diag",
+        SlurmAnswer,
+        (Forbidden, *_FROM_SLURM),
+        scopes=(Scope.ADMIN,),
+    ),
+    Operation(
+        "listSlurmJobs",
         "GET",
         "/slurm/jobs/{update_time}",
-        object,
+        SlurmAnswer,
         (*_FOR_OPERATORS, *_FROM_SLURM),
-        passes_on=True,
         scopes=(Scope.ADMIN,),
     ),
     Operation(
+        "getSlurmJob",
         "GET",
         "/slurm/job/{job_id}",
-        object,
+        SlurmAnswer,
         (*_FOR_OPERATORS, *_FROM_SLURM),
-        passes_on=True,
         scopes=(Scope.ADMIN,),
     ),
     Operation(
+        "submitSlurmJob",
         "POST",
         "/slurm/job/submit",
-        object,
+        SlurmAnswer,
         (*_FOR_OPERATORS, *_FROM_SLURM, SlurmAmbiguous),
         ("username",),
         object,
-        passes_on=True,
         scopes=(Scope.ADMIN,),
     ),
-    Operation("GET", "/ping", "text/plain"),
-    Operation("GET", "/openapi.json", object),
-    Operation("GET", "/docs", "text/html"),
+    Operation("ping", "GET", "/ping", "text/plain"),
+    Operation("getOpenapiDocument", "GET", "/openapi.json", object),
+    Operation("getDocumentation", "GET", "/docs", "text/html"),
 )

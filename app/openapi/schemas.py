@@ -46,7 +46,10 @@ def schemas_of(models: Collection[type[BaseModel]]) -> dict[str, Schema]:
 
 
 def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dict[str, Schema]:
-    """What fits is accepted and what does not fit is refused, as far as JSON Schema can say it."""
+    """Return the schemas of the requests.
+
+    What fits is accepted and what does not fit is refused, as far as JSON Schema can express it.
+    """
     params = {method: sender.Params for method, sender in SENDERS.items()}
     schemas = schemas_of([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
     schemas["JsonValue"] = _json_value()
@@ -86,15 +89,21 @@ def tell_rules(node: object) -> None:
 
 
 def _json_value() -> Schema:
-    """Any JSON that can be kept: app/models/json_body.py."""
-    kinds: list[Schema] = [
-        {"type": ["null", "boolean"]},
-        {"type": "number", "minimum": -(2**63), "maximum": 2**63 - 1},
-        {"type": "string", "pattern": NO_NUL},
-        {"type": "array", "items": _VALUE},
-        {"type": "object", **KEPT},
-    ]
-    return {"description": "Any JSON without NUL characters, whole numbers of 64 bits.", "anyOf": kinds}
+    """Return the schema of any JSON that can be kept: app/models/json_body.py.
+
+    Generators of clients do not read conditions, so the value has any type for them. They refuse a union that
+    contains itself, and guess a type where keywords of one type stand beside no type.
+    """
+    numbers = {"minimum": -(2**63), "maximum": 2**63 - 1}
+    others = _if_of_type("array", {"items": _VALUE}, numbers)
+    return {
+        "description": "Any JSON without NUL characters, whole numbers of 64 bits.",
+        **_if_of_type("string", {"pattern": NO_NUL}, _if_of_type("object", KEPT, others)),
+    }
+
+
+def _if_of_type(name: str, then: Schema, otherwise: Schema) -> Schema:
+    return {"if": {"type": name}, "then": then, "else": otherwise}
 
 
 def _say_what_is_kept(schemas: dict[str, Schema]) -> None:

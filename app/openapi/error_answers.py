@@ -1,0 +1,121 @@
+"""The answers to requests that fail, as the OpenAPI document describes them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import (
+    Forbidden,
+    IdentityProviderUnavailable,
+    NotAuthenticated,
+    SlurmProxyError,
+    StoreUnavailable,
+    TooManyRequests,
+    UnsupportedEncoding,
+)
+from app.models.answers import Error, SlurmAnswer
+from app.openapi.examples import answer_to
+from app.openapi.operations import Operation
+from app.openapi.schemas import REF, Schema
+
+_ERROR: Schema = {"$ref": REF + Error.__name__}
+_SLURM_ANSWER: Schema = {"$ref": REF + SlurmAnswer.__name__}
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One code that an error answer may have: what it means, and an example of the answer."""
+
+    code: str
+    meaning: str
+    example: dict[str, Any]
+
+
+def _http_fault(code: str, meaning: str, sentence: str) -> _Fault:
+    return _Fault(code, meaning, {"error": sentence, "code": code})
+
+
+_HTTP = {
+    404: _http_fault("not_found", "There is no such route.", "there is no such route"),
+    405: _http_fault(
+        "method_not_allowed",
+        "The route knows other methods; `Allow` names them.",
+        "this route takes GET alone",
+    ),
+    413: _http_fault(
+        "request_entity_too_large",
+        "The body is larger than 1 MiB.",
+        "The data value transmitted exceeds the capacity limit",
+    ),
+    500: _http_fault(
+        "internal_error",
+        "The server failed, which is never the request's fault.",
+        "the server failed; its log says why",
+    ),
+}
+_ACCESS = (NotAuthenticated, Forbidden, TooManyRequests, IdentityProviderUnavailable, StoreUnavailable)
+
+
+def error_answers(operation: Operation) -> Schema:
+    """Return each status that is no success, with the codes that it may carry."""
+    statuses: dict[int, dict[str, _Fault]] = {405: {}, 500: {}}
+    if "{" in operation.path:
+        statuses[404] = {}
+    if operation.body is not None:
+        statuses[413] = {}
+    for status in statuses:
+        statuses[status][_HTTP[status].code] = _HTTP[status]
+    waits = {429, 503} if operation.scopes else set()
+    for error in operation.errors:
+        statuses.setdefault(error.status, {})[error.code] = _fault(error)
+        waits |= {error.status} if error.retry_after is not None else set()
+    if operation.body is not None:
+        statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _fault(UnsupportedEncoding)}
+    if operation.scopes:
+        for error in _ACCESS:
+            statuses.setdefault(error.status, {})[error.code] = _fault(error)
+    others = [_SLURM_ANSWER] if operation.passes_on else []  # which may have any status
+    return {
+        str(status): _error(faults.values(), status in waits, others)
+        for status, faults in sorted(statuses.items())
+    }
+
+
+def _error(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
+    """Return an error answer; `others` are the forms that it may have beside our own."""
+    schema = {"allOf": [_ERROR], "properties": {"code": {"enum": [fault.code for fault in faults]}}}
+    examples = {fault.code: {"summary": fault.meaning, "value": fault.example} for fault in faults}
+    described: Schema = {
+        "description": "\n".join(f"`{fault.code}`: {fault.meaning}" for fault in faults),
+        "content": {
+            "application/json": {
+                "schema": {"anyOf": [schema, *others]} if others else schema,
+                "examples": examples,
+            }
+        },
+    }
+    if waits:
+        described["headers"] = {
+            "Retry-After": {
+                "description": "Seconds after which to try again.",
+                "required": not others,
+                "schema": {"type": "integer"},
+            }
+        }
+    return described
+
+
+def _fault(error: type[SlurmProxyError]) -> _Fault:
+    return _Fault(error.code, (error.__doc__ or "").partition("\n")[0], answer_to(error))
+
+
+def error_codes() -> list[str]:
+    """Return the codes of all errors that callers see."""
+    found = {fault.code for fault in _HTTP.values()}
+    left = SlurmProxyError.__subclasses__()
+    while left:
+        error = left.pop()
+        left += error.__subclasses__()
+        if error.status != SlurmProxyError.status:
+            found.add(error.code)
+    return sorted(found)

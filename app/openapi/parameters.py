@@ -1,0 +1,45 @@
+"""The parameters of operations: what stands in a path, in a query or in a header."""
+
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from app.job_state import JobState
+from app.models.record import NotificationStatus
+from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
+from app.models.username import Username
+from app.openapi.schemas import Schema
+from app.senders import SENDERS
+
+_JOB_ID: Schema = TypeAdapter(JobId).json_schema()
+_SECONDS: Schema = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": 10**11 - 1,
+    "description": "Seconds since the epoch; 0 for all jobs.",
+}
+_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of a path, a query or a header."""
+
+    place: str
+    schema: Schema
+    is_user: bool = False  # one as whom something is run; it must be given
+
+
+PARAMETERS = {
+    "slurm_job_id": Parameter("path", _JOB_ID),
+    "slurm_job_state": Parameter("path", {"type": "string", "enum": list(JobState)}),
+    "task_uuid": Parameter("path", TypeAdapter(Uuid).json_schema()),
+    "notification_id": Parameter("path", {"type": "string", "minLength": 1}),
+    "update_time": Parameter("path", _SECONDS),
+    "job_id": Parameter("path", _JOB_ID),
+    "status": Parameter("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
+    "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
+    "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+    "username": Parameter("query", _USER, is_user=True),
+    "Idempotency-Key": Parameter("header", IDEMPOTENCY_KEY),
+}
