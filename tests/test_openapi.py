@@ -18,6 +18,7 @@ from app.job_state import JobState
 from app.models.caller import OPERATOR, Grant, Scope
 from app.models.notification_request import EventName
 from app.models.record import NotificationStatus, utc_now
+from app.models.slurm_options import SlurmOptions
 from app.openapi.examples import HELLO_WORLD
 from app.openapi.operations import OPERATIONS
 from app.slurm.reply import Reply
@@ -115,6 +116,22 @@ def test_the_example_of_a_duplicate_uuid_stands_under_400_and_has_the_job(contra
         "code": "duplicate_uuid",
         "slurm_job_id": 4711,
     }
+
+
+@pytest.mark.parametrize("option", SlurmOptions.model_fields)
+def test_each_slurm_option_has_a_meaning_and_an_example(
+    client: FlaskClient, contract: Contract, option: str
+) -> None:
+    field = contract.document["components"]["schemas"]["SlurmOptions"]["properties"][option]
+    meaning = field["description"].partition(" Must ")[0]
+    assert re.fullmatch(r"[A-Z].{15,}\.", meaning)
+    (example,) = field["examples"]
+    SlurmOptions.model_validate({option: example})
+    body = {"task": make_task(slurm={option: example})}
+    assert list(contract.request("POST", "/submit").iter_errors(body)) == []
+    page = html.unescape(client.get("/docs").text)
+    assert meaning.partition("`")[0] in page
+    assert f"For example <code>{json.dumps(example)}</code>." in page
 
 
 @pytest.mark.parametrize(("prefix", "url"), [("", "/"), ("/hpc/proxy", "/hpc/proxy")])

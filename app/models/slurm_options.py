@@ -100,24 +100,17 @@ class SlurmOptions(BaseModel):
         extra="forbid", frozen=True, json_schema_extra={"allOf": [_not_both(*pair) for pair in _EXCLUSIVE]}
     )
 
-    output: FileName | None = Field(
-        None,
-        description="The file for standard output, below dirs.output; it may have Slurm's patterns"
-        " %j %x %u %A %a %N %%.",
-    )
-    error: FileName | None = Field(None, description="The same for standard error, below dirs.error.")
-    job_name: Line | None = Field(None, description="The job's name in Slurm.")
-    mem: Memory | None = Field(None, description="Memory for each of the job's nodes.")
+    output: FileName | None = None
+    error: FileName | None = None
+    job_name: Line | None = None
+    mem: Memory | None = None
     cpus_per_task: Count | None = None
     nodes: Count | None = None
     ntasks_per_node: Count | None = None
     partition: Line | None = None
-    time: HoursOrTime | None = Field(None, description="The time limit; not together with time_minutes.")
-    time_minutes: TimeLimit | None = Field(None, description="The time limit; not together with time.")
-    environment: Environment = Field(
-        default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
-        description="Environment variables, in addition to those that sbatch sets; PATH has a default.",
-    )
+    time: HoursOrTime | None = None
+    time_minutes: TimeLimit | None = None
+    environment: Environment = Field(default_factory=lambda: dict(DEFAULT_ENVIRONMENT))
 
     account: Line | None = None
     array: Line | None = None

@@ -13,6 +13,7 @@ from app.messages.plan import Catalogue
 from app.models.notification_request import METHOD_ALIASES, NotificationRequest
 from app.models.rules import NO_NUL, RULE
 from app.models.task import MonitorRequest, SubmitRequest
+from app.openapi.option_words import OPTION_WORDS
 from app.senders import SENDERS
 
 Schema = dict[str, Any]
@@ -53,6 +54,7 @@ def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dic
     params = {method: sender.Params for method, sender in SENDERS.items()}
     schemas = schemas_of([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
     schemas["JsonValue"] = _json_value()
+    _describe_options(schemas["SlurmOptions"])
     _say_what_is_kept(schemas)
     needs = {model: _taken_out(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
     conditions = list(_conditions(catalogue, {method: needs[model] for method, model in params.items()}))
@@ -104,6 +106,13 @@ def _json_value() -> Schema:
 
 def _if_of_type(name: str, then: Schema, otherwise: Schema) -> Schema:
     return {"if": {"type": name}, "then": then, "else": otherwise}
+
+
+def _describe_options(options: Schema) -> None:
+    for name, (meaning, example) in OPTION_WORDS.items():
+        field = options["properties"][name]
+        field["description"] = " ".join(filter(None, [meaning, field.get("description")]))
+        field["examples"] = [example]
 
 
 def _say_what_is_kept(schemas: dict[str, Schema]) -> None:

@@ -1,0 +1,57 @@
+"""A meaning and an example for each option of `task.slurm`, for the people who read the document."""
+
+from typing import Any
+
+OPTION_WORDS: dict[str, tuple[str, Any]] = {
+    "output": (
+        "The file for standard output, below `dirs.output`. Slurm's patterns %j %x %u %A %a %N and %% work.",
+        "align.%j.out",
+    ),
+    "error": ("The file for standard error, below `dirs.error`, with the same patterns.", "align.%j.err"),
+    "job_name": ("The job's name in Slurm; by default the task's `name`.", "align-17"),
+    "mem": ("Memory for each of the job's nodes; not together with `mem_per_cpu`.", 4000),
+    "cpus_per_task": ("CPUs for each task.", 4),
+    "nodes": ("The number of nodes.", 1),
+    "ntasks_per_node": ("The number of tasks on each node.", 2),
+    "partition": ("The partition, a group of nodes with limits of its own.", "long"),
+    "time": ("The time limit; not together with `time_minutes`.", 30),
+    "time_minutes": ("The time limit; not together with `time`.", 90),
+    "environment": (
+        "Environment variables, in addition to those that sbatch sets; `PATH` has a default.",
+        {"THREADS": "4"},
+    ),
+    "account": ("The account that the job is charged to.", "genomics"),
+    "array": ("The indices of an array of jobs. A number after % limits how many run at a time.", "0-15%4"),
+    "begin": ("The earliest time at which the job may start.", "2027-01-31T20:00:00+01:00"),
+    "comment": ("A comment, which Slurm keeps with the job.", "second attempt"),
+    "constraint": ("Features that the nodes must have.", "avx512&ssd"),
+    "deadline": ("The job is removed if it cannot end by this time.", "2027-02-01T08:00:00+01:00"),
+    "dependency": ("Other jobs that must have started or ended before this one starts.", "afterok:4711"),
+    "exclude": ("Nodes that the job does not run on.", "node[07-09]"),
+    "exclusive": ('No other job runs on the job\'s nodes; with "user", no job of another user.', True),
+    "gpus": ("GPUs for the whole job: a number, or a type and a number.", "a100:2"),
+    "gpus_per_node": ("GPUs on each node: a number, or a type and a number.", 1),
+    "gpus_per_task": ("GPUs for each task: a number, or a type and a number.", 1),
+    "gres": ("Generic resources on each node.", "gpu:a100:1"),
+    "hold": ("The job is submitted in hold, and waits until it is released.", True),
+    "licenses": ("Licenses that the job needs.", "matlab:2"),
+    "mem_per_cpu": ("Memory for each CPU; not together with `mem`.", 2000),
+    "nice": (
+        "Lowers the job's priority by this number; operators of Slurm may raise it with one below 0.",
+        100,
+    ),
+    "nodelist": ("Nodes that the job runs on; Slurm may add others.", "node[01-02]"),
+    "ntasks": ("The number of tasks that the job starts at most.", 8),
+    "open_mode": ("Whether existing output files are appended to or emptied first.", "append"),
+    "prefer": ("Features that the nodes have if possible.", "ssd"),
+    "qos": ("The quality of service, which has a priority and limits of its own.", "short"),
+    "requeue": ("Whether Slurm may start the job again, for example after a node has failed.", False),
+    "reservation": ("The reservation whose nodes the job uses.", "course-2027"),
+    "switches": (
+        "The most leaf switches that the nodes are spread over, and after @ how long the job waits for that.",
+        "1@00:30:00",
+    ),
+    "threads_per_core": ("How many threads of each core are used.", 1),
+    "time_min": ("The time limit may be lowered to this one, so that the job starts earlier.", 30),
+    "wckey": ("A key by which accounting groups jobs.", "project-x"),
+}
