@@ -27,6 +27,7 @@ from app.errors import (
     UnknownJob,
     UnknownNotification,
     UnknownTask,
+    UnsupportedEncoding,
 )
 from app.models.task import MonitorRequest, SubmitRequest
 
@@ -79,6 +80,7 @@ _ERRORS = (
     UnknownJob("slurm_job_id: no job 4711 is monitored here"),
     UnknownNotification("there is no notification 8f14e45f"),
     UnknownTask("task_uuid: no task align-17 is recorded here"),
+    UnsupportedEncoding("Content-Encoding: gzip is not read here; send plain JSON"),
 )
 _ANSWERS: dict[type[SlurmProxyError], dict[str, Any]] = {
     type(error): {"error": str(error), "code": error.code, **error.extra()} for error in _ERRORS
