@@ -60,9 +60,15 @@ def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dic
     conditions = list(_conditions(catalogue, {method: needs[model] for method, model in params.items()}))
     wish, task = schemas["NotificationRequest"]["properties"], schemas["Task"]
     wish["methods"]["items"] = {"enum": list(_SPELLINGS)}
+    wish["methods"]["not"] = {
+        "anyOf": [
+            {"allOf": [{"contains": {"const": word}} for word in names]} for names in METHOD_ALIASES.items()
+        ]
+    }
     wish["params"] = {
         "type": "object",
         "description": "For each method an object.",
+        "not": {"anyOf": [{"required": list(names)} for names in METHOD_ALIASES.items()]},
         "properties": {word: {"$ref": REF + params[method].__name__} for word, method in _SPELLINGS.items()},
         "additionalProperties": False,
     }
