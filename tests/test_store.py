@@ -1,9 +1,11 @@
 """The promises of TaskStore, each kept by every store."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -1054,6 +1056,26 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     later.prepare()
     assert find(later, record.uuid) == record
     later.close()
+
+
+def test_a_start_leaves_the_records_of_an_sqlite_store_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    store = SqliteStore(path)
+    store.prepare()
+    for record in (make_record(), make_running(notifications=(make_notification(),))):
+        store.add(record)
+    store.close()
+    before = dump(path)
+    again = SqliteStore(path)
+    again.prepare()
+    again.close()
+    assert dump(path) == before
+
+
+def dump(path: Path) -> list[str]:
+    """Return the whole database as SQL."""
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
 
 
 @pytest.mark.parametrize("kind", RecordKind)

@@ -7,14 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from app.errors import StoreUnavailable
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.services import Services
+from app.store.mongo import MongoStore, connect
+from tests.conftest import until
 from tests.older_server import YEARS_AGO, Cycles, Deployment, older_document, two_with_one_uuid
 from tests.real.mongod import Mongod
 from tests.service import ROOT
@@ -124,3 +128,59 @@ def test_a_take_over_that_is_killed_at_any_moment_is_completed_by_the_next_start
     newest = {newer["task"]["uuid"]: newer["_id"] for _, newer in pairs}
     found = deployment.tasks.find({"uuid": {"$in": list(newest)}}, {"uuid": 1})
     assert {document["uuid"]: document["_id"] for document in found} == newest
+
+
+MOMENTS = 26  # before and after each command of a take-over of two batches, and some more
+
+
+def test_a_take_over_that_is_killed_before_or_after_any_command_is_completed_by_the_next_start(
+    deployment: Deployment,
+) -> None:
+    pairs = [two_with_one_uuid("RUNNING" if number % 2 else "COMPLETED") for number in range(550)]
+    deployment.tasks.insert_many([document for pair in pairs for document in pair])
+    before = list(deployment.tasks.find().sort("_id"))
+    database = deployment.client[deployment.database]
+    for number in range(MOMENTS):
+        deployment.tasks.aggregate([{"$out": f"jobs_{number}"}])
+    argv = ["-W", "ignore", "-m", "tests.killed_take_over", deployment.uri, deployment.database, str(MOMENTS)]
+    run = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, check=True)
+    kills = run.stdout.splitlines().count("killed")
+    assert run.stdout.splitlines() == ["killed"] * kills + ["done"] * (MOMENTS - kills)
+    assert 20 <= kills < MOMENTS, "each moment of the take-over was one of them"
+
+    newest = {newer["task"]["uuid"]: newer["_id"] for _, newer in pairs}
+    for number in range(kills):
+        store = MongoStore(connect(deployment.uri, 30), deployment.database, f"jobs_{number}")
+        store.prepare()
+        store.close()
+        after = list(database[f"jobs_{number}"].find().sort("_id"))
+        keys = {document["uuid"]: document["_id"] for document in after}
+        assert len(keys) == len(before)
+        assert newest.items() <= keys.items()
+        for old, new in zip(before, after, strict=True):
+            assert old.items() <= new.items()
+            assert new["is_open"] == (old["slurm_job_state"] == "RUNNING")
+
+
+def test_a_take_over_that_is_interrupted_by_a_crash_of_mongodb_is_completed_by_the_next_start(
+    replica_set: Mongod,
+) -> None:
+    deployment = Deployment(replica_set.uri)
+    pairs = [two_with_one_uuid("COMPLETED") for _ in range(5_000)]
+    deployment.tasks.insert_many([document for pair in pairs for document in pair])
+    for seconds in (0.2, 0.6):
+        store = MongoStore(connect(deployment.uri, 2), deployment.database, "jobs")
+        with ThreadPoolExecutor(1) as pool:
+            start = pool.submit(store.prepare)
+            time.sleep(seconds)
+            replica_set.kill()
+            assert isinstance(start.exception(60), StoreUnavailable | None)
+        store.close()
+        replica_set.start()
+        until(lambda: deployment.client.admin.command("hello")["isWritablePrimary"], 30, "a primary")
+    deployment.start()
+    assert len(deployment.tasks.distinct("uuid")) == 10_000
+    for _, newer in pairs[::500]:
+        found = deployment.tasks.find_one({"uuid": newer["task"]["uuid"]}) or {}
+        assert found["_id"] == newer["_id"]
+    deployment.close()

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 
 from app.errors import StoreRefused
@@ -31,12 +30,11 @@ class DatabaseFile:
         Raises:
             StoreRefused: The file is missing and cannot be created.
         """
-        with suppress(FileExistsError, IsADirectoryError):
-            try:
-                self._path.touch(mode=0o600)
-            except OSError as error:
-                if not self._path.exists():
-                    raise StoreRefused(self._remedy()) from error
+        try:
+            self._path.touch(mode=0o600)
+        except OSError as error:
+            if not self._path.exists():  # of a file that exists, opening it tells more
+                raise StoreRefused(self._remedy()) from error
 
     def connect(self, timeout: float) -> sqlite3.Connection:
         """Open a connection in WAL mode; `timeout`: seconds that a statement waits for another's write.
