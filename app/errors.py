@@ -232,7 +232,6 @@ class NoCommonVersion(SlurmMisbehaved):
 class SlurmAmbiguous(SlurmProxyError):
     """A request reached slurmrestd, but no usable answer came back: it may have been carried out."""
 
-    part = "submissions"
     status = 504
     code = "submission_unknown"
     retry_after = 30

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask, Response, current_app, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from app.errors import SlurmProxyError
+from app.errors import SlurmAmbiguous, SlurmProxyError
 from app.outages import OutageLog
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def register(app: Flask) -> None:
 
 
 def _ours(error: SlurmProxyError) -> Response:
-    if error.status >= 500:
+    if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the submitter logs that
         outages: OutageLog = current_app.extensions["slurm_proxy"].outages
         outages.failed(error.part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
