@@ -55,17 +55,27 @@ def configure(settings: Settings) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    gunicorn = logging.getLogger("gunicorn.error")
-    for each in (handler, *gunicorn.handlers):
-        each.setFormatter(_Json(_JSON) if settings.LOG_FORMAT == "json" else _Text(_TEXT))
-        each.addFilter(_with_request_id)
-    gunicorn.setLevel(max(gunicorn.level, logging.INFO))  # its debug messages quote requests
+    _set_form(handler, settings)
+    configure_gunicorn(settings)
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
     try:
         open_trail(settings.AUDIT_LOG_PATH)
     except OSError as error:
         raise SettingsError(f"AUDIT_LOG_PATH: {error}") from error
+
+
+def configure_gunicorn(settings: Settings) -> None:
+    """Give gunicorn's own lines the form of all others; a reload of its settings undoes it."""
+    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn.setLevel(max(gunicorn.level, logging.INFO))  # its debug messages quote requests
+    for handler in gunicorn.handlers:
+        _set_form(handler, settings)
+
+
+def _set_form(handler: logging.Handler, settings: Settings) -> None:
+    handler.setFormatter(_Json(_JSON) if settings.LOG_FORMAT == "json" else _Text(_TEXT))
+    handler.addFilter(_with_request_id)
 
 
 def _with_request_id(record: logging.LogRecord) -> bool:
@@ -75,14 +85,15 @@ def _with_request_id(record: logging.LogRecord) -> bool:
 
 def _traceback_lines(error: BaseException | None) -> Iterator[str]:
     """Yield the lines of an error's traceback, the errors behind it first."""
-    if error is None:
-        return
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    yield from _traceback_lines(behind)
-    yield "Traceback (most recent call last):"
-    for frames in traceback.format_tb(error.__traceback__):
-        yield from frames.splitlines()
-    yield f"{type(error).__module__}.{type(error).__qualname__}{_message(error)}"
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for each in reversed(chain):
+        yield "Traceback (most recent call last):"
+        for frames in traceback.format_tb(each.__traceback__):
+            yield from frames.splitlines()
+        yield f"{type(each).__module__}.{type(each).__qualname__}{_message(each)}"
 
 
 def _message(error: BaseException) -> str:

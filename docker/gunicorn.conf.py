@@ -6,7 +6,7 @@ from typing import Any
 
 from app.errors import SettingsError
 from app.gunicorn_settings import settings_of
-from app.logs import configure
+from app.logs import configure, configure_gunicorn
 
 _source = settings_of(Path(__file__).parent.parent / ".env")
 
@@ -32,6 +32,11 @@ def on_starting(server: Any) -> None:
         _source.check_start(server.cfg.address)
     except SettingsError as error:
         sys.exit(f"slurm-proxy cannot start: {error}")
+
+
+def on_reload(server: Any) -> None:
+    """Give gunicorn's own log lines their form again."""
+    configure_gunicorn(_settings)
 
 
 def post_worker_init(worker: Any) -> None:

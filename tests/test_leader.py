@@ -130,7 +130,7 @@ def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts
     """It has read the end of a job before it froze; another has told it since."""
     network = hosts.chaos.network
     first = hosts.leader()
-    # Each of the four workers has a client for its callers and one for its monitor; each host asks once before.
+    # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.
     until(lambda: hosts.log().count("slurmrestd at") == 10, 20, "what every worker asks at its start")
     network.fault = Fault.HOLD
     network.holds.clear()

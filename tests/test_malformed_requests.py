@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +13,8 @@ import pytest
 import requests
 
 from app import MAX_BODY_BYTES
+from app.errors import StoreUnavailable
+from app.logs import _traceback_lines
 from tests.conftest import until
 from tests.test_slow_clients import COMMANDS, Server, request_head, rest_of
 
@@ -223,3 +226,40 @@ def test_a_broken_head_does_not_stop_the_server(logged: Logged) -> None:
     for name in REFUSED_BY_GUNICORN:
         answers_to(logged.server, REFUSED_BY_GUNICORN[name][1])
     until(lambda: requests.get(f"{logged.server.url}/ping", timeout=10).text == "pong", 10, "/ping")
+
+
+def test_gunicorns_lines_keep_their_form_after_sighup(tmp_path: Path) -> None:
+    server = Server(tmp_path, COMMANDS["gunicorn"], LOG_FORMAT="json")
+    try:
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.log.read_text().count("Booting worker") == 4, 20, "the new workers")
+        until(lambda: server.log.read_text().count("Worker exiting") == 2, 20, "the end of the old ones")
+        first, *others = server.log.read_text().splitlines()
+        assert "Starting gunicorn" in first, "that is before the settings are read"
+        assert {json.loads(line)["levelname"] for line in others} == {"INFO", "WARNING"}
+    finally:
+        server.process.kill()
+        server.process.wait(10)
+
+
+def test_a_traceback_has_the_lines_of_the_code_and_no_message_that_may_quote_a_request() -> None:
+    def fail() -> None:
+        try:
+            int(KEY)
+        except ValueError as error:
+            try:
+                raise KeyError(KEY) from error
+            except KeyError:
+                raise StoreUnavailable("the store is away") from OSError(13, "Permission denied", KEY)
+
+    try:
+        fail()
+    except StoreUnavailable as error:
+        error.__cause__.__cause__ = error  # type: ignore[union-attr]  # a chain may be a ring
+        lines = list(_traceback_lines(error))
+    assert [line for line in lines if not line.startswith((" ", "Traceback"))] == [
+        "builtins.PermissionError: Permission denied",
+        "app.errors.StoreUnavailable: the store is away",
+    ]
+    assert any("in fail" in line for line in lines)
+    assert KEY not in "".join(lines)
