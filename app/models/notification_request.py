@@ -67,7 +67,7 @@ class PendingOver(BaseModel):
 # sbatch's word for all events; the end includes a bad end.
 _ALL = "all"
 _OF_ALL = tuple(event for event in EventName if not event.startswith("time_limit"))
-_WORDS = [spelling for word in (*EventName, _ALL) for spelling in (str(word), word.upper())]
+_WORDS = [*map(str, EventName), _ALL]
 
 
 def _with_all_events(wishes: object) -> object:
@@ -82,7 +82,15 @@ def _with_all_events(wishes: object) -> object:
 EventWord = Annotated[
     EventName,
     BeforeValidator(lambda word: word.lower() if isinstance(word, str) else word),
-    WithJsonSchema({"type": "string", "enum": _WORDS}),
+    # Generators of clients refuse an enum whose words differ only in their case.
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": _WORDS},
+                {"type": "string", "pattern": f"^({'|'.join(_WORDS).upper()})$"},
+            ]
+        }
+    ),
 ]
 EventWish = Annotated[
     EventWord | PendingOver,
