@@ -640,8 +640,10 @@ def test_no_job_of_a_service_user_is_cancelled(
 
 def test_a_name_that_slurm_takes_for_roots_user_id_is_refused() -> None:
     refused = RefusedUsers({"root", "slurm"})
-    assert all(name in refused for name in ("root", "ROOT", "Slurm", "0", "00", "4294967294"))
-    assert not any(name in refused for name in ("alice", "root2", "a0"))
+    assert all(
+        name in refused for name in ("root", "ROOT", "Slurm", "root@a.example", "0", "00", "4294967294")
+    )
+    assert not any(name in refused for name in ("alice", "root2", "a0", "a@root"))
 
 
 def test_no_token_is_made_for_a_refused_user() -> None:

@@ -136,9 +136,16 @@ def test_usual_name_is_accepted_without_a_pattern(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["root", "Root", "ROOT", "root@ad.example.com", "slurm", "Slurm@files"])
-def test_service_user_is_refused_in_capitals_and_with_a_domain(client: FlaskClient, name: str) -> None:
+def test_service_user_is_refused_in_capitals_and_with_a_domain(
+    client: FlaskClient, slurm: FakeSlurm, name: str
+) -> None:
+    slurm.put(5, JobState.RUNNING, username=name)
+    watched = {"monitor": {"task": {"username": name, "uuid": "w"}, "slurm_job_id": 5}}
+    assert post(client, "/monitor", watched).status_code == 400
     answer = post(client, "/submit", {"task": make_task(name)})
-    assert answer.json["details"] == [f"task.username: must not be {name}: this server runs nothing as it"]
+    assert answer.json["details"] == [
+        f"task.username: must not be {name}: this server runs nothing as that user"
+    ]
 
 
 def test_document_has_the_sites_pattern(client: FlaskClient) -> None:

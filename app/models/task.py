@@ -51,12 +51,7 @@ class Dirs(BaseModel):
 
 
 def _allowed_user(username: str, info: ValidationInfo) -> str:
-    """Refuse users as whom nothing is run.
-
-    A directory may take capitals for small letters, and a name with its domain for the one without.
-    """
-    names = {username.lower(), username.lower().partition("@")[0]}
-    if any(refused.lower() in names for refused in (info.context or {}).get("refused_users", ())):
+    if username in (info.context or {}).get("refused_users", ()):
         raise PydanticCustomError(
             "rule", "must not be {name}: this server runs nothing as that user", {"name": username}
         )
