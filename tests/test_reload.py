@@ -101,7 +101,7 @@ def test_a_reload_takes_values_that_were_added_changed_and_removed(
     server.reload(AGAIN)
     assert server.needs_a_key
     server.write(LOG_LEVEL="DEBUG")
-    server.reload("there is no authentication: only this machine is served")
+    server.reload("there is no authentication: only processes of this user")
     assert not server.needs_a_key
     server.write(ACCESS_METHODS="keys", LOG_FORMAT="json")
     server.reload('"message": "the settings were read again"')
