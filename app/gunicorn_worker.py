@@ -125,7 +125,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop, without waiting for requests that have not arrived yet."""
         super().handle_exit(sig, frame)
-        self.method_queue.defer(self.clients.evict_reading)
+        # At a SIGTERM during the start there is no table of clients yet; the queue is read after the start.
+        self.method_queue.defer(lambda: self.clients.evict_reading())
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read or answered, with JSON and with nothing that was sent.

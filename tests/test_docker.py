@@ -84,6 +84,14 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_watches(gunicorn: G
     until(lambda: gunicorn.leaders() not in ([], [leader]), 60, f"a new leader by {utc_now()}")
 
 
+def test_gunicorn_that_is_stopped_while_its_workers_start_ends_cleanly(tmp_path: Path) -> None:
+    server = Gunicorn(tmp_path)
+    until(lambda: "Booting worker" in server.log.read_text(), 30, f"a worker (see {server.log})")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0, server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_gunicorn_opens_no_control_socket(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
