@@ -10,6 +10,7 @@ logger = logging.getLogger(__name__)
 
 CALLERS = "callers"  # the source of a failure that a request of a caller met
 _INTERVAL = 60.0  # seconds between two lines about one outage
+_MAX_BEGINNINGS = 3  # of outages of one part, in that time; a part may fail and work again every second
 _CALLERS_QUIET = 15.0  # seconds without a failed request until an outage that only callers met counts as over
 _FORGOTTEN = 3600.0  # seconds; longer than any pause between two attempts to send a message
 _MAX_REMEMBERED = 1000  # messages
@@ -24,6 +25,14 @@ class _Outage:
     logged_at: float = float("-inf")
     failures: int = 0
     sources: dict[str, float] = field(default_factory=dict)
+    beginnings: list[float] = field(default_factory=list)  # that were logged in the last minute
+
+    def is_due(self, now: float) -> bool:
+        """Return whether to log a failure now."""
+        if self.is_announced:
+            return now - self.logged_at >= _INTERVAL
+        self.beginnings = [at for at in self.beginnings if now - at < _INTERVAL]
+        return len(self.beginnings) < _MAX_BEGINNINGS
 
 
 class OutageLog:
@@ -45,7 +54,7 @@ class OutageLog:
     def failed(
         self, part: str, why: str, source: str = CALLERS, exception: BaseException | None = None
     ) -> None:
-        """Record that `part` has failed; log it unless a line about this part was logged a minute ago.
+        """Record that `part` has failed; log it if an outage begins, and then once a minute.
 
         `exception`: one that is not expected, and whose traceback is logged.
         """
@@ -56,9 +65,10 @@ class OutageLog:
                 outage.began, outage.failures, outage.is_announced = now, 0, False
             outage.failures += 1
             outage.sources[source] = now
-            if now - outage.logged_at < _INTERVAL:
+            if not outage.is_due(now):
                 return
             is_first, outage.is_announced, outage.logged_at = not outage.is_announced, True, now
+            outage.beginnings += [now] * is_first
             seconds, failures = now - outage.began, outage.failures
         address = f" ({self._addresses[part]})" if part in self._addresses else ""
         level = logging.WARNING if exception is None else logging.ERROR

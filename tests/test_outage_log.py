@@ -91,14 +91,24 @@ def test_an_outage_that_only_callers_met_is_over_after_some_quiet(
     assert len(lines(caplog)) == 2
 
 
-def test_a_part_that_fails_again_and_again_makes_at_most_two_lines_a_minute(
+def test_a_second_outage_soon_after_the_first_is_logged_too(
+    outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        outages.failed("the store", "away", "monitor")
+        clock.now += 10
+        outages.worked("monitor")
+    assert [line.split()[4] for line in lines(caplog)] == ["begins:", "is"] * 2
+
+
+def test_a_part_that_fails_again_and_again_makes_at_most_six_lines_a_minute(
     outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(120):
         outages.failed("Slurm", "one job cannot be read", "monitor")
         outages.worked("monitor")
         clock.now += 1
-    assert len(lines(caplog)) == 4
+    assert len(lines(caplog)) == 12
 
 
 def test_each_part_has_an_outage_of_its_own(outages: OutageLog, caplog: pytest.LogCaptureFixture) -> None:
