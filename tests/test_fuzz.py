@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,10 @@ class Cluster(FakeSlurm):
     """Makes the body that slurmrestd would get, in its oldest and its newest form."""
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
-        for api in (SPOKEN[0], SPOKEN[-1]):
-            json.dumps(submission(task, command, tag, Dialect(api), "hours")).encode()
+        newest, oldest = Dialect(SPOKEN[0]), Dialect(SPOKEN[-1])
+        json.dumps(submission(task, command, tag, newest, "hours")).encode()
+        with suppress(SlurmRefused):  # it has no `switches`
+            json.dumps(submission(task, command, tag, oldest, "hours")).encode()
         return super().submit(task, command, tag, expires)
 
     def raw(self, method: str, path: str, **options: Any) -> Reply:
