@@ -899,6 +899,14 @@ def test_a_provider_that_is_away_is_said_so(tmp_path: Path) -> None:
     site.services.store.close()
 
 
+def test_an_outage_of_the_provider_is_logged_at_most_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    provider = IdentityProvider()  # not started
+    for _ in range(5):
+        oidc = Oidc(read_settings(_oidc(provider)), ())  # which leaves none alone for a while
+        assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
+    assert caplog.text.count("keys cannot be fetched") <= 1
+
+
 @pytest.mark.parametrize(
     "said", [b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": 5}', b"\xff", b"[" * 100_000]
 )

@@ -24,8 +24,10 @@ from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant
 from app.models.username import is_username
+from app.outages import RepeatFilter
 
 logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))  # each request with a token may meet the same outage
 
 _LONGEST_TURN = 1.0  # seconds that one caller waits for what another asks the provider
 _KEYS_LAST = 300.0  # seconds; a key that is not known is looked for sooner
