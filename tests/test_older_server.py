@@ -12,6 +12,7 @@ from app.environment import read_settings
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.services import build_services
+from app.store.mongo.take_over import NEWEST_FIRST, OF_EARLIER_VERSION, OPEN_OF_OLDER_SERVER
 from tests.contract import Contract
 from tests.older_server import (
     NAIVE_NOW,
@@ -142,12 +143,47 @@ def test_a_second_start_changes_no_document(deployment: Deployment) -> None:
     assert list(deployment.tasks.find()) == before
 
 
-def test_a_start_looks_for_documents_without_a_key_by_an_index(deployment: Deployment) -> None:
-    deployment.tasks.insert_many([older_document(number) for number in range(1, 50)])
+def test_a_take_over_examines_no_document_of_a_job_that_has_ended(deployment: Deployment) -> None:
+    deployment.tasks.insert_many([older_document(number) for number in range(1, 4)])
+    deployment.tasks.insert_many([older_document(number, "COMPLETED") for number in range(4, 100)])
     deployment.start()
-    plan = deployment.tasks.find({"uuid": None}).sort([("created_at", -1), ("_id", -1)]).limit(1).explain()
-    assert plan["executionStats"]["totalKeysExamined"] == 0
-    assert plan["executionStats"]["totalDocsExamined"] == 0
+    deployment.tasks.update_many({}, {"$unset": {"uuid": ""}})
+    for wanted, most in ((OPEN_OF_OLDER_SERVER, 3), (OF_EARLIER_VERSION, 0)):
+        found = deployment.tasks.find(wanted).sort(NEWEST_FIRST).limit(1)
+        statistics = found.explain()["executionStats"]
+        assert statistics["totalDocsExamined"] <= most
+
+
+def test_a_document_of_an_ended_job_is_not_changed(deployment: Deployment) -> None:
+    documents = [older_document(1, "COMPLETED"), older_document("2", "FAILED", updated_at=NAIVE_NOW)]
+    deployment.tasks.insert_many(documents)
+    before = list(deployment.tasks.find())
+    app = deployment.start()
+    for document in documents:
+        get(app, f"/monitor/task_uuid/{document['task']['uuid']}")
+    Cycles(app).run()
+    assert list(deployment.tasks.find()) == before
+
+
+def test_a_document_that_the_older_server_adds_later_is_found_at_once(deployment: Deployment) -> None:
+    app = deployment.start()
+    added = older_document(2)
+    deployment.tasks.insert_one(added)
+    shown = get(app, f"/monitor/task_uuid/{added['task']['uuid']}")
+    assert shown["monitor"]["slurm_job_id"] == 2
+    answer = app.test_client().post("/submit", json={"task": added["task"]})
+    assert (answer.json or {})["code"] == "duplicate_uuid"
+
+
+@pytest.mark.parametrize("uuid", [7, "7"])
+def test_a_uuid_that_was_stored_as_a_number_is_found_and_refused(
+    deployment: Deployment, uuid: object
+) -> None:
+    deployment.tasks.insert_one(older_document(4711, "COMPLETED", task={"uuid": uuid, "username": "alice"}))
+    app = deployment.start()
+    assert get(app, "/monitor/task_uuid/7")["monitor"]["slurm_job_id"] == 4711
+    answer = app.test_client().post("/submit", json={"task": make_task(uuid="7")})
+    assert (answer.json or {})["code"] == "duplicate_uuid"
 
 
 def test_a_document_that_the_older_server_adds_after_a_return_is_taken_over(deployment: Deployment) -> None:
@@ -165,13 +201,13 @@ def test_several_servers_that_start_at_once_take_over_each_document_once(deploym
     stores = [build_services(read_settings(deployment.settings), deployment.slurm).store for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda store: store.prepare(), stores))
+    found = stores[0].by_uuids([newer["task"]["uuid"] for _, newer in pairs])
     for store in stores:
         store.close()
     keys = [document["uuid"] for document in deployment.tasks.find({}, {"uuid": 1})]
     assert len(set(keys)) == 4000
-    for _, newer in pairs:
-        found = deployment.tasks.find_one({"uuid": newer["task"]["uuid"]}) or {}
-        assert found["_id"] == newer["_id"]
+    assert {record.slurm_job_id for record in found.values()} == {12}
+    assert len(found) == 2000
 
 
 def test_records_of_an_earlier_version_of_this_service_get_their_key(deployment: Deployment) -> None:

@@ -79,11 +79,13 @@ def test_a_hundred_thousand_older_records_are_taken_over_in_seconds(deployment: 
     assert time.monotonic() - began < 5
 
     services: Services = app.extensions["slurm_proxy"]
-    keys = [document["uuid"] for document in deployment.tasks.find({}, {"uuid": 1})]
-    assert len(keys) == len(set(keys)) == ENDED + BARE + RUNNING + 2 * PAIRS
-    for begin in range(0, len(keys), 2000):
-        some = keys[begin : begin + 2000]
+    uuids = deployment.tasks.distinct("task.uuid")
+    assert len(uuids) == ENDED + BARE + RUNNING + PAIRS
+    for begin in range(0, len(uuids), 2000):
+        some = uuids[begin : begin + 2000]
         assert services.store.by_uuids(some).keys() == set(some)
+    for number in range(1, first + RUNNING, 50):
+        assert services.store.by_job_id(number) is not None
     client = app.test_client()
     for document in deployment.tasks.aggregate([{"$sample": {"size": 100}}]):
         by_id = client.get(f"/monitor/slurm_job_id/{document['slurm_job_id']}")
@@ -106,7 +108,7 @@ def test_a_hundred_thousand_older_records_are_taken_over_in_seconds(deployment: 
 def test_a_take_over_that_is_killed_at_any_moment_is_completed_by_the_next_start(
     deployment: Deployment,
 ) -> None:
-    pairs = [two_with_one_uuid("COMPLETED") for _ in range(2_000)]
+    pairs = [two_with_one_uuid() for _ in range(2_000)]
     documents = [document for pair in pairs for document in pair]
     deployment.tasks.insert_many([*documents, *ended_documents(20_000)])
     code = "import sys; from app.store.mongo import MongoStore, connect; print('begins', flush=True);"
@@ -122,15 +124,24 @@ def test_a_take_over_that_is_killed_at_any_moment_is_completed_by_the_next_start
             kills += process.wait() == -signal.SIGKILL
     assert kills >= 1
     deployment.start()
-    assert deployment.tasks.count_documents({"uuid": None}) == 0
-    keys = deployment.tasks.distinct("uuid")
-    assert len(keys) == len(documents) + 20_000
-    newest = {newer["task"]["uuid"]: newer["_id"] for _, newer in pairs}
-    found = deployment.tasks.find({"uuid": {"$in": list(newest)}}, {"uuid": 1})
-    assert {document["uuid"]: document["_id"] for document in found} == newest
+    assert_all_is_followed(deployment, pairs)
 
 
-MOMENTS = 26  # before and after each command of a take-over of two batches, and some more
+def assert_all_is_followed(
+    deployment: Deployment, pairs: list[tuple[dict[str, Any], dict[str, Any]]]
+) -> None:
+    """Check that each document of a running job has a key, and that a uuid leads to the newer document."""
+    running = {"slurm_job_state": "RUNNING"}
+    assert deployment.tasks.count_documents({**running, "is_open": True}) == 2 * len(pairs)
+    assert len(deployment.tasks.distinct("uuid", running)) == 2 * len(pairs)
+    store = MongoStore(connect(deployment.uri, 30), deployment.database, "jobs")
+    found = store.by_uuids([newer["task"]["uuid"] for _, newer in pairs])
+    store.close()
+    assert {record.slurm_job_id for record in found.values()} == {12}
+    assert len(found) == len(pairs)
+
+
+MOMENTS = 20  # before and after each command of a take-over, and some more
 
 
 def test_a_take_over_that_is_killed_before_or_after_any_command_is_completed_by_the_next_start(
@@ -146,27 +157,25 @@ def test_a_take_over_that_is_killed_before_or_after_any_command_is_completed_by_
     run = subprocess.run([sys.executable, *argv], cwd=ROOT, capture_output=True, text=True, check=True)
     kills = run.stdout.splitlines().count("killed")
     assert run.stdout.splitlines() == ["killed"] * kills + ["done"] * (MOMENTS - kills)
-    assert 20 <= kills < MOMENTS, "each moment of the take-over was one of them"
+    assert 10 <= kills < MOMENTS, "each moment of the take-over was one of them"
 
-    newest = {newer["task"]["uuid"]: newer["_id"] for _, newer in pairs}
     for number in range(kills):
         store = MongoStore(connect(deployment.uri, 30), deployment.database, f"jobs_{number}")
         store.prepare()
         store.close()
         after = list(database[f"jobs_{number}"].find().sort("_id"))
-        keys = {document["uuid"]: document["_id"] for document in after}
-        assert len(keys) == len(before)
-        assert newest.items() <= keys.items()
+        keys = [document["uuid"] for document in after if "uuid" in document]
+        assert len(keys) == len(set(keys)) == len(pairs)
         for old, new in zip(before, after, strict=True):
             assert old.items() <= new.items()
-            assert new["is_open"] == (old["slurm_job_state"] == "RUNNING")
+            assert new.get("is_open", False) == (old["slurm_job_state"] == "RUNNING")
 
 
 def test_a_take_over_that_is_interrupted_by_a_crash_of_mongodb_is_completed_by_the_next_start(
     replica_set: Mongod,
 ) -> None:
     deployment = Deployment(replica_set.uri)
-    pairs = [two_with_one_uuid("COMPLETED") for _ in range(5_000)]
+    pairs = [two_with_one_uuid() for _ in range(5_000)]
     deployment.tasks.insert_many([document for pair in pairs for document in pair])
     for seconds in (0.2, 0.6):
         store = MongoStore(connect(deployment.uri, 2), deployment.database, "jobs")
@@ -179,8 +188,5 @@ def test_a_take_over_that_is_interrupted_by_a_crash_of_mongodb_is_completed_by_t
         replica_set.start()
         until(lambda: deployment.client.admin.command("hello")["isWritablePrimary"], 30, "a primary")
     deployment.start()
-    assert len(deployment.tasks.distinct("uuid")) == 10_000
-    for _, newer in pairs[::500]:
-        found = deployment.tasks.find_one({"uuid": newer["task"]["uuid"]}) or {}
-        assert found["_id"] == newer["_id"]
+    assert_all_is_followed(deployment, pairs)
     deployment.close()

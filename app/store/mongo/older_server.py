@@ -1,11 +1,15 @@
 """Read the documents of the service that this one replaces, as they are."""
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import RecordKind
 from app.models.rules import MAX_JOB_ID
 from app.store.mongo.types import Document
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def is_of_older_server(document: Document) -> bool:
@@ -23,6 +27,13 @@ def stored_words(state: JobState) -> object:
     if state is not JobState.UNKNOWN:
         return state.value
     return {"$nin": [known.value for known in JobState if known is not JobState.UNKNOWN]}
+
+
+def stored_uuids(uuids: Iterable[str]) -> list[object]:
+    """Return all values that are read as one of these uuids: the older server also stored numbers."""
+    texts = list(uuids)
+    numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
+    return [*texts, *numbers]
 
 
 def read_job_id(value: object) -> int | None:

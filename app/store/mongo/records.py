@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from pymongo import DESCENDING, ReturnDocument, UpdateOne
+from pymongo import ASCENDING, DESCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from app.errors import DuplicateUuid
@@ -14,7 +14,7 @@ from app.outages import RepeatFilter
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
-from app.store.mongo.older_server import read_state, stored_words
+from app.store.mongo.older_server import read_job_id, read_state, stored_uuids, stored_words
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 
@@ -41,10 +41,18 @@ class MongoRecords(MongoDatabase):
     def add(self, record: TaskRecord) -> None:
         document = new_document(record)
         with answering():
+            self._refuse_uuid_of_older_server(record.uuid)
             try:
                 self.tasks.insert_one(document)
             except DuplicateKeyError as error:
                 self._add_in_place_of_a_failed_one(record, document, error)
+
+    def _refuse_uuid_of_older_server(self, uuid: str) -> None:
+        """Raise DuplicateUuid for a uuid that only documents of the older server have."""
+        wanted = {"task.uuid": {"$in": stored_uuids([uuid])}, "uuid": {"$ne": uuid}}
+        taken = self.tasks.find_one(wanted, {"slurm_job_id": 1}, sort=NEWEST_FIRST)
+        if taken is not None:
+            raise DuplicateUuid(uuid, read_job_id(taken.get("slurm_job_id")))
 
     def _add_in_place_of_a_failed_one(
         self, record: TaskRecord, document: Document, error: DuplicateKeyError
@@ -97,7 +105,15 @@ class MongoRecords(MongoDatabase):
     def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         with answering(within):
             found = self.tasks.find({"uuid": {"$in": list(uuids)}})
-            return {document["uuid"]: read_record(document) for document in found}
+            records = {document["uuid"]: read_record(document) for document in found}
+            if missing := [uuid for uuid in uuids if uuid not in records]:
+                records |= self._newest_of_older_server(missing)
+            return records
+
+    def _newest_of_older_server(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
+        found = self.tasks.find({"task.uuid": {"$in": stored_uuids(uuids)}})
+        records = map(read_record, found.sort([(field, ASCENDING) for field, _ in NEWEST_FIRST]))
+        return {record.uuid: record for record in records}  # the newest comes last
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
         with answering():
