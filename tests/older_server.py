@@ -57,10 +57,10 @@ class Deployment:
         """Start a server, without its threads."""
         app = create_app(self.settings)
         services = build_services(read_settings(self.settings), self.slurm)
-        services.store.prepare()
         app.extensions["slurm_proxy"].store.close()
         app.extensions["slurm_proxy"] = services
         self._started.append(services)
+        services.store.prepare()
         return app
 
     def close(self) -> None:

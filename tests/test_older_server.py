@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import DatetimeMS, ObjectId, Regex
 from flask import Flask
 
 from app.environment import read_settings
+from app.errors import StoreRefused
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.services import build_services
@@ -362,3 +364,74 @@ def test_an_older_job_can_be_cancelled(deployment: Deployment) -> None:
     answer = deployment.start().test_client().post(f"/monitor/task_uuid/{document['task']['uuid']}/cancel")
     assert answer.status_code == 200
     assert deployment.slurm.jobs[4711].job_state is JobState.CANCELLED
+
+
+_RECENT: dict[str, Any] = {"state": "FAILED", "updated_at": NAIVE_NOW}
+
+
+def _without(name: str) -> dict[str, Any]:
+    document = older_document(4711, **_RECENT)
+    del document[name]
+    return document
+
+
+def _odd_documents() -> Iterator[dict[str, Any]]:
+    """Yield documents with missing fields and with fields of unexpected types."""
+    yield from map(_without, ("slurm_username", "slurm_job_id", "slurm_job_state", "task", "created_at"))
+    for job_id in ("abc", " 12 ", "+13", 14.5, float("nan"), float("inf"), [1], b"15", 2**70 * 1.0):
+        yield older_document(job_id, **_RECENT)
+        yield older_document(job_id)
+    for task in (None, "text", [{"uuid": "x"}], {}, {"uuid": None}, {"uuid": {"a": 1}}, {"uuid": b"abc"}):
+        yield {**older_document(4711), "task": task}
+    for value in (b"bytes", NAIVE_NOW, ObjectId(), float("nan"), Regex("a")):
+        yield older_document(4711, task={"uuid": new_uuid(), "username": "alice", "remark": value})
+    for username in (None, 5, ["alice"]):
+        yield {**older_document(4711), "slurm_username": username}
+    for id_ in ({"a": 1}, b"id", "text", 5):
+        yield {**older_document(4711), "_id": id_}
+    for moment in ("2020-01-01", 7, DatetimeMS(10**15)):
+        yield {**older_document(4711), "created_at": moment}
+        yield {**older_document(4711, **_RECENT), "updated_at": moment}
+
+
+def test_odd_older_records_hide_no_other_and_are_listed(deployment: Deployment) -> None:
+    documents = list(_odd_documents())
+    deployment.tasks.insert_many([*documents, good := older_document(9999)])
+    deployment.slurm.put(9999, JobState.RUNNING)
+    app = deployment.start()
+    cycles = Cycles(app)
+    cycles.run()
+    listed = [
+        record
+        for state in ("RUNNING", "FAILED")
+        for record in get(app, f"/monitor/slurm_job_state/{state}")["monitor"]
+    ]
+    assert len(listed) == len(documents)  # with the good one, and without the one that has no state
+    deployment.slurm.put(9999, JobState.COMPLETED, end_time=utc_now())
+    cycles.run()
+    cycles.run()
+    assert get(app, f"/monitor/task_uuid/{good['task']['uuid']}")["monitor"]["slurm_job_state"] == "COMPLETED"
+    assert messages(deployment, 9999) == [1]
+
+
+def test_an_older_record_with_an_odd_task_is_readable_by_its_job_id(deployment: Deployment) -> None:
+    deployment.tasks.insert_one({**older_document(4711), "task": None})
+    assert get(deployment.start(), "/monitor/slurm_job_id/4711")["monitor"]["task"] == {}
+
+
+@pytest.mark.parametrize("keys", [[("updated_at", -1)], [("slurm_job_id", 1), ("created_at", -1)]])
+@pytest.mark.parametrize("name", [None, "by_hand"])
+def test_an_index_that_exists_in_another_form_does_not_stop_the_start(
+    deployment: Deployment, keys: list[tuple[str, int]], name: str | None
+) -> None:
+    options: dict[str, Any] = {"name": name} if name else {"unique": True}
+    deployment.tasks.insert_one(older_document(4711))
+    deployment.tasks.create_index(keys, **options)
+    get(deployment.start(), "/monitor/slurm_job_id/4711")
+    assert deployment.tasks.index_information()["uuid_1"]["unique"]
+
+
+def test_an_index_in_place_of_a_unique_one_is_named_at_the_start(deployment: Deployment) -> None:
+    deployment.tasks.create_index("uuid")
+    with pytest.raises(StoreRefused, match="drop the index uuid_1 of the collection jobs"):
+        deployment.start()

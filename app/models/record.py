@@ -100,7 +100,8 @@ class TaskRecord(BaseModel):
 
     @property
     def uuid(self) -> str:
-        return str(self.task["uuid"])
+        """The uuid of the task; the key if a task of the older server has none."""
+        return str(self.task.get("uuid") or self.key or "")
 
     @property
     def is_open(self) -> bool:

@@ -1,6 +1,7 @@
 """The connection, its collections and their indexes."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 
@@ -22,11 +23,14 @@ from app.errors import RecordUnfit, SettingsError, StoreRefused, StoreUnavailabl
 from app.store.mongo.take_over import KEY_INDEXES, NEWEST_FIRST, take_over
 from app.store.mongo.types import Document
 
+logger = logging.getLogger(__name__)
+
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
 _WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
 _NOT_AUTHORIZED = 13
+_INDEX_EXISTS = {85, 86}  # under another name, or in another form
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
@@ -64,6 +68,7 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
         return MongoClient(
             uri,
             tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",  # a time that Python cannot hold must not hide other records
             type_registry=TypeRegistry([_PlainInt()]),
             serverSelectionTimeoutMS=int(timeout * 1000),
             timeoutMS=int(timeout * 1000),
@@ -99,10 +104,11 @@ class MongoDatabase:
 
         Raises:
             StoreUnavailable: MongoDB does not answer, or refuses.
+            StoreRefused: An index is in the way.
         """
         self.ping()  # within the configured time; building an index of many documents takes longer
         with answering(_INDEX_BUILD_TIMEOUT):
-            self.tasks.create_indexes([*_TASK_INDEXES, *KEY_INDEXES])
+            _create_indexes(self.tasks, [*_TASK_INDEXES, *KEY_INDEXES])
             self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
             self.api_keys.create_index([("valid_name", ASCENDING)], unique=True, sparse=True)
         with answering():
@@ -130,6 +136,36 @@ class MongoDatabase:
 
     def close(self) -> None:
         self.client.close()
+
+
+def _create_indexes(tasks: Collection[Document], indexes: Sequence[IndexModel]) -> None:
+    """Create the indexes. One that an operator has made in another form stays, unless ours must be unique.
+
+    Raises:
+        StoreRefused: An index has to be dropped first.
+    """
+    try:
+        tasks.create_indexes(indexes)
+    except OperationFailure as error:
+        if error.code not in _INDEX_EXISTS:
+            raise
+        for index in indexes:
+            _create_index(tasks, index)
+
+
+def _create_index(tasks: Collection[Document], index: IndexModel) -> None:
+    name = index.document["name"]
+    try:
+        tasks.create_indexes([index])
+    except OperationFailure as error:
+        if error.code not in _INDEX_EXISTS:
+            raise
+        if index.document.get("unique"):
+            words = (
+                f"drop the index {name} of the collection {tasks.name}: this service needs it in another form"
+            )
+            raise StoreRefused(words) from error
+        logger.warning("the index %s of %s exists in another form, and is used as it is", name, tasks.name)
 
 
 @contextmanager

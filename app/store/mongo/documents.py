@@ -81,13 +81,17 @@ def _is_word(value: object) -> bool:
 
 
 def read_record(document: Document) -> TaskRecord:
-    """Return the record in `document`, whichever version of this service or of the older one wrote it."""
+    """Return the record in `document`, whichever version of this service or of the older one wrote it.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if is_of_older_server(document):
+        document = {**document, **older_fields(document)}
     notifications = [read_notification(item) for item in document.get("notifications", ())]
     task, key = unescaped(document["task"]), document.get("uuid")
     has_own_key = isinstance(task, dict) and key != task.get("uuid")
     fields = {"task": task, "notifications": notifications, "key": key if has_own_key else None}
-    if is_of_older_server(document):
-        return TaskRecord.model_validate({**document, **fields, **older_fields(document)})
     record = TaskRecord.model_validate({**document, **fields})
     if "kind" in document:
         return record

@@ -1,8 +1,10 @@
 """Read the documents of the service that this one replaces, as they are."""
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from app.job_state import JobState
 from app.models.record import RecordKind
@@ -41,8 +43,16 @@ def read_job_id(value: object) -> int | None:
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
     if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
+    if isinstance(value, float) and not value.is_integer():  # NaN and infinity, too
+        return None
     number = int(value)  # type: ignore[call-overload]
     return number if 0 < number <= MAX_JOB_ID else None
+
+
+def read_task(document: Document) -> dict[str, Any]:
+    """Return the task of a document; an empty one if it is no object. Values that JSON lacks become text."""
+    task = _as_json(document.get("task"))
+    return task if isinstance(task, dict) else {}
 
 
 def older_fields(document: Document) -> Document:
@@ -51,14 +61,27 @@ def older_fields(document: Document) -> Document:
     A record that was never updated counts as updated when it was created.
     """
     created_at = _utc(document.get("created_at")) or datetime.fromtimestamp(0, UTC)
+    task = read_task(document)
+    usernames = (document.get("slurm_username"), task.get("username"))
     return {
         "kind": RecordKind.REGISTERED,  # its jobs were submitted another way
-        "slurm_username": document.get("slurm_username") or document["task"].get("username"),
+        "task": task,
+        "slurm_username": next((name for name in usernames if name and isinstance(name, str)), ""),
         "slurm_job_id": read_job_id(document.get("slurm_job_id")),
         "slurm_job_state": read_state(document.get("slurm_job_state")),
         "created_at": created_at,
         "updated_at": _utc(document.get("updated_at")) or created_at,
     }
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    is_json = value is None or (isinstance(value, str | int | float) and is_finite)
+    return value if is_json else str(value)
 
 
 def _utc(value: object) -> datetime | None:

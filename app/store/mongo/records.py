@@ -1,8 +1,9 @@
 """The records, and the lease of the one who watches them."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
@@ -21,6 +22,7 @@ from app.store.mongo.types import Document
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(600, by_message=True))  # every polling cycle meets the same document
 
+_Read = TypeVar("_Read")
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _OPEN_JOB_FIELDS = (
@@ -129,7 +131,7 @@ class MongoRecords(MongoDatabase):
             wanted["slurm_username"] = {"$in": list(usernames)}
         with answering():
             found = self.tasks.find(wanted).sort(NEWEST_FIRST)
-            return list(_readable(found.limit(limit)))
+            return list(_readable(found.limit(limit), read_record))
 
     def usernames(self) -> list[str]:
         with answering():
@@ -138,7 +140,7 @@ class MongoRecords(MongoDatabase):
     def open_jobs(self) -> list[OpenJob]:
         with answering():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(_OPEN_JOB_FIELDS, 1))
-            return list(map(_open_job, found))
+            return list(_readable(found, _open_job))
 
     def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
         ended = {
@@ -149,7 +151,7 @@ class MongoRecords(MongoDatabase):
         }
         with answering():
             found = self.tasks.find(ended, dict.fromkeys((*_OPEN_JOB_FIELDS, "job.array_tasks"), 1))
-            return list(map(_open_job, found.sort("updated_at", DESCENDING).limit(limit)))
+            return list(_readable(found.sort("updated_at", DESCENDING).limit(limit), _open_job))
 
     def count_open(self, caller: str) -> int:
         with answering():
@@ -205,23 +207,32 @@ class MongoRecords(MongoDatabase):
             )
 
 
-def _readable(documents: Iterable[Document]) -> Iterator[TaskRecord]:
-    """Yield the records; one that cannot be read is logged, and hides no other."""
+def _readable(documents: Iterable[Document], read: Callable[[Document], _Read]) -> Iterator[_Read]:
+    """Yield what `read` returns of the documents; one that cannot be read is logged, and hides no other."""
     for document in documents:
         try:
-            yield read_record(document)
+            yield read(document)
         except ValueError:
             logger.exception("the document %s cannot be read", document["_id"])
 
 
 def _open_job(item: Document) -> OpenJob:
+    """Return what a polling cycle reads of a document.
+
+    Raises:
+        ValueError: The older server left out what polling needs, or wrote it in a form of its own.
+    """
+    job_id, created_at, username = map(item.get, ("slurm_job_id", "created_at", "slurm_username"))
+    job_id = read_job_id(job_id)
+    if job_id is None or not isinstance(created_at, datetime) or not isinstance(username, str):
+        raise ValueError("its job cannot be polled without a job id, a time of creation and a user name")
     job = item.get("job") or {}
     return OpenJob(
         item["uuid"],
-        int(item["slurm_job_id"]),
-        read_state(item["slurm_job_state"]),
-        item["slurm_username"],
-        item["created_at"],
+        job_id,
+        read_state(item.get("slurm_job_state")),
+        username,
+        created_at,
         job.get("submit_time"),
         item.get("alarm_at"),
         job.get("array_tasks") is not None,

@@ -33,8 +33,14 @@ KEY_INDEXES = (
     IndexModel(NEWEST_FIRST, name="of_earlier_version", partialFilterExpression=OF_EARLIER_VERSION),
 )
 
+
+def _text_of(field: str, types: list[str], otherwise: object) -> Document:
+    """Return an expression for the text of a field that is of one of these types. Not all others have one."""
+    return {"$cond": [{"$in": [{"$type": f"${field}"}, types]}, {"$toString": f"${field}"}, otherwise]}
+
+
 _FINAL_WORDS = [state.value for state in JobState if state.is_final]
-_TEXT_OF_UUID: Document = {"$convert": {"input": "$task.uuid", "to": "string", "onError": "", "onNull": ""}}
+_TEXT_OF_UUID = _text_of("task.uuid", ["string", "int", "long"], "")
 _JOB_ID: Document = {"$convert": {"input": "$slurm_job_id", "to": "long", "onError": 0, "onNull": 0}}
 _IS_OPEN: Document = {
     "$and": [
@@ -46,7 +52,9 @@ _IS_OPEN: Document = {
         {"$eq": [{"$type": "$slurm_username"}, "string"]},
     ]
 }
-_KEY_WITH_ID: Document = {"$concat": [_TEXT_OF_UUID, "#", {"$toString": "$_id"}]}
+# An `_id` may be of any type; a random number stands for one that has no text.
+_TEXT_OF_ID = _text_of("_id", ["objectId", "string", "int", "long"], {"$toString": {"$rand": {}}})
+_KEY_WITH_ID: Document = {"$concat": [_TEXT_OF_UUID, "#", _TEXT_OF_ID]}
 OPEN_OF_OLDER_SERVER: Document = {
     "slurm_job_state": {"$nin": _FINAL_WORDS},  # which an index finds
     "uuid": None,
