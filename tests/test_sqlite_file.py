@@ -95,9 +95,13 @@ def test_a_file_that_was_replaced_is_used_after_a_restart_only(store: SqliteStor
         store.add(make_record())
     with pytest.raises(StoreRefused, match="removed or replaced"):
         store.by_uuids([first.uuid])
+    worker = SqliteStore(path)  # of gunicorn, in place of one that has ended
+    with pytest.raises(StoreRefused, match="removed or replaced"):
+        worker.ping()
     store.close()
     for name in FILES[1:]:
         (tmp_path / name).unlink(missing_ok=True)
+    store.prepare()
     store.add(make_record())
 
 

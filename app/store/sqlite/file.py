@@ -11,6 +11,10 @@ _CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_
 
 _Identity = tuple[int, int]  # device and inode
 
+# The file at each path at the start. gunicorn's workers inherit it from the main process, so that a worker
+# that takes another one's place, after a crash or a reload, refuses a file that has been replaced meanwhile.
+_at_start: dict[Path, _Identity | None] = {}
+
 
 class DatabaseFile:
     """The path of a database, and the files that were opened there.
@@ -35,6 +39,7 @@ class DatabaseFile:
         except OSError as error:
             if not self._path.exists():  # of a file that exists, opening it tells more
                 raise StoreRefused(self._remedy()) from error
+        _at_start[self._path] = _identity(str(self._path))
 
     def connect(self, timeout: float) -> sqlite3.Connection:
         """Open a connection in WAL mode; `timeout`: seconds that a statement waits for another's write.
@@ -66,7 +71,9 @@ class DatabaseFile:
         Raises:
             StoreRefused: A file was removed or replaced.
         """
-        if self._opened is not None and self._identities() != self._opened:
+        found = self._identities()
+        is_replaced = self._opened is not None and found != self._opened
+        if is_replaced or found[0] != _at_start.get(self._path, found[0]):
             raise StoreRefused(
                 f"{self._path} was removed or replaced while the server runs: put the same file back, or"
                 " restart the service to use what is there now"
