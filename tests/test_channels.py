@@ -738,6 +738,12 @@ def test_a_path_that_a_server_may_read_as_another_is_refused(path: str) -> None:
     assert not is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
 
 
+@pytest.mark.parametrize("host", ["[::1].h.example", "[::1]h.example:80", "[", "h.example]", "[h.example]"])
+def test_a_host_that_is_not_wholly_an_address_is_refused(host: str) -> None:
+    assert not is_taken("webhook", {"url": f"https://{host}/jobs"}, None)
+    assert is_taken("webhook", {"url": "https://[::1]:8080/jobs"}, None)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -31,6 +31,9 @@ _PASSING = (401, 403, 407, 408, 409, 425, 429)
 
 # Dot segments, as the most lenient servers read them: before a parameter (`..;`) or a NUL, or between blanks.
 _DOTS = re.compile(r"(^|[/\\])\s*\.{1,2}\s*([/\\;?#\0]|$)")
+_HOST = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?"
+)  # else Python takes ::1 from "[::1].example.com"
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -43,6 +46,7 @@ def _url(value: str) -> str:
         or parts.scheme not in ("http", "https")
         or not parts.hostname
         or "@" in parts.netloc
+        or not _HOST.fullmatch(parts.netloc)
         or parts.port == 0
         or _BROKEN_ESCAPE.search(parts.path)
         or _DOTS.search(_decoded(parts.path))

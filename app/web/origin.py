@@ -89,9 +89,9 @@ def _is_trusted_proxy(address: str, trusted: Sequence[str]) -> bool:
 
 
 def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address, a mapped one as one of IPv4; None for what is none."""
+    """Return an address without its zone, a mapped one as one of IPv4; None for what is none."""
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
