@@ -197,6 +197,22 @@ def test_a_document_that_the_older_server_adds_after_a_return_is_taken_over(depl
     assert shown["monitor"]["slurm_job_id"] == 2
 
 
+def test_an_end_that_the_older_server_recorded_after_a_return_is_neither_polled_nor_announced(
+    deployment: Deployment,
+) -> None:
+    deployment.tasks.insert_many([older_document(1), older_document(2)])
+    for number in (1, 2):
+        deployment.slurm.put(number, JobState.RUNNING)
+    Cycles(deployment.start()).run()
+    ended = {"slurm_job_state": "COMPLETED", "updated_at": NAIVE_NOW}
+    deployment.tasks.update_one({"slurm_job_id": 1}, {"$set": ended})
+    deployment.slurm.put(1, JobState.COMPLETED, end_time=utc_now())
+    app = deployment.start()
+    Cycles(app).run(timedelta(minutes=5))  # when the lease of the first server has ended
+    assert deployment.tasks.distinct("slurm_job_id", {"is_open": True}) == [2]
+    assert messages(deployment, 1) == [0]
+
+
 def test_several_servers_that_start_at_once_take_over_each_document_once(deployment: Deployment) -> None:
     pairs = [two_with_one_uuid() for _ in range(2000)]
     deployment.tasks.insert_many([document for pair in pairs for document in pair])

@@ -77,7 +77,16 @@ def take_over(tasks: Collection[Document]) -> int:
         updated = _set(tasks, OF_EARLIER_VERSION, True, {"uuid": _TEXT_OF_UUID})
     except DuplicateKeyError:
         updated = _set(tasks, OF_EARLIER_VERSION, True, {"uuid": _KEY_WITH_ID})
+    _close_ended(tasks)
     return followed + updated
+
+
+def _close_ended(tasks: Collection[Document]) -> None:
+    """Close the jobs whose end the older server has recorded, and announced, after a return to it."""
+    ended = {"is_open": True, "slurm_job_state": {"$in": _FINAL_WORDS}, "taken_over_at": {"$exists": True}}
+    with pymongo.timeout(_TIMEOUT):
+        if tasks.find_one(ended, {"_id": 1}) is not None:
+            tasks.update_many(ended, {"$set": {"is_open": False}})
 
 
 def _set(tasks: Collection[Document], wanted: Document, condition: object, fields: Document) -> int:
