@@ -27,10 +27,10 @@ MAX_BODY_BYTES = 1024 * 1024
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Return a new application; `config` overrides settings of the environment by their names.
 
-    Nothing connects and no thread starts: that is `app.extensions["slurm_proxy"].start()`.
+    No connection is opened and no thread is started: `app.extensions["slurm_proxy"].start()` does that.
 
     Raises:
-        SettingsError: A setting is missing or wrong. `flask` gets an application that only has commands.
+        SettingsError: A setting is missing or wrong. `flask` gets an application with commands only.
     """
     try:
         app = _web_application(read_settings(config))

@@ -36,7 +36,7 @@ class Row:
 @blueprint.get("/openapi.json")
 @public
 def openapi() -> Response:
-    """Return this service as an OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document of this service."""
     prefix = quote(request.script_root)
     return jsonify({**_document(current_app), "servers": [{"url": prefix or "/"}]})
 
@@ -44,7 +44,7 @@ def openapi() -> Response:
 @blueprint.get("/docs")
 @public
 def docs() -> Response:
-    """Return the same as a page to read, which loads nothing from elsewhere."""
+    """Return the OpenAPI document as a page for people, which loads nothing from other servers."""
     api = _document(current_app)
     reader = _Reader(api["components"]["schemas"])
     operations = [
@@ -52,7 +52,7 @@ def docs() -> Response:
         for path, methods in api["paths"].items()
         for method, operation in methods.items()
     ]
-    host = request.host or "localhost"  # empty for a host that cannot be one
+    host = request.host or "localhost"  # empty if the header `Host` is not valid
     curl = partial(_curl, f"{request.scheme}://{host}{request.script_root}")
     tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": curl}
     response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
@@ -61,7 +61,7 @@ def docs() -> Response:
 
 
 def _document(app: Flask) -> dict[str, Any]:
-    """Return the document, which is made once, when all routes are known."""
+    """Return the OpenAPI document, which is built once, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
         checker = services.checker
@@ -73,7 +73,7 @@ def _document(app: Flask) -> dict[str, Any]:
 
 
 def _words(app: Flask) -> dict[tuple[str, str], str]:
-    """Return what each route does, in the words of its function."""
+    """Return the docstring of each route's function, by method and path."""
     return {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)): inspect.getdoc(
             app.view_functions[rule.endpoint]

@@ -1,4 +1,4 @@
-"""Authenticates the caller before each request, and has the request logged after it."""
+"""Authenticate the caller before each request, and log the request after it."""
 
 import re
 import secrets
@@ -22,7 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def register(app: Flask) -> None:
-    """Have each request of the application authenticated and logged."""
+    """Register authentication and logging for each request of the application."""
     app.before_request(_admit)
     app.after_request(log_request)
 
@@ -43,17 +43,17 @@ def require(scope: Scope) -> Callable[[], None]:
 
 
 def caller() -> Caller:
-    """Return who calls."""
+    """Return the caller of the current request."""
     found: Caller = g.caller
     return found
 
 
 def body() -> dict[str, Any]:
-    """Return the JSON object that was sent; the log reads user and uuid from it.
+    """Return the JSON object in the body, and keep it for the log, which reads user and uuid from it.
 
     Raises:
-        InvalidRequest: The body is no JSON object that can be kept.
-        UnsupportedEncoding: The body is compressed.
+        InvalidRequest: The body is not a JSON object, or has values that cannot be stored.
+        UnsupportedEncoding: The body has a content encoding, such as gzip.
     """
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
@@ -80,7 +80,7 @@ def _authenticate(gate: Gate, settings: Settings) -> Caller:
     """Return the caller of the request; see Gate.caller for the exceptions.
 
     Raises:
-        TooManyRequests: It fails, and there were too many failed attempts from its address.
+        TooManyRequests: Authentication fails, and its address has used up the limit of failed attempts.
     """
     try:
         not_local = None
@@ -98,10 +98,10 @@ def _authenticate(gate: Gate, settings: Settings) -> Caller:
 
 
 def _refuse_browsers() -> None:
-    """Refuse requests of web pages, which could send jobs in the name of the user who looks at them.
+    """Refuse requests of web pages, which could submit jobs in the name of the user who opens them.
 
     Raises:
-        Forbidden: A page sent the request.
+        Forbidden: A web page sent the request.
     """
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
         raise Forbidden("without authentication this server answers no pages in browsers")

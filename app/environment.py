@@ -14,8 +14,8 @@ from app.constants import Settings
 from app.errors import SettingsError
 
 _CHANNELS = "NOTIFICATIONS_"  # the prefix of the settings that belong to channels
-_ALIKE_WITH_PREFIX = 0.92  # SLACK_TOKEN means NOTIFICATIONS_SLACK_BOT_TOKEN; CACHE_RETRY_SECONDS means none
-_ALIKE = 0.88  # so much of a misspelt name is right; SLURM_SUBMIT_HOST is none, MONGODB_USER neither
+_ALIKE_WITH_PREFIX = 0.92  # with the prefix; SLACK_TOKEN reaches it, CACHE_RETRY_SECONDS does not
+_ALIKE = 0.88  # of a misspelt name with a setting; SLURM_SUBMIT_HOST and MONGODB_USER do not reach it
 
 # The environment names of the server that this one replaces, each with the setting that it means now.
 OLDER_NAMES: Mapping[str, str] = {
@@ -55,7 +55,7 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
-    """Return the settings as read_settings, without the wrong ones, and a sentence about each of those."""
+    """Return the settings without the wrong ones, and a sentence about each wrong one."""
     given, faults = _environment()
     older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
     given.update(overrides or {})
@@ -74,13 +74,13 @@ def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Se
 
 
 def _in_plain_words(message: str) -> str:
-    """Return what the library says of a value, as this project's own errors say it."""
+    """Return a message of pydantic in the wording of this project's own errors."""
     plain = message.removeprefix("Value error, ").replace("Input should be", "must be")
     return plain.replace("a valid integer", "a whole number").split(", unable to ")[0]
 
 
 def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
-    """Yield each variable that has the older server's name, its name now, and whether it has an effect."""
+    """Yield each variable with a name of the older server, the name of the setting, and whether it counts."""
     for older, name in OLDER_NAMES.items():
         if os.environ.get(older):
             yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
@@ -99,15 +99,15 @@ def _from_older_unit(older: str) -> object:
 
 
 def misspelt() -> Iterator[tuple[str, str]]:
-    """Yield variables that are no settings, but nearly, each with the setting that may be meant."""
+    """Yield variables whose names are similar to a setting, each with that setting."""
     known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
     for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
-        if (meant := _meant(name.upper(), known)) is not None:
+        if (meant := _nearest_name(name.upper(), known)) is not None:
             yield name, meant
 
 
 def dubious_names() -> Iterator[str]:
-    """Yield a sentence about each variable that may mean a setting, and about each of the older server's."""
+    """Yield a warning for each variable that may be a misspelt setting or has a name of the older server."""
     for name, meant in misspelt():
         yield f"{name} is no setting: did you mean {meant}?"
     for older, name, has_effect in older_names_in_use():
@@ -117,8 +117,8 @@ def dubious_names() -> Iterator[str]:
             yield f"{older} is ignored, because {name} is set: remove it"
 
 
-def _meant(name: str, known: list[str]) -> str | None:
-    """Return the known name that is most like this one: misspelt, or with a prefix too many or too few."""
+def _nearest_name(name: str, known: list[str]) -> str | None:
+    """Return the known name that is most similar, with or without a prefix; None if none is similar."""
     plain = name.removeprefix("SLURM_PROXY_")
     for candidate in (plain, _CHANNELS + plain, _CHANNELS + plain.replace("HOST", "SERVER")):
         if candidate in known:
@@ -156,17 +156,17 @@ def _from_environment(name: str) -> str | None:
 
 
 class EnvironmentFile:
-    """The variables that a process has from a file. Those that its environment had before win."""
+    """Loads the variables of a file such as `.env`; variables that the environment had before win."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.variables: Mapping[str, str] = {}
 
     def load(self) -> None:
-        """Put the file's variables into the environment, in place of those of the call before.
+        """Put the file's variables into the environment, in place of those of the previous call.
 
         Raises:
-            SettingsError: The file exists, but cannot be read. The environment is as before.
+            SettingsError: The file exists, but cannot be read. The environment stays as it was.
         """
         self._check()
         self.restore({})
@@ -175,7 +175,7 @@ class EnvironmentFile:
         self.variables = {name: os.environ[name] for name in os.environ.keys() - given}
 
     def restore(self, variables: Mapping[str, str]) -> None:
-        """Put variables of an earlier call into the environment, in place of those of the last one."""
+        """Put the variables of an earlier call back into the environment, in place of those of the latest."""
         for name in self.variables:
             os.environ.pop(name, None)
         os.environ.update(variables)

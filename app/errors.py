@@ -14,13 +14,13 @@ _MOST_FAULTS = 100
 
 
 class SlurmProxyError(Exception):
-    """The root of the tree; the message is one sentence.
+    """Base of all errors of this project; the message is one sentence.
 
-    The log and the operator get the message. Callers get `for_callers`, which has no address of a host behind
-    this service, no path of its files and no words of a driver.
+    The log and the operator get the message. Callers get `for_callers`, which never holds the address of a
+    host behind this service, the path of one of its files, or a message of a driver.
     """
 
-    part: ClassVar[str | None] = None  # what has an outage when such an error is raised
+    part: ClassVar[str | None] = None  # of this service: such an error means that it has an outage
     words_for_callers: ClassVar[str | None] = None  # instead of the message of every error of this class
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -63,7 +63,7 @@ class InvalidRequest(SlurmProxyError):
 
 
 class UnsupportedEncoding(SlurmProxyError):
-    """The body is compressed, or encoded in another way that is not read here."""
+    """The body is compressed, or has another content encoding that is not supported."""
 
     status = 415
     code = "unsupported_encoding"
@@ -218,7 +218,7 @@ class SlurmMisbehaved(SlurmProxyError):
 
 
 class SlurmTokenRefused(SlurmMisbehaved):
-    """Slurm does not take the tokens of this service: the key, or a clock, is wrong."""
+    """Slurm does not accept the tokens of this service: the key or a clock is wrong."""
 
 
 class NoCommonVersion(SlurmMisbehaved):

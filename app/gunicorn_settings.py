@@ -29,7 +29,7 @@ _Address = tuple[str, int] | tuple[str, int, int, int] | str
 
 
 class GunicornSettings:
-    """The settings in use, and how new ones take their place."""
+    """Reads the settings of a gunicorn server, and replaces them at a reload."""
 
     def __init__(self, path: Path) -> None:
         self._file = EnvironmentFile(path)
@@ -67,7 +67,7 @@ class GunicornSettings:
     def check_start(self, addresses: Sequence[_Address]) -> None:
         """Check settings, store and Slurm before the first fork; `addresses`: what gunicorn listens on.
 
-        Ends the process with 3 if the store cannot be reached.
+        If the store cannot be reached, the process ends with the exit status 3.
 
         Raises:
             SettingsError: A setting is wrong for certain.
@@ -81,7 +81,7 @@ class GunicornSettings:
         services.stop()
 
     def _try_out(self, settings: Settings, in_use: Settings) -> None:
-        """Do what a start does, except that a store that was in use already is not made.
+        """Check new settings as a start does, but do not create a store that is in use already.
 
         Raises:
             SettingsError: The settings cannot be used.
@@ -103,8 +103,8 @@ class GunicornSettings:
 
 
 @cache
-def settings_of(path: Path) -> GunicornSettings:
-    """Return the settings of the server whose `.env` is at `path`, which is one object for all reloads."""
+def gunicorn_settings(path: Path) -> GunicornSettings:
+    """Return the settings of the server whose `.env` is at `path`; the same object at all reloads."""
     return GunicornSettings(path)
 
 

@@ -48,7 +48,7 @@ _OUTSIDE_PREFIX = (
     "not_found",
     "there is no such route; the routes of this server begin with another path",
 )
-# The answer to a request that does not reach the application, by its error; the first that fits.
+# The answers to requests that do not reach the application, by gunicorn's error. The first match counts.
 _ANSWERS: tuple[tuple[Any, _Answer], ...] = (
     (errors.InvalidResponseHeader | errors.InvalidResponseHeaderName, _FAILED),
     (errors.LimitRequestLine, URI_TOO_LONG),
@@ -142,7 +142,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall(error_answer(*answer))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
-        """Return whether the connection may bring another request; drop what is left of this one's body."""
+        """Return whether another request may follow; drop what is left of this request's body."""
         try:
             return bool(super()._keepalive_after(conn, keepalive))
         except errors.ParseException:  # the rest cannot be read, but this request was answered

@@ -19,7 +19,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 _JSON = "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s"
 
 
-class _WithoutQuotes(logging.Formatter):
+class _WithoutExceptionMessages(logging.Formatter):
     """Formats tracebacks without the messages of exceptions, which may quote a request or a stored task.
 
     The messages of this project's own errors stay, and those of the operating system.
@@ -29,12 +29,12 @@ class _WithoutQuotes(logging.Formatter):
         return "\n".join(_traceback_lines(ei[1]))
 
 
-class _Json(_WithoutQuotes, JsonFormatter):
-    """One JSON object for each line."""
+class _Json(_WithoutExceptionMessages, JsonFormatter):
+    """Formats a record as one line of JSON."""
 
 
-class _Text(_WithoutQuotes):
-    """Nothing that a caller sent can begin a line of its own."""
+class _Text(_WithoutExceptionMessages):
+    """Formats a record as text in which nothing that a caller sent can begin a line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         record.message = _one_line(record.message)
@@ -84,7 +84,7 @@ def _with_request_id(record: logging.LogRecord) -> bool:
 
 
 def _traceback_lines(error: BaseException | None) -> Iterator[str]:
-    """Yield the lines of an error's traceback, the errors behind it first."""
+    """Yield the lines of an error's traceback, its causes first."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)

@@ -1,16 +1,16 @@
-"""Suggests a known word in place of an unknown one, but only if both are much alike."""
+"""Suggest a known word for an unknown one, but only if the two are similar."""
 
 import difflib
 from collections.abc import Iterable
 
 LONGEST_WORD = 60  # characters that are compared
-# A ratio of difflib. "partitions" is 0.95 like `partition`; "mail_type" is 0.40 like `mem_per_cpu`, and
-# "time_limit" 0.78 like `time_min`.
+# A ratio of difflib: 0.95 for "partitions" and `partition`, 0.40 for "mail_type" and `mem_per_cpu`, 0.78 for
+# "time_limit" and `time_min`.
 _ALIKE = 0.8
 
 
 def nearest_word(word: str, known: Iterable[str], alike: float = _ALIKE) -> str | None:
-    """Return the known word that is most like `word`; None if none is at least `alike`, from 0 to 1."""
+    """Return the known word most similar to `word`; None if no ratio reaches `alike` (0 to 1)."""
     return next(iter(difflib.get_close_matches(word[:LONGEST_WORD], known, n=1, cutoff=alike)), None)
 
 

@@ -1,4 +1,4 @@
-"""Logs outages without flooding the log: when one begins, once a minute while it lasts, and when it ends."""
+"""Log outages without flooding the log: at the beginning, once a minute meanwhile, and at the end."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ _MAX_REMEMBERED = 1000  # messages
 
 @dataclass(slots=True)
 class _Outage:
-    """What is known of one part. `sources`: by name, when each of those that failed did so last."""
+    """The state of one part. `sources`: the time of the last failure of each source, by its name."""
 
     began: float | None = None
     is_announced: bool = False
@@ -36,16 +36,16 @@ class _Outage:
 
 
 class OutageLog:
-    """The outages that one process has met, by the part that fails. Thread-safe.
+    """Logs the outages that one process meets, by the part that fails. Thread-safe.
 
-    Several sources may meet the same outage: the loops of the monitor, the circuit breakers and callers. It
-    ends when each loop that met it has succeeded again.
+    Several sources may meet the same outage: the loops of the monitor, the circuit breakers and callers. The
+    outage ends when each loop that met it has succeeded again.
     """
 
     def __init__(
         self, addresses: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`addresses`: of the parts, for the log alone, as errors do not have them."""
+        """Begin without outages. `addresses`: of the parts, for log lines; errors do not contain them."""
         self._addresses = addresses or {}
         self._clock = clock
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class OutageLog:
     ) -> None:
         """Record that `part` has failed; log it if an outage begins, and then once a minute.
 
-        `exception`: one that is not expected, and whose traceback is logged.
+        `exception`: an unexpected exception, whose traceback is logged.
         """
         now = self._clock()
         with self._lock:
@@ -99,16 +99,16 @@ class OutageLog:
 
 
 def _counts(source: str, seconds: float) -> bool:
-    """Return whether a failure that long ago still stands for an outage."""
+    """Return whether a failure so many seconds ago still counts as an outage."""
     return seconds < (_CALLERS_QUIET if source == CALLERS else _FORGOTTEN)
 
 
 class RepeatFilter(logging.Filter):
-    """Lets a warning pass once in some time: every polling cycle may meet the same fault again.
+    """Drops repeated warnings for some time, because every polling cycle may meet the same fault.
 
     Args:
-        seconds: for which a repeated warning is dropped.
-        by_message: whether warnings of one kind with different values are different ones.
+        seconds: how long a repeated warning is dropped.
+        by_message: whether warnings count as different if only their values differ.
     """
 
     def __init__(self, seconds: float, *, by_message: bool = False) -> None:

@@ -41,7 +41,7 @@ class RequestSlots:
             return self._application(environ, start_response)
 
     def _read_body(self, environ: "WSGIEnvironment") -> bool:
-        """Read the body into memory; return False if it is broken or has not come whole.
+        """Read the body into memory; return False if it is broken or incomplete.
 
         A body that is too large is left unread, for the application to refuse. A chunked body gets a length:
         Werkzeug would truncate a chunked body that is too large.

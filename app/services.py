@@ -142,7 +142,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 
 
 def refused_users_of(settings: Settings) -> RefusedUsers:
-    """Return the users as whom nothing is done."""
+    """Return the users for which every task and action is refused."""
     names = {"root", "slurm", settings.SLURM_REST_USERNAME.lower()}
     return RefusedUsers(names - set(settings.TASK_ALLOWED_SERVICE_USERS))
 
@@ -160,10 +160,10 @@ def build_catalogue(settings: Settings) -> Catalogue:
 def _validated(
     name: str, kind: type[_Value], value: object, context: Mapping[str, object] | None = None
 ) -> _Value:
-    """Return the setting of that name as what it stands for.
+    """Return the value of the setting `name` as a `kind`.
 
     Raises:
-        SettingsError: It cannot be used.
+        SettingsError: The value cannot be used.
     """
     try:
         return TypeAdapter(kind).validate_python(value, context={"methods": SENDERS, **(context or {})})
@@ -202,7 +202,7 @@ def _delivery(
 
 
 def build_gate(settings: Settings, store: TaskStore) -> Gate:
-    """Return what authenticates callers.
+    """Return the gate, which authenticates callers.
 
     Raises:
         SettingsError: OIDC_GRANTS or another setting of OpenID Connect cannot be used.

@@ -1,7 +1,7 @@
-"""Checks what a server needs before it begins to serve, and says what is missing.
+"""Check what a server needs before it serves requests.
 
-What is wrong for certain stops the start. What an outage may be the reason of is only logged: the server
-starts, and works as soon as the outage is over.
+A fault that is certainly a mistake stops the start. A fault that an outage may have caused is only logged:
+the server starts, and works as soon as the outage is over.
 """
 
 import logging
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def run_start_checks(services: Services, settings: Settings) -> None:
-    """Make the store ready, find out whether Slurm can be used, and log who may call; before any fork.
+    """Prepare the store, check Slurm, and log how callers authenticate; call this before any fork.
 
-    Ends the process with 3 if the store cannot be reached.
+    If the store cannot be reached, the process ends with the exit status 3.
 
     Raises:
         SettingsError: A setting is wrong for certain.
@@ -31,7 +31,7 @@ def run_start_checks(services: Services, settings: Settings) -> None:
 
 
 def prepare_store_or_exit(services: Services, settings: Settings) -> None:
-    """Make the store ready; end the process with 3 if it cannot be reached.
+    """Prepare the store; end the process with the exit status 3 if the store cannot be reached.
 
     Raises:
         SettingsError: The store refuses this service.
@@ -62,13 +62,13 @@ def log_slurm_outage(settings: Settings) -> None:
 
 
 def log_dubious_names() -> None:
-    """Log variables that are no settings, but nearly, and those of the older server."""
+    """Log each variable that may be a misspelt setting or has a name of the older server."""
     for sentence in dubious_names():
         logger.warning(sentence)
 
 
 def log_access_mode(settings: Settings) -> None:
-    """Log who may call."""
+    """Log how callers authenticate."""
     if settings.ACCESS_METHODS:
         logger.info("callers authenticate by: %s", ", ".join(settings.ACCESS_METHODS))
     elif settings.ACCESS_WITHOUT_PROOF:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
-from app.gunicorn_settings import settings_of
+from app.gunicorn_settings import gunicorn_settings
 from app.logs import configure, configure_gunicorn
 
-_source = settings_of(Path(__file__).parent.parent / ".env")
+_source = gunicorn_settings(Path(__file__).parent.parent / ".env")
 
 try:
     _settings = _source.read()

@@ -21,7 +21,7 @@ _DELETE = 0x7F  # the last control code that json.dumps leaves as it is
 
 
 class AuditEntry(BaseModel):
-    """One entry of the trail: who did what for whom, when, from where, and how it ended."""
+    """An entry of the audit trail: the caller, the action, the user and task, and the result."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,9 +46,9 @@ class _PrivateFile(WatchedFileHandler):
 
 
 def open_trail(path: Path | None) -> None:
-    """Send the trail to that file, which only its owner can read; without a path to the log.
+    """Write the trail to the file at `path`, which only its owner can read; without a path, to the log.
 
-    A file that is moved away, as logrotate does, is begun anew.
+    If the file is moved away, as logrotate does, a new one is created.
 
     Raises:
         OSError: The file cannot be written.
@@ -66,14 +66,14 @@ def open_trail(path: Path | None) -> None:
 
 
 def note(entry: AuditEntry) -> None:
-    """Write an entry as one line, in which nothing but printable characters stands as it is."""
+    """Write an entry as one line of JSON, with all characters escaped that are not printable."""
     fields = entry.model_dump(mode="json", exclude_none=True)
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     logger.info("%s", "".join(map(_escaped, text)))
 
 
 def _escaped(character: str) -> str:
-    """Return a character as it may stand in a JSON string: line separators and control codes are escaped."""
+    """Return a character of a JSON string, escaped if it is a line separator or a control code."""
     if character.isprintable():
         return character
     return json.dumps(character)[1:-1] if ord(character) > _DELETE else f"\\u{ord(character):04x}"

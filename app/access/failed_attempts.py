@@ -1,4 +1,4 @@
-"""Limits failed attempts to authenticate, and how many of them are logged."""
+"""Limit failed attempts to authenticate, and how many of them are logged."""
 
 import ipaddress
 import logging
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 logger = logging.getLogger(__name__)
 
 _WINDOW_SECONDS = 60.0
-_MAX_ADDRESSES = 10_000  # that are counted one by one in a window
-_LOGGED_ADDRESSES = 20  # all addresses together have so many times the limit of one in the log
+_MAX_ADDRESSES = 10_000  # that are counted separately in one window
+_LOGGED_ADDRESSES = 20  # all addresses together may fill the log with this many times the limit of one
 
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """What follows from a failed attempt."""
+    """How to treat one failed attempt."""
 
     is_over_limit: bool
     is_logged: bool
@@ -25,13 +25,13 @@ class FailedAttempt:
 
 
 class FailedAttempts:
-    """The failed attempts of the present window, by address, in the memory of one process.
+    """Counts failed attempts by address in windows of one minute, for one process.
 
-    A valid key is accepted from every address: callers behind one proxy do not lock each other out.
+    The count never refuses a valid key, so that callers behind one proxy do not lock each other out.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin the first window. `most`: attempts of one address in a minute; 0 for any number."""
+        """Begin the first window. `most`: allowed attempts of one address in a minute; 0 for any number."""
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class FailedAttempts:
 
 
 def _network_of(address: str) -> str:
-    """Return what is counted: an IPv4 address, or the 64 bits of IPv6 that one host has to itself."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address, which one host has to itself."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -19,13 +19,13 @@ _COUNT_PAUSE = 10.0  # seconds without counting, after a request that could not 
 
 
 class Proof(Protocol):
-    """One way to authenticate."""
+    """A way to authenticate callers, such as API keys."""
 
     def caller(self, text: str) -> Caller:
         """Return the caller whose key or token this is.
 
         Raises:
-            NotAuthenticated: It is not valid.
+            NotAuthenticated: The key or the token is not valid.
         """
 
 
@@ -41,7 +41,7 @@ class Gate:
         is_private: bool,
         failed_attempts: FailedAttempts,
     ) -> None:
-        """Keep the parts. `is_private`: without authentication only this machine is served."""
+        """Set up the gate. `is_private`: without authentication, only this machine is served."""
         self._store = store
         self._proofs = proofs
         self._requests_a_minute = requests_a_minute
@@ -51,18 +51,19 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Return whether there is no authentication."""
+        """Return whether requests need no authentication."""
         return not self._proofs
 
     def caller(self, authorization: str | None, *, not_local: str | None = None) -> Caller:
-        """Return the caller whom the header `Authorization` names; without authentication the operator.
+        """Return the caller that the header `Authorization` authenticates.
 
-        `not_local`: why the request counts as one from elsewhere, if it does.
+        Without authentication, a local request is the operator's. `not_local`: the reason why a request does
+        not count as local; None if it does.
 
         Raises:
             NotAuthenticated: The header is missing, or holds no valid key or token.
             IdentityProviderUnavailable: A token cannot be checked now.
-            Forbidden: Without authentication the server may not be reached from there.
+            Forbidden: The server has no authentication, and serves local requests only.
         """
         if self.is_open:
             return self._unauthenticated_caller(not_local)

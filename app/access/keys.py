@@ -28,7 +28,9 @@ class Keys:
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
-        self._use_recorded_at: dict[str, datetime] = {}  # by this process, or tried
+        self._use_recorded_at: dict[
+            str, datetime
+        ] = {}  # by key id, in this process; also of attempts that failed
 
     def create(self, name: str, grant: Grant, lasts: timedelta | None) -> tuple[str, ApiKey]:
         """Create a key; return its text, which is shown only once, and the stored key.

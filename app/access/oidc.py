@@ -137,7 +137,7 @@ class Oidc:
         return f"its {claim} is {str(found)[:200]!r}, not {wanted!r}"
 
     def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
-        """Everybody acts for himself; the operator's grants come on top."""
+        """Yield the grant for the caller's own user, and those of the operator that fit the claims."""
         if self._is_user(himself):
             yield Grant(scopes=ORDINARY, users=(himself,))
         for grant in self._grants:
@@ -145,7 +145,7 @@ class Oidc:
                 yield grant.grant
 
     def _remark(self, himself: object) -> str:
-        """What he is told who has no other grant, and whose own claim grants nothing."""
+        """Return a hint for callers whose user claim grants nothing; empty if it grants something."""
         if not self._user_claim or self._is_user(himself):
             return ""
         found = f"is {himself!r:.100}" if himself else "is missing or empty"

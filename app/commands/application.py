@@ -1,4 +1,4 @@
-"""The application that the command line runs in, also where the settings are wrong."""
+"""Build the application of the command line, which also runs with wrong settings."""
 
 import click
 from flask import Flask, current_app

@@ -1,4 +1,4 @@
-"""`flask --app app check`: tries all that the server needs, and shows every fault at once."""
+"""`flask --app app check`: try everything that the server needs, and show all faults at once."""
 
 import os
 import re
@@ -26,7 +26,9 @@ _CONTENT = Content(
     subject="A test message of slurm-proxy",
     words="The command `flask --app app check --send` has sent this. Nothing needs to be done.",
 )
-_PREFIXES = {"email": "NOTIFICATIONS_SMTP_"}  # of the settings of a channel, unless its own name stands there
+_PREFIXES = {
+    "email": "NOTIFICATIONS_SMTP_"
+}  # of the settings of channels that are not named after their channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def _findings(send: str | None) -> Iterator[Finding]:
 
 
 def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
-    """Yield a line for each fault; what the values stand for is built as a server builds it."""
+    """Yield a line for each fault. Further faults show when the parts are built as a server builds them."""
     faults = [*faults]
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),
@@ -131,7 +133,7 @@ def _check_slurm(settings: Settings, faults: list[str]) -> Iterator[Finding]:
 
 
 def _check_store(settings: Settings, faults: list[str]) -> Finding:
-    """Look whether the store can be written, without a change to it."""
+    """Check whether the store can be written, without changing anything in it."""
     if any(fault.startswith(("MONGODB_", "SQLITE_")) for fault in faults):
         return _failed("store", "not tried, because its settings are wrong (see above)")
     path = settings.SQLITE_PATH

@@ -32,16 +32,18 @@ _DAYS = click.IntRange(1, 36_500)
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, type=_SCOPES, help="What for. Default: all but admin.")
-@click.option("--user", "users", multiple=True, help="A Slurm user whom the key may act for.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=_SCOPES, help="A scope of the key. Default: all but admin."
+)
+@click.option("--user", "users", multiple=True, help="A Slurm user that the key may act for.")
 @click.option("--group", "groups", multiple=True, help="A Unix group whose members it may act for.")
 @click.option("--any-user", is_flag=True, help="It may act for every user.")
 @click.option("--partition", "partitions", multiple=True, help="Only these partitions.")
 @click.option("--account", "accounts", multiple=True, help="Only these accounts.")
 @click.option("--recipient", "recipients", multiple=True, help="Only receivers like email:*@example.com.")
-@click.option("--days", type=_DAYS, help="How long it is good; for ever without it.")
+@click.option("--days", type=_DAYS, help="Days until the key expires. Default: never.")
 def create(name: str, **options: Any) -> None:
-    """Makes a key called NAME, and shows it: this once, for only its hash is kept.
+    """Create a key called NAME and show it. It is shown only once, because only its hash is stored.
 
     All options but --any-user and --days can be repeated.
     """
@@ -78,7 +80,7 @@ def list_() -> None:
 @keys.command("revoke")
 @click.argument("id_", metavar="ID")
 def revoke(id_: str) -> None:
-    """Ends the key with that ID, as `list` shows it, from the next request on."""
+    """Revoke the key with that ID, which `keys list` shows. The next request with it is refused."""
     kept = _keys()
     _open_trail()
     is_revoked = kept.revoke(id_)
@@ -100,7 +102,7 @@ def _keys() -> Keys:
 
 
 def _open_trail() -> None:
-    """Open the audit trail, if it is a file; before anything is changed."""
+    """Open the audit trail if it is a file. Call this before anything is changed."""
     path = _settings().AUDIT_LOG_PATH
     try:
         if path is not None:
@@ -123,7 +125,7 @@ def _note(action: str, key: ApiKey) -> None:
 
 
 def _operator() -> str:
-    """Return who runs the command: the user of the process, and who logged in at this terminal if another."""
+    """Return the user of this process, and the user who logged in at the terminal if that is another."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -139,7 +139,7 @@ class ClientSocket(socket.socket):
 
     @cached_property
     def peer_user(self) -> PeerUser:
-        """Whose process the client is; looked up once, when it is first asked for."""
+        """Return whose process the client is. The kernel is asked once, at the first use."""
         return find_peer_user(self)
 
     @property

@@ -1,4 +1,4 @@
-"""Finds the user whose process is at the other end of a connection, in the kernel's socket table."""
+"""Find the user whose process is at the other end of a connection, in the kernel's socket table."""
 
 import ipaddress
 import os
@@ -19,9 +19,9 @@ _NO_TABLE = (FileNotFoundError, NotADirectoryError, PermissionError)
 class PeerUser(Enum):
     """Whose process is at the other end of a connection."""
 
-    TRUSTED = auto()  # root's, or that of the user whom this service runs as
-    OTHER = auto()  # another user's, or one that has closed the connection already
-    UNKNOWN = auto()  # this system does not tell
+    TRUSTED = auto()  # a process of root, or of the user that this service runs as
+    OTHER = auto()  # a process of another user, or one that has closed the connection already
+    UNKNOWN = auto()  # this system does not show it
 
 
 def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
@@ -42,7 +42,7 @@ def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
         user = _find_user(table, own, peer, os.fstat(connection.fileno()).st_ino)
         if user is not None:
             return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
-    # A table of another network namespace has not even the socket that this service listens on.
+    # A table of another network namespace lacks even the socket that this service listens on.
     return PeerUser.OTHER if _has_listener(table, own[1]) else PeerUser.UNKNOWN
 
 
@@ -65,7 +65,7 @@ def _read_table(proc: Path) -> bytes:
     """Return all rows of the table of TCP sockets.
 
     Raises:
-        OSError: This system has none, or it cannot be read now.
+        OSError: This system has no such table, or it cannot be read now.
     """
     table = (proc / "net" / "tcp").read_bytes()
     with suppress(FileNotFoundError):  # without IPv6
@@ -96,7 +96,7 @@ def _find_row(table: bytes, local: tuple[str, int], remote: tuple[str, int]) -> 
 
 
 def _forms(host: str, port: int) -> list[bytes]:
-    """Return how the table may write an address.
+    """Return the forms in which the table may show an address.
 
     Each 32 bits are a number in the byte order of the machine. An IPv4 address may also be in the table of
     IPv6, as a mapped one: either end may have opened its socket for IPv6.
@@ -121,14 +121,14 @@ def _has_listener(table: bytes, port: int) -> bool:
 
 
 def _is_trusted(user: int, proc: Path) -> bool:
-    """Return whether that user may do what this service does, being root or its own user."""
+    """Return whether the user is root or the user that this service runs as."""
     return user == 0 or (user == os.geteuid() and _is_one_user(user, proc))
 
 
 def _is_one_user(user: int, proc: Path) -> bool:
-    """Return whether the number stands for one user alone.
+    """Return whether the user id belongs to one user only.
 
-    In a user namespace all users that it does not map have the same number, the overflow id.
+    In a user namespace all users without a mapping share one id, the overflow id.
     """
     try:
         overflow = int((proc / "sys/kernel/overflowuid").read_text())

@@ -1,4 +1,4 @@
-"""A log line that stands for many events of one kind."""
+"""Log many events of one kind in one line."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ class Tally:
     """
 
     def __init__(self, logger: logging.Logger, message: str) -> None:
-        """`message`: has %d for the number of events."""
+        """Log to `logger`. `message` has a %d for the number of events."""
         self._logger = logger
         self._message = message
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Cancels the job of a task; its end is then seen and told like any other."""
+"""Cancel the job of a task; the end of the job is then announced like any other."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,10 +14,10 @@ from app.store import TaskStore
 
 
 class Cancellation:
-    """The use case of `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
+    """Cancels jobs: `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
     def __init__(self, store: TaskStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
-        """Keep the parts. `refused_users`: users whose jobs are never cancelled."""
+        """Connect to nothing yet. `refused_users`: users whose jobs are never cancelled."""
         self._store = store
         self._slurm = slurm
         self._refused_users = refused_users
@@ -26,28 +26,28 @@ class Cancellation:
         """Cancel the job of a task, as the task's user.
 
         Raises:
-            NoSuchTask: no record that the caller may see has that uuid.
-            Forbidden: the caller may not cancel for that user, or nothing is done as that user.
-            AlreadyOver: there is no job to cancel (any more).
-            SlurmRefused, SlurmUnavailable, SlurmMisbehaved: the job goes on.
+            NoSuchTask: No record that the caller may see has that uuid.
+            Forbidden: The caller may not cancel for that user, or every action is refused for that user.
+            AlreadyOver: There is no job to cancel (any more).
+            SlurmRefused, SlurmUnavailable, SlurmMisbehaved: The job goes on.
         """
         require_scope(caller, Scope.CANCEL)
         record = self._store.by_uuids([uuid]).get(uuid)
         return self._cancel(caller, record, "task_uuid", uuid)
 
     def cancel_job(self, caller: Caller, text: str) -> dict[str, Any]:
-        """Cancel the job with that id if the newest record of the id is about it.
+        """Cancel the job with that id, if the newest record with the id is about this job.
 
         Raises:
             InvalidRequest: `text` is no job id.
-            NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: as `cancel`.
+            NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: See `cancel`.
         """
         require_scope(caller, Scope.CANCEL)
         job_id = job_id_in_path("slurm_job_id", text)
         return self._cancel(caller, self._store.by_job_id(job_id), "slurm_job_id", str(job_id))
 
     def _cancel(self, caller: Caller, record: TaskRecord | None, field: str, name: str) -> dict[str, Any]:
-        """`field`, `name`: how the caller named the record."""
+        """Cancel the job of a record. `field`, `name`: how the caller named the record."""
         known = record is not None and any(
             caller.may(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)
         )

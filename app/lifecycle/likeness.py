@@ -1,4 +1,4 @@
-"""Tells which jobs may be a task's although they do not bear its tag.
+"""Find out whether a job without a tag may be the job of a task.
 
 slurmdbd keeps comments only with AccountingStoreFlags=job_comment, and the submit rules of a site may replace
 them.
@@ -20,7 +20,8 @@ _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 byte
 def looks_like(record: TaskRecord, job: SlurmJob, earliest: datetime, latest: datetime) -> bool:
     """Return whether an untagged job may be the record's.
 
-    User, name and folder must agree as far as they are known, and it must have been submitted in that time.
+    User, name and folder must agree as far as they are known, and the job must have been submitted between
+    `earliest` and `latest`.
     """
     name, cwd = _as_sent(record)
     return (
@@ -54,7 +55,7 @@ def _is_kept_as_it_is(name: str) -> bool:
 
 
 def _are_alike(one: str, other: str) -> bool:
-    """Whether they may have been the same before slurmdbd altered quotes, and cut off what was too long."""
+    """Return whether two texts may have been equal before slurmdbd altered quotes and cut off long texts."""
     one, other = _QUOTES.sub("", one), _QUOTES.sub("", other)
     is_long = min(len(one), len(other)) >= _KEPT_LENGTH
     return one == other or (is_long and one[:_KEPT_LENGTH] == other[:_KEPT_LENGTH])

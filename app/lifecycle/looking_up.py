@@ -65,8 +65,8 @@ class LookUp:
         Slurm is not asked: these are the states of the last polls.
 
         Raises:
-            InvalidRequest: the word is no state of Slurm's.
-            Forbidden: the caller may not read at all.
+            InvalidRequest: The word is not a job state of Slurm.
+            Forbidden: The caller has no grant to read.
         """
         require_scope(caller, Scope.READ)
         if word not in JobState.__members__:

@@ -1,18 +1,18 @@
-"""Tell which ends of jobs are old news in a record that was taken over from the older server."""
+"""Find out whether the end of a job that the older server recorded is too old to be announced."""
 
 from datetime import timedelta
 
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
 
-# The older server may have been stopped for as long without an end being lost.
+# An end is announced if it came at most so long before the take-over.
 _ANNOUNCED_FOR = timedelta(days=1)
-# A job that Slurm does not know any more may have run for as long after its record was last changed.
+# How long a job that Slurm no longer knows may have run after the last change of its record.
 _LONGEST_JOB = timedelta(days=30)
 
 
-def is_old_news(record: TaskRecord, job: SlurmJob) -> bool:
-    """Return whether the job ended long before its record was taken over; such an end is not announced."""
+def is_too_old_to_announce(record: TaskRecord, job: SlurmJob) -> bool:
+    """Return whether the job ended long before its record was taken over."""
     if record.taken_over_at is None or not job.job_state.is_settled:
         return False
     if job.end_time is not None:

@@ -1,4 +1,4 @@
-"""Checks a request against the grants of its caller; Forbidden names the field that no grant covers."""
+"""Check a request against the grants of its caller; Forbidden names the field that no grant covers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -28,17 +28,21 @@ def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequ
 
 
 def require_allowed_user(username: str, refused_users: Collection[str], field: str) -> None:
-    """Check that something may be done as a user, whoever calls.
+    """Check that no action is refused for this user, whatever the grants of the caller.
 
     Raises:
-        Forbidden: The user is one of those that the operator has not allowed, such as root.
+        Forbidden: The user is one of `refused_users`, such as root.
     """
     if username in refused_users:
         raise Forbidden(f"{field}: this server does nothing as {username}")
 
 
 def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:
-    """One of his grants must allow the whole task."""
+    """Check that one grant of the caller covers the whole task.
+
+    Raises:
+        Forbidden: No grant does; the message names a field that is not covered.
+    """
     grants = require_for(caller, Scope.SUBMIT, task.username, f"{path}.username")
     refusals = [_refusal(grant, task, receivers) for grant in grants]
     if all(refusals):

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from app.errors import RecordUnfit
 from app.job_state import JobState
-from app.lifecycle.older_records import is_old_news
+from app.lifecycle.older_records import is_too_old_to_announce
 from app.messages.plan import Plan, Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
@@ -16,7 +16,7 @@ from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZE = 1000  # records that the store reads and writes well within its time
+_BATCH_SIZE = 1000  # records; the store reads and writes so many well within its time-out
 
 News = tuple[OpenJob, SlurmJob]
 
@@ -29,7 +29,7 @@ class Recorder:
         self._planner = planner
 
     def keep(self, news: Sequence[News], now: datetime, fence: int) -> int:
-        """Keep the news with the messages that are due by it, and return how many records changed."""
+        """Store the changes with the messages that become due, and return how many records changed."""
         batches = (news[begin : begin + _BATCH_SIZE] for begin in range(0, len(news), _BATCH_SIZE))
         return sum(self._keep_batch(batch, now, fence) for batch in batches)
 
@@ -80,7 +80,7 @@ class Recorder:
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
         job = _with_known_restarts(_never_too_good(job, whole), whole)
-        is_told = whole is not None and not is_old_news(whole, job)
+        is_told = whole is not None and not is_too_old_to_announce(whole, job)
         plan = plan_of(self._planner, whole, job, now) if whole and is_told else Plan((), None)
         return Change(
             uuid=record.uuid,

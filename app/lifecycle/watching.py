@@ -224,7 +224,10 @@ def _known(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
 
 
 def _is_news(record: OpenJob, job: SlurmJob) -> bool:
-    """Return whether the job changes an open record, which is not settled whatever its state says."""
+    """Return whether the job changes an open record.
+
+    A record that was taken over may be open in the state UNKNOWN; then UNKNOWN is a change, which closes it.
+    """
     return job.job_state is not record.slurm_job_state or job.job_state is JobState.UNKNOWN
 
 

@@ -32,7 +32,7 @@ class Event:
 
 
 def events_of(wishes: Wishes, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
-    """Return what is due now, or was before; the caller leaves out what was told already."""
+    """Return the events that are or were due; the caller leaves out those that were announced already."""
     names = [wish for wish in wishes if isinstance(wish, EventName)]
     if EventName.END in names:  # which tells of a bad end, too
         names = [name for name in names if name is not EventName.FAIL]

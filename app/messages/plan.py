@@ -37,7 +37,10 @@ class Planner:
         self._methods_of_people = frozenset(methods_of_people)
 
     def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
-        """The channels that this server cannot use, so that the record says so at once; the first alarm."""
+        """Return the notifications by channels that are not configured, and when to look for the first event.
+
+        The record shows these notifications at once.
+        """
         wishes = self._wishes(record)
         name = EventName.END if EventName.END in wishes else _name(wishes[0])
         notifications = [
@@ -63,8 +66,8 @@ class Planner:
     def _wishes(self, record: TaskRecord) -> Wishes:
         """Return the catalogue's events and the task's own, or the default if neither names any.
 
-        The default is the end. People are also told that a job cannot start; a program that was not asked may
-        take every message for an end.
+        The default is the end. People are also told that a job cannot start. A program that did not ask for
+        this event may take every message for an end.
         """
         if asked := self._asked_events(record):
             return asked
@@ -128,7 +131,7 @@ def merged_params(
 
 
 def request_of(task: Mapping[str, Any]) -> NotificationRequest:
-    """Return what a stored task asks to be notified of.
+    """Return the notification request of a stored task.
 
     Nothing else of the task is read: the older server took tasks that are refused today.
     """

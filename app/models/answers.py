@@ -109,7 +109,7 @@ class Cancelled(BaseModel):
 
 
 class SlurmAnswer(BaseModel):
-    """An answer of slurmrestd, as it is; of one that is no JSON object, its `status` and `text`."""
+    """An answer of slurmrestd, unchanged; of an answer that is no JSON object, its `status` and `text`."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,4 +1,4 @@
-"""The sentences about what is wrong with a request, each with the path of its field."""
+"""Describe the faults of a request in sentences, each with the path of its field."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app.near_words import LONGEST_WORD, suggestion
 
-_MANY_KEYS = 10  # are not listed in an error
+_MANY_KEYS = 10  # so many known keys are not listed in an error
 _WORDS = {
     "missing": "is required",
     "model_type": "must be an object",
@@ -35,7 +35,7 @@ def comparable_key(key: str) -> str:
 
 
 def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
-    """Return what may be meant by the unknown key at `loc`, or else where the known keys are listed."""
+    """Return a suggestion for the unknown key at `loc`, or else where the known keys are listed."""
     *parents, key = loc
     for parent in parents:
         model = cast("type[BaseModel]", model.model_fields[parent].annotation)

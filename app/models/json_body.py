@@ -22,7 +22,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`, whose UTF-8 may begin with a byte order mark, as Windows writes it.
 
     Raises:
-        InvalidRequest: It is none; the error names the fault and, where there is one, its field.
+        InvalidRequest: `raw` is no such object; the error names the fault and, if there is one, its field.
     """
     try:
         body = json.loads(

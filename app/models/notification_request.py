@@ -30,7 +30,10 @@ def _known_method(value: str, info: ValidationInfo) -> str:
 
 
 def _one_spelling(value: object, info: ValidationInfo) -> object:
-    """Refuse a method under two names, of which one would be dropped; stored tasks, without context, may."""
+    """Refuse a method that is given under both of its names, because one would be dropped.
+
+    Stored tasks, which are read without a context, may have both.
+    """
     given = [item for item in value if isinstance(item, str)] if isinstance(value, list | dict) else []
     for alias, method in METHOD_ALIASES.items():
         if info.context and alias in given and method in given:

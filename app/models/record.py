@@ -95,7 +95,7 @@ class TaskRecord(BaseModel):
     submission_error: str | None = None
     alarm_at: Utc | None = None  # when an event may be due that no change of state announces
     caller: str | None = None  # who brought it
-    key: str | None = None  # what the store finds it by, where another record has its uuid as its key
+    key: str | None = None  # in the store, if it is not the uuid, because another record has the same uuid
     taken_over_at: Utc | None = None  # when it was found in the database of the older server
 
     @property
@@ -131,7 +131,7 @@ class OpenJob:
     submit_time: datetime | None  # Slurm's own, once it was seen
     alarm_at: datetime | None = None
     is_array: bool = False  # only set for a job that has ended
-    is_taken_over: bool = False  # from the older server: the job bears no tag, and ran before the record
+    is_taken_over: bool = False  # from the older server: the job has no tag, and may be older than its record
 
     @property
     def earliest_submission(self) -> datetime:

@@ -1,10 +1,10 @@
-"""The users as whom nothing is ever done."""
+"""The users for which every task, action and key is refused."""
 
 import pwd
 
 
 class RefusedUsers(frozenset[str]):
-    """The names of users whom no task, action or key may be for.
+    """A set of user names that no task, action or key may be for.
 
     Names are compared without regard to case and to a domain after "@", because a directory service may
     ignore both. A name of digits that this machine does not know is refused, too: Slurm takes it for a user

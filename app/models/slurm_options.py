@@ -93,7 +93,8 @@ def _not_both(one: str, other: str) -> JsonDict:
 class SlurmOptions(BaseModel):
     """Sbatch's long options, with underscores. What is not given is not sent: the cluster's defaults apply.
 
-    An unknown key is an error that names a known one if that is near: dropping it would change the job.
+    An unknown key is refused, because dropping it would change the job. The error names a known key that is
+    similar, if there is one.
     """
 
     model_config = ConfigDict(

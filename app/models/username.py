@@ -55,7 +55,7 @@ def _fits(value: object, pattern: str, most: int) -> bool:
 
 
 def _check(value: object, info: ValidationInfo) -> object:
-    """Without the operator's pattern in a validation context, refuse only what no pattern can allow."""
+    """Refuse what is no user name; without a validation context, only what no pattern can allow."""
     context = info.context or {}
     if CONTEXT_KEY not in context:
         is_good, rule = is_possible_username(value), f"be a user name, of {_CHARACTERS}"

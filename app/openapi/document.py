@@ -75,7 +75,7 @@ def document(
 
 
 def _replace_usernames(node: object, pattern: str) -> None:
-    """Replace the usual rule for user names by the operator's, wherever it stands."""
+    """Replace the usual rule for user names by the operator's, in all schemas."""
     usual, own = username_schema(None), username_schema(pattern)
     if isinstance(node, list):
         for item in node:

@@ -24,7 +24,7 @@ _SLURM_ANSWER: Schema = {"$ref": REF + SlurmAnswer.__name__}
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """One code that an error answer may have: what it means, and an example of the answer."""
+    """A code of error answers: its meaning, and an example of the answer."""
 
     code: str
     meaning: str
@@ -82,7 +82,7 @@ def error_answers(operation: Operation) -> Schema:
 
 
 def _error(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
-    """Return an error answer; `others` are the forms that it may have beside our own."""
+    """Return an error answer; `others` are further forms that it may have."""
     schema = {"allOf": [_ERROR], "properties": {"code": {"enum": [fault.code for fault in faults]}}}
     examples = {fault.code: {"summary": fault.meaning, "value": fault.example} for fault in faults}
     described: Schema = {

@@ -44,7 +44,7 @@ _FOR_OPERATORS = (InvalidRequest, Forbidden)
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route and method.
+    """A route with a method, as the OpenAPI document describes it.
 
     Args:
         id: the name of the function in generated clients; it never changes.
@@ -64,7 +64,7 @@ class Operation:
 
     @property
     def passes_on(self) -> bool:
-        """Return whether it answers with slurmrestd's own answer, under its own status."""
+        """Return whether the answer is slurmrestd's own, under its own status."""
         return self.answer is SlurmAnswer
 
 

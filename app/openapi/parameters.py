@@ -18,16 +18,16 @@ _SECONDS: Schema = {
     "maximum": 10**11 - 1,
     "description": "Seconds since the epoch; 0 for all jobs.",
 }
-_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "Whom to submit as."}
+_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user to submit as."}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One of a path, a query or a header."""
+    """A parameter in a path, a query or a header."""
 
     place: str
     schema: Schema
-    is_user: bool = False  # one as whom something is run; it must be given
+    is_user: bool = False  # the parameter names the user to act as, and is required
 
 
 PARAMETERS = {

@@ -124,9 +124,9 @@ class GmailSender(MailSender):
         return params_of_test(receiver, settings, "")
 
     def check_login(self) -> bool:
-        """Have Google make a token for the first address of NOTIFICATIONS_MAIL_SENDERS, if there is one.
+        """Request a token for the first address of NOTIFICATIONS_MAIL_SENDERS, if there is one.
 
-        A service account without such an address asks for itself: that shows whether its key is good.
+        Otherwise a service account requests a token for itself, which shows whether its key is valid.
         """
         senders = self._settings.NOTIFICATIONS_MAIL_SENDERS
         sender = next((address for address in senders if "@" in address), None)

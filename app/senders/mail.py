@@ -34,7 +34,7 @@ def parsed(value: str) -> Address:
     """Parse one address with or without a display name, of any domain, local ones too.
 
     Raises:
-        ValueError: It is no address, or one that can lead to another domain than its own.
+        ValueError: `value` is no address, or has a route that can lead to another domain.
     """
     found = validate_email(
         value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
@@ -86,7 +86,7 @@ def _may_send(value: str, info: ValidationInfo) -> str:
 
 
 def _may_be_answered(value: str, info: ValidationInfo) -> str:
-    """Require that an address for answers may receive mail or send it."""
+    """Require that an address for answers is one that the operator lets receive or send mail."""
     settings, address = settings_of(info), parsed(value)
     if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
         senders = settings.NOTIFICATIONS_MAIL_SENDERS

@@ -137,7 +137,7 @@ class WebhookSender(Sender):
 
     @staticmethod
     def pattern_parts(pattern: str) -> tuple[str, ...]:
-        """Split at the first `://`, `/` and `?`. After a path that ends with `*` any query will do."""
+        """Split at the first `://`, `/` and `?`. After a path that ends with `*`, any query matches."""
         scheme, colon, rest = pattern.partition("://")
         if not colon:
             raise ValueError("must be a URL, such as https://example.com/jobs/*")

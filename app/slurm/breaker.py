@@ -62,7 +62,7 @@ class CircuitBreaker:
     def failed(self, reason: str, details: str | None = None) -> None:
         """Record a failure; several in a row open the circuit.
 
-        `reason`: what callers are told. `details`: what is logged instead.
+        `reason`: for callers. `details`: for the log, in place of the reason.
         """
         with self._lock:
             self._failures += 1

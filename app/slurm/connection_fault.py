@@ -1,4 +1,4 @@
-"""Tells why there is no answer of slurmrestd, and whether a wrong setting is the reason."""
+"""Find out why slurmrestd does not answer, and whether a wrong setting is the reason."""
 
 import socket
 import ssl
@@ -13,9 +13,9 @@ _OUT_OF_DATE = (9, 10)  # OpenSSL's codes for a certificate that is not valid ye
 
 
 def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
-    """Return why a request to SLURM_REST_HOST got no answer.
+    """Return an error that says why a request to SLURM_REST_HOST got no answer.
 
-    It is a SettingsError only where no outage can be the reason, and otherwise SlurmUnavailable.
+    The error is a SettingsError if no outage can be the reason, and otherwise SlurmUnavailable.
     """
     address = without_login(host)
     causes = list(_causes(error))
@@ -40,10 +40,10 @@ def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
 
 
 def require_plain_http(host: str) -> None:
-    """Check that what listens at an address that begins with http:// does not take TLS.
+    """Check that the server at an http:// address does not expect TLS.
 
     Raises:
-        SettingsError: It does.
+        SettingsError: The server expects TLS.
     """
     parts, address = urlsplit(host), without_login(host)
     if parts.scheme == "http" and _takes_tls(parts.hostname or "", parts.port or 80):

@@ -1,4 +1,4 @@
-"""Finds out with a few quick requests whether Slurm can be used, and which setting is wrong if not.
+"""Find out with a few quick requests whether Slurm can be used, and which setting is wrong if not.
 
 A wrong setting is told from an outage by what was measured on Slurm 22.05.8, 24.11.5 and 26.05.5. While
 slurmctld is down, `diag` answers after nine seconds. A token of the wrong key is answered at once: by 24.11
@@ -27,12 +27,12 @@ from app.slurm.values import fields
 
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 3.0
-_TOKEN_LIFE = timedelta(days=1)  # a clock that is behind is no wrong key
+_TOKEN_LIFE = timedelta(days=1)  # so long that a clock that is behind does not look like a wrong key
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmInfo:
-    """What answers at SLURM_REST_HOST."""
+    """The slurmrestd at SLURM_REST_HOST, and the release of its Slurm."""
 
     address: str
     api: str
@@ -40,7 +40,7 @@ class SlurmInfo:
 
 
 def check_slurm(settings: Settings) -> SlurmInfo:
-    """Return what answers, once slurmctld has taken a token of this service.
+    """Return what answers at SLURM_REST_HOST, after slurmctld has accepted a token of this service.
 
     Raises:
         SettingsError: A setting is wrong for certain; the sentence names it and the remedy.
@@ -133,7 +133,7 @@ class _Diagnosis:
             return False
 
     def _key_fault(self, key: bytes) -> SettingsError:
-        """Return why Slurm takes no token of this key: usual mistakes in copying it are tried."""
+        """Return why Slurm accepts no token of this key. The usual mistakes in copying a key are tried."""
         if self._host != self._address and self._is_accepted(key, self._address):
             words = "slurmrestd takes the user and the password in it for a token: remove them"
             return SettingsError(f"SLURM_REST_HOST: {words}")
@@ -179,7 +179,7 @@ def _token_end() -> datetime:
 
 
 def _variants(key: bytes, text: str | None) -> Iterator[tuple[str, bytes]]:
-    """Yield what the cluster's key may be instead; `text` is the setting, where that holds the key itself."""
+    """Yield keys that may be the right one, with the mistake; `text` is the setting if it holds the key."""
     if (stripped := key.rstrip(b"\r\n")) not in (key, b""):
         yield "it ends with a newline that the cluster's key does not have: remove the newline", stripped
     try:

@@ -38,7 +38,7 @@ class Session:
         refused_users: Collection[str] = (),
         outages: OutageLog | None = None,
     ) -> None:
-        """Keep the parts. `refused_users`: users as whom no request is made for a caller."""
+        """Connect to nothing yet. `refused_users`: users for which no token is made."""
         self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
@@ -85,10 +85,10 @@ class Session:
     ) -> Reply:
         """Make one request to slurmctld; see Connection.request for further exceptions.
 
-        `user`: the user as whom a caller acts; without one the request is this service's own.
+        `user`: the user to act as for a caller; without it, the service's own user.
 
         Raises:
-            Forbidden: Nothing is done as that user; there is no token for it.
+            Forbidden: Every action is refused for that user; no token is made.
             SlurmMisbehaved: Slurm does not accept the token.
         """
         if user and user in self._refused_users:

@@ -8,7 +8,7 @@ from datetime import datetime
 import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
-# The length of the key is the cluster's affair.
+# The cluster's administrator chooses the length of the key.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 

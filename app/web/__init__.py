@@ -1,1 +1,1 @@
-"""What the routes have in common: where a request comes from, and what is logged of it."""
+"""Functions for all routes: where a request comes from, and what is logged of it."""

@@ -1,4 +1,4 @@
-"""Finds where a request comes from: this machine or another one, and through which proxies."""
+"""Find out where a request comes from: from this machine or another one, and through which proxies."""
 
 import ipaddress
 import re
@@ -47,11 +47,11 @@ _OTHER_USER = (
 
 
 def why_not_local(settings: Settings) -> str | None:
-    """Return why a request counts as one from elsewhere; None if a process of this machine sent it.
+    """Return the reason why a request does not count as local; None if it does.
 
-    It must come from the server's own user or from root, unless the settings let all local users in. Where
-    the system does not tell whose process it is, every process of the machine counts. A foreign name in
-    `Host` is that of a web page whose name was made to mean this address.
+    A local request comes from a process of the server's own user or of root on this machine, or of any user
+    with ACCESS_ALL_LOCAL_USERS. Where the system does not show the user, every process of the machine counts.
+    Another name than this machine's in `Host` is that of a web page that uses DNS rebinding.
     """
     client = socket_of_request(request.environ)
     is_unix = _is_unix(client)
@@ -89,7 +89,7 @@ def _is_trusted_proxy(address: str, trusted: Sequence[str]) -> bool:
 
 
 def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address without its zone, a mapped one as one of IPv4; None for what is none."""
+    """Return the IP address in a text without its zone, an IPv4-mapped one as IPv4; None if there is none."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -102,7 +102,7 @@ def _is_unix(client: socket.socket | None) -> bool:
 
 
 def is_proxied() -> bool:
-    """Return whether a proxy stands between that can be recognised.
+    """Return whether the request shows that it came through a proxy.
 
     nginx before 1.29.7 is recognised by HTTP/1.0 alone, unless its configuration adds a header.
     """

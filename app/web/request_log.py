@@ -1,4 +1,4 @@
-"""Logs requests: each in the log, and those that change something or are refused in the audit trail, too."""
+"""Log requests: each in the log, and those that change something or are refused in the audit trail, too."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ _MAX_READ_BYTES = 64 * 1024  # of an answer in which user, uuid and job are look
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """Whom and what a request was about, as far as it is known."""
+    """The user, the task and the job that a request was about, as far as they are known."""
 
     username: str | None = None
     task_uuid: str | None = None
@@ -97,7 +97,7 @@ def _answer_of(response: Response) -> Mapping[str, Any]:
 
 
 def _named_in_request() -> Mapping[str, Any]:
-    """Return whom and what a request names, from where its route reads it: nothing else counts."""
+    """Return the fields that name user and task, from where the route of the request reads them."""
     if request.blueprint == "task_slurm_rest":
         return request.args
     body = g.get("body") or {}

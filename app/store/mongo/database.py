@@ -188,7 +188,7 @@ def answering(within: float | None = None) -> Iterator[None]:
 
 
 def _refusal(error: OperationFailure) -> StoreUnavailable:
-    """Return what a failure that the server reports means."""
+    """Return the error for a failure that MongoDB reports."""
     if error.code in _WRONG_LOGIN:
         return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
     if error.code == _NOT_AUTHORIZED:

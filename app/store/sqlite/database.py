@@ -115,7 +115,7 @@ class SqliteDatabase:
             _add_columns(connection)
         with self.reading() as connection:
             connection.executescript(_SCHEMA)
-        with self.reading() as connection:  # SQLite opens a read-only file without a word
+        with self.reading() as connection:  # SQLite opens a read-only file without an error
             connection.execute("DELETE FROM leases WHERE FALSE")
 
     def now(self) -> datetime:
@@ -156,7 +156,7 @@ class SqliteDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection in a transaction, and commit it to a file that is still in its place."""
+        """Yield a connection in a transaction; commit, and check that the file is still in its place."""
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -166,7 +166,7 @@ class SqliteDatabase:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
-            self._file.check()  # else a file that was removed in the meantime has the change
+            self._file.check()  # otherwise a file that was removed meanwhile has the change
 
     def _take(self) -> sqlite3.Connection:
         try:

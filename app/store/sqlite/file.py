@@ -1,4 +1,4 @@
-"""The file of the embedded store: created by a start, and never by a server that runs."""
+"""The file of the SQLite store: created at a start, and never by a server that runs."""
 
 import os
 import sqlite3
@@ -19,8 +19,8 @@ _at_start: dict[Path, _Identity | None] = {}
 class DatabaseFile:
     """The path of a database, and the files that were opened there.
 
-    Someone may remove or replace the files while a server has them open. What SQLite writes then is lost when
-    the server ends, and SQLite does not report it.
+    The files may be removed or replaced while a server has them open. What SQLite writes then is lost when
+    the server ends, and SQLite does not report this.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class DatabaseFile:
         try:
             self._path.touch(mode=0o600)
         except OSError as error:
-            if not self._path.exists():  # of a file that exists, opening it tells more
+            if not self._path.exists():  # opening an existing file gives a better error
                 raise StoreRefused(self._remedy()) from error
         _at_start[self._path] = _identity(str(self._path))
 
