@@ -57,7 +57,9 @@ def body() -> dict[str, Any]:
     """
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
-        raise UnsupportedEncoding(f"Content-Encoding: {encoding[:60]} is not read here; send plain JSON")
+        raise UnsupportedEncoding(
+            f"Content-Encoding: {encoding[:60]} is not supported; send the body without it"
+        )
     g.body = read_object(request.get_data())
     return g.body  # type: ignore[no-any-return]
 
@@ -92,7 +94,7 @@ def _authenticate(gate: Gate, settings: Settings) -> Caller:
         attempt = gate.failed_attempts.count(client_address(settings))
         g.is_logged = attempt.is_logged
         if attempt.is_over_limit:
-            words = f"there were too many failed attempts from your address; the last one: {error}"
+            words = f"too many failed attempts to authenticate from your address; the last one: {error}"
             raise TooManyRequests(words, attempt.seconds_left) from error
         raise
 
@@ -104,4 +106,4 @@ def _refuse_browsers() -> None:
         Forbidden: A web page sent the request.
     """
     if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
-        raise Forbidden("without authentication this server answers no pages in browsers")
+        raise Forbidden("without authentication this server refuses requests of web pages")

@@ -92,7 +92,9 @@ class Settings(BaseModel):
         description="What gunicorn listens on: host:port or unix:/path, several separated by commas.",
     )
     GUNICORN_WORKERS: int = Field(2, ge=1, description="How many processes gunicorn runs.")
-    GUNICORN_THREADS: int = Field(8, ge=1, description="How many requests each of them runs at a time.")
+    GUNICORN_THREADS: int = Field(
+        8, ge=1, description="How many requests each gunicorn process runs at a time."
+    )
     CLIENT_REQUEST_TIMEOUT_SECONDS: Seconds = Field(
         30, description="How long a client may take to send a whole request, in seconds."
     )
@@ -119,26 +121,27 @@ class Settings(BaseModel):
 
     ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], BeforeValidator(_comma_separated)] = Field(
         (),
-        description="How callers authenticate: by keys, oidc, or both, separated by commas; without it there"
-        " is no authentication, and the server serves only processes of its own user and of root on its own"
+        description="How callers authenticate: keys, oidc, or both, separated by commas. Without it there is"
+        " no authentication, and the server serves only processes of its own user and of root on its own"
         " machine.",
     )
     ACCESS_ALL_LOCAL_USERS: bool = Field(
         False,
         description="Whether a server without authentication serves the processes of all users of its"
-        " machine, not only those of its own user and of root: each user can then run anything as any user,"
-        " and so can whoever reaches a proxy or a tunnel on this machine. true or false.",
+        " machine. Each of them can then run anything as any user, and so can everyone who reaches a proxy"
+        " or a tunnel on the machine. true or false.",
     )
     ACCESS_WITHOUT_PROOF: bool = Field(
         False,
-        description="Whether a server without authentication may be reached from elsewhere all the same:"
-        " whoever reaches it can then run anything as any user. true or false.",
+        description="Whether a server without authentication serves other machines, too. Everyone who"
+        " reaches it can then run anything as any user. true or false.",
     )
     ACCESS_TRUSTED_PROXIES: Words = Field(
         (),
-        description="The proxies whose X-Forwarded-For is believed, for the log, the audit trail and the"
-        " limit on failed attempts: addresses, networks such as 10.0.0.0/8, and unix for whatever connects to"
-        " a Unix socket, separated by commas. Name only proxies that set this header themselves.",
+        description="The proxies whose header X-Forwarded-For gives the client's address for the log, the"
+        " audit trail and the limit on failed attempts: addresses, networks such as 10.0.0.0/8, or unix for"
+        " proxies that connect to a Unix socket, separated by commas. Name only proxies that set this header"
+        " themselves.",
     )
     OIDC_ISSUER: str | None = Field(
         None, description="The issuer of the identity provider's tokens, as their claim iss has it."
@@ -175,9 +178,9 @@ class Settings(BaseModel):
     LIMIT_FAILED_ATTEMPTS_PER_MINUTE: int = Field(
         30,
         ge=0,
-        description="How many failed attempts to authenticate from one address are answered and logged in a"
-        " minute, for each process; further ones are a 429 and not logged. A valid key or token always works."
-        " 0: any number.",
+        description="How many failed attempts to authenticate one address may make in a minute, for each"
+        " process. Further ones are answered 429 and not logged. A valid key or token always works. 0: any"
+        " number.",
     )
     LIMIT_JOBS_IN_FLIGHT: int = Field(
         0,
@@ -264,14 +267,17 @@ class Settings(BaseModel):
         description="The unit of task.slurm.time: hours, or minutes for callers of the older server.",
     )
     TASK_ALLOWED_SERVICE_USERS: Words = Field(
-        (), description="Users such as root that are otherwise never run as, separated by commas."
+        (),
+        description="Users that tasks may run as although they are refused by default, such as root,"
+        " separated by commas.",
     )
     TASK_USERNAME_PATTERN: str | None = Field(
         None,
-        description="A regular expression of the user names that tasks may have, such as"
-        " [A-Za-z0-9_][A-Za-z0-9_.@-]*; without it at most 32 of a-z, 0-9, _, . and -, beginning with a"
-        " letter or _. A name never has other characters than ASCII letters, digits, _, ., @, +, $ and -,"
-        " begins with a letter, a digit or _, and is not all digits, which Slurm takes for a user id.",
+        description="A regular expression for the user names that tasks may have, such as"
+        " [A-Za-z0-9_][A-Za-z0-9_.@-]*. Without it a name is at most 32 of a-z, 0-9, _, . and -, and begins"
+        " with a letter or _. Whatever the expression says, a name consists of ASCII letters, digits, _, .,"
+        " @, +, $ and -, begins with a letter, a digit or _, and is not all digits, which Slurm takes for a"
+        " user id.",
     )
     TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json)] = Field(
         default_factory=dict,
@@ -472,7 +478,7 @@ class Settings(BaseModel):
         """Return the raw bytes of the cluster's key.
 
         Raises:
-            SettingsError: There is none, or its file is empty or cannot be read.
+            SettingsError: There is no key, or its file is empty or cannot be read.
         """
         if self.SLURM_JWT_HS256_KEY_BASE64 is not None:
             return decode_key(self.SLURM_JWT_HS256_KEY_BASE64.get_secret_value())
@@ -490,7 +496,7 @@ class Settings(BaseModel):
 
 
 def _is_web_address(value: str) -> bool:
-    """Return whether it is an http or https URL with a host, and a port that can be."""
+    """Return whether a text is an http or https URL with a host and a possible port."""
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -499,7 +505,7 @@ def _is_web_address(value: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches that address, a name or a number."""
+    """Return whether a host, a name or an IP address, can be reached from this machine only."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -509,7 +515,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _signing_key(secret: SecretStr) -> bytes:
-    """A secret as the Standard Webhooks specification writes it, with or without its prefix."""
+    """Decode a secret of the Standard Webhooks specification, with or without its prefix."""
     return decode_key(secret.get_secret_value().removeprefix("whsec_"))
 
 

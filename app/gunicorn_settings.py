@@ -58,7 +58,7 @@ class GunicornSettings:
             self._file.restore(before)
             configure(self._in_use)
             words = str(error) if isinstance(error, SettingsError) else "the store cannot be reached"
-            logger.error("the settings that were read again cannot be used, and the old ones stay: %s", words)
+            logger.error("the new settings cannot be used, and the old ones stay: %s", words)
             return self._in_use
         self._in_use = settings
         self.bind = self.bind or _addresses_in(settings)
@@ -98,7 +98,7 @@ class GunicornSettings:
         finally:
             services.stop()
         if _addresses_in(settings) != self.bind:
-            logger.warning("GUNICORN_BIND has changed, which takes effect when the server is started again")
+            logger.warning("GUNICORN_BIND has changed: restart the server, a reload keeps the old address")
         logger.info("the settings were read again")
 
 

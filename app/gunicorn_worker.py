@@ -25,12 +25,12 @@ _Answer = tuple[HTTPStatus, str, str]  # status, code and sentence
 _NOT_IMPLEMENTED = (
     HTTPStatus.NOT_IMPLEMENTED,
     "not_implemented",
-    "the header Transfer-Encoding may only be: chunked",
+    "the header Transfer-Encoding must be: chunked",
 )
 _EXPECTATION_FAILED = (
     HTTPStatus.EXPECTATION_FAILED,
     "expectation_failed",
-    "the header Expect may only be: 100-continue",
+    "the header Expect must be: 100-continue",
 )
 _BAD_FIRST_LINE = (
     HTTPStatus.BAD_REQUEST,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _BROKEN_BODY = error_body(
-    "bad_request", "the body of the request is not whole, or not in a valid transfer coding"
+    "bad_request", "the body of the request is incomplete, or its transfer coding is not valid"
 )
 
 

@@ -51,7 +51,7 @@ def shown_in_docs(lines: list[str]) -> bool:
 
     def plain(text: str) -> str:
         text = re.sub(r"https?://[\w.:]+", "<address>", text)
-        text = re.sub(r"Slurm \S+ takes|offers v[\d.]+\S*", "<version>", text)
+        text = re.sub(r"Slurm \S+ accepts|offers v[\d.]+\S*", "<version>", text)
         text = re.sub(r"[\w.]+:\d+ cannot be used.*\(correct", "<server> cannot be used (correct", text)
         return re.sub(r"/\S+\.sqlite3|(?<=folder )/\S+(?=:)", "<file>", text)
 
@@ -188,7 +188,7 @@ def test_check_tells_that_slurmdbd_is_down(
 def test_check_sends_a_test_message(local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer) -> None:
     settings = good(local_cluster, tmp_path, smtp)
     status, lines = flask("check", "--send", "email:bob@example.com", **settings)
-    assert (status, lines[-1]) == (0, "ok      message by email: bob@example.com took it")
+    assert (status, lines[-1]) == (0, "ok      message by email: it was sent to bob@example.com")
     (mail,) = smtp.mails
     assert mail.recipients == ["bob@example.com"]
     assert mail.message["Subject"] == "A test message of slurm-proxy"
@@ -198,11 +198,11 @@ def test_check_sends_a_test_message(local_cluster: Cluster, tmp_path: Path, smtp
 @pytest.mark.parametrize(
     ("send", "line"),
     [
-        ("pigeon:bob", "FAILED  message: pigeon is no method: --send takes one of email, gmail, slack"),
+        ("pigeon:bob", "FAILED  message: pigeon is not a method: --send takes one of email, gmail, slack"),
         ("slack:#jobs", "FAILED  message by slack: the method is not configured (see .env.example)"),
         ("email:", "FAILED  message by email: sender: "),
         ("email:bob@refused.example.com", "FAILED  message by email: the mail server refuses it: 550 "),
-        ("test", "ok      message by test: it went out"),
+        ("test", "ok      message by test: it was sent"),
     ],
 )
 def test_check_tells_why_a_test_message_did_not_go_out(

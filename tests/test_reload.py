@@ -89,7 +89,7 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
 
 SOCKET = "http.socket"  # in the folder of the copy
 AGAIN = "the settings were read again"
-OLD = "the settings that were read again cannot be used, and the old ones stay: "
+OLD = "the new settings cannot be used, and the old ones stay: "
 
 
 def test_a_reload_takes_values_that_were_added_changed_and_removed(
@@ -159,7 +159,7 @@ def test_a_reload_keeps_authentication_on_an_address_that_others_can_reach(
 def test_a_reload_does_not_change_the_address(new_server: Callable[..., Gunicorn]) -> None:
     server = new_server()
     server.write(GUNICORN_BIND="127.0.0.1:none", ACCESS_METHODS="keys")
-    server.reload("GUNICORN_BIND has changed, which takes effect when the server is started again")
+    server.reload("GUNICORN_BIND has changed: restart the server")
     assert server.needs_a_key
 
 

@@ -47,7 +47,8 @@ def test_a_submission_is_refused_after_a_file_of_the_store_was_removed(
         assert int(answer.headers["Retry-After"]) > 0
     assert len(site.slurm.submitted) == 1
     assert (
-        "store.sqlite3 was removed or replaced while the server runs: put the same file back" in caplog.text
+        "store.sqlite3 was removed or replaced while the server was running: put the same file back"
+        in caplog.text
     )
     assert {path.name for path in tmp_path.iterdir()} == left
 

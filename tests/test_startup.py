@@ -91,7 +91,7 @@ def slurm(cluster: Cluster, **settings: str) -> Mapping[str, str]:
 WRONG_KEYS = {
     "another key": (
         lambda key: bytes(reversed(key)),
-        "Slurm takes no token of this key: copy the file that jwt_key in slurm.conf names, byte by byte"
+        "Slurm accepts no token of this key: copy the file that jwt_key in slurm.conf names, byte by byte"
         " (if it is the same, this host's clock is more than a day behind)",
     ),
     "in base64": (
@@ -294,7 +294,7 @@ def test_a_server_starts_while_slurmctld_is_down_and_heals(
             assert (
                 "Slurm cannot be used yet, and is tried again:"
                 f" SLURM_REST_HOST: {distribution_cluster.url}: there is no answer in time:"
-                " slurmctld or the way to slurmrestd may be down"
+                " slurmctld or the network to slurmrestd may be down"
             ) in service.log.read_text()
         finally:
             real.start_daemon("slurmctld")

@@ -168,7 +168,7 @@ def test_key_is_created_for_a_name_of_the_sites_pattern_only(app: Flask) -> None
     assert good.exit_code == 0, good.output
     bad = run(args=["keys", "create", "b", "--user", "1000"])
     assert bad.exit_code == 2
-    assert "--user 1000: must be a user name like [A-Za-z0-9_]" in bad.output
+    assert "--user 1000: must be a user name that matches [A-Za-z0-9_]" in bad.output
 
 
 def test_claim_with_a_name_of_the_sites_pattern_acts_for_that_user(tmp_path: Path) -> None:

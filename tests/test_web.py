@@ -123,7 +123,7 @@ def test_word_that_is_no_state_is_refused_with_a_suggestion_only_if_one_is_near(
     answer = client.get(f"/monitor/slurm_job_state/{word}")
     check_error(answer, 400, "invalid_request")
     meant = f"did you mean {near}?" if near else "it must be a word such as PENDING or COMPLETED"
-    assert (answer.json or {})["error"] == f"slurm_job_state: is no state of Slurm's; {meant}"
+    assert (answer.json or {})["error"] == f"slurm_job_state: is not a job state of Slurm; {meant}"
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -641,10 +641,10 @@ def test_every_fault_is_listed_at_once(client: FlaskClient) -> None:
         ("Partition", "did you mean partition?"),
         ("switch", "did you mean switches?"),
         ("mem-per-gpu", "did you mean mem_per_cpu?"),
-        ("mail_type", "GET /docs lists what is"),
-        ("time_limit", "GET /docs lists what is"),  # is no time_min
-        ("chdir", "GET /docs lists what is"),
-        ("x" * 5000, "GET /docs lists what is"),
+        ("mail_type", "GET /docs lists the known keys"),
+        ("time_limit", "GET /docs lists the known keys"),  # is no time_min
+        ("chdir", "GET /docs lists the known keys"),
+        ("x" * 5000, "GET /docs lists the known keys"),
     ],
 )
 def test_unknown_option_is_refused_with_a_suggestion_only_if_one_is_near(
@@ -694,7 +694,7 @@ def test_a_fault_says_what_is_expected(client: FlaskClient, path: str, value: An
 
 
 def test_argv_is_accepted_only_in_place_of_cmd_and_params(client: FlaskClient) -> None:
-    words = "must not stand beside argv, which takes its place"
+    words = "must not be given together with argv, which replaces cmd and params"
     both = make_task(argv=["echo", "a"])
     assert post(client, "/submit", {"task": both}).json["details"] == [
         f"task.cmd: {words}",

@@ -100,7 +100,11 @@ class Gate:
             )
         except StoreUnavailable as error:
             self._count_again_at = steady_seconds() + _COUNT_PAUSE
-            logger.warning("requests are not counted for %.0f s: %s", _COUNT_PAUSE, error)
+            logger.warning(
+                "the rate limit is off for %.0f s, because requests cannot be counted: %s",
+                _COUNT_PAUSE,
+                error,
+            )
             return
         if opens is not None:
             words = f"more than {self._requests_a_minute} requests in a minute"

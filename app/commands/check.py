@@ -121,7 +121,7 @@ def _check_slurm(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     except SlurmProxyError as error:
         yield _failed("slurmrestd", error)
         return
-    words = f"Slurm {info.release} takes the token; {info.address} offers {info.api}"
+    words = f"Slurm {info.release} accepts the token; {info.address} offers {info.api}"
     yield _ok("slurmrestd", words)
     try:
         has_accounting = check_accounting(settings, info.api)
@@ -176,7 +176,7 @@ def _send_test(send: str, settings: Settings) -> Finding:
     subject = f"message by {method}"
     kind = SENDERS.get(method)
     if kind is None:
-        return _failed("message", f"{method} is no method: --send takes one of {', '.join(SENDERS)}")
+        return _failed("message", f"{method} is not a method: --send takes one of {', '.join(SENDERS)}")
     try:
         sender = kind.configured(settings)
         if sender is None:
@@ -191,7 +191,7 @@ def _send_test(send: str, settings: Settings) -> Finding:
         return _failed(subject, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
     except SlurmProxyError as error:
         return _failed(subject, error)
-    return _ok(subject, f"{receiver} took it" if receiver else "it went out")
+    return _ok(subject, f"it was sent to {receiver}" if receiver else "it was sent")
 
 
 def _can_write(path: Path) -> bool:

@@ -71,7 +71,7 @@ class LookUp:
         require_scope(caller, Scope.READ)
         if word not in JobState.__members__:
             meant = suggestion(word.upper(), JobState, "it must be a word such as PENDING or COMPLETED")
-            raise InvalidRequest([f"slurm_job_state: is no state of Slurm's; {meant}"])
+            raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
         usernames = None
         if not caller.may_for_all(Scope.READ):
             usernames = [name for name in self._store.usernames() if caller.may(Scope.READ, name)]

@@ -62,7 +62,7 @@ def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> st
     for method, names in receivers.items():
         for receiver in names:
             if not any(_covers(pattern, method, receiver) for pattern in grant.recipients):
-                words = f"{method}:{receiver.text} is not like any of the receivers granted"
+                words = f"no pattern of the granted recipients covers {method}:{receiver.text}"
                 return f"notification.params.{method}: {words}"
     return None
 

@@ -65,7 +65,7 @@ class Reservations:
                     continue  # whoever had it has just given it back
                 return self._first_answer(record, owner, key)
             return None
-        words = "others come and go with the same uuid; try again"
+        words = "other requests use the same uuid at this moment; try again"
         raise StoreUnavailable(words, for_callers=words)
 
     def _owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:

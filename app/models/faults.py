@@ -40,5 +40,7 @@ def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
     for parent in parents:
         model = cast("type[BaseModel]", model.model_fields[parent].annotation)
     known = list(model.model_fields)
-    all_known = f"known here: {', '.join(known)}" if len(known) < _MANY_KEYS else "GET /docs lists what is"
+    all_known = (
+        f"known here: {', '.join(known)}" if len(known) < _MANY_KEYS else "GET /docs lists the known keys"
+    )
     return suggestion(comparable_key(key), known, all_known)

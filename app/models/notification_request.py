@@ -116,6 +116,6 @@ class NotificationRequest(BaseModel):
         Annotated[tuple[EventWish, ...], Field(max_length=20), BeforeValidator(_with_all_events)] | None
     ) = Field(
         default=None,
-        description="When there is something to tell, in the words of sbatch's --mail-type; without it, the"
-        " end of the job, and for people also that it cannot start.",
+        description="The events to announce, in the words of sbatch's --mail-type. Without it the end of the"
+        " job is announced, and to people also that it cannot start.",
     )

@@ -109,7 +109,9 @@ class Task(BaseModel):
     def _required_command(cls, value: Any, info: ValidationInfo) -> Any:
         name, argv = info.data.get("name"), info.data.get("argv", ())  # () for one that is not valid
         if value is not None and argv:
-            raise PydanticCustomError("rule", "must not stand beside argv, which takes its place")
+            raise PydanticCustomError(
+                "rule", "must not be given together with argv, which replaces cmd and params"
+            )
         is_missing = value is None and argv is None
         if is_missing and info.context and name and info.context["catalogue"][name].requires_command:
             words = "is required for {name}, unless argv is given"

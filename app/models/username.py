@@ -16,7 +16,7 @@ _MOST_USUAL = 32  # characters, as in /etc/passwd
 _POSSIBLE = r"(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.@+$-]*"
 _MOST_POSSIBLE = 255
 _CHARACTERS = (
-    "letters of ASCII, digits, _, ., @, +, $ and -, the first a letter, a digit or _, and not all digits"
+    "ASCII letters, digits, _, ., @, +, $ and -, beginning with a letter, a digit or _, and not all digits"
 )
 
 CONTEXT_KEY = "username_pattern"  # of a validation context: the operator's pattern, or None for the usual one
@@ -38,7 +38,7 @@ def username_rule(pattern: str | None) -> str:
     """Return what a user name must be, to stand after "must"."""
     if pattern is None:
         return "be a user name, a string of at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"
-    return f"be a user name like {pattern} (TASK_USERNAME_PATTERN of this server), of {_CHARACTERS}"
+    return f"be a user name that matches {pattern} (TASK_USERNAME_PATTERN of this server), of {_CHARACTERS}"
 
 
 def username_schema(pattern: str | None) -> dict[str, Any]:

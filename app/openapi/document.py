@@ -23,9 +23,8 @@ _ABOUT = f"""Runs JSON tasks on a Slurm cluster as the named user, watches them,
 
 Bodies are UTF-8 JSON of at most 1 MiB, {MAX_DEPTH} levels, {MAX_VALUES} values, and {MAX_TEXT} characters in
 a string, whatever the Content-Type says. Whole numbers are written without a fraction, no key stands twice
-in an object, and half surrogate pairs are refused. What the operator has listed, such as the receivers of
-messages, and what a caller was granted, holds beside what stands here. Every path works with a trailing
-slash, too.
+in an object, and half surrogate pairs are refused. Beside the rules below, the operator's settings
+(such as lists of receivers) and the caller's grants apply. Every path works with a trailing slash, too.
 
 Where this server authenticates its callers, each request carries `Authorization: Bearer` with an API key or
 with a token of the identity provider (OIDC), and the caller must have been granted the scope that stands

@@ -80,7 +80,7 @@ _ERRORS = (
     UnknownJob("slurm_job_id: no job 4711 is monitored here"),
     UnknownNotification("there is no notification 8f14e45f"),
     UnknownTask("task_uuid: no task align-17 is recorded here"),
-    UnsupportedEncoding("Content-Encoding: gzip is not read here; send plain JSON"),
+    UnsupportedEncoding("Content-Encoding: gzip is not supported; send the body without it"),
 )
 _ANSWERS: dict[type[SlurmProxyError], dict[str, Any]] = {
     type(error): {"error": str(error), "code": error.code, **error.extra()} for error in _ERRORS

@@ -92,7 +92,7 @@ def _may_be_answered(value: str, info: ValidationInfo) -> str:
         senders = settings.NOTIFICATIONS_MAIL_SENDERS
         if not senders or not _is_listed(address, senders):
             words = {"address": address.addr_spec}
-            raise PydanticCustomError("rule", "this server has no mail answered to {address}", words)
+            raise PydanticCustomError("rule", "this server does not allow answers to {address}", words)
     return value
 
 
@@ -100,7 +100,7 @@ MailAddress = Annotated[
     Line,
     AfterValidator(_address),
     must(
-        "be an e-mail address that does not lead on to another one (no %, ! and the like before its @)",
+        "be an e-mail address without a route to another one (such as x%example.net before the @)",
         pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$",
     ),
 ]

@@ -29,7 +29,7 @@ def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
     elif any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         words = "its certificate is out of date: renew it, or correct this host's clock"
     elif any(isinstance(cause, TimeoutError) for cause in causes):
-        words = "there is no answer in time: slurmctld or the way to slurmrestd may be down"
+        words = "there is no answer in time: slurmctld or the network to slurmrestd may be down"
     else:
         try:
             require_plain_http(host)

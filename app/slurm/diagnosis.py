@@ -144,7 +144,7 @@ class _Diagnosis:
             if self._is_accepted(variant):
                 return SettingsError(f"{name}: {words}")
         return SettingsError(
-            f"{name}: Slurm takes no token of this key: copy the file that jwt_key in slurm.conf names,"
+            f"{name}: Slurm accepts no token of this key: copy the file that jwt_key in slurm.conf names,"
             " byte by byte (if it is the same, this host's clock is more than a day behind)"
         )
 

@@ -192,5 +192,5 @@ def _refusal(error: OperationFailure) -> StoreUnavailable:
     if error.code in _WRONG_LOGIN:
         return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
     if error.code == _NOT_AUTHORIZED:
-        return StoreRefused("MongoDB lets this user not use the database: grant it the role readWrite")
+        return StoreRefused("MongoDB does not let this user write the database: grant the role readWrite")
     return StoreUnavailable(f"MongoDB does not answer: {error}")

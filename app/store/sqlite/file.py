@@ -75,8 +75,8 @@ class DatabaseFile:
         is_replaced = self._opened is not None and found != self._opened
         if is_replaced or found[0] != _at_start.get(self._path, found[0]):
             raise StoreRefused(
-                f"{self._path} was removed or replaced while the server runs: put the same file back, or"
-                " restart the service to use what is there now"
+                f"{self._path} was removed or replaced while the server was running: put the same file back,"
+                " or restart the service to use what is there now"
             )
 
     def refusal(self, error: sqlite3.Error) -> str | None:
@@ -87,7 +87,7 @@ class DatabaseFile:
         if code not in _CANNOT_USE:
             return None
         if self._path.parent.is_dir() and not self._path.exists():
-            return f"there is no file {self._path}: put it back, or restart the service to begin anew"
+            return f"there is no file {self._path}: put it back, or restart the service to create a new one"
         return self._remedy()
 
     def _remedy(self) -> str:
