@@ -1561,7 +1561,7 @@ def test_failed_attempts_from_very_many_addresses_fill_neither_memory_nor_log() 
     assert len(attempts._counts) <= 10_001
 
 
-def test_any_number_of_failed_attempts_can_be_allowed() -> None:
+def test_failed_attempts_are_not_limited_if_the_limit_is_0() -> None:
     attempts = FailedAttempts(0)
     assert not any(
         attempt.is_over_limit or not attempt.is_logged for attempt in map(attempts.count, ["a"] * 1000)

@@ -205,14 +205,14 @@ REFUSALS = {
 }
 
 
-def test_a_login_is_checked_without_a_message(channel: Channel) -> None:
+def test_check_of_a_login_sends_no_message(channel: Channel) -> None:
     has_login = channel.method in WRONG_LOGINS
     _, sender = channel.configured(NOTIFICATIONS_MAIL_SENDERS="cluster@example.com")
     assert sender.check_login() is has_login
     assert channel.arrivals() == []
 
 
-def test_a_login_that_is_refused_is_told(channel: Channel) -> None:
+def test_check_of_a_refused_login_raises_with_the_reason(channel: Channel) -> None:
     if channel.method not in WRONG_LOGINS:
         pytest.skip("there is no login")
     if isinstance(channel, GmailChannel):
@@ -224,7 +224,7 @@ def test_a_login_that_is_refused_is_told(channel: Channel) -> None:
     assert "another" not in str(failure.value)
 
 
-def test_a_login_at_a_server_that_is_away_is_told(channel: Channel) -> None:
+def test_check_of_a_login_at_an_absent_server_raises(channel: Channel) -> None:
     if channel.method not in WRONG_LOGINS:
         pytest.skip("there is no login")
     _, sender = channel.configured(free_port(), NOTIFICATIONS_MAIL_SENDERS="cluster@example.com")
@@ -232,7 +232,7 @@ def test_a_login_at_a_server_that_is_away_is_told(channel: Channel) -> None:
         sender.check_login()
 
 
-def test_the_parameters_of_a_test_message_are_good_ones(channel: Channel) -> None:
+def test_parameters_of_a_test_message_are_accepted_by_the_channel(channel: Channel) -> None:
     settings, sender = channel.configured()
     if isinstance(channel, RabbitmqChannel):
         channel.arrivals()  # makes the queue
@@ -654,13 +654,15 @@ ROUTES = [
 @pytest.mark.parametrize("method", ["email", "gmail"])
 @pytest.mark.parametrize("field", ["sender", "recipient", "reply_to"])
 @pytest.mark.parametrize("address", ROUTES)
-def test_an_address_that_leads_to_another_domain_is_refused(method: str, field: str, address: str) -> None:
+def test_mail_address_with_a_route_to_another_domain_is_refused(
+    method: str, field: str, address: str
+) -> None:
     params = {"sender": "a@example.com", "recipient": "b@example.com", field: address}
     assert not is_taken(method, params, None)
 
 
 @pytest.mark.parametrize("address", ["ann+jobs@example.com", "a/b@example.com", "d'a_b=c@example.com"])
-def test_an_address_with_other_characters_is_taken(address: str) -> None:
+def test_mail_address_with_special_characters_but_no_route_is_accepted(address: str) -> None:
     assert is_taken("email", {"sender": address, "recipient": address, "reply_to": address}, None)
 
 
@@ -674,7 +676,7 @@ def test_an_address_with_other_characters_is_taken(address: str) -> None:
         ('"ann@example.com" <eve@example.net>', False),
     ],
 )
-def test_answers_go_only_to_whom_the_operator_lets_mail_go_to_or_come_from(
+def test_reply_to_is_accepted_only_if_the_operator_lists_it_as_recipient_or_sender(
     method: str, reply_to: str, is_allowed: bool
 ) -> None:
     mail = {"sender": "desk@cluster.example", "recipient": "ann@example.com", "reply_to": reply_to}
@@ -689,7 +691,7 @@ def test_answers_go_only_to_whom_the_operator_lets_mail_go_to_or_come_from(
 
 
 @pytest.mark.parametrize("exchange", ["eve\nnts", "events\r", "eve\tnts", "events\x00", "e" * 256])
-def test_an_exchange_whose_name_the_broker_would_alter_is_refused(exchange: str) -> None:
+def test_exchange_name_that_the_broker_would_alter_is_refused(exchange: str) -> None:
     assert not is_taken("rabbitmq", {"exchange": exchange, "queue": "jobs"}, None)
     assert is_taken("rabbitmq", {"exchange": "eve nts", "queue": "jobs"}, None)
 
@@ -734,7 +736,7 @@ def test_an_exchange_whose_name_the_broker_would_alter_is_refused(exchange: str)
         "chem/..",
     ],
 )
-def test_a_path_that_a_server_may_read_as_another_is_refused(path: str) -> None:
+def test_webhook_path_that_a_server_may_read_as_another_is_refused(path: str) -> None:
     assert not is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
 
 
@@ -760,7 +762,7 @@ def test_a_host_that_is_not_wholly_an_address_is_refused(host: str) -> None:
         "?up=../x",
     ],
 )
-def test_a_path_with_dots_or_escapes_of_its_own_is_taken(path: str) -> None:
+def test_webhook_path_with_harmless_dots_or_escapes_is_accepted(path: str) -> None:
     assert is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
 
 

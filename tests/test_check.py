@@ -156,7 +156,7 @@ def test_check_shows_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_check_tells_a_wrong_password_for_mongodb(
+def test_check_names_a_wrong_password_for_mongodb(
     local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer, mongod: Mongod
 ) -> None:
     settings = good(local_cluster, tmp_path, smtp)
@@ -172,7 +172,7 @@ def test_check_tells_a_wrong_password_for_mongodb(
 
 
 @pytest.mark.real
-def test_check_tells_that_slurmdbd_is_down(
+def test_check_reports_a_slurmdbd_that_is_down(
     distribution_cluster: Cluster, tmp_path: Path, smtp: SmtpServer
 ) -> None:
     assert distribution_cluster.real is not None
@@ -205,7 +205,7 @@ def test_check_sends_a_test_message(local_cluster: Cluster, tmp_path: Path, smtp
         ("test", "ok      message by test: it was sent"),
     ],
 )
-def test_check_tells_why_a_test_message_did_not_go_out(
+def test_check_says_why_a_test_message_was_not_sent(
     local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer, send: str, line: str
 ) -> None:
     smtp.answers["bob@refused.example.com"] = "550 no such user here"

@@ -92,7 +92,7 @@ def test_a_refused_key_is_refused_on_a_full_disk(disk: tuple[Path, Full]) -> Non
     site.services.store.close()
 
 
-def test_what_was_written_before_the_disk_was_full_is_kept(disk: tuple[Path, Full]) -> None:
+def test_records_written_before_the_disk_was_full_are_kept(disk: tuple[Path, Full]) -> None:
     folder, full = disk
     store = SqliteStore(folder / "store.sqlite3")
     store.prepare()

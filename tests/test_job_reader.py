@@ -240,7 +240,7 @@ def test_search_of_a_job_that_has_just_left_slurmctld_is_complete() -> None:
     assert 3 not in found.controller_ids
 
 
-def test_search_tells_the_new_jobs_without_a_tag_each_time() -> None:
+def test_search_returns_new_jobs_without_a_tag_at_each_pass() -> None:
     session = large_cluster(50)
     since = datetime.now(UTC)
     session.submitted |= {7: since, 8: since, 9: since - timedelta(hours=1)}

@@ -165,7 +165,7 @@ def test_what_follows_too_large_a_body_is_not_answered_again(logged: Logged) -> 
 
 @pytest.mark.parametrize("name", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "Path-Info"])
 @pytest.mark.parametrize("value", ["/ping", "/elsewhere", f"/{KEY}"])
-def test_a_header_that_names_a_path_moves_no_route(logged: Logged, name: str, value: str) -> None:
+def test_header_with_a_path_does_not_move_the_routes(logged: Logged, name: str, value: str) -> None:
     ((status, _, body),) = answers_to(logged.server, get(f"{name}: {value}", "Connection: close"))
     assert (status, body) == (200, b"pong")
     assert_nothing_logged(logged.server)

@@ -141,7 +141,7 @@ NEVER_STARTED = {
 
 
 @pytest.mark.parametrize(("reason", "why"), NEVER_STARTED.items())
-def test_job_that_can_never_start_is_told_once_with_the_reason(reason: str, why: str) -> None:
+def test_job_that_can_never_start_is_announced_once_with_the_reason(reason: str, why: str) -> None:
     record = make_record(["cannot_start", "begin", "end"])
     job = make_job(JobState.PENDING, reason=reason)
     (item,) = due(record, job)
@@ -161,11 +161,11 @@ def test_job_that_can_never_start_is_told_once_with_the_reason(reason: str, why:
         *("AssocGrpCpuLimit", "QOSGrpNodeLimit", "QOSUsageThreshold", "JobArrayTaskLimit", "Cleaning"),
     ],
 )
-def test_job_that_may_start_later_is_not_told_of(reason: str | None) -> None:
+def test_job_that_may_start_later_is_not_announced(reason: str | None) -> None:
     assert due(make_record(["cannot_start"]), make_job(JobState.PENDING, reason=reason)) == []
 
 
-def test_bad_dependency_is_told_once_where_both_events_are_asked_for() -> None:
+def test_bad_dependency_is_announced_once_if_both_events_are_requested() -> None:
     job = make_job(JobState.PENDING, reason="DependencyNeverSatisfied")
     found = due(make_record(["cannot_start", "invalid_depend"]), job)
     assert [item.event for item in found] == ["invalid_depend"]

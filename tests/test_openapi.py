@@ -217,7 +217,7 @@ _UNKNOWN = {"error_number": 2017, "error": "Invalid job id specified"}
     ],
     ids=["24.11", "22.05", "no token", "a proxy"],
 )
-def test_an_error_of_slurmrestd_has_a_form_of_the_document(
+def test_error_of_slurmrestd_is_passed_on_in_a_form_that_the_document_describes(
     call: Caller, slurm: FakeSlurm, reply: Reply
 ) -> None:
     slurm.raw_reply = reply

@@ -126,12 +126,12 @@ def test_a_later_connection_with_the_same_ports_is_not_taken_for_the_peer() -> N
         assert find_peer_user(other) is PeerUser.OTHER
 
 
-def test_a_system_without_a_socket_table_does_not_tell(tmp_path: Path) -> None:
+def test_peer_user_is_unknown_on_a_system_without_a_socket_table(tmp_path: Path) -> None:
     with accepted(user=NOBODY) as connection:
         assert find_peer_user(connection, tmp_path) is PeerUser.UNKNOWN
 
 
-def test_the_table_of_another_network_namespace_does_not_tell(tmp_path: Path) -> None:
+def test_peer_user_is_unknown_in_the_table_of_another_network_namespace(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "tcp").write_bytes(Path("/proc/net/tcp").read_bytes().split(b"\n")[0] + b"\n")
     with accepted(user=NOBODY) as connection:
@@ -145,8 +145,8 @@ def world_readable() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_the_number_of_unmapped_users_is_nobody_of_their_own(world_readable: Path) -> None:
-    """In a user namespace all users that it does not map share one number."""
+def test_peer_with_the_overflow_id_of_a_user_namespace_is_not_trusted(world_readable: Path) -> None:
+    """In a user namespace all users without a mapping share one id."""
     (world_readable / "sys/kernel").mkdir(parents=True)
     (world_readable / "sys/kernel/overflowuid").write_text(f"{NOBODY}\n")
     (world_readable / "self").mkdir()
@@ -162,7 +162,7 @@ def test_the_number_of_unmapped_users_is_nobody_of_their_own(world_readable: Pat
                 os.seteuid(0)
 
 
-def test_a_server_without_free_file_descriptors_takes_no_peer_for_its_own_user() -> None:
+def test_peer_is_not_trusted_if_there_are_no_free_file_descriptors() -> None:
     with accepted(user=NOBODY) as connection:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (connection.fileno(), hard))
@@ -172,7 +172,7 @@ def test_a_server_without_free_file_descriptors_takes_no_peer_for_its_own_user()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_many_connections_at_once_are_all_found() -> None:
+def test_peer_user_is_found_for_each_of_many_connections_at_once() -> None:
     """Rows may be left out while the table changes."""
     stop = threading.Event()
 
@@ -296,7 +296,7 @@ def test_all_local_users_are_served_where_the_operator_wants_it(serve: Callable[
         assert fetch(url + RECORD, NOBODY, "-H", header).endswith("\n403")
 
 
-def test_accepting_the_risk_makes_no_other_user_an_operator(serve: Callable[..., str]) -> None:
+def test_access_without_proof_makes_no_other_user_an_operator(serve: Callable[..., str]) -> None:
     url = serve("gunicorn", 0, ACCESS_WITHOUT_PROOF="true")
     assert fetch(url + RECORD, NOBODY).endswith("\n400")
     assert fetch(f"{url}/notifications", NOBODY).endswith("\n403")
@@ -305,7 +305,7 @@ def test_accepting_the_risk_makes_no_other_user_an_operator(serve: Callable[...,
         assert fetch(f"{url}/notifications", 0, "-H", header).endswith("\n403")
 
 
-def test_the_user_behind_a_unix_socket_is_found(serve: Callable[..., str]) -> None:
+def test_user_of_a_unix_socket_decides_who_is_an_operator(serve: Callable[..., str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         url = serve("gunicorn", 0, GUNICORN_BIND=f"unix:{folder}/socket", ACCESS_WITHOUT_PROOF="true")
@@ -342,7 +342,7 @@ http {{
 
 
 @pytest.mark.real
-def test_nginx_in_front_of_a_server_without_authentication_opens_nothing(
+def test_nginx_in_front_of_a_server_without_authentication_is_refused_unless_all_users_are_served(
     request: pytest.FixtureRequest, serve: Callable[..., str]
 ) -> None:
     try:
@@ -368,4 +368,4 @@ def test_nginx_in_front_of_a_server_without_authentication_opens_nothing(
                 answer = fetch(f"http://127.0.0.1:{port}{RECORD}", 0)
             finally:
                 daemon.stop()
-        assert answer.endswith(f"\n{status}"), "what the setting opens, it opens to whoever reaches nginx"
+        assert answer.endswith(f"\n{status}"), "ACCESS_ALL_LOCAL_USERS serves every client of nginx, too"

@@ -228,7 +228,7 @@ def test_the_new_name_wins_over_that_of_the_older_server(
     ("older", "value"),
     [("MONGODB_TIMEOUT", "soon"), ("MONGODB_TIMEOUT", "-1"), ("SMTP_PORT", "smtp"), ("SMTP_PORT", "0")],
 )
-def test_a_wrong_value_is_told_with_the_name_that_the_operator_used(
+def test_error_for_a_wrong_value_has_the_name_that_the_operator_used(
     monkeypatch: pytest.MonkeyPatch, older: str, value: str
 ) -> None:
     monkeypatch.setenv(older, value)

@@ -126,7 +126,9 @@ def test_a_store_that_finds_no_file_makes_none_without_a_start(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["a b?c#d%41.sqlite3", "ünï.sqlite3"])
-def test_any_file_name_will_do(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_file_with_special_characters_in_its_name_is_used(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / name, Path(name)):
         store = SqliteStore(path)

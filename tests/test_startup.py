@@ -238,7 +238,7 @@ def test_a_certificate_of_an_unknown_authority_stops_the_start(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("argv", SERVERS)
-def test_a_closed_port_is_told_at_once_and_does_not_stop_the_start(tmp_path: Path, argv: list[str]) -> None:
+def test_start_goes_on_with_a_warning_if_the_port_is_closed(tmp_path: Path, argv: list[str]) -> None:
     address = f"127.0.0.1:{free_port()}"
     started = start(tmp_path, argv, SLURM_REST_HOST=f"http://ann:secret@{address}")
     assert started.warns_with(
@@ -252,7 +252,7 @@ def test_a_closed_port_is_told_at_once_and_does_not_stop_the_start(tmp_path: Pat
 @pytest.mark.real
 @pytest.mark.parametrize("argv", SERVERS)
 @pytest.mark.parametrize("daemon", ["slurmctld", "slurmdbd"])
-def test_the_port_of_another_daemon_is_told_from_slurmrestd(
+def test_start_warns_that_the_port_is_that_of_another_slurm_daemon(
     tmp_path: Path, distribution_cluster: Cluster, argv: list[str], daemon: str
 ) -> None:
     assert distribution_cluster.real is not None

@@ -984,7 +984,7 @@ def test_a_name_of_a_key_is_free_again_once_its_key_is_revoked_or_expired(store:
     assert [key.id for key in store.all_keys()] == [first.id, second.id, third.id]
 
 
-def test_of_keys_with_one_name_that_are_made_at_once_one_is_kept(factory: Factory) -> None:
+def test_of_several_keys_with_one_name_that_are_created_at_once_one_is_stored(factory: Factory) -> None:
     stores = [factory(), factory()]
     for round_ in range(20):
         barrier = threading.Barrier(6)
