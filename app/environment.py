@@ -56,7 +56,7 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
     """Return the settings without the wrong ones, and a sentence about each wrong one."""
-    given, faults = _environment()
+    given, faults = _values_in_environment()
     older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
     given.update(overrides or {})
     while True:
@@ -106,7 +106,7 @@ def misspelt() -> Iterator[tuple[str, str]]:
             yield name, meant
 
 
-def dubious_names() -> Iterator[str]:
+def name_warnings() -> Iterator[str]:
     """Yield a warning for each variable that may be a misspelt setting or has a name of the older server."""
     for name, meant in misspelt():
         yield f"{name} is no setting: did you mean {meant}?"
@@ -128,7 +128,7 @@ def _nearest_name(name: str, known: list[str]) -> str | None:
     return close[0] if close else None
 
 
-def _environment() -> tuple[dict[str, Any], list[str]]:
+def _values_in_environment() -> tuple[dict[str, Any], list[str]]:
     """Return the settings that are given, and a sentence about each that cannot be read."""
     given: dict[str, Any] = {}
     faults: list[str] = []

@@ -8,7 +8,7 @@ import logging
 import sys
 
 from app.constants import Settings
-from app.environment import dubious_names
+from app.environment import name_warnings
 from app.errors import SettingsError, SlurmMisbehaved, SlurmUnavailable, StoreRefused, StoreUnavailable
 from app.services import Services
 from app.slurm.diagnosis import check_slurm
@@ -24,7 +24,7 @@ def run_start_checks(services: Services, settings: Settings) -> None:
     Raises:
         SettingsError: A setting is wrong for certain.
     """
-    log_dubious_names()
+    log_name_warnings()
     prepare_store_or_exit(services, settings)
     log_slurm_outage(settings)
     log_access_mode(settings)
@@ -61,9 +61,9 @@ def log_slurm_outage(settings: Settings) -> None:
         logger.warning("Slurm cannot be used yet, and is tried again: %s", error)
 
 
-def log_dubious_names() -> None:
+def log_name_warnings() -> None:
     """Log each variable that may be a misspelt setting or has a name of the older server."""
-    for sentence in dubious_names():
+    for sentence in name_warnings():
         logger.warning(sentence)
 
 

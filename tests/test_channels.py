@@ -241,7 +241,7 @@ def test_parameters_of_a_test_message_are_accepted_by_the_channel(channel: Chann
     receivers["rabbitmq"] = getattr(channel, "queue", "")
     receiver = receivers.get(channel.method, "someone@example.com")
     params = sender.Params.model_validate(
-        sender.params_to(receiver, settings), context={"settings": settings}
+        sender.params_for_receiver(receiver, settings), context={"settings": settings}
     )
     sender.send(Message("check-1", "test", Content(subject="A test message")), params)
     assert [arrival.subject for arrival in channel.arrivals()] == ["A test message"]

@@ -69,10 +69,10 @@ def note(entry: AuditEntry) -> None:
     """Write an entry as one line of JSON, with all characters escaped that are not printable."""
     fields = entry.model_dump(mode="json", exclude_none=True)
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    logger.info("%s", "".join(map(_escaped, text)))
+    logger.info("%s", "".join(map(_escape_unprintable, text)))
 
 
-def _escaped(character: str) -> str:
+def _escape_unprintable(character: str) -> str:
     """Return a character of a JSON string, escaped if it is a line separator or a control code."""
     if character.isprintable():
         return character

@@ -14,7 +14,7 @@ from flask import current_app
 from pydantic import ValidationError
 
 from app.constants import Settings
-from app.environment import dubious_names, read_usable_settings
+from app.environment import name_warnings, read_usable_settings
 from app.errors import SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
@@ -100,7 +100,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    yield from (Finding("warning", "settings", sentence) for sentence in dubious_names())
+    yield from (Finding("warning", "settings", sentence) for sentence in name_warnings())
 
 
 def _gunicorn_hosts(settings: Settings) -> list[str]:
@@ -182,7 +182,7 @@ def _send_test(send: str, settings: Settings) -> Finding:
         if sender is None:
             return _failed(subject, "the method is not configured (see .env.example)")
         params = kind.Params.model_validate(
-            kind.params_to(receiver, settings), context={"settings": settings}
+            kind.params_for_receiver(receiver, settings), context={"settings": settings}
         )
         sender.send(Message(f"check-{secrets.token_hex(8)}", "test", _CONTENT), params)
         sender.rest()

@@ -9,7 +9,7 @@ import threading
 import time
 
 from app.connections.client_socket import ClientSocket, Phase
-from app.connections.tally import Tally
+from app.connections.event_counter import EventCounter
 from app.constants import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ class ConnectionTable:
         self.capacity = min(settings.LIMIT_CONNECTIONS, _open_files_limit() // 2)
         self.lock = threading.Condition()
         self._open: set[ClientSocket] = set()
-        self._slow = Tally(logger, "closed %d connections: clients were too slow, or too many")
-        self._unreadable = Tally(logger, "refused %d requests that cannot be read (the answers say why)")
+        self._slow = EventCounter(logger, "closed %d connections: clients were too slow, or too many")
+        self._unreadable = EventCounter(
+            logger, "refused %d requests that cannot be read (the answers say why)"
+        )
 
     def add(self, accepted: socket.socket) -> ClientSocket:
         """Add an accepted connection; return it as a socket with deadlines."""

@@ -21,9 +21,9 @@ from app.errors import (
 from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.identity import tag_of, tagged
-from app.lifecycle.likeness import looks_like
 from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer, stored_key
 from app.lifecycle.showing import shown_record
+from app.lifecycle.untagged_jobs import looks_like
 from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob

@@ -15,10 +15,10 @@ class RefusedUsers(frozenset[str]):
         name = str(username).lower()
         if super().__contains__(name) or super().__contains__(name.partition("@")[0]):
             return True
-        return name.isdigit() and not _is_known(name)
+        return name.isdigit() and not _is_known_user(name)
 
 
-def _is_known(username: str) -> bool:
+def _is_known_user(username: str) -> bool:
     try:
         pwd.getpwnam(username)
     except KeyError:

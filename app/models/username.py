@@ -54,7 +54,7 @@ def _fits(value: object, pattern: str, most: int) -> bool:
     return isinstance(value, str) and len(value) <= most and re.fullmatch(pattern, value) is not None
 
 
-def _check(value: object, info: ValidationInfo) -> object:
+def _check_username(value: object, info: ValidationInfo) -> object:
     """Refuse what is no user name; without a validation context, only what no pattern can allow."""
     context = info.context or {}
     if CONTEXT_KEY not in context:
@@ -67,4 +67,4 @@ def _check(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Username = Annotated[str, BeforeValidator(_check), WithJsonSchema(username_schema(None))]
+Username = Annotated[str, BeforeValidator(_check_username), WithJsonSchema(username_schema(None))]

@@ -13,7 +13,7 @@ from app.messages.plan import Catalogue
 from app.models.notification_request import METHOD_ALIASES, NotificationRequest
 from app.models.rules import NO_NUL, RULE
 from app.models.task import MonitorRequest, SubmitRequest
-from app.openapi.option_words import OPTION_WORDS
+from app.openapi.option_descriptions import OPTION_DESCRIPTIONS
 from app.senders import SENDERS
 
 Schema = dict[str, Any]
@@ -115,7 +115,7 @@ def _if_of_type(name: str, then: Schema, otherwise: Schema) -> Schema:
 
 
 def _describe_options(options: Schema) -> None:
-    for name, (meaning, example) in OPTION_WORDS.items():
+    for name, (meaning, example) in OPTION_DESCRIPTIONS.items():
         field = options["properties"][name]
         field["description"] = " ".join(filter(None, [meaning, field.get("description")]))
         field["examples"] = [example]

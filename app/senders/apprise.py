@@ -53,7 +53,7 @@ class AppriseSender(Sender):
         return params.target
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test message to a target, by its name."""
         return {"target": receiver}
 

@@ -97,7 +97,7 @@ class Sender(ABC):
         """Nothing more is due for now: closes what was kept open for the next message."""
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test message to that receiver."""
         return {}
 

@@ -55,7 +55,7 @@ class EmailSender(MailSender):
             raise self._unusable(error) from error
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test mail; a login that is an address is its sender."""
         return params_of_test(receiver, settings, settings.NOTIFICATIONS_SMTP_USERNAME or "")
 

@@ -119,7 +119,7 @@ class GmailSender(MailSender):
             raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test mail."""
         return params_of_test(receiver, settings, "")
 

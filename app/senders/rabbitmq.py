@@ -138,7 +138,7 @@ class RabbitmqSender(Sender):
             raise self._unusable(error) from error
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test message to a queue that is there already."""
         return {"queue": receiver, "passive": True}
 

@@ -146,7 +146,7 @@ class SlackSender(Sender):
             raise _unreachable(error) from error
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test message to a channel."""
         return {"channel": receiver}
 

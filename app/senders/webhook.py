@@ -49,13 +49,13 @@ def _url(value: str) -> str:
         or not _HOST.fullmatch(parts.netloc)
         or parts.port == 0
         or _BROKEN_ESCAPE.search(parts.path)
-        or _DOTS.search(_decoded(parts.path))
+        or _DOTS.search(_fully_decoded(parts.path))
     ):
         raise ValueError("not a plain URL")
     return value
 
 
-def _decoded(path: str) -> str:
+def _fully_decoded(path: str) -> str:
     """Decode a path until nothing is left to decode, because a server and its proxies may each do so.
 
     Raises:
@@ -148,7 +148,7 @@ class WebhookSender(Sender):
         return scheme.lower(), host.lower(), f"/{path}", query
 
     @classmethod
-    def params_to(cls, receiver: str, settings: Settings) -> dict[str, Any]:
+    def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test message to a URL."""
         return {"url": receiver}
 

@@ -182,12 +182,12 @@ def answering(within: float | None = None) -> Iterator[None]:
             raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
         raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
     except OperationFailure as error:
-        raise _refusal(error) from error
+        raise _operation_error(error) from error
     except PyMongoError as error:
         raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
 
 
-def _refusal(error: OperationFailure) -> StoreUnavailable:
+def _operation_error(error: OperationFailure) -> StoreUnavailable:
     """Return the error for a failure that MongoDB reports."""
     if error.code in _WRONG_LOGIN:
         return StoreRefused("MongoDB refuses the login: correct user, password and authSource")

@@ -98,10 +98,10 @@ class DatabaseFile:
         return f"{self._path} cannot be written: give the file and its folder to the user of this service"
 
     def _identities(self) -> list[_Identity | None]:
-        return [_identity(path) for path in self._paths]
+        return [_file_identity(path) for path in self._paths]
 
 
-def _identity(path: str) -> _Identity | None:
+def _file_identity(path: str) -> _Identity | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - in every transaction; pathlib's takes twice the time
     except OSError:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-OPTION_WORDS: dict[str, tuple[str, Any]] = {
+OPTION_DESCRIPTIONS: dict[str, tuple[str, Any]] = {
     "output": (
         "The file for standard output, below `dirs.output`. Slurm's patterns %j %x %u %A %a %N and %% work.",
         "align.%j.out",

@@ -7,7 +7,7 @@ import time
 _INTERVAL = 60.0  # seconds
 
 
-class Tally:
+class EventCounter:
     """Counts events, and logs their number with the first one and at most once a minute.
 
     Clients can cause any number of these events, so that a line for each would fill the disk.
