@@ -62,5 +62,5 @@ def _web_application(settings: Settings) -> Flask:
 
 @auth.public
 def ping() -> tuple[str, dict[str, str]]:
-    """Liveness: the process answers."""
+    """Return `pong`, which shows that the process answers."""
     return "pong", {"Content-Type": "text/plain; charset=utf-8"}

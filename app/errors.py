@@ -31,7 +31,7 @@ class SlurmProxyError(Exception):
         self.for_callers = for_callers or self.words_for_callers or message
 
     def extra(self) -> Mapping[str, Any]:
-        """What the JSON answer carries beside the sentence and the code."""
+        """Return what the JSON answer holds beside the sentence and the code."""
         return {}
 
 
@@ -70,7 +70,7 @@ class UnsupportedEncoding(SlurmProxyError):
 
 
 class DuplicateUuid(SlurmProxyError):
-    """The uuid is taken, for ever; carries the job that took it, if Slurm has answered already."""
+    """The uuid was used before, and works only once; the answer names its job, if Slurm has answered."""
 
     status = 400
     code = "duplicate_uuid"
@@ -85,7 +85,7 @@ class DuplicateUuid(SlurmProxyError):
 
 
 class IdempotencyKeyReused(SlurmProxyError):
-    """The key stands for another request than the one it came with first."""
+    """The idempotency key was used first with another request."""
 
     status = 400
     code = "idempotency_key_reused"
@@ -113,7 +113,7 @@ class AlreadyOver(SlurmProxyError):
 
 
 class UnknownJob(SlurmProxyError):
-    """Slurm or this service knows no such job."""
+    """Neither Slurm nor this service has such a job."""
 
     status = 400
     code = "unknown_job"
@@ -134,14 +134,14 @@ class NotDead(SlurmProxyError):
 
 
 class NotTheOwner(SlurmProxyError):
-    """The job belongs to somebody else than the request says."""
+    """The job belongs to another user than the request says."""
 
     status = 400
     code = "not_the_owner"
 
 
 class NotAuthenticated(SlurmProxyError):
-    """The caller has not proved who he is."""
+    """The request has no valid API key or token."""
 
     status = 401
     code = "not_authenticated"
@@ -157,14 +157,14 @@ class IdentityProviderUnavailable(SlurmProxyError):
 
 
 class Forbidden(SlurmProxyError):
-    """The caller may not do this."""
+    """The caller has no permission for this request."""
 
     status = 403
     code = "forbidden"
 
 
 class TooManyRequests(SlurmProxyError):
-    """The caller has sent as many as he may in a minute."""
+    """The caller has used up the rate limit, of requests or of failed attempts to authenticate."""
 
     status = 429
     code = "too_many_requests"
@@ -175,20 +175,20 @@ class TooManyRequests(SlurmProxyError):
 
 
 class TooManyJobs(TooManyRequests):
-    """The caller has as many jobs waiting or running as he may."""
+    """The caller has reached the limit of jobs that wait or run."""
 
     code = "too_many_jobs"
 
 
 class SlurmRefused(SlurmProxyError):
-    """Slurm answered and said no; the message is Slurm's own. No job exists."""
+    """Slurm refused the request; the message is Slurm's own. No job exists."""
 
     status = 400
     code = "slurm_refused"
 
 
 class SlurmUnavailable(SlurmProxyError):
-    """Slurm could not be asked, or does not know at the moment; nothing was done."""
+    """Slurm does not answer, or cannot answer at the moment; nothing was done."""
 
     part = "Slurm"
     status = 503
@@ -205,11 +205,11 @@ class ClocksDisagree(SlurmUnavailable):
 
 
 class SlurmBusy(SlurmUnavailable):
-    """Too many requests are on their way to Slurm already; this one was never sent."""
+    """All connections to Slurm are busy; the request was not sent."""
 
 
 class SlurmMisbehaved(SlurmProxyError):
-    """slurmrestd answered something that cannot be understood, or refuses this service itself."""
+    """The answer of slurmrestd cannot be understood, or it refuses this service."""
 
     part = "Slurm"
     status = 502
@@ -230,7 +230,7 @@ class NoCommonVersion(SlurmMisbehaved):
 
 
 class SlurmAmbiguous(SlurmProxyError):
-    """A request reached slurmrestd, but no usable answer came back: it may have been carried out."""
+    """A request reached slurmrestd without a usable answer; it may have been carried out."""
 
     status = 504
     code = "submission_unknown"
@@ -242,7 +242,7 @@ class UnprovenRefusal(SlurmAmbiguous):
 
 
 class RecordUnfit(SlurmProxyError):
-    """The database cannot keep this very record: it is too large."""
+    """The task is too large for the database."""
 
     words_for_callers = "the task is too large to be stored"
     status = 400
@@ -250,7 +250,7 @@ class RecordUnfit(SlurmProxyError):
 
 
 class StoreUnavailable(SlurmProxyError):
-    """The database does not answer; nothing was lost that had been acknowledged."""
+    """The database does not answer; what was acknowledged before is not lost."""
 
     words_for_callers = "the database of this service does not answer"
     part = "the store"

@@ -1,4 +1,4 @@
-"""`/monitor`: takes over jobs that were submitted elsewhere, and looks records up."""
+"""`/monitor`: register jobs that were submitted elsewhere, look records up, and cancel jobs."""
 
 from flask import Blueprint, Response, current_app, jsonify
 
@@ -15,13 +15,13 @@ def _services() -> Services:
 
 @blueprint.post("")
 def watch() -> Response:
-    """Starts to watch a job that Slurm has already."""
+    """Register a job that was submitted elsewhere, and monitor it from then on."""
     return jsonify(_services().intake.watch(caller(), body()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def by_job_id(slurm_job_id: str) -> Response:
-    """The newest record of a job id, and what Slurm says of the job now."""
+    """Return the newest record of a job id, and what Slurm reports about the job now."""
     return jsonify(_services().look_up.by_job_id(caller(), slurm_job_id))
 
 
@@ -39,11 +39,11 @@ def by_state(slurm_job_state: str) -> Response:
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel(task_uuid: str) -> Response:
-    """Cancels the job of a task, as its user."""
+    """Cancel the job of a task, as its user. The end of the job is announced like any other."""
     return jsonify(_services().cancellation.cancel(caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def by_uuid(task_uuid: str) -> Response:
-    """The record of a task, and what Slurm says of its job now."""
+    """Return the record of a task, and what Slurm reports about its job now."""
     return jsonify(_services().look_up.by_uuid(caller(), task_uuid))

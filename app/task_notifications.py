@@ -18,7 +18,7 @@ def _outbox() -> Outbox:
 
 @blueprint.get("")
 def find() -> Response:
-    """Messages that did not arrive, or those in another status; the oldest first."""
+    """Return the messages that were given up, or those in another status, the oldest first."""
     return jsonify(
         _outbox().find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
     )
@@ -37,7 +37,7 @@ def retry_all() -> Response:
 
 
 def _query(*known: str) -> dict[str, str]:
-    """What stands behind the question mark; a word that is not known could be a limit that was misspelt."""
+    """Return the parameters of the query. An unknown one is refused, because it may be a misspelt limit."""
     faults = [f"{name}: is not known here" for name in request.args if name not in known]
     if faults:
         raise InvalidRequest(faults)

@@ -17,7 +17,7 @@ blueprint.before_request(require(Scope.ADMIN))
 
 
 class _JobIdConverter(BaseConverter):
-    """Match a part of a path, except the word of `POST /slurm/job/submit`: its other methods are a 405."""
+    """Match a part of a path except `submit`, so that `GET /slurm/job/submit` is a 405."""
 
     regex = r"(?!submit\Z)[^/]+"
 
@@ -44,19 +44,19 @@ def _passed_on(reply: Reply) -> Response:
 
 @blueprint.get("/ping")
 def ping() -> Response:
-    """Whether slurmctld answers."""
+    """Return slurmrestd's answer to `ping`: whether slurmctld answers."""
     return _passed_on(_slurm().raw("GET", "ping"))
 
 
 @blueprint.get("/diag")
 def diag() -> Response:
-    """slurmctld's own statistics."""
+    """Return the statistics of slurmctld."""
     return _passed_on(_slurm().raw("GET", "diag"))
 
 
 @blueprint.get("/jobs/<update_time>")
 def jobs(update_time: str) -> Response:
-    """All jobs, if any changed since `update_time` (seconds since the epoch; 0 for all)."""
+    """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
     return _passed_on(_slurm().raw_list(_seconds("update_time", update_time)))
 
 

@@ -1,4 +1,4 @@
-"""`/submit`: takes a task in."""
+"""`/submit`: submit a task."""
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
@@ -11,7 +11,7 @@ blueprint = Blueprint("task_submission", __name__)
 
 @blueprint.post("/submit")
 def submit() -> Response:
-    """One request submits the task, records it and starts to watch it."""
+    """Submit a task as a job, store its record, and monitor the job from then on."""
     services: Services = current_app.extensions["slurm_proxy"]
     key = idempotency_key(request.headers.get("Idempotency-Key"))
     return jsonify(services.intake.submit(caller(), body(), key))

@@ -31,7 +31,7 @@ class Planner:
     def __init__(
         self, catalogue: Catalogue, methods: Collection[str], methods_of_people: Collection[str] = ()
     ) -> None:
-        """`methods_of_people`: those whose messages people read, and not programs."""
+        """Create a planner. `methods_of_people`: the methods whose messages people read, and not programs."""
         self.catalogue = catalogue
         self._methods = methods
         self._methods_of_people = frozenset(methods_of_people)

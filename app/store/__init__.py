@@ -42,13 +42,16 @@ class Outcome:
 
 
 class TaskStore(Protocol):
-    """Keeps records. What a method has acknowledged survives kill -9; each method is atomic.
+    """Stores records. What a method has acknowledged survives kill -9; each method is atomic.
 
-    StoreUnavailable from any of them when the database does not answer. Times are UTC, to the millisecond.
+    Times are UTC, to the millisecond.
+
+    Raises:
+        StoreUnavailable: From every method, if the database does not answer.
     """
 
     def prepare(self) -> None:
-        """Connects, and makes the indexes that every query needs."""
+        """Connect, and create the indexes that the queries need."""
 
     def now(self) -> datetime:
         """Return the store's time, the one clock of all processes that share it.
@@ -60,30 +63,31 @@ class TaskStore(Protocol):
         """
 
     def add(self, record: TaskRecord) -> None:
-        """Keeps a new record; DuplicateUuid if its uuid or its idempotency key was ever used.
+        """Add a new record. A record whose submission failed is replaced.
 
-        A record whose submission failed gives its place up.
+        Raises:
+            DuplicateUuid: The uuid or the idempotency key of the record is used already.
         """
 
     def release(self, record: TaskRecord) -> None:
-        """Forgets this very reservation, and only that: the uuid may be used again."""
+        """Delete this reservation, and no other of its uuid, which may then be used again."""
 
     def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
-        """Ends this very reservation without a job; its uuid and key may be used again."""
+        """End this reservation without a job; its uuid and its key may be used again."""
 
     def accept(
         self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
     ) -> bool:
-        """Turns this very reservation into the record of a job, even a failed one; False if it has a job."""
+        """Turn this reservation, even a failed one, into the record of a job; False if it has one."""
 
     def by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
-        """The record that was added with this key. `within`: seconds, instead of the configured time."""
+        """Return the record with this key. `within`: seconds, instead of the configured time."""
 
     def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
-        """The records with these uuids, as far as there are any. `within`: as above."""
+        """Return the records with these uuids, by uuid. `within`: seconds, instead of the configured time."""
 
     def by_job_id(self, job_id: int) -> TaskRecord | None:
-        """The newest record of that job id: Slurm uses ids again."""
+        """Return the newest record of that job id; Slurm reuses ids."""
 
     def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
         """Return up to `limit` records in that state, the newest first; only of these users, unless None."""
@@ -92,13 +96,13 @@ class TaskStore(Protocol):
         """Return the users that have a record."""
 
     def open_jobs(self) -> list[OpenJob]:
-        """All jobs whose end is still to come."""
+        """Return all jobs that have not ended."""
 
     def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
         """Return up to `limit` jobs whose end was recorded since then, the newest first, without UNKNOWN."""
 
     def count_open(self, caller: str) -> int:
-        """How many tasks of this caller's have their end still to come, reservations among them."""
+        """Return how many tasks of this caller have not ended, reservations included."""
 
     def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
         """Return the reservations made before `before`, or later than `after`.
@@ -108,10 +112,10 @@ class TaskStore(Protocol):
         """
 
     def apply(self, changes: Iterable[Change], fence: int) -> int:
-        """Applies each change whose record is still in the state `before`, with its notifications.
+        """Apply each change whose record is still in the state `before`; return how many were applied.
 
-        One write for all, each record atomic by itself; returns how many were applied. Nothing is written
-        for a leader whose `fence` is no longer the newest.
+        A change is written together with its notifications. All changes are one write, in which each record
+        is atomic. Nothing is written for a leader whose `fence` is no longer the newest.
         """
 
     def claim(
@@ -124,16 +128,17 @@ class TaskStore(Protocol):
         """
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Keeps what became of a claimed notification; False if the claim had been taken over.
+        """Store the outcome of a claimed notification; return False if the claim had been taken over.
 
-        What was sent is sent, whoever has the claim by now; what its digest brought along ends with it.
+        SENT is stored even if another process has the claim by now. If the notification is sent or dead, the
+        others in its digest get the same status.
         """
 
     def gather(self, claim: Claim, now: datetime, digest: str) -> tuple[str, list[Claim]]:
-        """Ties all that is gathered for the same recipient, and due, to the claimed notification.
+        """Tie due notifications that wait for a digest to the same recipient to the claimed one, its head.
 
-        The id of the digest, and what it brings along. Only the first call ties, and gives it the id
-        `digest`: from then on it is the same, whoever claims its head.
+        Return the id of the digest and the other notifications in it. Only the first call ties, with `digest`
+        as the id. Later calls return the same digest, whichever process has claimed the head.
         """
 
     def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
@@ -145,13 +150,13 @@ class TaskStore(Protocol):
         """
 
     def give_slot_back(self, recipient: str) -> None:
-        """The message that a slot was taken for did not go out."""
+        """Give back the slot of a message that was not sent."""
 
     def notification(self, id_: str) -> Claim | None:
-        """The notification with that id."""
+        """Return the notification with that id."""
 
     def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
-        """Up to `most` notifications in that status, by that method or any; the oldest first."""
+        """Return up to `most` notifications in that status, by that method or any, the oldest first."""
 
     def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         """Make dead and retrying notifications due at once; return how many there were.
@@ -169,7 +174,7 @@ class TaskStore(Protocol):
         """
 
     def resign(self, owner: str) -> None:
-        """Gives the lease back, so that another process can lead at once."""
+        """Release the lease, so that another process can lead at once."""
 
     def add_key(self, key: ApiKey) -> bool:
         """Add a key; return False if another key of its name is valid at the time of its creation."""
@@ -181,16 +186,20 @@ class TaskStore(Protocol):
         """
 
     def all_keys(self) -> list[ApiKey]:
-        """All of them, the oldest first."""
+        """Return all keys, the oldest first."""
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
-        """False if there is no such key, or it is revoked already."""
+        """Revoke a key; return False if there is no such key, or it is revoked already."""
 
     def key_used(self, id_: str, at: datetime) -> None:
-        """Keeps when the key was last used."""
+        """Store when the key was last used."""
 
     def ping(self) -> None:
-        """Returns if the database answers."""
+        """Return if the database answers.
+
+        Raises:
+            StoreUnavailable: It does not.
+        """
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
