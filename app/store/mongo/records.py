@@ -1,4 +1,4 @@
-"""The records, and the lease of the one who watches them."""
+"""The records, and the lease of the process that polls."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -131,7 +131,7 @@ class MongoRecords(MongoDatabase):
             wanted["slurm_username"] = {"$in": list(usernames)}
         with answering():
             found = self.tasks.find(wanted).sort(NEWEST_FIRST)
-            return list(_readable(found.limit(limit), read_record))
+            return list(_all_readable(found.limit(limit), read_record))
 
     def usernames(self) -> list[str]:
         with answering():
@@ -140,7 +140,7 @@ class MongoRecords(MongoDatabase):
     def open_jobs(self) -> list[OpenJob]:
         with answering():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(_OPEN_JOB_FIELDS, 1))
-            return list(_readable(found, _open_job))
+            return list(_all_readable(found, _open_job))
 
     def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
         ended = {
@@ -151,7 +151,7 @@ class MongoRecords(MongoDatabase):
         }
         with answering():
             found = self.tasks.find(ended, dict.fromkeys((*_OPEN_JOB_FIELDS, "job.array_tasks"), 1))
-            return list(_readable(found.sort("updated_at", DESCENDING).limit(limit), _open_job))
+            return list(_all_readable(found.sort("updated_at", DESCENDING).limit(limit), _open_job))
 
     def count_open(self, caller: str) -> int:
         with answering():
@@ -207,8 +207,8 @@ class MongoRecords(MongoDatabase):
             )
 
 
-def _readable(documents: Iterable[Document], read: Callable[[Document], _Read]) -> Iterator[_Read]:
-    """Yield what `read` returns of the documents; one that cannot be read is logged, and hides no other."""
+def _all_readable(documents: Iterable[Document], read: Callable[[Document], _Read]) -> Iterator[_Read]:
+    """Yield what `read` returns of each document. A document that cannot be read is logged and left out."""
     for document in documents:
         try:
             yield read(document)

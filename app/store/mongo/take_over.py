@@ -1,11 +1,11 @@
 """Take over the documents of the older server, and give keys to those of earlier versions of this service.
 
 `uuid`, with a unique index, is the field by which this service finds and changes a record. Of the older
-server's documents only those get one whose job has not ended. It is the task's uuid with the `_id` behind it,
-because two of these documents may have the same `task.uuid`. All others stay as they are, and are found by
-`task.uuid`: the newest counts. Only fields of our own are added.
+server's documents, only those of jobs that have not ended get this field: the task's uuid followed by the
+`_id`, because two of these documents may have the same `task.uuid`. All others stay as they are, and are
+found by `task.uuid`; the newest counts. Only fields of this service are added.
 
-Each step is one command that changes the documents which are left, so that any number of processes may work
+Each step is one command that changes all documents that are left. Therefore any number of processes may work
 at the same time, and may be killed at any moment.
 """
 
@@ -92,7 +92,7 @@ def _close_ended(tasks: Collection[Document]) -> None:
 def _set(tasks: Collection[Document], wanted: Document, condition: object, fields: Document) -> int:
     """Set fields of the documents that are `wanted` and for which the expression `condition` is true.
 
-    If there are none, which an index tells, nothing is written.
+    An index shows whether there are any. If not, nothing is written.
     """
     with pymongo.timeout(_TIMEOUT):
         if tasks.find_one(wanted, {"_id": 1}, sort=NEWEST_FIRST) is None:
