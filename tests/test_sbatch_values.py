@@ -3,6 +3,7 @@
 import pytest
 
 from app.models.sbatch_values import memory_mb, switch_count_and_wait, time_minutes, time_seconds
+from app.models.slurm_options import SlurmOptions
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,11 @@ def test_switches_are_read_as_count_and_longest_wait(
     given: int | str, count: int, seconds: int | None
 ) -> None:
     assert switch_count_and_wait(given) == (count, seconds)
+
+
+@pytest.mark.parametrize("name", SlurmOptions.model_fields)
+def test_numbers_at_the_limits_of_the_schema_are_accepted(name: str) -> None:
+    schema = SlurmOptions.model_json_schema()["properties"][name]
+    for form in (item for one in schema.get("anyOf", ()) for item in (one, *one.get("anyOf", ()))):
+        for limit in {"minimum", "maximum"} & form.keys():
+            assert SlurmOptions.model_validate({name: form[limit]})

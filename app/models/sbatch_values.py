@@ -16,6 +16,7 @@ _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 _UNLIMITED = ("unlimited", "infinite")
 _SWITCHES = re.compile(r"0*[1-9][0-9]{0,8}(?:@.+)?")
+_MOST_SWITCHES = 999_999_999
 _MOST_HOURS = MAX_INT // 60
 
 # ECMA-262 patterns for the schemas that callers read. They allow fewer digits than the code.
@@ -141,8 +142,8 @@ HoursOrTime = Annotated[
     ),
 ]
 Switches = Annotated[
-    Annotated[int, _whole_number(MAX_INT, least=1)] | Annotated[str, Field(strict=True)],
+    Annotated[int, _whole_number(_MOST_SWITCHES, least=1)] | Annotated[str, Field(strict=True)],
     AfterValidator(_check_switches),
-    _number_or_text(_SWITCHES_PATTERN, MAX_INT, least=1),
+    _number_or_text(_SWITCHES_PATTERN, _MOST_SWITCHES, least=1),
     must('be a number of switches, at least 1, or one with the longest time to wait for it: "1@0:30:00"'),
 ]
