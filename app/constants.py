@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from app.errors import SettingsError
+from app.slow_patterns import is_slow
 
 TASK_METADATA: dict[str, dict[str, Any]] = {
     # The caller brings the command, its parameters and the notifications.
@@ -422,6 +423,10 @@ class Settings(BaseModel):
             re.compile(value or "")
         except re.error as error:
             raise ValueError(f"must be a regular expression: {error}") from None
+        if is_slow(value or ""):
+            raise ValueError(
+                "must not repeat what is repeated already, as (a+)+ does: matching may take hours"
+            )
         return value
 
     @field_validator("OIDC_JWKS_URL")

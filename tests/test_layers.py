@@ -16,6 +16,7 @@ LAYERS = {
     "app.clock": 0,
     "app.outages": 0,
     "app.near_words": 0,
+    "app.slow_patterns": 0,
     "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,

@@ -189,3 +189,18 @@ def test_stored_grant_is_read_whatever_the_pattern_is() -> None:
 def test_pattern_that_is_no_regular_expression_is_refused_at_the_start() -> None:
     with pytest.raises(SettingsError, match="TASK_USERNAME_PATTERN: must be a regular expression: "):
         read_settings({"TASK_USERNAME_PATTERN": "[a-"})
+
+
+@pytest.mark.parametrize("pattern", ["([a-z]+)+", "(a|aa)+", "([a-z]+[.-]?)+@x", ".*.*.*.*.*Z"])
+def test_pattern_that_a_name_could_occupy_for_hours_is_refused_at_the_start(pattern: str) -> None:
+    with pytest.raises(
+        SettingsError, match="TASK_USERNAME_PATTERN: must not repeat what is repeated already"
+    ):
+        read_settings({"TASK_USERNAME_PATTERN": pattern})
+
+
+@pytest.mark.parametrize(
+    "pattern", [PATTERN, ".*", r"[a-z]+(\.[a-z]+)*(@[a-z]+(\.[a-z]+)*)?", "[a-z]{2}[0-9]{3,}"]
+)
+def test_pattern_that_is_matched_at_once_is_accepted(pattern: str) -> None:
+    assert pattern == read_settings({"TASK_USERNAME_PATTERN": pattern}).TASK_USERNAME_PATTERN

@@ -1,0 +1,27 @@
+"""Recognizes regular expressions that some texts can occupy for seconds or for ever."""
+
+import re
+import time
+
+# Most texts that fail at their end make a slow expression try all ways to divide what is before the end.
+_BEGINNINGS = ("a", "A", "0", "a.", "aA", "a1", "a-", "a_", "a@")
+_ENDS = ("-", "-+", "-$")
+_LENGTHS = (12, 16, 20, 24, 28, 40, 60, 90, 130, 190, 255)  # in small steps: each may take many times longer
+_MOST_SECONDS = 0.02  # of this thread's computing time
+
+
+def is_slow(pattern: str) -> bool:
+    """Return whether matching a text of at most 257 characters takes long; not every such pattern is found.
+
+    While Python matches a regular expression, no other thread of the process runs.
+    """
+    compiled = re.compile(pattern)
+    for beginning in _BEGINNINGS:
+        for length in _LENGTHS:
+            for end in _ENDS:
+                text = (beginning * length)[:length] + end
+                began = time.thread_time()
+                compiled.fullmatch(text)
+                if time.thread_time() - began > _MOST_SECONDS:
+                    return True
+    return False
