@@ -39,7 +39,7 @@ class DatabaseFile:
         except OSError as error:
             if not self._path.exists():  # opening an existing file gives a better error
                 raise StoreRefused(self._remedy()) from error
-        _at_start[self._path] = _identity(str(self._path))
+        _at_start[self._path] = _file_identity(str(self._path))
 
     def connect(self, timeout: float) -> sqlite3.Connection:
         """Open a connection in WAL mode; `timeout`: seconds that a statement waits for another's write.
