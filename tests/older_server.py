@@ -14,7 +14,7 @@ from app.store.mongo import connect
 from tests.fakes import FakeSlurm
 from tests.tasks import make_email, make_task, new_uuid
 
-NAIVE_NOW = utc_now().replace(tzinfo=None)
+NAIVE_NOW = utc_now().replace(tzinfo=None)  # when the tests were imported, which may be long ago
 YEARS_AGO = NAIVE_NOW - timedelta(days=900)
 
 
@@ -26,7 +26,7 @@ def older_document(job_id: object, state: object = "RUNNING", **fields: Any) -> 
         "slurm_job_id": job_id,
         "slurm_job_state": state,
         "task": task,
-        "created_at": NAIVE_NOW,
+        "created_at": utc_now().replace(tzinfo=None),
         "updated_at": None,
     }
     return {**document, **fields}

@@ -51,7 +51,7 @@ def get(app: Flask, path: str) -> Any:
 def test_an_older_record_is_readable_by_both_gets(
     deployment: Deployment, job_id: object, updated_at: datetime | None
 ) -> None:
-    document = older_document(job_id, updated_at=updated_at)
+    document = older_document(job_id, created_at=NAIVE_NOW, updated_at=updated_at)
     deployment.tasks.insert_one(document)
     app = deployment.start()
     task = document["task"]
