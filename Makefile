@@ -1,6 +1,8 @@
 # `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
 
 VENV := .venv
+# Most tests wait for servers: more processes than cores are busy.
+TEST_PROCESSES := 4
 
 .PHONY: demo test lint serve clean
 
@@ -11,7 +13,7 @@ serve: $(VENV)/.serves
 	$(VENV)/bin/python run.py
 
 test: $(VENV)/.tests
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 lint: $(VENV)/.tests
 	$(VENV)/bin/ruff format --check .

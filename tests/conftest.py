@@ -25,6 +25,7 @@ from tests.real.mongod import Mongod
 from tests.real.slurm_cluster import SlurmCluster, make_user
 from tests.real.smtp import SmtpServer
 
+CLUSTERS = ("distribution", "given", "next")
 _MONGODB = "a real MongoDB"
 _NOT_COVERED = pytest.StashKey[dict[str, str]]()
 USES_MONGOMOCK = pytest.StashKey[bool]()
@@ -73,6 +74,28 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(f"{name}_FILE", None)
     for name in OLDER_NAMES:
         os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have one process run all tests of a cluster, or of a file, where several share the suite."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        callspec = getattr(item, "callspec", None)
+        params = callspec.params.values() if callspec else ()
+        wanted = [name for name in CLUSTERS if f"{name}_cluster" in names or name in params]
+        item.add_marker(pytest.mark.xdist_group(min(wanted, default=item.path.name)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_covered"] = session.config.stash[_NOT_COVERED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a process of pytest-xdist did not cover to the summary."""
+    node.config.stash[_NOT_COVERED].update(getattr(node, "workeroutput", {}).get("not_covered", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

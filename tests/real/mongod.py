@@ -18,7 +18,7 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
 from tests.real import RealPartMissing
-from tests.real.processes import Daemon, answers, free_port, until
+from tests.real.processes import Daemon, answers, free_port, only_one_process, until
 
 _VERSION = "8.0.15"
 _CACHE = Path.home() / ".cache" / "slurm-proxy-tests"
@@ -95,9 +95,10 @@ def _downloaded() -> Path:
     if kind is None or platform.machine() != "x86_64":
         raise RealPartMissing(f"no mongod on PATH, and no download for {release.get('PRETTY_NAME')}")
     program = _CACHE / f"mongod-{_VERSION}-{kind}"
-    if not program.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        _fetch(f"mongodb-linux-x86_64-{kind}-{_VERSION}", program)
+    with only_one_process("mongod"):
+        if not program.exists():
+            _CACHE.mkdir(parents=True, exist_ok=True)
+            _fetch(f"mongodb-linux-x86_64-{kind}-{_VERSION}", program)
     return program
 
 

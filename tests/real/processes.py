@@ -1,13 +1,15 @@
 """Starts and ends the servers that tests need; only ever touches processes that it started."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.real import RealPartMissing
@@ -97,8 +99,21 @@ class Daemon:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@contextmanager
+def only_one_process(purpose: str) -> Iterator[None]:
+    """Wait until no other process of this suite is in here for the same purpose."""
+    with (Path(tempfile.gettempdir()) / f"slurm-proxy-tests-{purpose}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def install(programs: Mapping[str, str]) -> None:
-    """Makes sure that programs are there, from Debian's packages: {program: package}."""
+    """Make sure that programs are there, from Debian's packages: {program: package}."""
+    with only_one_process("install"):
+        _install(programs)
+
+
+def _install(programs: Mapping[str, str]) -> None:
     search = "/usr/sbin:/usr/bin:/sbin:/bin"
     missing = sorted({package for program, package in programs.items() if not _is_there(program, search)})
     if not missing:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.real import RealPartMissing
-from tests.real.processes import Daemon, answers, free_port, install
+from tests.real.processes import Daemon, answers, free_port, install, only_one_process
 
 _PROGRAMS = {
     "slurmctld": "slurmctld",
@@ -344,12 +344,17 @@ PidFile={self._folder}/run/slurmdbd.pid
 
 
 def make_user(name: str) -> None:
-    """Unless there is one. OSError, RuntimeError if it cannot be made."""
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        home = ["-M", "-s", "/usr/sbin/nologin"] if name == _REST_USER else ["-m", "-s", "/bin/bash"]
-        _output("useradd", "-U", *home, name)
+    """Make a user, unless there is one.
+
+    Raises:
+        OSError, RuntimeError: It cannot be made.
+    """
+    with only_one_process("useradd"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            home = ["-M", "-s", "/usr/sbin/nologin"] if name == _REST_USER else ["-m", "-s", "/bin/bash"]
+            _output("useradd", "-U", *home, name)
 
 
 def _output(*argv: str, env: dict[str, str] | None = None) -> str:
