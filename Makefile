@@ -1,8 +1,8 @@
 # `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
 
 VENV := .venv
-# Most tests wait for servers: more processes than cores are busy.
-TEST_PROCESSES := 4
+# How many processes share the test suite, each with the tests of a cluster or of a file; 0 for none but pytest's own.
+TEST_PROCESSES := 0
 
 .PHONY: demo test lint serve clean
 
