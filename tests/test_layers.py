@@ -52,6 +52,7 @@ SIDEWAYS = {
     ("app.api_docs", "app.auth"),
     ("app.commands", "app.startup"),
     ("app.constants", "app.errors"),
+    ("app.constants", "app.slow_patterns"),
     ("app.task_submission", "app.auth"),
     ("app.task_monitoring", "app.auth"),
     ("app.task_slurm_rest", "app.auth"),
