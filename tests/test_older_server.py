@@ -405,7 +405,7 @@ def _odd_documents() -> Iterator[dict[str, Any]]:
         yield {**older_document(4711), "slurm_username": username}
     for id_ in ({"a": 1}, b"id", "text", 5):
         yield {**older_document(4711), "_id": id_}
-    for moment in ("2020-01-01", 7, DatetimeMS(10**15)):
+    for moment in ("2020-01-01", 7, datetime(1, 1, 1, tzinfo=UTC), DatetimeMS(10**15)):
         yield {**older_document(4711), "created_at": moment}
         yield {**older_document(4711, **_RECENT), "updated_at": moment}
 
@@ -428,6 +428,12 @@ def test_odd_older_records_hide_no_other_and_are_listed(deployment: Deployment) 
     cycles.run()
     assert get(app, f"/monitor/task_uuid/{good['task']['uuid']}")["monitor"]["slurm_job_state"] == "COMPLETED"
     assert messages(deployment, 9999) == [1]
+
+
+def test_a_record_whose_notifications_were_lost_hides_no_other_from_a_list(deployment: Deployment) -> None:
+    deployment.tasks.insert_many([{**older_document(1), "notifications": None}, older_document(2)])
+    listed = get(deployment.start(), "/monitor/slurm_job_state/RUNNING")["monitor"]
+    assert [record["slurm_job_id"] for record in listed] == [2]
 
 
 def test_an_older_record_with_an_odd_task_is_readable_by_its_job_id(deployment: Deployment) -> None:

@@ -212,7 +212,7 @@ def _all_readable(documents: Iterable[Document], read: Callable[[Document], _Rea
     for document in documents:
         try:
             yield read(document)
-        except ValueError:
+        except (ArithmeticError, LookupError, TypeError, ValueError):
             logger.exception("the document %s cannot be read", document["_id"])
 
 
@@ -232,7 +232,7 @@ def _open_job(item: Document) -> OpenJob:
         job_id,
         read_state(item.get("slurm_job_state")),
         username,
-        created_at,
+        max(created_at, _LONG_AGO),
         job.get("submit_time"),
         item.get("alarm_at"),
         job.get("array_tasks") is not None,
