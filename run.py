@@ -7,11 +7,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from dotenv import load_dotenv
-
 from app import create_app
 from app.demo import run_demo
-from app.environment import read_settings
+from app.environment import EnvironmentFile, read_settings
 from app.errors import SettingsError
 from app.logs import configure
 from app.serving import Server
@@ -25,10 +23,10 @@ def main() -> int:
         help="run on a local stand-in for Slurm: jobs are processes of this machine, for trying things out",
     )
     arguments = parser.parse_args()
-    load_dotenv(Path(__file__).with_name(".env"))
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a script's background job begins without it
         signal.signal(number, _stop)
     try:
+        EnvironmentFile(Path(__file__).with_name(".env")).load()
         configure(read_settings())
         return run_demo(Path.cwd() / "demo") if arguments.demo else _serve()
     except SettingsError as error:

@@ -33,6 +33,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         SettingsError: A setting is missing or wrong. `flask` gets an application with commands only.
     """
     try:
+        commands.require_readable_files()
         app = _web_application(read_settings(config))
     except SettingsError as error:
         if not commands.is_command_line():

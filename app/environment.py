@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError
 
 from app.constants import Settings
@@ -155,6 +155,24 @@ def _from_environment(name: str) -> str | None:
         raise SettingsError(f"{name}_FILE: {error}") from error
 
 
+def require_readable(path: Path) -> None:
+    """Raise SettingsError if the file exists, but a line of it sets nothing: python-dotenv only skips it."""
+    if not path.exists():
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            wrong = [found.original.line for found in parse_stream(file) if found.error or _is_bare(found)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    if wrong:
+        raise SettingsError(f"{path}: line {wrong[0]} cannot be read; it must be NAME=value")
+
+
+def _is_bare(binding: Binding) -> bool:
+    """Return whether a line consists of a name only, without `=`."""
+    return binding.key is not None and binding.value is None
+
+
 class EnvironmentFile:
     """Loads the variables of a file such as `.env`; variables that the environment had before win."""
 
@@ -168,7 +186,7 @@ class EnvironmentFile:
         Raises:
             SettingsError: The file exists, but cannot be read. The environment stays as it was.
         """
-        self._check()
+        require_readable(self._path)
         self.restore({})
         given = set(os.environ)
         load_dotenv(self._path)
@@ -180,14 +198,3 @@ class EnvironmentFile:
             os.environ.pop(name, None)
         os.environ.update(variables)
         self.variables = variables
-
-    def _check(self) -> None:
-        if not self._path.exists():
-            return
-        try:
-            with self._path.open(encoding="utf-8") as file:
-                wrong = [binding.original.line for binding in parse_stream(file) if binding.error]
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{self._path} cannot be read: {error}") from error
-        if wrong:
-            raise SettingsError(f"{self._path}: line {wrong[0]} cannot be read; it must be NAME=value")

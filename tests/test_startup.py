@@ -54,8 +54,10 @@ class Start:
         return self.status is None
 
 
-def start(folder: Path, argv: list[str], prefix: tuple[str, ...] = (), **settings: str) -> Start:
-    """Start a server, and end it once it serves."""
+def start(
+    folder: Path, argv: list[str], prefix: tuple[str, ...] = (), project: Path = ROOT, **settings: str
+) -> Start:
+    """Start a server in the folder `project`, and end it once it serves."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -70,10 +72,14 @@ def start(folder: Path, argv: list[str], prefix: tuple[str, ...] = (), **setting
     began = time.monotonic()
     with output.open("w") as log:
         process = subprocess.Popen(
-            [*prefix, sys.executable, *argv], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*prefix, sys.executable, *argv],
+            cwd=project,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
-        serves = re.compile("slurm-proxy listens on|Listening at")
+        serves = re.compile("slurm-proxy listens on|Listening at|Running on")
         until(lambda: process.poll() is not None or serves.search(output.read_text()), 60, "the start")
         return Start(process.poll(), output.read_text(), time.monotonic() - began)
     finally:
@@ -394,3 +400,39 @@ def test_a_name_that_lacks_its_prefix_is_warned_of(
     assert start(tmp_path, argv, SMTP_SECURITY="none", **settings).warns_with(
         "SMTP_SECURITY is no setting: did you mean NOTIFICATIONS_SMTP_SECURITY?"
     )
+
+
+# --- .env -----------------------------------------------------------------------------------------
+
+
+FLASK = ["-m", "flask", "--app", "app"]
+EVERY_START = [
+    *SERVERS,
+    pytest.param([*FLASK, "run", "--port", "0"], id="flask run"),
+    pytest.param([*FLASK, "keys", "list"], id="flask keys"),
+    pytest.param([*FLASK, "check"], id="flask check"),
+]
+
+
+@pytest.mark.parametrize("argv", EVERY_START)
+@pytest.mark.parametrize("line", ["ACCESS_METHODS: keys", 'ACCESS_METHODS="keys', "ACCESS_METHODS"])
+def test_every_start_refuses_an_environment_file_with_an_unreadable_line(
+    tmp_path: Path, argv: list[str], line: str
+) -> None:
+    (tmp_path / "app").symlink_to(ROOT / "app")
+    (tmp_path / "docker").mkdir()
+    for name in ("run.py", "docker/gunicorn.conf.py"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / ".env").write_text(f"# who may call\n{line}\nLOG_LEVEL=INFO\n")
+    started = start(tmp_path, argv, project=tmp_path)
+    sentence = f"{tmp_path}/.env: line 2 cannot be read; it must be NAME=value"
+    if argv[:2] != FLASK[:2]:
+        assert started.refuses_with(sentence)
+    elif "check" in argv:
+        assert started.status == 1
+        assert f"\nFAILED  settings: {sentence}\n" in f"\n{started.output}"
+        assert "ok      settings" not in started.output
+    else:
+        assert started.status not in (None, 0)
+        assert f"Error: {sentence}" in started.output
+    assert "Traceback" not in started.output

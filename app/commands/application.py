@@ -1,8 +1,13 @@
 """Build the application of the command line, which also runs with wrong settings."""
 
-import click
-from flask import Flask, current_app
+from pathlib import Path
 
+import click
+from dotenv import find_dotenv
+from flask import Flask, current_app
+from flask.helpers import get_load_dotenv
+
+from app.environment import require_readable
 from app.errors import SettingsError
 from app.services import Services
 
@@ -11,6 +16,19 @@ def is_command_line() -> bool:
     """Return whether `flask` looks for commands; not while it runs one of its own, such as `flask run`."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, click.Group)
+
+
+def require_readable_files() -> None:
+    """Check the files that `flask` has loaded into the environment; any other program loads none.
+
+    Raises:
+        SettingsError: A file has a line that cannot be read. `flask` itself only prints a warning.
+    """
+    if click.get_current_context(silent=True) is None or not get_load_dotenv():
+        return
+    for name in (".env", ".flaskenv"):
+        if path := find_dotenv(name, usecwd=True):
+            require_readable(Path(path))
 
 
 def command_application(error: SettingsError) -> Flask:

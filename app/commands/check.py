@@ -13,9 +13,10 @@ import click
 from flask import current_app
 from pydantic import ValidationError
 
+from app.commands.application import require_readable_files
 from app.constants import Settings
 from app.environment import name_warnings, read_usable_settings
-from app.errors import SlurmProxyError, StoreUnavailable
+from app.errors import SettingsError, SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender
@@ -69,6 +70,10 @@ def check(send: str | None) -> None:
 
 def _findings(send: str | None) -> Iterator[Finding]:
     settings, faults = read_usable_settings()
+    try:
+        require_readable_files()
+    except SettingsError as error:
+        faults.insert(0, str(error))
     yield from _check_settings(settings, faults)
     yield from _check_slurm(settings, faults)
     yield _check_store(settings, faults)
