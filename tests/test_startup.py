@@ -368,9 +368,23 @@ def test_a_mongodb_that_cannot_be_reached_ends_the_start(tmp_path: Path, argv: l
     assert "secret" not in started.output
 
 
-@pytest.mark.parametrize("uri", ["mongodb://ann:p/secret@127.0.0.1/", "mongodb://ann:a@secret@127.0.0.1/"])
-def test_a_mongodb_address_that_cannot_be_read_is_not_shown(tmp_path: Path, uri: str) -> None:
-    started = start(tmp_path, RUN, MONGODB_URI=uri)
+@pytest.mark.parametrize(
+    "password",
+    [
+        "p/secret",
+        "a@secret",
+        "top@secret/def",
+        "12345/secret",
+        "p@ss/secret",
+        "a?secret",
+        "a#b@secret",
+        "%secret",
+    ],
+)
+def test_a_mongodb_address_that_cannot_be_read_is_not_shown(tmp_path: Path, password: str) -> None:
+    uri = f"mongodb://ann:{password}@127.0.0.1:{free_port()}/"
+    started = start(tmp_path, RUN, MONGODB_URI=uri, MONGODB_TIMEOUT_SECONDS="1")
+    assert "secret" not in started.output
     assert started.refuses_with(
         "MONGODB_URI: it cannot be read: percent-encode special characters in its user and password"
     )

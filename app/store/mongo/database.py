@@ -1,6 +1,7 @@
 """The connection, its collections and their indexes."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
 _WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
 _NOT_AUTHORIZED = 13
 _INDEX_EXISTS = {85, 86}  # under another name, or in another form
+_NOT_ENCODED = "it cannot be read: percent-encode special characters in its user and password"
 _TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
 
 
@@ -63,7 +65,13 @@ class _PlainInt(TypeDecoder):
 
 
 def connect(uri: str, timeout: float) -> "MongoClient[Document]":
-    """A client whose operations take at most `timeout` seconds; SettingsError for a bad address."""
+    """Return a client whose operations take at most `timeout` seconds.
+
+    Raises:
+        SettingsError: The address cannot be read.
+    """
+    if _has_stray_login(uri):
+        raise SettingsError(f"MONGODB_URI: {_NOT_ENCODED}")
     try:
         return MongoClient(
             uri,
@@ -76,8 +84,18 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
     except (ConfigurationError, ValueError) as error:
         words = str(error)
         if "@" in uri:  # the driver's words may hold a part of the password
-            words = "it cannot be read: percent-encode special characters in its user and password"
+            words = _NOT_ENCODED
         raise SettingsError(f"MONGODB_URI: {words}") from error
+
+
+def _has_stray_login(uri: str) -> bool:
+    """Return whether a part of the user or password may be outside its place.
+
+    The driver takes such a part for a host, a database or an option, looks it up, and prints it.
+    """
+    plain = uri.partition("://")[2]
+    hosts = re.split("[/?]", plain, maxsplit=1)[0]
+    return plain.count("@") > min(hosts.count("@"), 1)
 
 
 class MongoDatabase:
