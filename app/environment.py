@@ -39,6 +39,15 @@ OLDER_NAMES: Mapping[str, str] = {
     "MONGODB_TIMEOUT": "MONGODB_TIMEOUT_SECONDS",
     "MONITOR_POLLING_INTERVAL": "MONITOR_POLLING_SECONDS",
 }
+_OTHER_NAMES = {  # that operators try, and that are not similar enough to a setting
+    "MONGODB_COLLECTION": "MONGODB_MONITOR_JOBS_COLLECTION",
+    "MONGODB_DATABASE": "MONGODB_MONITOR_DB",
+    "MONGODB_DB": "MONGODB_MONITOR_DB",
+    "MONGODB_JOBS_COLLECTION": "MONGODB_MONITOR_JOBS_COLLECTION",
+    "SLURM_JWT_KEY": "SLURM_JWT_HS256_KEY_PATH",
+    "SLURM_JWT_KEY_FILE": "SLURM_JWT_HS256_KEY_PATH",
+    "SLURM_JWT_KEY_PATH": "SLURM_JWT_HS256_KEY_PATH",
+}
 _OLDER_UNITS = {"MONGODB_TIMEOUT": ("milliseconds", 0.001), "MONITOR_POLLING_INTERVAL": ("minutes", 60)}
 
 
@@ -86,11 +95,13 @@ def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
             yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
-def _from_older_unit(older: str) -> object:
-    """Return the value of the older server's variable in the unit of the setting that has replaced it."""
+def _from_older_unit(older: str) -> float:
+    """Return the value of the older server's variable in seconds.
+
+    Raises:
+        SettingsError: The value is not a number.
+    """
     value = os.environ[older]
-    if older not in _OLDER_UNITS:
-        return value
     unit, seconds = _OLDER_UNITS[older]
     try:
         return float(value) * seconds
@@ -112,14 +123,27 @@ def name_warnings() -> Iterator[str]:
         yield f"{name} is no setting: did you mean {meant}?"
     for older, name, has_effect in older_names_in_use():
         if has_effect:
-            yield f"{older} is the older server's name for {name}: rename it"
+            yield f"{older} is the older server's name for {name}: {_replacement(older, name)}"
         else:
             yield f"{older} is ignored, because {name} is set: remove it"
+
+
+def _replacement(older: str, name: str) -> str:
+    """Return what an operator has to do about the older server's variable."""
+    if older not in _OLDER_UNITS:
+        return "rename it"
+    try:
+        assignment = f"{name}={_from_older_unit(older):.10g}"
+    except SettingsError:  # the value is reported as a fault
+        assignment = name
+    return f"write {assignment} instead (seconds, no longer {_OLDER_UNITS[older][0]})"
 
 
 def _nearest_name(name: str, known: list[str]) -> str | None:
     """Return the known name that is most similar, with or without a prefix; None if none is similar."""
     plain = name.removeprefix("SLURM_PROXY_")
+    if plain in _OTHER_NAMES:
+        return _OTHER_NAMES[plain]
     for candidate in (plain, _CHANNELS + plain, _CHANNELS + plain.replace("HOST", "SERVER")):
         if candidate in known:
             return candidate
@@ -136,7 +160,7 @@ def _values_in_environment() -> tuple[dict[str, Any], list[str]]:
     for name in Settings.model_fields:
         older = older_names.get(name)
         try:
-            value = _from_older_unit(older) if older else _from_environment(name)
+            value = _from_older_unit(older) if older in _OLDER_UNITS else _from_environment(older or name)
         except SettingsError as error:
             faults.append(str(error))
         else:

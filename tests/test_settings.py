@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from app.constants import Settings, decode_key
-from app.environment import OLDER_NAMES, misspelt, older_names_in_use, read_settings
+from app.environment import OLDER_NAMES, misspelt, name_warnings, older_names_in_use, read_settings
 from app.errors import SettingsError
 from app.services import build_services
 
@@ -111,6 +111,9 @@ def test_what_is_kept_does_not_depend_on_where_it_is_started(
         ("MONGODB_URL", "MONGODB_URI"),
         ("MONGODB_URL_FILE", "MONGODB_URI_FILE"),
         ("NOTIFICATION_SMTP_SERVER", "NOTIFICATIONS_SMTP_SERVER"),
+        ("SLURM_JWT_KEY_FILE", "SLURM_JWT_HS256_KEY_PATH"),
+        ("MONGODB_DB", "MONGODB_MONITOR_DB"),
+        ("MONGODB_COLLECTION", "MONGODB_MONITOR_JOBS_COLLECTION"),
         ("MONGODB_URI_FILE", None),
         ("SLURM_JOB_ID", None),
         ("SLURM_JOB_USER", None),
@@ -209,6 +212,35 @@ def test_a_name_of_the_older_server_sets_what_it_means_now(
     assert _plain(getattr(read_settings(), OLDER_NAMES[older])) == expected
     assert list(older_names_in_use()) == [(older, OLDER_NAMES[older], True)]
     assert list(misspelt()) == []
+
+
+@pytest.mark.parametrize(
+    ("older", "value", "advice"),
+    [
+        ("SMTP_SERVER", "mail", "rename it"),
+        (
+            "MONGODB_TIMEOUT",
+            "5000",
+            "write MONGODB_TIMEOUT_SECONDS=5 instead (seconds, no longer milliseconds)",
+        ),
+        (
+            "MONGODB_TIMEOUT",
+            "1",
+            "write MONGODB_TIMEOUT_SECONDS=0.001 instead (seconds, no longer milliseconds)",
+        ),
+        ("MONGODB_TIMEOUT", "x", "write MONGODB_TIMEOUT_SECONDS instead (seconds, no longer milliseconds)"),
+        (
+            "MONITOR_POLLING_INTERVAL",
+            "0.5",
+            "write MONITOR_POLLING_SECONDS=30 instead (seconds, no longer minutes)",
+        ),
+    ],
+)
+def test_warning_for_an_older_name_gives_the_value_in_the_new_unit(
+    monkeypatch: pytest.MonkeyPatch, older: str, value: str, advice: str
+) -> None:
+    monkeypatch.setenv(older, value)
+    assert list(name_warnings()) == [f"{older} is the older server's name for {OLDER_NAMES[older]}: {advice}"]
 
 
 @pytest.mark.parametrize("ending", ["", "_FILE"])
