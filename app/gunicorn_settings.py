@@ -91,9 +91,9 @@ class GunicornSettings:
         services = build_services(settings)
         try:
             log_name_warnings()
+            log_slurm_outage(settings)
             if any(getattr(settings, name) != getattr(in_use, name) for name in _STORE):
                 prepare_store_or_exit(services, settings)
-            log_slurm_outage(settings)
             log_access_mode(settings)
         finally:
             services.stop()

@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def run_start_checks(services: Services, settings: Settings) -> None:
-    """Prepare the store, check Slurm, and log how callers authenticate; call this before any fork.
+    """Check Slurm, prepare the store, and log how callers authenticate; call this before any fork.
+
+    The store comes after Slurm: a start that is refused takes over no record of the older server.
 
     If the store cannot be reached, the process ends with the exit status 3.
 
@@ -25,8 +27,8 @@ def run_start_checks(services: Services, settings: Settings) -> None:
         SettingsError: A setting is wrong for certain.
     """
     log_name_warnings()
-    prepare_store_or_exit(services, settings)
     log_slurm_outage(settings)
+    prepare_store_or_exit(services, settings)
     log_access_mode(settings)
 
 

@@ -8,12 +8,15 @@ import ssl
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from tests.conftest import Cluster, until
 from tests.real.certificates import server_context
@@ -94,6 +97,12 @@ def slurm(cluster: Cluster, **settings: str) -> Mapping[str, str]:
 # --- the key --------------------------------------------------------------------------------------
 
 
+OLDER_RECORD = {
+    "task": {"uuid": "1"},
+    "slurm_job_id": 7,
+    "slurm_username": "ann",
+    "slurm_job_state": "RUNNING",
+}
 WRONG_KEYS = {
     "another key": (
         lambda key: bytes(reversed(key)),
@@ -122,6 +131,25 @@ def test_a_key_file_that_slurm_does_not_take_stops_the_start(
     started = start(tmp_path, argv, **slurm(cluster, SLURM_JWT_HS256_KEY_PATH=str(path)))
     assert started.refuses_with(f"SLURM_JWT_HS256_KEY_PATH: {sentence}")
     assert started.seconds < 8
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("argv", SERVERS)
+def test_a_start_that_slurm_settings_stop_leaves_the_store_alone(
+    tmp_path: Path, cluster: Cluster, mongod: Mongod, argv: list[str]
+) -> None:
+    database = f"start_{uuid.uuid4().hex}"
+    settings = {"MONGODB_URI": mongod.uri, "MONGODB_MONITOR_DB": database}
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        client[database].jobs.insert_one(dict(OLDER_RECORD))
+        try:
+            assert start(tmp_path, argv, SLURM_REST_HOST=cluster.url, **settings).status not in (None, 0)
+            assert client[database].jobs.find_one({}, {"_id": 0}) == OLDER_RECORD
+            assert list(client[database].jobs.index_information()) == ["_id_"]
+        finally:
+            client.drop_database(database)
+    assert start(tmp_path, argv, SLURM_REST_HOST=cluster.url).status not in (None, 0)
+    assert not (tmp_path / "store.sqlite3").exists()
 
 
 def test_a_key_that_was_encoded_twice_stops_the_start(tmp_path: Path, cluster: Cluster) -> None:
