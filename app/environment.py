@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,23 @@ def misspelt() -> Iterator[tuple[str, str]]:
     for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
         if (meant := _nearest_name(name.upper(), known)) is not None:
             yield name, meant
+
+
+def setting_warnings(settings: Settings) -> Iterator[str]:
+    """Yield a warning for each setting that may not have the effect that its operator expects."""
+    yield from name_warnings()
+    if settings.SLURM_JWT_HS256_KEY_BASE64 and settings.SLURM_JWT_HS256_KEY_PATH:
+        yield (
+            "SLURM_JWT_HS256_KEY_PATH is ignored, because SLURM_JWT_HS256_KEY_BASE64 is set:"
+            " remove one of them"
+        )
+    uri = settings.MONGODB_URI.get_secret_value() if settings.MONGODB_URI else ""
+    named = re.fullmatch(r"[a-z+]+://[^/?]+/([\w-]+)(\?[^@]*)?", uri)
+    if named is not None and named[1] not in ("admin", settings.MONGODB_MONITOR_DB):
+        yield (
+            f"MONGODB_URI names the database {named[1]}, which counts only for the login: the records are in"
+            f" {settings.MONGODB_MONITOR_DB}; if they are in {named[1]}, set MONGODB_MONITOR_DB={named[1]}"
+        )
 
 
 def name_warnings() -> Iterator[str]:

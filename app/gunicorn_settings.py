@@ -16,7 +16,7 @@ from app.logs import configure
 from app.services import build_services
 from app.startup import (
     log_access_mode,
-    log_name_warnings,
+    log_setting_warnings,
     log_slurm_outage,
     prepare_store_or_exit,
     run_start_checks,
@@ -90,7 +90,7 @@ class GunicornSettings:
         _check_addresses(settings, self._addresses)
         services = build_services(settings)
         try:
-            log_name_warnings()
+            log_setting_warnings(settings)
             log_slurm_outage(settings)
             if any(getattr(settings, name) != getattr(in_use, name) for name in _STORE):
                 prepare_store_or_exit(services, settings)

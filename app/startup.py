@@ -8,7 +8,7 @@ import logging
 import sys
 
 from app.constants import Settings
-from app.environment import name_warnings
+from app.environment import setting_warnings
 from app.errors import SettingsError, SlurmMisbehaved, SlurmUnavailable, StoreRefused, StoreUnavailable
 from app.services import Services
 from app.slurm.diagnosis import check_slurm
@@ -26,7 +26,7 @@ def run_start_checks(services: Services, settings: Settings) -> None:
     Raises:
         SettingsError: A setting is wrong for certain.
     """
-    log_name_warnings()
+    log_setting_warnings(settings)
     log_slurm_outage(settings)
     prepare_store_or_exit(services, settings)
     log_access_mode(settings)
@@ -39,6 +39,7 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
         SettingsError: The store refuses this service.
     """
     try:
+        count = services.store.record_count()
         services.store.prepare()
     except StoreRefused as error:
         raise SettingsError(f"{'MONGODB_URI' if settings.MONGODB_URI else 'SQLITE_PATH'}: {error}") from error
@@ -49,6 +50,20 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
         else:
             print(f"slurm-proxy cannot start: SQLITE_PATH: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(3)
+    place = store_place(settings)
+    logger.info("%s %s", place, "was created" if count is None else f"has {in_records(count)}")
+
+
+def store_place(settings: Settings) -> str:
+    """Return where the records are: a collection of MongoDB, or a file."""
+    if settings.MONGODB_URI is None:
+        return str(settings.SQLITE_PATH)
+    return f"MongoDB {settings.MONGODB_MONITOR_DB}.{settings.MONGODB_MONITOR_JOBS_COLLECTION}"
+
+
+def in_records(count: int) -> str:
+    """Return a number of records in words."""
+    return "1 record" if count == 1 else f"{count} records"
 
 
 def log_slurm_outage(settings: Settings) -> None:
@@ -63,9 +78,9 @@ def log_slurm_outage(settings: Settings) -> None:
         logger.warning("Slurm cannot be used yet, and is tried again: %s", error)
 
 
-def log_name_warnings() -> None:
-    """Log each variable that may be a misspelt setting or has a name of the older server."""
-    for sentence in name_warnings():
+def log_setting_warnings(settings: Settings) -> None:
+    """Log each setting that may not have the effect that its operator expects."""
+    for sentence in setting_warnings(settings):
         logger.warning(sentence)
 
 

@@ -5,15 +5,19 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from tests.conftest import Cluster
 from tests.real.mongod import Mongod
 from tests.real.processes import free_port
 from tests.real.smtp import SmtpServer
 from tests.service import ROOT
+from tests.test_startup import RUN, start
 
 DEPLOY = ROOT / "docs" / "how-to" / "deploy.md"
 
@@ -86,7 +90,11 @@ def test_check_passes_on_a_good_configuration(cluster: Cluster, tmp_path: Path, 
     assert not (tmp_path / "store.sqlite3").exists()
     assert smtp.mails == []
     flask("keys", "list", **settings)
-    assert flask("check", **settings)[1][3] == f"ok      store: {tmp_path}/store.sqlite3 can be written"
+    assert (
+        flask("check", **settings)[1][3]
+        == f"ok      store: {tmp_path}/store.sqlite3 can be written and has 0 records"
+    )
+    assert shown_in_docs(flask("check", **settings)[1][3:4])
 
 
 def test_check_shows_all_faults_at_once(local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer) -> None:
@@ -156,13 +164,36 @@ def test_check_shows_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+def test_check_and_start_tell_how_many_records_the_collection_has(
+    local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer, mongod: Mongod
+) -> None:
+    database = f"check_{uuid.uuid4().hex}"
+    settings = {
+        **good(local_cluster, tmp_path, smtp),
+        "MONGODB_URI": mongod.uri,
+        "MONGODB_MONITOR_DB": database,
+    }
+    place = f"MongoDB {database}.jobs"
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        try:
+            lines = flask("check", **settings)[1]
+            assert lines[3] == f"ok      store: {place} does not exist yet and will be created"
+            assert f"INFO app.startup [-]: {place} was created\n" in start(tmp_path, RUN, **settings).output
+            client[database].jobs.insert_many([{"task": {"uuid": str(number)}} for number in range(30)])
+            lines = flask("check", **settings)[1]
+            assert lines[3] == f"ok      store: {place} can be written and has 30 records"
+            assert (
+                f"INFO app.startup [-]: {place} has 30 records\n" in start(tmp_path, RUN, **settings).output
+            )
+        finally:
+            client.drop_database(database)
+
+
+@pytest.mark.real
 def test_check_names_a_wrong_password_for_mongodb(
     local_cluster: Cluster, tmp_path: Path, smtp: SmtpServer, mongod: Mongod
 ) -> None:
     settings = good(local_cluster, tmp_path, smtp)
-    assert flask("check", **settings, MONGODB_URI=mongod.uri)[1][3] == (
-        "ok      store: MongoDB, database monitordb can be written"
-    )
     uri = mongod.uri.replace("mongodb://", "mongodb://ann:secret@", 1)
     status, lines = flask("check", **settings, MONGODB_URI=uri)
     assert status == 1

@@ -9,7 +9,14 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from app.constants import Settings, decode_key
-from app.environment import OLDER_NAMES, misspelt, name_warnings, older_names_in_use, read_settings
+from app.environment import (
+    OLDER_NAMES,
+    misspelt,
+    name_warnings,
+    older_names_in_use,
+    read_settings,
+    setting_warnings,
+)
 from app.errors import SettingsError
 from app.services import build_services
 
@@ -266,6 +273,38 @@ def test_error_for_a_wrong_value_has_the_name_that_the_operator_used(
     monkeypatch.setenv(older, value)
     with pytest.raises(SettingsError, match=f"^{older}\\b[^\n]+$"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("mongodb://127.0.0.1/nu_olddb", "nu_olddb"),
+        ("mongodb://ann:secret@h1:1,h2/nu_olddb?authSource=admin", "nu_olddb"),
+        ("mongodb+srv://example.com/nu_olddb?w=1", "nu_olddb"),
+        ("mongodb://127.0.0.1/monitordb", None),
+        ("mongodb://ann:secret@127.0.0.1/admin", None),
+        ("mongodb://127.0.0.1/?replicaSet=x", None),
+        ("mongodb://127.0.0.1", None),
+        ("mongodb://ann:12345/secret@127.0.0.1/", None),
+        ("mongodb://ann:12345/secret?@127.0.0.1/", None),
+    ],
+)
+def test_a_database_in_the_uri_that_is_not_used_leads_to_a_warning(uri: str, named: str | None) -> None:
+    assert list(setting_warnings(read_settings({"MONGODB_URI": uri}))) == (
+        [
+            f"MONGODB_URI names the database {named}, which counts only for the login: the records are in"
+            f" monitordb; if they are in {named}, set MONGODB_MONITOR_DB={named}"
+        ]
+        if named
+        else []
+    )
+
+
+def test_two_keys_for_slurm_lead_to_a_warning() -> None:
+    settings = read_settings({**CLUSTER, "SLURM_JWT_HS256_KEY_PATH": "/key"})
+    assert list(setting_warnings(settings)) == [
+        "SLURM_JWT_HS256_KEY_PATH is ignored, because SLURM_JWT_HS256_KEY_BASE64 is set: remove one of them"
+    ]
 
 
 def test_an_entry_of_task_metadata_may_have_a_description() -> None:

@@ -1194,3 +1194,18 @@ def test_a_job_with_odd_bytes_in_its_texts_is_kept_and_so_are_the_others(
     assert found.job == job
     assert found.job.name is not None
     assert "\ufffd" in found.job.name
+
+
+def test_record_count_grows_with_each_record(store: TaskStore) -> None:
+    assert store.record_count() == 0
+    store.add(make_record())
+    store.add(make_record())
+    assert store.record_count() == 2
+
+
+def test_record_count_of_a_file_without_tables_is_none(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    assert store.record_count() is None
+    (tmp_path / "store.sqlite3").touch()
+    assert store.record_count() is None
+    store.close()

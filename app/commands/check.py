@@ -15,13 +15,14 @@ from pydantic import ValidationError
 
 from app.commands.application import require_readable_files
 from app.constants import Settings
-from app.environment import name_warnings, read_usable_settings
+from app.environment import read_usable_settings, setting_warnings
 from app.errors import SettingsError, SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender
 from app.services import build_catalogue, build_gate, build_store
 from app.slurm.diagnosis import check_accounting, check_slurm
+from app.startup import in_records, store_place
 
 _CONTENT = Content(
     subject="A test message of slurm-proxy",
@@ -105,7 +106,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    yield from (Finding("warning", "settings", sentence) for sentence in name_warnings())
+    yield from (Finding("warning", "settings", sentence) for sentence in setting_warnings(settings))
 
 
 def _gunicorn_hosts(settings: Settings) -> list[str]:
@@ -151,12 +152,14 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
         return _failed("store", error)
     try:
         store.resign("check")  # a write that changes nothing
+        count = store.record_count()
     except StoreUnavailable as error:
         return _failed("store", f"{name}: {error}")
     finally:
         store.close()
-    place = f"MongoDB, database {settings.MONGODB_MONITOR_DB}" if settings.MONGODB_URI else str(path)
-    return _ok("store", f"{place} can be written")
+    if count is None:
+        return _ok("store", f"{store_place(settings)} does not exist yet and will be created")
+    return _ok("store", f"{store_place(settings)} can be written and has {in_records(count)}")
 
 
 def _check_channel(method: str, kind: type[Sender], settings: Settings) -> Iterator[Finding]:

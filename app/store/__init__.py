@@ -53,6 +53,9 @@ class TaskStore(Protocol):
     def prepare(self) -> None:
         """Connect, and create the indexes that the queries need."""
 
+    def record_count(self) -> int | None:
+        """Return about how many records there are; None if the store has not been created yet."""
+
     def now(self) -> datetime:
         """Return the store's time, the one clock of all processes that share it.
 

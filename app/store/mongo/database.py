@@ -132,6 +132,14 @@ class MongoDatabase:
         with answering():
             take_over(self.tasks)
 
+    def record_count(self) -> int | None:
+        """Return about how many records there are; None if the collection does not exist yet."""
+        with answering():
+            count = self.tasks.estimated_document_count()
+            if count or self.tasks.database.list_collection_names(filter={"name": self.tasks.name}):
+                return count
+        return None
+
     def now(self) -> datetime:
         """Return the server's time, which is read twice a minute; a reading that fails changes nothing."""
         if not self._clock.is_known:

@@ -118,6 +118,16 @@ class SqliteDatabase:
         with self.reading() as connection:  # SQLite opens a read-only file without an error
             connection.execute("DELETE FROM leases WHERE FALSE")
 
+    def record_count(self) -> int | None:
+        """Return how many records there are; None if the file or its tables do not exist yet."""
+        if not self._path.exists():
+            return None
+        with self.reading() as connection:
+            if not connection.execute("PRAGMA table_info(tasks)").fetchall():
+                return None
+            count: int = connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
+        return count
+
     def now(self) -> datetime:
         """Return the host's time: all processes that share the file run on one host."""
         return self._host_clock()
