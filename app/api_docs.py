@@ -15,6 +15,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, make_respons
 from app.auth import public
 from app.openapi.document import document
 from app.services import Services
+from app.web.origin import request_scheme
 
 blueprint = Blueprint("api_docs", __name__)
 
@@ -53,7 +54,8 @@ def docs() -> Response:
         for method, operation in methods.items()
     ]
     host = request.host or "localhost"  # empty if the header `Host` is not valid
-    curl = partial(_curl, f"{request.scheme}://{host}{request.script_root}")
+    scheme = request_scheme(current_app.config["SLURM_PROXY_SETTINGS"])
+    curl = partial(_curl, f"{scheme}://{host}{request.script_root}")
     tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": curl}
     response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
     response.headers["Content-Security-Policy"] = _POLICY

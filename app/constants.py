@@ -140,9 +140,9 @@ class Settings(BaseModel):
     ACCESS_TRUSTED_PROXIES: Words = Field(
         (),
         description="The proxies whose header X-Forwarded-For gives the client's address for the log, the"
-        " audit trail and the limit on failed attempts: addresses, networks such as 10.0.0.0/8, or unix for"
-        " proxies that connect to a Unix socket, separated by commas. Name only proxies that set this header"
-        " themselves.",
+        " audit trail and the limit on failed attempts, and whose X-Forwarded-Proto gives the scheme of the"
+        " examples in /docs: addresses, networks such as 10.0.0.0/8, or unix for proxies that connect to a"
+        " Unix socket, separated by commas. Name only proxies that set both headers themselves.",
     )
     OIDC_ISSUER: str | None = Field(
         None, description="The issuer of the identity provider's tokens, as their claim iss has it."

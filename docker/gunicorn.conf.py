@@ -23,6 +23,7 @@ timeout = 120  # seconds; a submission may wait for slurmrestd, and then look fo
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
 errorlog = "-"  # requests are told by our own log
 forwarder_headers = ""  # else a request with the header SCRIPT_NAME would move all routes
+secure_scheme_headers: dict[str, str] = {}  # ACCESS_TRUSTED_PROXIES decides who may name a scheme
 control_socket_disable = True  # of gunicorn 25.1 and later; earlier versions do not know it and ignore it
 
 

@@ -1597,6 +1597,26 @@ def test_the_trail_names_the_address_that_a_trusted_proxy_passes_on(
     assert entries(trail)[-1]["address"] == expected
 
 
+@pytest.mark.parametrize(
+    ("trusted", "peer", "scheme", "expected"),
+    [
+        ("10.0.0.1", "10.0.0.1", "https", "https"),
+        ("10.0.0.1", "10.0.0.1", "http, HTTPS", "https"),  # the last is the trusted proxy's
+        ("10.0.0.1", "10.0.0.1", "javascript", "http"),
+        ("10.0.0.1", "10.0.0.1", "", "http"),
+        ("10.0.0.1", "10.0.0.2", "https", "http"),
+        ("", "127.0.0.1", "https", "http"),
+    ],
+)
+def test_the_examples_of_docs_have_the_scheme_that_a_trusted_proxy_passes_on(
+    new_site: Callable[..., Site], trusted: str, peer: str, scheme: str, expected: str
+) -> None:
+    site = new_site(ACCESS_TRUSTED_PROXIES=trusted)
+    headers = {"X-Forwarded-Proto": scheme, "Host": "slurm-proxy.example.com:8443"}
+    page = site.client.get("/docs", headers=headers, environ_overrides={"REMOTE_ADDR": peer}).text
+    assert f"{expected}://slurm-proxy.example.com:8443/submit" in page
+
+
 @pytest.mark.parametrize("word", ["nginx", "10.0.0.0/99", "unix:/run/x"])
 def test_a_trusted_proxy_that_is_no_address_ends_the_start(word: str) -> None:
     with pytest.raises(

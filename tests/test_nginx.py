@@ -45,7 +45,9 @@ def folder() -> Iterator[Path]:
 def nginx(folder: Path) -> Iterator[Nginx]:
     """nginx in front of slurm-proxy, which runs on gunicorn and asks for keys."""
     upstream = folder / "http"
-    server = Gunicorn(folder, GUNICORN_BIND=f"unix:{upstream}", ACCESS_METHODS="keys")
+    server = Gunicorn(
+        folder, GUNICORN_BIND=f"unix:{upstream}", ACCESS_METHODS="keys", ACCESS_TRUSTED_PROXIES="unix"
+    )
     try:
         with Nginx(upstream) as nginx:
             until(lambda: call(nginx, "GET", "/ping").text == "pong", 30, f"gunicorn (see {server.log})")
@@ -111,6 +113,16 @@ def test_nginx_passes_the_servers_own_errors_on(nginx: Nginx) -> None:
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     largest = call(nginx, "POST", "/submit", data=b" " * MAX_BODY_BYTES)
     assert_error(largest, 401, "not_authenticated")
+
+
+def test_the_examples_of_docs_behind_nginx_contain_the_address_of_the_request(nginx: Nginx) -> None:
+    page = call(nginx, "GET", "/docs", headers={"X-Forwarded-Proto": "http"}).text
+    assert f"{nginx.url}/submit" in page
+    assert "http://" not in page
+
+
+def test_nginx_passes_a_request_without_a_host_on(nginx: Nginx) -> None:
+    assert raw(nginx, b"GET /docs HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_nginx_answers_a_body_that_is_too_large_with_json(nginx: Nginx) -> None:

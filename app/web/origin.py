@@ -69,8 +69,7 @@ def client_address(settings: Settings) -> str:
     Each trusted proxy appends the address of its own client to `X-Forwarded-For`, so the header is read from
     its end. What an untrusted client has written at its beginning is never reached.
     """
-    is_unix = _is_unix(socket_of_request(request.environ))
-    address = UNIX_SOCKET if is_unix else request.remote_addr or ""  # a Unix client may choose its name
+    address = _peer_address()
     if settings.ACCESS_TRUSTED_PROXIES:
         passed_on = ",".join(request.headers.getlist("X-Forwarded-For")).split(",")
         while passed_on and _is_trusted_proxy(address, settings.ACCESS_TRUSTED_PROXIES):
@@ -78,6 +77,20 @@ def client_address(settings: Settings) -> str:
                 break
             address = str(found)
     return "-" if address in ("", UNIX_SOCKET) else address
+
+
+def request_scheme(settings: Settings) -> str:
+    """Return the scheme of the client's request, as a trusted proxy passes it on in `X-Forwarded-Proto`."""
+    passed_on = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
+    is_passed_on = passed_on in ("http", "https")
+    if is_passed_on and _is_trusted_proxy(_peer_address(), settings.ACCESS_TRUSTED_PROXIES):
+        return passed_on
+    return request.scheme
+
+
+def _peer_address() -> str:
+    """Return the address of the peer, or UNIX_SOCKET: a client of a Unix socket may choose its own name."""
+    return UNIX_SOCKET if _is_unix(socket_of_request(request.environ)) else request.remote_addr or ""
 
 
 def _is_trusted_proxy(address: str, trusted: Sequence[str]) -> bool:
