@@ -78,6 +78,43 @@ def test_an_older_record_with_a_state_that_slurm_never_says_is_readable_as_unkno
     assert shown["slurm_job_state"] == JobState.UNKNOWN
 
 
+def test_older_records_with_a_state_that_slurm_never_says_are_listed_as_unknown(
+    deployment: Deployment,
+) -> None:
+    app = deployment.start()
+    answer = app.test_client().post("/submit", json={"task": make_task()})
+    assert answer.status_code == 200
+    reservation = deployment.tasks.find_one() or {}
+    reservation |= {"_id": ObjectId(), "uuid": new_uuid(), "slurm_job_id": None, "slurm_job_state": None}
+    states = ["completed", "Done", "", "SUBMITTED", "SUBMITTED", None, 3, "UNKNOWN"]
+    older = [older_document(number, state) for number, state in enumerate(states, 1)]
+    taken_over = {**older_document(20, None), "taken_over_at": utc_now(), "notifications": []}
+    stateless = older_document(21)
+    del stateless["slurm_job_state"]
+    known = older_document(22, "COMPLETED")
+    deployment.tasks.insert_many([reservation, *older, taken_over, stateless, known])
+    listed = get(app, "/monitor/slurm_job_state/UNKNOWN")["monitor"]
+    assert {record["slurm_job_state"] for record in listed} == {"UNKNOWN"}
+    assert sorted(record["slurm_job_id"] for record in listed) == [*range(1, len(states) + 1), 20, 21]
+
+
+@pytest.mark.parametrize("usernames", [None, ["alice", "bob"]])
+def test_a_list_of_older_records_examines_only_those_that_it_returns(
+    deployment: Deployment, usernames: list[str] | None
+) -> None:
+    app = deployment.start()
+    words = ("SUBMITTED", "Done", None, "COMPLETED")
+    deployment.tasks.insert_many([older_document(number, words[number % 4]) for number in range(1, 2001)])
+    database = deployment.client[deployment.database]
+    database.command("profile", 2)
+    found = app.extensions["slurm_proxy"].store.by_state(JobState.UNKNOWN, usernames, 20)
+    database.command("profile", 0)
+    assert len(found) == 20
+    commands = list(database["system.profile"].find({"ns": f"{deployment.database}.jobs"}))
+    assert sum(command.get("docsExamined", 0) for command in commands) < 100
+    assert not any(command.get("hasSortStage") for command in commands)
+
+
 @pytest.mark.parametrize("job_id", [None, "", "12_3", "abc", -1, True, 2**32 - 2, str(2**32 - 1), 2**40])
 def test_an_older_record_without_a_job_id_is_readable_by_its_uuid(
     deployment: Deployment, job_id: object

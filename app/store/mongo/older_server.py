@@ -11,6 +11,11 @@ from app.models.record import RecordKind
 from app.models.rules import MAX_JOB_ID
 from app.store.mongo.types import Document
 
+# Conditions of which each document of the older server meets one, as in `is_of_older_server`.
+OF_OLDER_SERVER: tuple[Document, ...] = (
+    {"taken_over_at": {"$exists": True}},
+    {"notifications": {"$exists": False}},
+)
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 

@@ -15,7 +15,7 @@ from app.outages import RepeatFilter
 from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
 from app.store.mongo.database import MongoDatabase, answering
 from app.store.mongo.documents import dumped, new_document, plain, read_record, state_fields
-from app.store.mongo.older_server import read_job_id, read_state, stored_uuids, stored_words
+from app.store.mongo.older_server import OF_OLDER_SERVER, read_job_id, read_state, stored_uuids, stored_words
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 
@@ -126,12 +126,24 @@ class MongoRecords(MongoDatabase):
             return read_record(document) if document else None
 
     def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
-        wanted: Document = {"slurm_job_state": state.value}
-        if usernames is not None:
-            wanted["slurm_username"] = {"$in": list(usernames)}
         with answering():
+            is_unknown = state is JobState.UNKNOWN
+            wanted: Document = self._read_as_unknown() if is_unknown else {"slurm_job_state": state.value}
+            if usernames is not None:
+                wanted["slurm_username"] = {"$in": list(usernames)}
             found = self.tasks.find(wanted).sort(NEWEST_FIRST)
             return list(_all_readable(found.limit(limit), read_record))
+
+    def _read_as_unknown(self) -> Document:
+        """Return a condition for the records whose state is read as UNKNOWN.
+
+        It lists the words, so that an index returns the records in their order. No state at all is read as
+        UNKNOWN only in records of the older server.
+        """
+        other_words = stored_words(JobState.UNKNOWN)
+        words = self.tasks.distinct("slurm_job_state", {"slurm_job_state": other_words})
+        has_state: Document = {"slurm_job_state": {"$ne": None}}
+        return {"slurm_job_state": {"$in": [*words, None]}, "$or": [has_state, *OF_OLDER_SERVER]}
 
     def usernames(self) -> list[str]:
         with answering():
