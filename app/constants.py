@@ -74,6 +74,9 @@ def _in_project(path: Path) -> Path:
 
 UNIX_SOCKET = "unix"  # in ACCESS_TRUSTED_PROXIES
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
+# gunicorn also accepts other forms: without a port, for example, it would listen on port 8000.
+_BIND_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*):(?P<port>\d+)|unix:.+|fd://\d+")
+_MAX_PORT = 65535
 _SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
 _PROJECT = Path(__file__).parent.parent
 Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
@@ -404,6 +407,15 @@ class Settings(BaseModel):
             return value and value.rstrip("/")
         raise ValueError("must be http://host:port, https://host:port or unix:///path")
 
+    @field_validator("GUNICORN_BIND")
+    @classmethod
+    def _gunicorn_address(cls, value: str) -> str:
+        for address in _split_addresses(value):
+            found = _BIND_ADDRESS.fullmatch(address)
+            if found is None or int(found["port"] or 0) > _MAX_PORT:
+                raise ValueError(f'must be host:port or unix:/path, not "{address}"')
+        return value
+
     @field_validator("ACCESS_TRUSTED_PROXIES")
     @classmethod
     def _addresses(cls, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -462,11 +474,19 @@ class Settings(BaseModel):
             )
         return self
 
-    def check_address(self, host: str) -> None:
-        """SettingsError for an address on which nobody may listen who asks for no proof."""
+    def gunicorn_addresses(self) -> list[str]:
+        """Return the addresses of GUNICORN_BIND; gunicorn itself does not split it at its commas."""
+        return _split_addresses(self.GUNICORN_BIND)
+
+    def check_address(self, host: str, name: str) -> None:
+        """Refuse an address that others can reach, if callers do not authenticate.
+
+        Raises:
+            SettingsError: The setting `name`, whose host this is, is refused.
+        """
         if not (self.ACCESS_METHODS or self.ACCESS_WITHOUT_PROOF or is_loopback(host)):
             raise SettingsError(
-                f"it would listen on {host}, where others could run anything as any user: set"
+                f"{name}: it would listen on {host}, where others could run anything as any user: set"
                 " ACCESS_METHODS=keys and make keys with `flask --app app keys create`, or accept the risk"
                 " with ACCESS_WITHOUT_PROOF=true"
             )
@@ -498,6 +518,10 @@ class Settings(BaseModel):
         if not key.strip():
             raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {path} is empty; {remedy}")
         return key
+
+
+def _split_addresses(text: str) -> list[str]:
+    return [address.strip() for address in text.split(",")]
 
 
 def _is_web_address(value: str) -> bool:

@@ -20,6 +20,7 @@ from app.startup import (
     log_slurm_outage,
     prepare_store_or_exit,
     run_start_checks,
+    socket_folder_faults,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class GunicornSettings:
             settings = read_settings()
             if self._in_use is not None:
                 self._try_out(settings, self._in_use)
+            elif faults := list(socket_folder_faults(settings)):
+                raise SettingsError("; ".join(faults))
         except (SettingsError, SystemExit) as error:
             if self._in_use is None:
                 raise
@@ -61,7 +64,7 @@ class GunicornSettings:
             logger.error("the new settings cannot be used, and the old ones stay: %s", words)
             return self._in_use
         self._in_use = settings
-        self.bind = self.bind or _addresses_in(settings)
+        self.bind = self.bind or settings.gunicorn_addresses()
         return settings
 
     def check_start(self, addresses: Sequence[_Address]) -> None:
@@ -97,7 +100,7 @@ class GunicornSettings:
             log_access_mode(settings)
         finally:
             services.stop()
-        if _addresses_in(settings) != self.bind:
+        if settings.gunicorn_addresses() != self.bind:
             logger.warning("GUNICORN_BIND has changed: restart the server, a reload keeps the old address")
         logger.info("the settings were read again")
 
@@ -108,15 +111,10 @@ def gunicorn_settings(path: Path) -> GunicornSettings:
     return GunicornSettings(path)
 
 
-def _addresses_in(settings: Settings) -> list[str]:
-    """Return the addresses of GUNICORN_BIND; gunicorn itself does not split it at its commas."""
-    return [address.strip() for address in settings.GUNICORN_BIND.split(",")]
-
-
 def _check_addresses(settings: Settings, addresses: Iterable[_Address]) -> None:
     """Raise SettingsError for an address that others can reach, if callers do not authenticate.
 
     A Unix socket is open to all users of the machine, and to proxies.
     """
     for address in addresses:
-        settings.check_address(address[0] if isinstance(address, tuple) else str(address))
+        settings.check_address(address[0] if isinstance(address, tuple) else str(address), "GUNICORN_BIND")

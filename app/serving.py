@@ -35,7 +35,7 @@ class Server:
         Raises:
             SettingsError: The address is reachable by others, who would not have to authenticate.
         """
-        settings.check_address(settings.FLASK_APP_HOST)
+        settings.check_address(settings.FLASK_APP_HOST, "FLASK_APP_HOST")
         self._services: Services = app.extensions["slurm_proxy"]
         self._settings = settings
         self._http = _HttpServer(

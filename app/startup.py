@@ -6,6 +6,8 @@ the server starts, and works as soon as the outage is over.
 
 import logging
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from app.constants import Settings
 from app.environment import setting_warnings
@@ -52,6 +54,14 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
         sys.exit(3)
     place = store_place(settings)
     logger.info("%s %s", place, "was created" if count is None else f"has {in_records(count)}")
+
+
+def socket_folder_faults(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each Unix socket of GUNICORN_BIND whose folder is missing."""
+    for address in settings.gunicorn_addresses():
+        folder = Path(address.removeprefix("unix:").removeprefix("//")).parent
+        if address.startswith("unix:") and not folder.is_dir():
+            yield f"GUNICORN_BIND: there is no folder {folder}: make it, owned by the user of this service"
 
 
 def store_place(settings: Settings) -> str:

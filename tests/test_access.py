@@ -1215,7 +1215,9 @@ def test_a_server_without_proof_does_not_listen_elsewhere(tmp_path: Path, host: 
     status, said = started(tmp_path, ["run.py"], FLASK_APP_HOST=host)
     assert status == 2
     assert re.fullmatch(
-        rf"slurm-proxy cannot start: it would listen on {re.escape(host)}, .*ACCESS_METHODS=keys.*\n", said
+        rf"slurm-proxy cannot start: FLASK_APP_HOST: it would listen on {re.escape(host)},"
+        r" .*ACCESS_METHODS=keys.*\n",
+        said,
     )
 
 
@@ -1232,7 +1234,7 @@ def test_nor_does_gunicorn(tmp_path: Path) -> None:
     for bind in binds:  # which the configuration file knows nothing of
         status, said = started(tmp_path, [*argv[:4], "--bind", bind.split(",")[-1], argv[4]])
         assert status == 1
-        assert "slurm-proxy cannot start: it would listen on" in said
+        assert "slurm-proxy cannot start: GUNICORN_BIND: it would listen on" in said
         assert "ACCESS_METHODS=keys" in said
 
 

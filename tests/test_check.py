@@ -135,8 +135,19 @@ def test_check_does_not_try_slurm_with_an_address_that_is_wrong(tmp_path: Path) 
 def test_check_refuses_a_public_address_without_authentication(tmp_path: Path, bind: str) -> None:
     settings = {"SQLITE_PATH": str(tmp_path / "x.sqlite3"), "GUNICORN_BIND": bind}
     lines = flask("check", **settings)[1]
-    assert re.match(r"FAILED  settings: it would listen on (0\.0\.0\.0|::|unix:/run/\S+), ", lines[0])
+    assert re.match(
+        r"FAILED  settings: GUNICORN_BIND: it would listen on (0\.0\.0\.0|::|unix:/run/\S+), ", lines[0]
+    )
     assert "settings: every value can be used" in flask("check", ACCESS_METHODS="keys", **settings)[1][0]
+
+
+def test_check_warns_of_a_socket_folder_that_gunicorn_will_need(tmp_path: Path) -> None:
+    lines = flask("check", GUNICORN_BIND=f"unix:{tmp_path}/none/http", ACCESS_METHODS="keys")[1]
+    assert lines[:2] == [
+        "ok      settings: every value can be used",
+        f"warning settings: GUNICORN_BIND: there is no folder {tmp_path}/none: make it, owned by the user"
+        " of this service (with RuntimeDirectory systemd makes it at the start)",
+    ]
 
 
 def test_check_shows_no_secret(tmp_path: Path) -> None:

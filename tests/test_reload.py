@@ -117,6 +117,7 @@ def test_the_environment_wins_over_the_file_at_a_reload(new_server: Callable[...
 
 BROKEN: dict[str, tuple[dict[str, str | None], str]] = {
     "a wrong value": ({"MONITOR_POLLING_SECONDS": "soon"}, "MONITOR_POLLING_SECONDS: must be a valid number"),
+    "a wrong address": ({"GUNICORN_BIND": "localhost"}, "GUNICORN_BIND: must be host:port or unix:/path"),
     "no cluster": ({"SLURM_REST_HOST": None}, "SLURM_REST_HOST must be set"),
     "no folder": ({"SQLITE_PATH": "/none/x"}, "SQLITE_PATH: there is no folder /none"),
     "no database": ({"MONGODB_URI": "mongodb://127.0.0.1:9/"}, "the store cannot be reached"),
@@ -152,13 +153,13 @@ def test_a_reload_keeps_authentication_on_an_address_that_others_can_reach(
 ) -> None:
     server = new_server(also_listen=f",unix:{SOCKET}", ACCESS_METHODS="keys")
     server.write(ACCESS_METHODS=None)
-    server.reload(OLD + f"it would listen on {SOCKET}")
+    server.reload(OLD + f"GUNICORN_BIND: it would listen on {SOCKET}")
     assert server.needs_a_key
 
 
 def test_a_reload_does_not_change_the_address(new_server: Callable[..., Gunicorn]) -> None:
     server = new_server()
-    server.write(GUNICORN_BIND="127.0.0.1:none", ACCESS_METHODS="keys")
+    server.write(GUNICORN_BIND=f"127.0.0.1:{free_port()}", ACCESS_METHODS="keys")
     server.reload("GUNICORN_BIND has changed: restart the server")
     assert server.needs_a_key
 

@@ -165,6 +165,11 @@ def test_a_misspelt_name_is_told_from_those_of_others(
         ("SLURM_REST_HOST", "localhost:6820"),
         ("SLURM_REST_HOST", "http://"),
         ("SLURM_REST_HOST", "http://host:port"),
+        ("GUNICORN_BIND", "5001"),
+        ("GUNICORN_BIND", "localhost:50001x"),
+        ("GUNICORN_BIND", "127.0.0.1"),
+        ("GUNICORN_BIND", "127.0.0.1:5001,"),
+        ("GUNICORN_BIND", "::1:5001"),
         ("GUNICORN_WORKERS", "two"),
         ("GUNICORN_THREADS", "0"),
         ("OIDC_JWKS_URL", "foo"),
@@ -298,6 +303,13 @@ def test_a_database_in_the_uri_that_is_not_used_leads_to_a_warning(uri: str, nam
         if named
         else []
     )
+
+
+@pytest.mark.parametrize(
+    "bind", ["localhost:5001", "[::1]:5001", ":5001", "unix:/run/http", "unix:http", "127.0.0.1:1, unix:///x"]
+)
+def test_an_address_that_gunicorn_can_bind_is_a_value_of_gunicorn_bind(bind: str) -> None:
+    assert read_settings({"GUNICORN_BIND": bind}).gunicorn_addresses() == re.split(", ?", bind)
 
 
 def test_two_keys_for_slurm_lead_to_a_warning() -> None:

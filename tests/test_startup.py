@@ -427,6 +427,20 @@ def test_gunicorn_refuses_a_number_of_workers_that_is_none(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("bind", ["5001", "127.0.0.1", "localhost:50001x", "127.0.0.1:70000", "unix:"])
+def test_gunicorn_refuses_an_address_of_another_form(tmp_path: Path, bind: str) -> None:
+    assert start(tmp_path, GUNICORN, GUNICORN_BIND=f"127.0.0.1:{free_port()},{bind}").refuses_with(
+        f'GUNICORN_BIND: must be host:port or unix:/path, not "{bind}"'
+    )
+
+
+def test_gunicorn_refuses_a_socket_in_a_missing_folder(tmp_path: Path) -> None:
+    bind = f"unix:{tmp_path}/none/http"
+    assert start(tmp_path, GUNICORN, GUNICORN_BIND=bind, ACCESS_METHODS="keys").refuses_with(
+        f"GUNICORN_BIND: there is no folder {tmp_path}/none: make it, owned by the user of this service"
+    )
+
+
 @pytest.mark.parametrize("argv", SERVERS)
 def test_a_server_names_all_wrong_values_at_once(tmp_path: Path, argv: list[str]) -> None:
     assert start(tmp_path, argv, LOG_FORMAT="xml", FLASK_APP_PORT="http").refuses_with(

@@ -22,7 +22,7 @@ from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender
 from app.services import build_catalogue, build_gate, build_store
 from app.slurm.diagnosis import check_accounting, check_slurm
-from app.startup import in_records, store_place
+from app.startup import in_records, socket_folder_faults, store_place
 
 _CONTENT = Content(
     subject="A test message of slurm-proxy",
@@ -91,8 +91,8 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),
         lambda: build_gate(settings, build_store(settings)) if "oidc" in settings.ACCESS_METHODS else None,
-        lambda: settings.check_address(settings.FLASK_APP_HOST),
-        *(partial(settings.check_address, host) for host in _gunicorn_hosts(settings)),
+        lambda: settings.check_address(settings.FLASK_APP_HOST, "FLASK_APP_HOST"),
+        *(partial(settings.check_address, host, "GUNICORN_BIND") for host in _gunicorn_hosts(settings)),
     ]
     for part in parts:
         try:
@@ -106,15 +106,22 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    yield from (Finding("warning", "settings", sentence) for sentence in setting_warnings(settings))
+    warnings = [*setting_warnings(settings), *map(_before_gunicorn, socket_folder_faults(settings))]
+    yield from (Finding("warning", "settings", sentence) for sentence in warnings)
+
+
+def _before_gunicorn(sentence: str) -> str:
+    """Extend a sentence about a folder that has to exist only while gunicorn runs."""
+    return f"{sentence} (with RuntimeDirectory systemd makes it at the start)"
 
 
 def _gunicorn_hosts(settings: Settings) -> list[str]:
     """Return the hosts that gunicorn listens on; of a Unix socket its whole address."""
-    addresses = [address.strip() for address in settings.GUNICORN_BIND.split(",")]
     return [
-        address if address.startswith("unix:") else re.sub(r":\d+$", "", address).strip("[]")
-        for address in addresses
+        address
+        if address.startswith("unix:")
+        else re.sub(r":\d+$", "", address).strip("[]") or "all addresses"
+        for address in settings.gunicorn_addresses()
     ]
 
 
