@@ -8,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -64,8 +65,25 @@ def _comma_separated(value: object) -> object:
     return value
 
 
-def _json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
+def _json_object(value: object) -> object:
+    return _read_json(value, dict, "must be a JSON object")
+
+
+def _json_list(value: object) -> object:
+    return _read_json(value, list, "must be a JSON list")
+
+
+def _read_json(value: object, kind: type, rule: str) -> object:
+    """Return the value of a JSON text; ValueError with `rule` if it is not of that kind."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"{rule}, and cannot be read: {error}") from None
+    if not isinstance(found, kind):
+        raise ValueError(rule)
+    return found
 
 
 def _in_project(path: Path) -> Path:
@@ -171,7 +189,7 @@ class Settings(BaseModel):
         description="The claim that names the Slurm user whom a caller may act for, such as"
         " preferred_username, if nobody can choose it for himself; without it only OIDC_GRANTS count.",
     )
-    OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json)] = Field(
+    OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json_list)] = Field(
         default_factory=list,
         description='What else is granted, and to whom: a JSON list such as [{"claim": "groups", "value":'
         ' "hpc-admins", "grant": {"scopes": ["admin", "read"], "users": "any"}}].',
@@ -283,7 +301,7 @@ class Settings(BaseModel):
         " @, +, $ and -, begins with a letter, a digit or _, and is not all digits, which Slurm takes for a"
         " user id.",
     )
-    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json)] = Field(
+    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json_object)] = Field(
         default_factory=dict,
         description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
     )
@@ -384,7 +402,7 @@ class Settings(BaseModel):
         " in all.",
     )
 
-    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(
+    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
         default_factory=dict,
         description="Whom the method webhook may call: a JSON object of hosts (host or host:port) and the"
         " secret that signs for each, in base64, as of openssl rand -base64 32.",
@@ -395,7 +413,7 @@ class Settings(BaseModel):
         " addition to those of the system.",
     )
 
-    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json)] = Field(
+    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
         default_factory=dict,
         description="The targets of the method apprise: a JSON object of names and Apprise URLs.",
     )
@@ -452,7 +470,10 @@ class Settings(BaseModel):
     @classmethod
     def _base64(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            decode_key(value.get_secret_value())
+            text = value.get_secret_value()
+            if text.startswith(("/", "./", "../", "~/")) and (_is_file(text) or not _is_base64(text)):
+                raise ValueError("looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead")
+            decode_key(text)
         return value
 
     @field_validator("NOTIFICATIONS_WEBHOOK_RECEIVERS")
@@ -518,6 +539,17 @@ class Settings(BaseModel):
         if not key.strip():
             raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {path} is empty; {remedy}")
         return key
+
+
+def _is_file(text: str) -> bool:
+    return os.path.isfile(text)  # noqa: PTH113 - pathlib raises for a text that is too long
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(decode_key(text))
+    except ValueError:
+        return False
 
 
 def _split_addresses(text: str) -> list[str]:

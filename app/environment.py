@@ -74,12 +74,14 @@ def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Se
             return Settings.model_validate(given), faults
         except ValidationError as error:
             for fault in error.errors(include_input=False):
-                first, *rest = (str(part) for part in fault["loc"])
-                name = ".".join([older_names.get(first, first), *rest])
+                first, *rest = fault["loc"]
+                keys = [part for part in rest if isinstance(part, str)]  # not the place in a list
+                name = ".".join([older_names.get(str(first), str(first)), *keys])
                 faults.append(f"{name}: {_in_plain_words(fault['msg'])}")
-                given.pop(first, None)
+                given.pop(str(first), None)
         except SettingsError as error:  # there is no key
-            faults.append(str(error))
+            if not any(fault.startswith("SLURM_JWT_HS256_KEY_") for fault in faults):
+                faults.append(str(error))
             given.pop("SLURM_REST_HOST")
 
 

@@ -11,7 +11,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app.access.audit import open_trail
 from app.constants import Settings
-from app.errors import SettingsError, SlurmProxyError
+from app.errors import SlurmProxyError
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -59,10 +59,7 @@ def configure(settings: Settings) -> None:
     configure_gunicorn(settings)
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
-    try:
-        open_trail(settings.AUDIT_LOG_PATH)
-    except OSError as error:
-        raise SettingsError(f"AUDIT_LOG_PATH: {error}") from error
+    open_trail(settings.AUDIT_LOG_PATH)
 
 
 def configure_gunicorn(settings: Settings) -> None:

@@ -48,7 +48,7 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
     except StoreUnavailable as error:
         if settings.MONGODB_URI:
             print(" * MongoDB connection failed - is the server running?", file=sys.stderr)  # noqa: T201
-            print(f"Error: {error.__cause__ or error}", file=sys.stderr)  # noqa: T201
+            print(f"Error: MONGODB_URI: {error}: start it, or correct the address", file=sys.stderr)  # noqa: T201
         else:
             print(f"slurm-proxy cannot start: SQLITE_PATH: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(3)

@@ -1065,6 +1065,11 @@ def test_only_configured_algorithms_are_taken(tmp_path: Path) -> None:
         site.services.store.close()
 
 
+def test_oidc_names_all_settings_that_are_missing() -> None:
+    with pytest.raises(SettingsError, match=r"^OIDC_ISSUER and OIDC_AUDIENCE must be set where"):
+        Oidc(read_settings({"OIDC_JWKS_URL": "https://example.com/keys"}), ())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -1684,7 +1689,10 @@ def test_the_command_line_writes_to_the_configured_trail(tmp_path: Path) -> None
 
     failed = run(tmp_path / "none" / "audit.jsonl")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("Error: AUDIT_LOG_PATH: ")
+    assert failed.stderr == (
+        f"Error: AUDIT_LOG_PATH: there is no folder {tmp_path}/none: make it, owned by the user of this"
+        " service\n"
+    )
     assert run(tmp_path / "audit.jsonl").returncode == 0, "no key was made before"
     (entry,) = entries(tmp_path / "audit.jsonl")
     assert (entry["action"], entry["grant"]) == ("keys create", "cancel read submit for any user")

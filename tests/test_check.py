@@ -150,6 +150,17 @@ def test_check_warns_of_a_socket_folder_that_gunicorn_will_need(tmp_path: Path) 
     ]
 
 
+def test_check_and_start_refuse_an_audit_trail_with_the_same_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    faults = {
+        f"{folder}/x": f"there is no folder {folder}: make it, owned by the user of this service",
+        str(tmp_path): f"{tmp_path} is a folder: name a file in it",
+    }
+    for path, words in faults.items():
+        assert flask("check", AUDIT_LOG_PATH=path)[1][0] == f"FAILED  settings: AUDIT_LOG_PATH: {words}"
+        assert start(tmp_path, RUN, AUDIT_LOG_PATH=path).refuses_with(f"AUDIT_LOG_PATH: {words}")
+
+
 def test_check_shows_no_secret(tmp_path: Path) -> None:
     port = free_port()
     settings = {

@@ -366,10 +366,16 @@ def test_a_channel_that_was_taken_out_of_the_settings_is_said_and_ends_dead(post
     post.deliver()
     item = post.item(id_)
     assert item.status is NotificationStatus.RETRYING
-    assert item.last_error == "this server is not configured for slack"
+    assert item.last_error == "this server is not configured for slack: set NOTIFICATIONS_SLACK_*"
     for hour in range(26):
         post.deliver(NOW + hour * 60 * MINUTE)
     assert post.item(id_).status is NotificationStatus.DEAD
+
+
+def test_error_of_email_that_is_no_longer_configured_names_its_settings(post: Post) -> None:
+    (id_,) = post.write()
+    post.deliver(delivery=Delivery(post.store, {}, PATIENCE, methods=["email"]))
+    assert post.item(id_).last_error == "this server is not configured for email: set NOTIFICATIONS_SMTP_*"
 
 
 # --- what an operator does -------------------------------------------------------------------

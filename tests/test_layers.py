@@ -17,6 +17,7 @@ LAYERS = {
     "app.outages": 0,
     "app.near_words": 0,
     "app.slow_patterns": 0,
+    "app.unwritable_file": 0,
     "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,

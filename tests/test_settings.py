@@ -338,6 +338,55 @@ def test_every_wrong_value_is_named_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ACCESS_METHODS", "keys,tokens", "ACCESS_METHODS: must be 'keys' or 'oidc'"),
+        ("TASK_METADATA", "[]", "TASK_METADATA: must be a JSON object"),
+        ("TASK_METADATA", "{bad", "TASK_METADATA: must be a JSON object, and cannot be read: .*column 2.*"),
+        ("OIDC_GRANTS", "{}", "OIDC_GRANTS: must be a JSON list"),
+        (
+            "NOTIFICATIONS_WEBHOOK_RECEIVERS",
+            "x",
+            "NOTIFICATIONS_WEBHOOK_RECEIVERS: must be a JSON object, .*",
+        ),
+        ("NOTIFICATIONS_APPRISE_TARGETS", "1", "NOTIFICATIONS_APPRISE_TARGETS: must be a JSON object"),
+    ],
+)
+def test_error_for_a_list_or_an_object_has_the_name_and_the_form(
+    name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{sentence}$"):
+        read_settings({name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("/etc/slurm/jwt_hs256.key", "looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead"),
+        ("./jwt.key", "looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead"),
+        ("not base64!", "is not base64"),
+    ],
+)
+def test_a_key_that_is_not_base64_is_the_only_fault(value: str, words: str) -> None:
+    wrong = {"SLURM_REST_HOST": "http://h:1", "SLURM_JWT_HS256_KEY_BASE64": value}
+    with pytest.raises(SettingsError) as failure:
+        read_settings(wrong)
+    assert str(failure.value) == f"SLURM_JWT_HS256_KEY_BASE64: {words}"
+
+
+def test_the_path_of_a_file_is_not_taken_for_a_key_in_base64(tmp_path: Path) -> None:
+    path = Path(f"/tmp/key{os.getpid()}")  # base64 has all of these characters
+    path.touch()
+    try:
+        with pytest.raises(SettingsError, match="looks like a path"):
+            read_settings({"SLURM_JWT_HS256_KEY_BASE64": str(path)})
+    finally:
+        path.unlink()
+    key = base64.b64encode(b"\xff" * 5000).decode()
+    assert read_settings({"SLURM_JWT_HS256_KEY_BASE64": key}).slurm_key() == b"\xff" * 5000
+
+
 def test_a_key_file_that_is_empty_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "jwt_hs256.key"
     path.write_bytes(b"\n")

@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from app.errors import SettingsError
 from app.models.job import Utc
+from app.unwritable_file import why_unwritable
 
 logger = logging.getLogger("app.audit")
 
@@ -51,7 +53,7 @@ def open_trail(path: Path | None) -> None:
     If the file is moved away, as logrotate does, a new one is created.
 
     Raises:
-        OSError: The file cannot be written.
+        SettingsError: The file cannot be written.
     """
     logger.setLevel(logging.INFO)  # whatever else is logged
     for handler in list(logger.handlers):
@@ -60,7 +62,10 @@ def open_trail(path: Path | None) -> None:
     logger.propagate = path is None
     if path is None:
         return
-    handler = _PrivateFile(path, encoding="utf-8")
+    try:
+        handler = _PrivateFile(path, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"AUDIT_LOG_PATH: {why_unwritable(path)}") from error
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
 

@@ -77,15 +77,13 @@ class Oidc:
     ) -> None:
         """`timeout`: seconds for the provider's keys. `pause`: seconds between two looks for a key that is
         not known, and after a look that failed."""
-        self._issuer = _required(settings.OIDC_ISSUER, "OIDC_ISSUER")
-        self._audience = _required(settings.OIDC_AUDIENCE, "OIDC_AUDIENCE")
+        self._issuer, self._audience, url = _required(settings)
         self._algorithms = list(settings.OIDC_ALGORITHMS)
         self._skew = settings.OIDC_CLOCK_SKEW_SECONDS
         self._user_claim = settings.OIDC_USER_CLAIM
         self._username_pattern = settings.TASK_USERNAME_PATTERN
         self._grants = grants
         self._refusals = FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE)
-        url = _required(settings.OIDC_JWKS_URL, "OIDC_JWKS_URL")
         self._keys = _ProvidersKeys(url, lifespan=_KEYS_LAST, timeout=timeout, cooldown_duration=pause)
         if not (self._user_claim or grants):
             raise SettingsError(
@@ -157,7 +155,15 @@ class Oidc:
         return is_username(claim, self._username_pattern)
 
 
-def _required(value: str | None, name: str) -> str:
-    if not value:
-        raise SettingsError(f"{name} must be set where ACCESS_METHODS names oidc")
-    return value
+def _required(settings: Settings) -> tuple[str, str, str]:
+    """Return issuer, audience and the URL of the keys.
+
+    Raises:
+        SettingsError: Some of them are not set; the message names each.
+    """
+    issuer, audience, url = settings.OIDC_ISSUER, settings.OIDC_AUDIENCE, settings.OIDC_JWKS_URL
+    if issuer and audience and url:
+        return issuer, audience, url
+    names = {"OIDC_ISSUER": issuer, "OIDC_AUDIENCE": audience, "OIDC_JWKS_URL": url}
+    missing = " and ".join(name for name, value in names.items() if not value)
+    raise SettingsError(f"{missing} must be set where ACCESS_METHODS names oidc")

@@ -19,18 +19,16 @@ from app.environment import read_usable_settings, setting_warnings
 from app.errors import SettingsError, SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
-from app.senders import SENDERS, Message, Sender
+from app.senders import SENDERS, Message, Sender, settings_prefix
 from app.services import build_catalogue, build_gate, build_store
 from app.slurm.diagnosis import check_accounting, check_slurm
 from app.startup import in_records, socket_folder_faults, store_place
+from app.unwritable_file import why_unwritable
 
 _CONTENT = Content(
     subject="A test message of slurm-proxy",
     words="The command `flask --app app check --send` has sent this. Nothing needs to be done.",
 )
-_PREFIXES = {
-    "email": "NOTIFICATIONS_SMTP_"
-}  # of the settings of channels that are not named after their channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,8 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
             if not str(error).startswith("MONGODB_URI"):  # the store's line says it
                 faults.append(str(error))
     audit = settings.AUDIT_LOG_PATH
-    if audit is not None and not _can_write(audit):
-        faults.append(f"AUDIT_LOG_PATH: {audit} cannot be written: give it to the user of this service")
+    if audit is not None and (audit.is_dir() or not _can_write(audit)):
+        faults.append(f"AUDIT_LOG_PATH: {why_unwritable(audit)}")
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
@@ -171,7 +169,7 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
 
 def _check_channel(method: str, kind: type[Sender], settings: Settings) -> Iterator[Finding]:
     """Yield the channel's line, if it is configured."""
-    prefix = _PREFIXES.get(method, f"NOTIFICATIONS_{method.upper()}_")
+    prefix = settings_prefix(method)
     try:
         sender = kind.configured(settings)
         if sender is None:

@@ -16,7 +16,7 @@ from app.access.audit import AuditEntry, note, open_trail
 from app.access.keys import Keys
 from app.commands.application import require_services
 from app.constants import Settings
-from app.errors import SlurmProxyError
+from app.errors import SettingsError, SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
 from app.models.record import utc_now
@@ -107,8 +107,8 @@ def _open_trail() -> None:
     try:
         if path is not None:
             open_trail(path)
-    except OSError as error:
-        raise click.ClickException(f"AUDIT_LOG_PATH: {error}") from error
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _note(action: str, key: ApiKey) -> None:

@@ -17,7 +17,7 @@ from app.messages.layout import digest
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog
-from app.senders import Message, Sender
+from app.senders import Message, Sender, settings_prefix
 from app.store import Claim, Outcome, TaskStore
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ class Delivery:
         item = claim.notification
         sender = self._senders.get(item.method)
         if sender is None:
-            raise DeliveryFailed(f"this server is not configured for {item.method}", permanent=False)
+            words = f"this server is not configured for {item.method}: set {settings_prefix(item.method)}*"
+            raise DeliveryFailed(words, permanent=False)
         params = self._params(sender, item)
         receiver = f"{item.method}:{sender.receiver(params)}"
         addresses = params.model_dump_json(exclude={"subject", "body", "msg"})

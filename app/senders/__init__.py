@@ -19,4 +19,12 @@ SENDERS: dict[str, type[Sender]] = {
     "test": TestSender,
 }
 
-__all__ = ["SENDERS", "Message", "Sender"]
+_PREFIXES = {"email": "NOTIFICATIONS_SMTP_"}  # where the settings are not named after their channel
+
+
+def settings_prefix(method: str) -> str:
+    """Return how the names of a channel's settings begin."""
+    return _PREFIXES.get(method, f"NOTIFICATIONS_{method.upper()}_")
+
+
+__all__ = ["SENDERS", "Message", "Sender", "settings_prefix"]

@@ -206,11 +206,16 @@ def answering(within: float | None = None) -> Iterator[None]:
         codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
         if codes and codes <= _TOO_LARGE:
             raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
-        raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
+        raise StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}") from error
     except OperationFailure as error:
         raise _operation_error(error) from error
     except PyMongoError as error:
-        raise StoreUnavailable(f"MongoDB does not answer: {error}") from error
+        raise StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}") from error
+
+
+def _shortened(error: PyMongoError) -> str:
+    """Return the driver's message without its time-outs and its description of the topology."""
+    return re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(error), flags=re.DOTALL)
 
 
 def _operation_error(error: OperationFailure) -> StoreUnavailable:
@@ -219,4 +224,4 @@ def _operation_error(error: OperationFailure) -> StoreUnavailable:
         return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
     if error.code == _NOT_AUTHORIZED:
         return StoreRefused("MongoDB does not let this user write the database: grant the role readWrite")
-    return StoreUnavailable(f"MongoDB does not answer: {error}")
+    return StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}")

@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from app.errors import StoreRefused
+from app.unwritable_file import why_unwritable
 
 _BESIDE = ("-wal", "-shm")  # the endings of the files that SQLite keeps beside the database
 _CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
@@ -38,7 +39,7 @@ class DatabaseFile:
             self._path.touch(mode=0o600)
         except OSError as error:
             if not self._path.exists():  # opening an existing file gives a better error
-                raise StoreRefused(self._remedy()) from error
+                raise StoreRefused(why_unwritable(self._path)) from error
         _at_start[self._path] = _file_identity(str(self._path))
 
     def connect(self, timeout: float) -> sqlite3.Connection:
@@ -88,14 +89,7 @@ class DatabaseFile:
             return None
         if self._path.parent.is_dir() and not self._path.exists():
             return f"there is no file {self._path}: put it back, or restart the service to create a new one"
-        return self._remedy()
-
-    def _remedy(self) -> str:
-        if not self._path.parent.is_dir():
-            return f"there is no folder {self._path.parent}: make it, owned by the user of this service"
-        if self._path.is_dir():
-            return f"{self._path} is a folder: name a file in it"
-        return f"{self._path} cannot be written: give the file and its folder to the user of this service"
+        return why_unwritable(self._path)
 
     def _identities(self) -> list[_Identity | None]:
         return [_file_identity(path) for path in self._paths]
