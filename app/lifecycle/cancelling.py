@@ -33,7 +33,8 @@ class Cancellation:
         """
         require_scope(caller, Scope.CANCEL)
         record = self._store.by_uuids([uuid]).get(uuid)
-        return self._cancel(caller, record, "task_uuid", uuid)
+        unknown = f"no task {uuid} is recorded here"
+        return self._cancel(caller, record, "task_uuid", f"the job of {uuid}", unknown)
 
     def cancel_job(self, caller: Caller, text: str) -> dict[str, Any]:
         """Cancel the job with that id, if the newest record with the id is about this job.
@@ -44,26 +45,41 @@ class Cancellation:
         """
         require_scope(caller, Scope.CANCEL)
         job_id = job_id_in_path("slurm_job_id", text)
-        return self._cancel(caller, self._store.by_job_id(job_id), "slurm_job_id", str(job_id))
+        record, unknown = self._store.by_job_id(job_id), f"no job {job_id} is monitored here"
+        return self._cancel(caller, record, "slurm_job_id", f"job {job_id}", unknown)
 
-    def _cancel(self, caller: Caller, record: TaskRecord | None, field: str, name: str) -> dict[str, Any]:
-        """Cancel the job of a record. `field`, `name`: how the caller named the record."""
+    def _cancel(
+        self, caller: Caller, record: TaskRecord | None, field: str, name: str, unknown: str
+    ) -> dict[str, Any]:
+        """Cancel the job of a record.
+
+        Args:
+            caller: Who wants to cancel.
+            record: The record, if there is one.
+            field: The field in which the caller named it, for errors.
+            name: The job, for errors.
+            unknown: The error if the caller may not see the record, or if there is none.
+        """
         known = record is not None and any(
             caller.may(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)
         )
         if record is None or not known:
-            raise NoSuchTask(f"{field}: no task {name} is recorded here")
+            raise NoSuchTask(f"{field}: {unknown}")
         require_for(caller, Scope.CANCEL, record.slurm_username, field)
         require_allowed_user(record.slurm_username, self._refused_users, field)
-        if record.slurm_job_id is None or not record.is_open:
-            raise AlreadyOver(f"{field}: {name} has no job that could be cancelled")
-        job = self._slurm.job(record.slurm_job_id)
-        if job is None or not is_same_job(open_job(record, record.slurm_job_id), job):
-            raise AlreadyOver(f"{field}: Slurm does not know the job of {name} any more")
-        if job.job_state.is_final or not self._slurm.cancel(record.slurm_job_id, record.slurm_username):
-            raise AlreadyOver(f"{field}: the job of {name} has ended already")
+        job_id, state = record.slurm_job_id, record.slurm_job_state
+        if job_id is None or state is None:
+            raise AlreadyOver(f"{field}: {record.uuid} has no job that could be cancelled")
+        has_ended = AlreadyOver(f"{field}: {name} has ended already")
+        if state.is_final:
+            raise has_ended
+        job = self._slurm.job(job_id) if record.is_open else None
+        if job is None or not is_same_job(open_job(record, job_id), job):
+            raise AlreadyOver(f"{field}: Slurm does not know {name} any more")
+        if job.job_state.is_final or not self._slurm.cancel(job_id, record.slurm_username):
+            raise has_ended
         return {
             "uuid": record.uuid,
-            "slurm_job_id": record.slurm_job_id,
+            "slurm_job_id": job_id,
             "slurm_username": record.slurm_username,
         }
