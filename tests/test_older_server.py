@@ -115,6 +115,28 @@ def test_a_list_of_older_records_examines_only_those_that_it_returns(
     assert not any(command.get("hasSortStage") for command in commands)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-05-01 10:00:00", "2024-05-01T10:00:00+00:00"),
+        ("2024-05-01T10:00:00.123456", "2024-05-01T10:00:00.123456+00:00"),
+        ("2024-05-01T10:00:00Z", "2024-05-01T10:00:00+00:00"),
+        ("2024-05-01T10:00:00+02:00", "2024-05-01T08:00:00+00:00"),
+        ("2024-05-01", "2024-05-01T00:00:00+00:00"),
+        ("yesterday", "1970-01-01T00:00:00+00:00"),
+        ("0001-01-01T00:00:00+02:00", "1970-01-01T00:00:00+00:00"),
+        ("", "1970-01-01T00:00:00+00:00"),
+    ],
+)
+@pytest.mark.parametrize("state", ["COMPLETED", "RUNNING"])
+def test_an_older_record_with_its_times_as_text_shows_them_in_utc(
+    deployment: Deployment, state: str, text: str, expected: str
+) -> None:
+    deployment.tasks.insert_one(older_document(4711, state, created_at=text, updated_at=text))
+    shown = get(deployment.start(), "/monitor/slurm_job_id/4711")["monitor"]
+    assert (shown["created_at"], shown["updated_at"]) == (expected, expected)
+
+
 @pytest.mark.parametrize("job_id", [None, "", "12_3", "abc", -1, True, 2**32 - 2, str(2**32 - 1), 2**40])
 def test_an_older_record_without_a_job_id_is_readable_by_its_uuid(
     deployment: Deployment, job_id: object

@@ -90,6 +90,11 @@ def _as_json(value: object) -> object:
 
 
 def _utc(value: object) -> datetime | None:
-    if not isinstance(value, datetime):
+    """Return the time in a date or in a text as ISO 8601 has it; one without a time zone is in UTC."""
+    try:
+        found = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+        if not isinstance(found, datetime):
+            return None
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (OverflowError, ValueError):
         return None
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
