@@ -1,5 +1,6 @@
 """Records of the service that this one replaces, on a real MongoDB."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from tests.older_server import (
     two_with_one_uuid,
 )
 from tests.real.mongod import Mongod
+from tests.service import ROOT
 from tests.tasks import make_email, make_task, new_uuid
 
 pytestmark = pytest.mark.real
@@ -194,6 +196,23 @@ def test_taking_over_leaves_the_older_servers_fields_as_they_were(deployment: De
         for name in ("created_at", "updated_at"):
             kept[name] = kept[name] and kept[name].replace(tzinfo=None)
         assert kept == document
+
+
+def test_only_the_fields_that_the_documentation_names_are_added(deployment: Deployment) -> None:
+    page = (ROOT / "docs" / "how-to" / "replace-the-older-server.md").read_text()
+    (words,) = re.findall(r"The fields that slurm-proxy added [^.]*\.", page)
+    documents = [older_document(number) for number in (1, 2, 3)]
+    deployment.tasks.insert_many(documents)
+    deployment.slurm.put(1, JobState.RUNNING)
+    deployment.slurm.put(2, JobState.RUNNING)
+    app = deployment.start()
+    cycles = Cycles(app)
+    cycles.run()
+    deployment.slurm.put(1, JobState.COMPLETED, end_time=utc_now())
+    assert app.test_client().delete("/monitor/slurm_job_id/2").status_code == 200
+    cycles.run(timedelta(minutes=15))
+    added = {name for document in deployment.tasks.find() for name in document} - set(documents[0])
+    assert added == set(re.findall(r"`(\w+)`", words))
 
 
 def test_a_second_start_changes_no_document(deployment: Deployment) -> None:
