@@ -4,7 +4,7 @@ VENV := .venv
 # How many processes share the test suite, each with the tests of a cluster or of a file; 0 for none but pytest's own.
 TEST_PROCESSES := 0
 
-.PHONY: demo test lint serve clean
+.PHONY: demo test check lint serve clean
 
 demo: $(VENV)/.serves
 	$(VENV)/bin/python run.py --demo
@@ -14,6 +14,10 @@ serve: $(VENV)/.serves
 
 test: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
+
+# The linters, and the tests that need neither a cluster nor a database server.
+check: lint
+	$(VENV)/bin/python -m pytest --quiet --numprocesses 2 --dist loadgroup -m "not real"
 
 lint: $(VENV)/.tests
 	$(VENV)/bin/ruff format --check .
