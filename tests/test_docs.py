@@ -1,6 +1,7 @@
 """What the documentation shows is what the program does."""
 
 import configparser
+import json
 import re
 import shlex
 import socket
@@ -18,14 +19,33 @@ from app.job_state import JobState
 from app.messages.layout import as_text, digest
 from app.messages.plan import Planner
 from app.messages.words import PLACEHOLDERS
+from app.models.caller import Scope
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName
 from app.models.record import TaskRecord
+from app.models.slurm_options import SlurmOptions
+from app.models.task import Task
+from app.openapi.operations import OPERATIONS, Operation
 from app.senders import SENDERS, Message
 from tests.tasks import make_email, make_task
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+FIXED = (  # The owner's own lines, which stay as they are.
+    """
+cd docker
+docker image build -t slurm-proxy --build-context parent=../ .. -f Dockerfile
+docker compose -f docker-compose-slurm-proxy.yml build
+docker compose -f docker-compose-slurm-proxy.yml up
+docker compose -f docker-compose-slurm-proxy.yml down
+""",
+    "Storage: a record of the hello-world task takes 3.5 kB in SQLite (with its indexes) and 2.8 kB in"
+    " MongoDB on average\n(`python benchmarks/record_size.py [mongodb://…]`). supervisord keeps five log"
+    " files of 10 MB each for standard output and for\nstandard error: 100 MB.\n",
+    "\n * MongoDB connection failed - is the server running?\n",
+)
 START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
@@ -115,7 +135,63 @@ def test_the_messages_shown_are_those_that_people_get(title: str) -> None:
 
 @pytest.mark.parametrize("word", [*PLACEHOLDERS, *EventName, "pending_over", *SENDERS])
 def test_every_word_that_a_caller_may_use_is_documented(word: str) -> None:
-    assert re.search(rf"`(\$\{{)?{word}\}}?`", (DOCS / "messages.md").read_text()), word
+    pages = (DOCS / "messages.md").read_text() + (DOCS / "reference/notifications.md").read_text()
+    assert re.search(rf"`(\$\{{)?{word}\}}?`", pages), word
+
+
+def test_the_example_of_a_notification_is_a_good_one() -> None:
+    (example,) = blocks("reference/notifications.md", "json")
+    task = make_task(notification=json.loads(example))
+    Task.model_validate(task)
+
+
+@pytest.mark.parametrize("name", [*Task.model_fields, *SlurmOptions.model_fields])
+def test_every_field_of_a_task_is_documented(name: str) -> None:
+    assert re.search(rf"[`\s]{name}[`\s]", (DOCS / "reference/task.md").read_text()), name
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
+def test_every_route_has_a_row_with_its_scopes(operation: Operation) -> None:
+    page = (DOCS / "reference/routes.md").read_text()
+    scopes = ", ".join(f"`{word}`" for word in operation.scopes)
+    cell = "" if operation.scopes == (Scope.ADMIN,) else rf"\| +{scopes} ?\|"
+    route = rf"{operation.method} {re.escape(operation.path)}"
+    assert re.search(rf"^\| `{route}(\?[^`]*)?` {cell}", page, re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
+
+
+def test_the_lines_of_the_owner_stay_as_they_are() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    assert [lines for lines in FIXED if lines not in pages] == []
+
+
+def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    assert pages.count("wget -O-") == pages.count("wget -O- --content-on-error") > 0
 
 
 def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:

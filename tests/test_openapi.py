@@ -32,6 +32,7 @@ from tests.test_web import BAD_MONITORS, BAD_SUBMISSIONS, changed
 slurm, app, client = test_web.slurm, test_web.app, test_web.client  # its fixtures
 
 README = Path(__file__).parent.parent / "README.md"
+ERRORS = Path(__file__).parent.parent / "docs/reference/errors.md"
 
 
 @pytest.fixture
@@ -144,7 +145,6 @@ def test_the_server_of_the_document_is_below_the_prefix_of_the_deployment(
 
 
 def test_the_example_is_that_of_the_readme(contract: Contract) -> None:
-    assert README.read_text().count("wget -O-") == README.read_text().count("wget -O- --content-on-error")
     (sent,) = re.findall(r"--post-data='(.*?)' --header", README.read_text())
     assert json.loads(sent) == HELLO_WORLD
     for path in ("/submit", "/monitor"):
@@ -268,9 +268,9 @@ def test_every_error_that_is_easy_to_cause(
     assert {status for _, status in call.seen} == {200, 400, 403, 404, 405, 413, 502, 503, 504}
 
 
-def test_every_code_that_a_caller_may_see_is_in_the_document(contract: Contract) -> None:
+def test_every_code_of_the_errors_page_is_in_the_document(contract: Contract) -> None:
     codes = contract.document["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
-    cells = re.findall(r"^\| [\d, ]+ \| (`.*?) \|", README.read_text(), re.M)
+    cells = re.findall(r"^\| [\d, ]+ \| (`.*?) \|", ERRORS.read_text(), re.M)
     words = {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
     assert len(words) > 10
     assert words <= set(codes)
@@ -304,9 +304,9 @@ def test_the_words_of_the_document_are_for_callers(client: FlaskClient, contract
         assert "Required for `generic`, unless `argv` is given." in fields[name]["description"]
 
 
-def test_every_error_of_the_document_is_in_the_readme(contract: Contract) -> None:
+def test_every_code_of_the_document_is_on_the_errors_page(contract: Contract) -> None:
     codes = contract.document["components"]["schemas"]["Error"]["properties"]["code"]["enum"]
-    assert [code for code in codes if f"`{code}`" not in README.read_text()] == []
+    assert [code for code in codes if f"`{code}`" not in ERRORS.read_text()] == []
 
 
 # --- requests --------------------------------------------------------------------------------
