@@ -194,6 +194,10 @@ def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
     assert pages.count("wget -O-") == pages.count("wget -O- --content-on-error") > 0
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1000
+
+
 def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
     (source,) = blocks("channels.md", "python")
     assert len(source.splitlines()) < 60

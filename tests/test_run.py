@@ -57,6 +57,18 @@ def test_a_bad_setting_is_named(tmp_path: Path, settings: dict[str, str], named:
     assert "Traceback" not in done.stderr
 
 
+def shown_in_the_readme() -> str:
+    (block,) = re.findall(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
+    return re.sub(r"^(…| +\d+\.\d s  (PENDING|RUNNING))\n", "", block, flags=re.M)
+
+
+def without_figures(output: str) -> set[str]:
+    """Return the lines of the demonstration, without what differs from run to run."""
+    output = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>", output)
+    output = re.sub(r"of \w+ at .*\)$", "of <user> at <time>)", output, flags=re.M)
+    return set(re.sub(r" *\d+", "<number>", output).splitlines())
+
+
 def test_the_demo_shows_a_task_from_end_to_end(tmp_path: Path) -> None:
     done = run(tmp_path, "--demo", FLASK_APP_PORT="0")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,6 +77,7 @@ def test_the_demo_shows_a_task_from_end_to_end(tmp_path: Path) -> None:
     assert states[-1] == "COMPLETED"
     assert re.search(r"^hello, world! \(job 1 of ", done.stdout, re.MULTILINE)
     assert "The notification, sent by test\nSubject: hello, world has ended" in done.stdout
+    assert without_figures(shown_in_the_readme()) <= without_figures(done.stdout)
     (curl,) = [line for line in done.stdout.splitlines() if line.startswith("  curl ")]
     _, flag, body, url = shlex.split(curl)
     assert flag == "-d"
