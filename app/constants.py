@@ -187,7 +187,7 @@ class Settings(BaseModel):
     OIDC_USER_CLAIM: str | None = Field(
         None,
         description="The claim that names the Slurm user whom a caller may act for, such as"
-        " preferred_username, if nobody can choose it for himself; without it only OIDC_GRANTS count.",
+        " preferred_username, if users cannot choose its value; without it only OIDC_GRANTS count.",
     )
     OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json_list)] = Field(
         default_factory=list,

@@ -93,11 +93,13 @@ class Oidc:
     def caller(self, token: str) -> Caller:
         """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""
         claims = self._claims(token)
-        himself = claims.get(self._user_claim) if self._user_claim else None
-        name = himself or f"sub:{claims['sub']}"
+        user_claim = claims.get(self._user_claim) if self._user_claim else None
+        name = user_claim or f"sub:{claims['sub']}"
         if not isinstance(name, str) or not name.isprintable():
             raise NotAuthenticated("the token names nobody")
-        return Caller(f"oidc:{name[:200]}", tuple(self._granted(claims, himself)), self._remark(himself))
+        return Caller(
+            f"oidc:{name[:200]}", tuple(self._granted(claims, user_claim)), self._remark(user_claim)
+        )
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         try:
@@ -134,19 +136,19 @@ class Oidc:
         found = jwt.decode(token, options={"verify_signature": False}).get(claim)
         return f"its {claim} is {str(found)[:200]!r}, not {wanted!r}"
 
-    def _granted(self, claims: Mapping[str, Any], himself: object) -> Iterator[Grant]:
+    def _granted(self, claims: Mapping[str, Any], user_claim: object) -> Iterator[Grant]:
         """Yield the grant for the caller's own user, and those of the operator that fit the claims."""
-        if self._is_user(himself):
-            yield Grant(scopes=ORDINARY, users=(himself,))
+        if self._is_user(user_claim):
+            yield Grant(scopes=ORDINARY, users=(user_claim,))
         for grant in self._grants:
             if grant.fits(claims):
                 yield grant.grant
 
-    def _remark(self, himself: object) -> str:
+    def _remark(self, user_claim: object) -> str:
         """Return a hint for callers whose user claim grants nothing; empty if it grants something."""
-        if not self._user_claim or self._is_user(himself):
+        if not self._user_claim or self._is_user(user_claim):
             return ""
-        found = f"is {himself!r:.100}" if himself else "is missing or empty"
+        found = f"is {user_claim!r:.100}" if user_claim else "is missing or empty"
         remark = f"the token's claim {self._user_claim} {found}: it must be a user name of the cluster"
         logger.info("%s", remark)
         return remark

@@ -96,7 +96,7 @@ class Delivery:
         return True
 
     def close(self) -> None:
-        """Gives up the connections that senders keep; nobody sends any more."""
+        """Close the connections that senders keep, because nothing is sent any more."""
         for sender in self._senders.values():
             sender.rest()
 

@@ -14,13 +14,13 @@ Receivers = Mapping[str, Sequence[Receiver]]  # by method
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
-    """Whether he may do that at all."""
+    """Raise Forbidden unless the caller has the scope for some user."""
     if not caller.may(scope):
         raise Forbidden(f"{caller.name} has no grant with the scope {scope}")
 
 
 def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequence[Grant]:
-    """The grants by which he may do that for the user."""
+    """Return the grants that allow it for that user; raise Forbidden if there are none."""
     grants = caller.for_(scope, username)
     if not grants:
         raise Forbidden(f"{field}: {caller.name} may not {scope} for {username}")

@@ -94,7 +94,7 @@ class Recorder:
 
 
 def plan_of(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
-    """One task that nobody can make sense of must not keep the others from their ends."""
+    """Return what is due by a look at the job; nothing for a task that cannot be understood."""
     try:
         return planner.at_look(record, job, now)
     except Exception:

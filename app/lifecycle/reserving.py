@@ -62,7 +62,7 @@ class Reservations:
             except DuplicateUuid:
                 owner = self._owner(record)
                 if owner is None or owner.is_freed:
-                    continue  # whoever had it has just given it back
+                    continue  # its holder has just given it back
                 return self._first_answer(record, owner, key)
             return None
         words = "other requests use the same uuid at this moment; try again"

@@ -125,7 +125,7 @@ class Intake:
     def pass_on(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
         """A body of slurmrestd's own, as the user that the query names; nothing is recorded.
 
-        InvalidRequest for a query that names nobody, or one as whom nothing is run.
+        InvalidRequest for a query without a user, or with a user as whom no job runs.
         """
         return self._slurm.raw("POST", "job/submit", user=self._checker.run_as(query), json=body)
 
@@ -196,7 +196,7 @@ class Intake:
         return any(looks_like(record, job, earliest, latest) for job in jobs)
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
-        """TooManyJobs, with the reservation given back, where the caller has as many tasks as he may.
+        """Raise TooManyJobs, and release the reservation, if the caller has too many open tasks.
 
         The reservation counts, so that of two requests at once not both find the last place free.
         """

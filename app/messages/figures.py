@@ -10,7 +10,7 @@ from app.models.job import SlurmJob
 _MB = 1024 * 1024
 _FEW = 0.25  # of what was asked for
 _SHORT = 60.0  # seconds; a shorter run says little about efficiency
-_SMALL_MB = 1024  # nobody waits for less memory than this
+_SMALL_MB = 1024  # less memory than this is not worth a remark
 
 
 def cpu_efficiency(job: SlurmJob) -> float | None:

@@ -88,14 +88,14 @@ class ClaimGrant(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One who has proved who he is; `grants` add up."""
+    """An authenticated caller; the permissions of all `grants` add up."""
 
     name: str
     grants: tuple[Grant, ...]
-    remark: str = ""  # what he is told if he has no grant at all
+    remark: str = ""  # what a caller without any grant is told
 
     def may(self, scope: Scope, username: str | None = None) -> bool:
-        """Whether he may do that for the user; without one, for anybody at all."""
+        """Return whether the caller may do that for the user; without a user, for any user at all."""
         return bool(self.for_(scope, username))
 
     def may_for_all(self, scope: Scope) -> bool:
@@ -103,7 +103,7 @@ class Caller:
         return any(grant.users == "any" for grant in self.for_(scope))
 
     def for_(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
-        """The grants by which he may."""
+        """Return the grants that allow it."""
         return [
             grant
             for grant in self.grants
@@ -136,7 +136,7 @@ def _is_member(username: str, groups: Sequence[str]) -> bool:
         return False
     try:
         ids = os.getgrouplist(username, pwd.getpwnam(username).pw_gid)
-    except KeyError:  # nobody whom this machine knows
+    except KeyError:  # a user that this machine does not know
         return False
     return bool({_name_of(number) for number in ids} & set(groups))
 

@@ -60,7 +60,7 @@ class Notification(BaseModel):
     event: str
     method: str
     params: dict[str, Any]
-    content: Content | None = None  # None where there is nobody to write for: undeliverable from the start
+    content: Content | None = None  # None if no one can read it: undeliverable from the start
     status: NotificationStatus
     created_at: Utc
     attempts: int = 0

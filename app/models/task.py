@@ -66,7 +66,7 @@ class Task(BaseModel):
 
     name: Line = Field(description="A name of this server's catalogue.")
     username: Annotated[Username, AfterValidator(_allowed_user)] = Field(
-        description="Whom the job runs as; the files that it writes are his."
+        description="The user that the job runs as and that owns the files it writes."
     )
     cwd: AbsolutePath = Field(description="The job's working directory.")
     uuid: Uuid = Field(description="It can be used once, for ever.")

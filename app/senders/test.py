@@ -25,5 +25,5 @@ class TestSender(Sender):
         return cls()
 
     def send(self, message: Message, params: TestParams) -> None:
-        """The key alone is logged: what a message says is nobody's but its receiver's."""
+        """Log the id of the message only, because its content is for its receiver."""
         logger.info("test notification %s went out", message.id)

@@ -16,9 +16,9 @@ _LONGEST_PAUSE = 15.0
 
 
 class CircuitBreaker:
-    """Counts failures; while it is open nobody waits for Slurm but a probe in a thread of its own.
+    """Counts failures; while it is open only a probe, in a thread of its own, waits for Slurm.
 
-    The libraries at hand serialise all calls, or let a caller pay for the probe with his time-out.
+    The libraries at hand serialise all calls, or let a caller wait for the probe's time-out.
     """
 
     def __init__(

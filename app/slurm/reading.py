@@ -123,7 +123,7 @@ def accounting_owner(raw: Raw) -> str:
 
 
 def whose_controller_job(raw: Raw) -> SlurmJob:
-    """Which job it is; its state does not matter, and may be one that nobody can read."""
+    """Which job it is; its state does not matter, and may be one that cannot be read."""
     return controller_job({**raw, "job_state": JobState.UNKNOWN})
 
 

@@ -134,7 +134,7 @@ def _cpus(wanted: dict[str, Any]) -> int:
 
 
 def _account(user: str) -> pwd.struct_passwd:
-    """The account of `user`; only root can run jobs as somebody else."""
+    """The account of `user`; only root can run jobs as another user."""
     try:
         account = pwd.getpwnam(user)
     except KeyError:

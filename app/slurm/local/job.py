@@ -130,7 +130,7 @@ class LocalJob:
 
 
 def _as_user(account: pwd.struct_passwd, script: str) -> dict[str, Any]:
-    """What lets root start a process as somebody else, and give the script to him; nothing otherwise."""
+    """Return what lets root start a process as another user, who gets the script; nothing for other users."""
     if os.geteuid() != 0 or account.pw_uid == 0:
         return {}
     os.chown(script, account.pw_uid, account.pw_gid)
