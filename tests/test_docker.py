@@ -112,7 +112,8 @@ def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> Non
         tmp_path, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/", MONGODB_TIMEOUT_SECONDS="0.5"
     )
     assert server.process.wait(60) != 0
-    _, *said = server.log.read_text().splitlines()  # the first line is gunicorn's
+    _, slurm, *said = server.log.read_text().splitlines()  # the first line is gunicorn's
+    assert "Slurm cannot be used yet" in slurm
     assert said[0] == " * MongoDB connection failed - is the server running?"
     assert said[1].startswith("Error: 127.0.0.1:")
     assert len(said) == 2
