@@ -115,7 +115,7 @@ def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> Non
     _, slurm, *said = server.log.read_text().splitlines()  # the first line is gunicorn's
     assert "Slurm cannot be used yet" in slurm
     assert said[0] == " * MongoDB connection failed - is the server running?"
-    assert said[1].startswith("Error: 127.0.0.1:")
+    assert said[1].startswith("Error: MONGODB_URI: MongoDB does not answer: 127.0.0.1:")
     assert len(said) == 2
 
 
