@@ -68,15 +68,15 @@ def take_over(tasks: Collection[Document]) -> int:
     The indexes of the collection must exist.
     """
     fields = {"is_open": True, "is_reserved": False, "kind": RecordKind.REGISTERED.value}
-    followed = _set(
+    followed = _set_fields(
         tasks, OPEN_OF_OLDER_SERVER, _IS_OPEN, {"uuid": _KEY_WITH_ID, **fields, "taken_over_at": "$$NOW"}
     )
     if followed:
         logger.info("took over %d jobs of the older server that have not ended", followed)
     try:
-        updated = _set(tasks, OF_EARLIER_VERSION, True, {"uuid": _TEXT_OF_UUID})
+        updated = _set_fields(tasks, OF_EARLIER_VERSION, True, {"uuid": _TEXT_OF_UUID})
     except DuplicateKeyError:
-        updated = _set(tasks, OF_EARLIER_VERSION, True, {"uuid": _KEY_WITH_ID})
+        updated = _set_fields(tasks, OF_EARLIER_VERSION, True, {"uuid": _KEY_WITH_ID})
     _close_ended(tasks)
     return followed + updated
 
@@ -89,7 +89,7 @@ def _close_ended(tasks: Collection[Document]) -> None:
             tasks.update_many(ended, {"$set": {"is_open": False}})
 
 
-def _set(tasks: Collection[Document], wanted: Document, condition: object, fields: Document) -> int:
+def _set_fields(tasks: Collection[Document], wanted: Document, condition: object, fields: Document) -> int:
     """Set fields of the documents that are `wanted` and for which the expression `condition` is true.
 
     An index shows whether there are any. If not, nothing is written.
