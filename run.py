@@ -8,11 +8,11 @@ from types import FrameType
 from typing import NoReturn
 
 from app import create_app
-from app.demo import run_demo
+from app.demo.tour import run_demo
 from app.environment import EnvironmentFile, read_settings
 from app.errors import SettingsError
 from app.logs import configure
-from app.serving import Server
+from app.web.dev_server import Server
 
 
 def main() -> int:

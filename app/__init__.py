@@ -6,22 +6,12 @@ from typing import Any
 
 from flask import Flask
 
-from app import (
-    api_docs,
-    auth,
-    commands,
-    http_errors,
-    task_monitoring,
-    task_notifications,
-    task_slurm_rest,
-    task_submission,
-)
-from app.constants import Settings
+from app import commands, task_monitoring, task_notifications, task_slurm_rest, task_submission
+from app.constants import MAX_BODY_BYTES, Settings
 from app.environment import read_settings
 from app.errors import SettingsError
 from app.services import build_services
-
-MAX_BODY_BYTES = 1024 * 1024
+from app.web import api_docs, auth, error_handlers
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -57,7 +47,7 @@ def _web_application(settings: Settings) -> Flask:
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
     auth.register(app)
-    http_errors.register(app)
+    error_handlers.register(app)
     return app
 
 

@@ -28,6 +28,8 @@ from pydantic import (
 from app.errors import SettingsError
 from app.slow_patterns import is_slow
 
+MAX_BODY_BYTES = 1024 * 1024  # of a request
+
 TASK_METADATA: dict[str, dict[str, Any]] = {
     # The caller brings the command, its parameters and the notifications.
     "generic": {"requires_command": True},

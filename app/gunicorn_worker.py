@@ -10,10 +10,10 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app import MAX_BODY_BYTES
 from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
 from app.connections.table import ConnectionTable
-from app.request_slots import RequestSlots
+from app.constants import MAX_BODY_BYTES
+from app.web.request_slots import RequestSlots
 
 logger = logging.getLogger(__name__)
 

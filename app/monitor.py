@@ -14,10 +14,10 @@ from functools import partial
 
 from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.delivering import Delivery
-from app.lifecycle.reconciling import Reconciler
-from app.lifecycle.reserving import Reservations
-from app.lifecycle.watching import Watcher
+from app.lifecycle.deliver import Delivery
+from app.lifecycle.poll import Watcher
+from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.reservations import Reservations
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
 from app.store import TaskStore

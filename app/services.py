@@ -8,20 +8,20 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from app.access.failed_attempts import FailedAttempts
-from app.access.gate import Gate, Proof
 from app.access.keys import Keys
 from app.access.oidc import Oidc
+from app.access.request_guard import Gate, Proof
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError
-from app.lifecycle.cancelling import Cancellation
-from app.lifecycle.checking import Checker
+from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.delivering import Delivery, Patience
-from app.lifecycle.looking_up import LookUp
-from app.lifecycle.outbox import Outbox
-from app.lifecycle.reconciling import Reconciler
-from app.lifecycle.submitting import Intake
-from app.lifecycle.watching import Watcher
+from app.lifecycle.dead_letters import Outbox
+from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.look_up import LookUp
+from app.lifecycle.poll import Watcher
+from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.submit import Intake
+from app.lifecycle.validation import Checker
 from app.messages.plan import Catalogue, Planner
 from app.models.caller import ClaimGrant
 from app.models.refused_users import RefusedUsers

@@ -1,49 +1,43 @@
 """`/monitor`: register jobs that were submitted elsewhere, look records up, and cancel jobs."""
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 
-from app.auth import body, caller
-from app.services import Services
+from app.web.request_context import body, caller, services
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
-
-
-def _services() -> Services:
-    services: Services = current_app.extensions["slurm_proxy"]
-    return services
 
 
 @blueprint.post("")
 def watch() -> Response:
     """Register a job that was submitted elsewhere, and monitor it from then on."""
-    return jsonify(_services().intake.watch(caller(), body()))
+    return jsonify(services().intake.watch(caller(), body()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def by_job_id(slurm_job_id: str) -> Response:
     """Return the newest record of a job id, and what Slurm reports about the job now."""
-    return jsonify(_services().look_up.by_job_id(caller(), slurm_job_id))
+    return jsonify(services().look_up.by_job_id(caller(), slurm_job_id))
 
 
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
 def cancel_job(slurm_job_id: str) -> Response:
     """Cancel a job, as its user. The record stays, and the job's end is announced like any other."""
-    return jsonify(_services().cancellation.cancel_job(caller(), slurm_job_id))
+    return jsonify(services().cancellation.cancel_job(caller(), slurm_job_id))
 
 
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def by_state(slurm_job_state: str) -> Response:
     """Return the records in a state, the newest first, at most 1,000: those that the caller may read."""
-    return jsonify(_services().look_up.by_state(caller(), slurm_job_state))
+    return jsonify(services().look_up.by_state(caller(), slurm_job_state))
 
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel(task_uuid: str) -> Response:
     """Cancel the job of a task, as its user. The end of the job is announced like any other."""
-    return jsonify(_services().cancellation.cancel(caller(), task_uuid))
+    return jsonify(services().cancellation.cancel(caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def by_uuid(task_uuid: str) -> Response:
     """Return the record of a task, and what Slurm reports about its job now."""
-    return jsonify(_services().look_up.by_uuid(caller(), task_uuid))
+    return jsonify(services().look_up.by_uuid(caller(), task_uuid))

@@ -1,39 +1,34 @@
 """`/notifications`: messages that did not arrive, for the operator; never open to ordinary callers."""
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
-from app.auth import require
 from app.errors import InvalidRequest
-from app.lifecycle.outbox import Outbox
 from app.models.caller import Scope
+from app.web.auth import require
+from app.web.request_context import services
 
 blueprint = Blueprint("task_notifications", __name__, url_prefix="/notifications")
 blueprint.before_request(require(Scope.ADMIN))
-
-
-def _outbox() -> Outbox:
-    outbox: Outbox = current_app.extensions["slurm_proxy"].outbox
-    return outbox
 
 
 @blueprint.get("")
 def find() -> Response:
     """Return the messages that were given up, or those in another status, the oldest first."""
     return jsonify(
-        _outbox().find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
+        services().outbox.find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
     )
 
 
 @blueprint.post("/<notification_id>/retry")
 def retry(notification_id: str) -> Response:
     """Retry a message at once that is dead or waits for its next attempt."""
-    return jsonify(_outbox().retry(notification_id))
+    return jsonify(services().outbox.retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_all() -> Response:
     """Retry all messages at once, or those of one method, that are dead or wait for their next attempt."""
-    return jsonify(_outbox().retry_all(**_query("method")))
+    return jsonify(services().outbox.retry_all(**_query("method")))
 
 
 def _query(*known: str) -> dict[str, str]:

@@ -1,16 +1,15 @@
 """`/slurm`: slurmrestd's own answers, for the operator; never open to ordinary callers."""
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from app.auth import body, require
 from app.errors import InvalidRequest, SlurmMisbehaved
-from app.lifecycle.submitting import Intake
 from app.models.caller import Scope
 from app.models.rules import job_id_in_path
-from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
+from app.web.auth import require
+from app.web.request_context import body, services
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
 blueprint.before_request(require(Scope.ADMIN))
@@ -27,11 +26,6 @@ def _register_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters["id"] = _JobIdConverter
 
 
-def _slurm() -> SlurmClient:
-    client: SlurmClient = current_app.extensions["slurm_proxy"].slurm
-    return client
-
-
 def _passed_on(reply: Reply) -> Response:
     """Return slurmrestd's body under its own status."""
     try:
@@ -45,32 +39,31 @@ def _passed_on(reply: Reply) -> Response:
 @blueprint.get("/ping")
 def ping() -> Response:
     """Return slurmrestd's answer to `ping`: whether slurmctld answers."""
-    return _passed_on(_slurm().raw("GET", "ping"))
+    return _passed_on(services().slurm.raw("GET", "ping"))
 
 
 @blueprint.get("/diag")
 def diag() -> Response:
     """Return the statistics of slurmctld."""
-    return _passed_on(_slurm().raw("GET", "diag"))
+    return _passed_on(services().slurm.raw("GET", "diag"))
 
 
 @blueprint.get("/jobs/<update_time>")
 def jobs(update_time: str) -> Response:
     """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
-    return _passed_on(_slurm().raw_list(_seconds("update_time", update_time)))
+    return _passed_on(services().slurm.raw_list(_seconds("update_time", update_time)))
 
 
 @blueprint.get("/job/<id:job_id>")
 def job(job_id: str) -> Response:
     """Return one job as slurmctld describes it."""
-    return _passed_on(_slurm().raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
+    return _passed_on(services().slurm.raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")
 def submit() -> Response:
     """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
-    intake: Intake = current_app.extensions["slurm_proxy"].intake
-    return _passed_on(intake.pass_on(request.args.to_dict(), body()))
+    return _passed_on(services().intake.pass_on(request.args.to_dict(), body()))
 
 
 def _seconds(field: str, text: str) -> int:

@@ -1,10 +1,9 @@
 """`/submit`: submit a task."""
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
-from app.auth import body, caller
 from app.models.rules import idempotency_key
-from app.services import Services
+from app.web.request_context import body, caller, services
 
 blueprint = Blueprint("task_submission", __name__)
 
@@ -12,6 +11,5 @@ blueprint = Blueprint("task_submission", __name__)
 @blueprint.post("/submit")
 def submit() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
-    services: Services = current_app.extensions["slurm_proxy"]
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    return jsonify(services.intake.submit(caller(), body(), key))
+    return jsonify(services().intake.submit(caller(), body(), key))

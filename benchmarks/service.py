@@ -16,12 +16,12 @@ import requests
 from flask import Flask
 
 import app as slurm_proxy
-from app.auth import public
 from app.senders import SENDERS
 from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store.mongo import connect
+from app.web.auth import public
 from tests.real.processes import answers, free_port, until
 from tests.tasks import make_task, new_uuid
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from app.constants import Settings
+from app.demo.cluster import LocalCluster
 from app.environment import OLDER_NAMES
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
-from app.slurm.local import LocalCluster
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.mongomock_server import uncovered

@@ -37,7 +37,7 @@ from app.errors import (
     StoreUnavailable,
 )
 from app.job_state import JobState
-from app.lifecycle.reserving import stored_key
+from app.lifecycle.reservations import stored_key
 from app.logs import configure
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.environment import read_settings
 from app.errors import DeliveryFailed
-from app.lifecycle.delivering import Delivery, Patience
+from app.lifecycle.deliver import Delivery, Patience
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import SENDERS, Message, Sender

@@ -12,12 +12,12 @@ import pytest
 from app.clock import RemoteClock
 from app.errors import ClocksDisagree, SlurmAmbiguous, SlurmUnavailable
 from app.job_state import JobState
-from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.delivering import Delivery, Patience
-from app.lifecycle.reconciling import Reconciler
-from app.lifecycle.submitting import Intake
-from app.lifecycle.watching import Watcher
+from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.poll import Watcher
+from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.submit import Intake
+from app.lifecycle.validation import Checker
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.job import SlurmJob

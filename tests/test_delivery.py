@@ -13,8 +13,8 @@ import pytest
 
 from app.errors import DeliveryFailed, InvalidRequest, NotDead, UnknownNotification
 from app.job_state import JobState
-from app.lifecycle.delivering import Delivery, Patience
-from app.lifecycle.outbox import Outbox
+from app.lifecycle.dead_letters import Outbox
+from app.lifecycle.deliver import Delivery, Patience
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from app import MAX_BODY_BYTES, create_app
+from app import create_app
+from app.constants import MAX_BODY_BYTES
 from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.job_state import JobState
-from app.messages.layout import as_text, digest
+from app.messages.placeholders import PLACEHOLDERS
 from app.messages.plan import Planner
-from app.messages.words import PLACEHOLDERS
+from app.messages.rendering import as_text, digest
 from app.models.caller import Scope
 from app.models.content import Content
 from app.models.job import SlurmJob
@@ -26,8 +27,8 @@ from app.models.notification_request import EventName
 from app.models.record import TaskRecord
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
-from app.openapi.operations import OPERATIONS, Operation
 from app.senders import SENDERS, Message
+from app.web.openapi.operations import OPERATIONS, Operation
 from tests.tasks import make_email, make_task
 
 ROOT = Path(__file__).parent.parent

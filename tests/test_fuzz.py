@@ -36,11 +36,11 @@ from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmProxyError, SlurmRe
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.models.task import Task
-from app.openapi.operations import OPERATIONS, Operation
 from app.services import Services, build_services
 from app.slurm.dialect import SPOKEN, Dialect
 from app.slurm.reply import Reply
 from app.slurm.submission import submission
+from app.web.openapi.operations import OPERATIONS, Operation
 from tests.contract import Contract
 from tests.fakes import FakeSlurm
 from tests.mutations import CHANGES, DAMAGES, Change, Damage, submissions, watches, written

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.openapi.operations import OPERATIONS
+from app.web.openapi.operations import OPERATIONS
 from tests.conftest import Cluster
 from tests.real.smtp import SmtpServer
 from tests.service import ROOT, Service

@@ -21,7 +21,7 @@ import pytest
 
 from app.constants import TASK_METADATA
 from app.errors import InvalidRequest
-from app.lifecycle.identity import tag_of
+from app.lifecycle.job_identity import tag_of
 from app.models.json_body import read_object
 from app.models.slurm_options import DEFAULT_ENVIRONMENT
 from app.models.task import CatalogueEntry, SubmitRequest, Task, parse

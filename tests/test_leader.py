@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from app.job_state import JobState
-from app.lifecycle.identity import tag_of
+from app.lifecycle.job_identity import tag_of
 from app.models.record import TaskRecord, utc_now
 from app.models.task import Task
 from app.store import TaskStore

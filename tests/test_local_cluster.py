@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.slurm.local import LocalCluster
-from app.slurm.local.wire import API
+from app.demo.cluster import LocalCluster
+from app.demo.cluster.wire import API
 from app.slurm.tokens import TokenMint
 from tests.conftest import until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from app import MAX_BODY_BYTES
+from app.constants import MAX_BODY_BYTES
 from app.errors import StoreUnavailable
 from app.logs import _traceback_lines
 from tests.conftest import until

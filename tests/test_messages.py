@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.messages.figures import hint
-from app.messages.layout import as_event, as_html, as_text, digest
+from app.messages.efficiency import hint
+from app.messages.placeholders import PLACEHOLDERS, filled, one_line
 from app.messages.plan import Planner, request_of
-from app.messages.words import PLACEHOLDERS, filled, one_line
+from app.messages.rendering import as_event, as_html, as_text, digest
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.record import Notification, NotificationStatus, RecordKind, TaskRecord

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from app import MAX_BODY_BYTES
+from app.constants import MAX_BODY_BYTES
 from tests.conftest import not_covered, until
 from tests.real import RealPartMissing
 from tests.real.nginx import Nginx

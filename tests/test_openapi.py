@@ -12,17 +12,17 @@ from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app import MAX_BODY_BYTES
+from app.constants import MAX_BODY_BYTES
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable, StoreUnavailable
 from app.job_state import JobState
 from app.models.caller import OPERATOR, Grant, Scope
 from app.models.notification_request import EventName
 from app.models.record import NotificationStatus, utc_now
 from app.models.slurm_options import SlurmOptions
-from app.openapi.examples import HELLO_WORLD
-from app.openapi.operations import OPERATIONS
 from app.slurm.reply import Reply
 from app.store import Outcome
+from app.web.openapi.examples import HELLO_WORLD
+from app.web.openapi.operations import OPERATIONS
 from tests import test_web
 from tests.contract import Contract
 from tests.fakes import FakeSlurm

@@ -14,7 +14,7 @@ from flask import Flask
 
 from app import create_app
 from app.errors import DeliveryFailed
-from app.lifecycle.delivering import Delivery, Patience
+from app.lifecycle.deliver import Delivery, Patience
 from app.outages import CALLERS, OutageLog, RepeatFilter
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, until

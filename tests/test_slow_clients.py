@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from app import MAX_BODY_BYTES
+from app.constants import MAX_BODY_BYTES
 from tests.conftest import until
 from tests.real.processes import free_port
 from tests.service import ROOT

@@ -21,10 +21,10 @@ from app.errors import (
     UnprovenRefusal,
 )
 from app.job_state import JobState
-from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.identity import is_tagged, tag_of
-from app.lifecycle.submitting import Intake
+from app.lifecycle.job_identity import is_tagged, tag_of
+from app.lifecycle.submit import Intake
+from app.lifecycle.validation import Checker
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.job import SlurmJob

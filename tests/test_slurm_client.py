@@ -21,7 +21,7 @@ import pytest
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
-from app.lifecycle.identity import is_tagged
+from app.lifecycle.job_identity import is_tagged
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounting

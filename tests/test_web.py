@@ -14,7 +14,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import MAX_BODY_BYTES, create_app
+from app import create_app
+from app.constants import MAX_BODY_BYTES
 from app.environment import read_settings
 from app.errors import Forbidden, SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.job_state import JobState
+from app.messages.efficiency import cpu_efficiency, duration, hint
 from app.messages.events import Event
-from app.messages.figures import cpu_efficiency, duration, hint
-from app.messages.words import filled, one_line
+from app.messages.placeholders import filled, one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.output_files import output_files, sent_job_name

@@ -1,4 +1,4 @@
-"""What callers are answered, as the document of the service describes it (see app/openapi/).
+"""What callers are answered, as the document of the service describes it (see app/web/openapi/).
 
 The answers themselves are made in app/lifecycle/; tests hold them against these models.
 """

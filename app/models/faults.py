@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from app.near_words import LONGEST_WORD, suggestion
+from app.close_matches import LONGEST_WORD, suggestion
 
 _MANY_KEYS = 10  # so many known keys are not listed in an error
 _WORDS = {

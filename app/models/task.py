@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.close_matches import LONGEST_WORD, nearest_word
 from app.errors import InvalidRequest
 from app.job_state import JobState
 from app.models.faults import comparable_key, described_fault
@@ -30,7 +31,6 @@ from app.models.rules import (
 )
 from app.models.slurm_options import SlurmOptions
 from app.models.username import Username
-from app.near_words import LONGEST_WORD, nearest_word
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

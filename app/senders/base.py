@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationInfo
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.layout import as_event, as_html, as_text, parts
+from app.messages.rendering import as_event, as_html, as_text, parts
 from app.models.content import Content
 
 _LONGEST_WAIT = 31_536_000.0  # seconds, a year: far beyond what any message is kept for

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.words import one_line
+from app.messages.placeholders import one_line
 from app.senders.base import Message, unusable_server
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection

@@ -15,7 +15,7 @@ from httplib2 import CA_CERTS, HttpLib2Error, Response
 
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
-from app.messages.words import one_line
+from app.messages.placeholders import one_line
 from app.senders.base import Message, seconds_of
 from app.senders.deadline import Deadline
 from app.senders.http import exchange

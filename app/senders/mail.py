@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.words import one_line
+from app.messages.placeholders import one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
 from app.senders.base import Message, Receiver, Sender, settings_of

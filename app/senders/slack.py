@@ -13,7 +13,7 @@ from slack_sdk.web.slack_response import SlackResponse
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.words import one_line
+from app.messages.placeholders import one_line
 from app.models.rules import Line, ShellText
 from app.senders.base import Message, Sender, seconds_of, settings_of
 from app.senders.deadline import Deadline

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
-from app.messages.words import one_line
+from app.messages.placeholders import one_line
 from app.models.rules import Line, must
 from app.senders.base import Message, Receiver, Sender, seconds_of, settings_of
 from app.senders.deadline import Deadline

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from app.demo.cluster.job import LocalJob
 from app.job_state import JobState
-from app.slurm.local.job import LocalJob
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, array_ids
-from app.lifecycle.identity import is_same_job
-from app.lifecycle.recording import News, Recorder, array_tasks
+from app.lifecycle.job_identity import is_same_job
+from app.lifecycle.record_changes import News, Recorder, array_tasks
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import OpenJob

@@ -14,9 +14,9 @@ from app.errors import (
     UnsupportedEncoding,
 )
 from app.models.answers import Error, SlurmAnswer
-from app.openapi.examples import answer_to
-from app.openapi.operations import Operation
-from app.openapi.schemas import REF, Schema
+from app.web.openapi.examples import answer_to
+from app.web.openapi.operations import Operation
+from app.web.openapi.schemas import REF, Schema
 
 _ERROR: Schema = {"$ref": REF + Error.__name__}
 _SLURM_ANSWER: Schema = {"$ref": REF + SlurmAnswer.__name__}

@@ -13,8 +13,8 @@ from app.messages.plan import Catalogue
 from app.models.notification_request import METHOD_ALIASES, NotificationRequest
 from app.models.rules import NO_NUL, RULE
 from app.models.task import MonitorRequest, SubmitRequest
-from app.openapi.option_descriptions import OPTION_DESCRIPTIONS
 from app.senders import SENDERS
+from app.web.openapi.option_descriptions import OPTION_DESCRIPTIONS
 
 Schema = dict[str, Any]
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.errors import InvalidRequest, NotDead, UnknownNotification
-from app.lifecycle.showing import shown_claim
+from app.lifecycle.responses import shown_claim
 from app.models.record import Notification, NotificationStatus
 from app.store import TaskStore
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
-from app.lifecycle.identity import tag_of, tagged
-from app.lifecycle.recording import plan_of
+from app.lifecycle.job_identity import tag_of, tagged
+from app.lifecycle.record_changes import plan_of
 from app.lifecycle.untagged_jobs import has_its_name, looks_like
 from app.messages.plan import Planner
 from app.models.job import SlurmJob

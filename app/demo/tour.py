@@ -18,10 +18,10 @@ import requests
 
 from app import create_app
 from app.constants import Settings
+from app.demo.cluster import LocalCluster
 from app.environment import read_settings
 from app.models.record import NotificationStatus
-from app.serving import Server
-from app.slurm.local import LocalCluster
+from app.web.dev_server import Server
 
 _PATIENCE = 60  # seconds for the whole task
 _TIMEOUT = 10  # seconds for one request

@@ -18,12 +18,12 @@ from app.errors import (
     UnknownJob,
     UnprovenRefusal,
 )
-from app.lifecycle.checking import Checker
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.identity import tag_of, tagged
-from app.lifecycle.reserving import Reservations, cannot_be_told, first_answer, stored_key
-from app.lifecycle.showing import shown_record
+from app.lifecycle.job_identity import tag_of, tagged
+from app.lifecycle.reservations import Reservations, cannot_be_told, first_answer, stored_key
+from app.lifecycle.responses import shown_record
 from app.lifecycle.untagged_jobs import looks_like
+from app.lifecycle.validation import Checker
 from app.messages.plan import Plan, Planner
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob

@@ -11,14 +11,13 @@ from typing import Any, Self
 from flask import Flask
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from app import MAX_BODY_BYTES
 from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
 from app.connections.client_socket import ClientSocket, ClientTooSlow
 from app.connections.table import ConnectionTable
-from app.constants import Settings
-from app.request_slots import RequestSlots
+from app.constants import MAX_BODY_BYTES, Settings
 from app.services import Services
 from app.startup import run_start_checks
+from app.web.request_slots import RequestSlots
 
 logger = logging.getLogger(__name__)
 

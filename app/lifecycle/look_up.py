@@ -6,6 +6,8 @@ from typing import Any
 
 from cachetools import TTLCache, cached
 
+from app.access.authorization import require_scope
+from app.close_matches import suggestion
 from app.errors import (
     InvalidRequest,
     SlurmMisbehaved,
@@ -15,14 +17,12 @@ from app.errors import (
     UnknownTask,
 )
 from app.job_state import JobState
-from app.lifecycle.identity import is_same_job, open_job
-from app.lifecycle.permitting import require_scope
-from app.lifecycle.showing import shown_job, shown_record
+from app.lifecycle.job_identity import is_same_job, open_job
+from app.lifecycle.responses import shown_job, shown_record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.rules import job_id_in_path
-from app.near_words import suggestion
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 

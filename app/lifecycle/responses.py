@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from app.messages.figures import hint
-from app.messages.layout import as_text
+from app.messages.efficiency import hint
+from app.messages.rendering import as_text
 from app.models.job import SlurmJob
 from app.models.output_files import output_files
 from app.models.record import Notification, TaskRecord

@@ -12,11 +12,11 @@ from app.models.answers import Error, SlurmAnswer
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
 from app.models.username import username_schema
-from app.openapi.error_answers import error_answers, error_codes
-from app.openapi.examples import REQUESTS
-from app.openapi.operations import OPERATIONS, Operation
-from app.openapi.parameters import PARAMETERS
-from app.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
+from app.web.openapi.error_answers import error_answers, error_codes
+from app.web.openapi.examples import REQUESTS
+from app.web.openapi.operations import OPERATIONS, Operation
+from app.web.openapi.parameters import PARAMETERS
+from app.web.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
 _VERSION = "1.0.0"
 _ABOUT = f"""Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.access.authorization import Receivers, require_scope, require_task
 from app.constants import Settings
 from app.errors import InvalidRequest
-from app.lifecycle.permitting import Receivers, require_scope, require_task
 from app.messages.plan import Catalogue, each_recipient, merged_params
 from app.models.caller import Caller, Scope
 from app.models.notification_request import NotificationRequest

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.messages.figures import duration, size
+from app.messages.efficiency import duration, size
 from app.models.content import Content
 
 Row = tuple[str, str]

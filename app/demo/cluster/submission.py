@@ -5,9 +5,9 @@ import pwd
 import time
 from typing import Any, Protocol
 
-from app.slurm.local.job import LocalJob
-from app.slurm.local.queue import LocalQueue
-from app.slurm.local.wire import plain
+from app.demo.cluster.job import LocalJob
+from app.demo.cluster.queue import LocalQueue
+from app.demo.cluster.wire import plain
 
 # What the local cluster acts on, and what means nothing on one node without accounts.
 _KNOWN = frozenset(

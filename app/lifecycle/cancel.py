@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
+from app.access.authorization import require_allowed_user, require_for, require_scope
 from app.errors import AlreadyOver, NoSuchTask
-from app.lifecycle.identity import is_same_job, open_job
-from app.lifecycle.permitting import require_allowed_user, require_for, require_scope
+from app.lifecycle.job_identity import is_same_job, open_job
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
 from app.models.rules import job_id_in_path

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import DeliveryFailed
-from app.messages.layout import digest
+from app.messages.rendering import digest
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog

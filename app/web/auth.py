@@ -8,14 +8,14 @@ from typing import Any
 
 from flask import Flask, current_app, g, request
 
-from app.access.gate import Gate
+from app.access.authorization import require_scope
+from app.access.request_guard import Gate
 from app.constants import Settings
-from app.errors import Forbidden, NotAuthenticated, TooManyRequests, UnsupportedEncoding
-from app.lifecycle.permitting import require_scope
+from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.logs import request_id
 from app.models.caller import Caller, Scope
-from app.models.json_body import read_object
 from app.web.origin import client_address, why_not_local
+from app.web.request_context import caller
 from app.web.request_log import log_request
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,28 +40,6 @@ def require(scope: Scope) -> Callable[[], None]:
         require_scope(caller(), scope)
 
     return check
-
-
-def caller() -> Caller:
-    """Return the caller of the current request."""
-    found: Caller = g.caller
-    return found
-
-
-def body() -> dict[str, Any]:
-    """Return the JSON object in the body, and keep it for the log, which reads user and uuid from it.
-
-    Raises:
-        InvalidRequest: The body is not a JSON object, or has values that cannot be stored.
-        UnsupportedEncoding: The body has a content encoding, such as gzip.
-    """
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedEncoding(
-            f"Content-Encoding: {encoding[:60]} is not supported; send the body without it"
-        )
-    g.body = read_object(request.get_data())
-    return g.body  # type: ignore[no-any-return]
 
 
 def _admit() -> None:

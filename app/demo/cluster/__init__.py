@@ -3,6 +3,6 @@
 Only ever started by name (`run.py --demo`, tests); nothing else in slurm-proxy imports it.
 """
 
-from app.slurm.local.server import LocalCluster
+from app.demo.cluster.server import LocalCluster
 
 __all__ = ["LocalCluster"]

@@ -8,8 +8,8 @@ from app.job_state import JobState
 from app.models.record import NotificationStatus
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
 from app.models.username import Username
-from app.openapi.schemas import Schema
 from app.senders import SENDERS
+from app.web.openapi.schemas import Schema
 
 _JOB_ID: Schema = TypeAdapter(JobId).json_schema()
 _SECONDS: Schema = {

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request
 
-from app.auth import public
-from app.openapi.document import document
 from app.services import Services
+from app.web.auth import public
+from app.web.openapi.document import document
 from app.web.origin import request_scheme
 
-blueprint = Blueprint("api_docs", __name__)
+blueprint = Blueprint("api_docs", __name__, template_folder="templates")
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _LIMITS = {"minimum": "At least", "exclusiveMinimum": "More than", "maximum": "At most"}

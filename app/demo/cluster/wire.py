@@ -4,8 +4,8 @@ import os
 import time
 from typing import Any
 
+from app.demo.cluster.job import CLUSTER, NODE, LocalJob
 from app.job_state import JobState
-from app.slurm.local.job import CLUSTER, NODE, LocalJob
 
 API = "v0.0.45"
 

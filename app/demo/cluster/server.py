@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
-from app.slurm.local.intake import Refused, make_job
-from app.slurm.local.job import LocalJob
-from app.slurm.local.queue import LocalQueue
-from app.slurm.local.wire import API, accounting_job, answer, controller_job, error, number, statistics
+from app.demo.cluster.job import LocalJob
+from app.demo.cluster.queue import LocalQueue
+from app.demo.cluster.submission import Refused, make_job
+from app.demo.cluster.wire import API, accounting_job, answer, controller_job, error, number, statistics
 
 _SERVICE_USERS = {"root", "slurm"}
 Query = dict[str, list[str]]
