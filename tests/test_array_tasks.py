@@ -5,8 +5,9 @@ import tracemalloc
 import pytest
 
 from app.job_state import JobState
-from app.models.array_tasks import list_of_mask, mask_of_hex, mask_of_list
-from app.models.job import SlurmJob, one_job
+from app.models.array_indices import list_of_mask, mask_of_hex, mask_of_list
+from app.models.array_merging import merge_array_tasks
+from app.models.job import SlurmJob
 
 
 def indices(mask: int) -> list[int]:
@@ -114,14 +115,14 @@ def part(job_id: int, state: JobState, tasks: str, **fields: int) -> SlurmJob:
 def test_an_array_is_merged_from_its_tasks(
     parts: list[SlurmJob], state: JobState, counts: dict[JobState, int], failed: str | None
 ) -> None:
-    job = one_job(100, parts)
+    job = merge_array_tasks(100, parts)
     assert (job.job_id, job.job_state, job.failed_tasks) == (100, state, failed)
     assert job.array_tasks == counts
 
 
 def test_an_array_counts_the_restarts_of_its_tasks() -> None:
     parts = [part(100, JobState.COMPLETED, "0"), part(101, JobState.PENDING, "1", restarts=2)]
-    assert one_job(100, parts).restarts == 2
+    assert merge_array_tasks(100, parts).restarts == 2
 
 
 @pytest.mark.parametrize("name", ["task_mask", "task_index"])
@@ -133,7 +134,7 @@ def test_the_indices_of_a_part_are_not_stored(name: str) -> None:
 def test_ten_thousand_tasks_with_large_indices_are_merged_with_little_memory() -> None:
     parts = [part(101 + index, JobState.FAILED, str(3_980_000 + index)) for index in range(10_000)]
     tracemalloc.start()
-    job = one_job(100, [part(100, JobState.PENDING, ""), *parts])
+    job = merge_array_tasks(100, [part(100, JobState.PENDING, ""), *parts])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert job.array_tasks == {JobState.PENDING: 1, JobState.FAILED: 10_000}

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.models.job import SlurmJob, one_job
+from app.models.array_merging import merge_array_tasks
+from app.models.job import SlurmJob
 from app.slurm.reading import accounting_job, controller_job
 
 AT = 1795637783
@@ -134,7 +135,7 @@ def test_an_array_elsewhere_names_the_one_file_or_the_folder_of_its_tasks() -> N
             )
             for task, path in enumerate(paths)
         ]
-        return one_job(7, parts)
+        return merge_array_tasks(7, parts)
 
     assert array("/h/one", "/h/one").standard_output == "/h/one"
     assert array("/h/a/1.out", "/h/a/2.out", None).standard_output == "/h/a/"

@@ -10,7 +10,7 @@ from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, array_ids
 from app.lifecycle.job_identity import is_same_job
-from app.lifecycle.record_changes import News, Recorder, array_tasks
+from app.lifecycle.record_changes import News, Recorder
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import OpenJob
@@ -106,16 +106,18 @@ class Watcher:
         if accounted is _AWAY:  # what slurmctld still knows of an array need not be all of it
             self._ended_since = dict.fromkeys(ended, now)
             return [
-                (record, job) for record, job in news if not job.job_state.is_final or not array_tasks(job)
+                (record, job)
+                for record, job in news
+                if not job.job_state.is_final or not job.array_task_count
             ]
         ready: list[News] = []
         for record, job in news:
             measured = accounted.get(job.job_id)
-            patience = self._unknown_after if array_tasks(job) else _FIGURES_WITHIN
+            patience = self._unknown_after if job.array_task_count else _FIGURES_WITHIN
             is_late = record.uuid not in ended or now - self._ended_since[record.uuid] >= patience
             if measured is None or not _is_same_run(record, measured):
                 ready += [(record, job)] * is_late
-            elif measured.job_state.is_final and array_tasks(measured) >= array_tasks(job):
+            elif measured.job_state.is_final and measured.array_task_count >= job.array_task_count:
                 ready.append((record, _measured(job, measured)))
             elif is_late:
                 ready.append((record, job))
@@ -197,7 +199,7 @@ def _measured(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
     slurmdbd has them all.
     """
     figures = {"max_memory_bytes": accounted.max_memory_bytes, "cpu_seconds": accounted.cpu_seconds}
-    base = accounted if array_tasks(accounted) > array_tasks(job) else job
+    base = accounted if accounted.array_task_count > job.array_task_count else job
     files = {"standard_output": job.standard_output, "standard_error": job.standard_error}
     files = {} if base.standard_output else files  # slurmdbd of 22.05 knows none
     known = {**figures, **files, "comment": job.comment, "name": job.name or accounted.name}

@@ -9,6 +9,7 @@ from app.errors import RecordUnfit
 from app.job_state import JobState
 from app.lifecycle.older_records import is_too_old_to_announce
 from app.messages.plan import Plan, Planner
+from app.models.array_merging import require_all_array_tasks
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
 from app.models.slurm_options import array_size
@@ -79,7 +80,7 @@ class Recorder:
 
     def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
         record, job, whole = news
-        job = _with_known_restarts(_never_too_good(job, whole), whole)
+        job = _with_known_restarts(_require_all_array_tasks(job, whole), whole)
         is_told = whole is not None and not is_too_old_to_announce(whole, job)
         plan = plan_of(self._planner, whole, job, now) if whole and is_told else Plan((), None)
         return Change(
@@ -115,24 +116,17 @@ def _dead(item: Notification) -> Notification:
     )
 
 
-def array_tasks(job: SlurmJob) -> int:
-    """How many tasks of an array it stands for; 0 for a job that is none."""
-    return sum((job.array_tasks or {}).values())
-
-
 def _with_known_restarts(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
     """Return the job with at least the restarts that were seen before: slurmdbd does not count them."""
     known = record.job.restarts if record is not None and record.job is not None else 0
     return job if job.restarts >= known else job.model_copy(update={"restarts": known})
 
 
-def _never_too_good(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
-    """An array has only succeeded if each of its tasks has: not if some are no longer known."""
-    if not job.job_state.is_success or record is None or record.kind is not RecordKind.SUBMITTED:
+def _require_all_array_tasks(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
+    """Return the job as UNKNOWN if it succeeded, but Slurm does not show all tasks of the record's array."""
+    if record is None or record.kind is not RecordKind.SUBMITTED:
         return job  # the task of a registered job may hold anything
     options = record.task.get("slurm")
     spec = options.get("array") if isinstance(options, dict) else None
-    wanted = array_size(spec) if isinstance(spec, str) else None
-    if wanted is None or array_tasks(job) >= wanted:
-        return job
-    return job.model_copy(update={"job_state": JobState.UNKNOWN, "exit_code": None})
+    expected = array_size(spec) if isinstance(spec, str) else None
+    return job if expected is None else require_all_array_tasks(job, expected)

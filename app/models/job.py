@@ -1,7 +1,5 @@
 """A job as Slurm reports it, in our own types."""
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -9,19 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 
 from app.job_state import JobState
-from app.models.array_tasks import list_of_mask, mask_of_indices
-from app.models.file_pattern import common_path
 
 # UTC; in JSON ISO 8601 with its offset.
 Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
-
-_WORST_FIRST = (
-    JobState.FAILED,
-    JobState.OUT_OF_MEMORY,
-    JobState.TIMEOUT,
-    JobState.NODE_FAIL,
-    JobState.CANCELLED,
-)
 
 
 class SlurmJob(BaseModel):
@@ -72,6 +60,11 @@ class SlurmJob(BaseModel):
     task_mask: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
 
     @property
+    def array_task_count(self) -> int:
+        """Return how many tasks of an array the job stands for; 0 for a job that is no array."""
+        return sum((self.array_tasks or {}).values())
+
+    @property
     def has_failed(self) -> bool:
         """Return whether the job ended without success."""
         return self.job_state.is_final and not self.job_state.is_success
@@ -90,72 +83,3 @@ class SlurmJob(BaseModel):
         if self.start_time is None:
             return None
         return max(0.0, (moment - self.start_time).total_seconds() - self.suspended_seconds)
-
-
-def one_job(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
-    """Return the job `job_id`, merged from its array tasks where it is an array.
-
-    An array has ended when all its tasks have, has succeeded if all have, and runs while any runs.
-    """
-    lead = next((part for part in parts if part.job_id == job_id), parts[0])
-    if lead.array_job_id != job_id:
-        return lead
-    counts, failed = _count_tasks(parts)
-    state = _array_state(list(counts))
-    decisive = next((part for part in parts if part.job_state is state), lead)
-    starts = [part.start_time for part in parts if part.start_time is not None]
-    ends = [part.end_time for part in parts if part.end_time is not None]
-    return lead.model_copy(
-        update={
-            "job_id": job_id,
-            "job_state": state,
-            "exit_code": decisive.exit_code,
-            "signal": decisive.signal,
-            "reason": decisive.reason,
-            "start_time": min(starts, default=None),
-            "end_time": max(ends, default=None) if state.is_final else None,
-            "restarts": sum(part.restarts for part in parts),
-            "array_tasks": counts,
-            "failed_tasks": list_of_mask(failed) or None,
-            "suspended_seconds": min(
-                (part.suspended_seconds for part in parts if part.start_time), default=0
-            ),
-            "standard_output": common_path([path for part in parts if (path := part.standard_output)]),
-            "standard_error": common_path([path for part in parts if (path := part.standard_error)]),
-            "nodes": lead.nodes or next((part.nodes for part in parts if part.nodes), None),
-            "max_memory_bytes": max((part.max_memory_bytes or 0 for part in parts), default=0) or None,
-            "cpu_seconds": sum(part.cpu_seconds or 0 for part in parts) or None,
-        }
-    )
-
-
-def _count_tasks(parts: Sequence[SlurmJob]) -> tuple[dict[JobState, int], int]:
-    """Return how many tasks are in which state, and the mask of those that ended without success.
-
-    Each task that has a job id of its own is a part, and all others together are one. slurmdbd of 22.05 names
-    a task in both, so that the part with fewer tasks counts. A part without indices counts as one task.
-    """
-    counts = Counter(part.job_state for part in parts if not part.task_mask)
-    own = {part.task_index for part in parts if part.task_index is not None}
-    failed = mask_of_indices(
-        part.task_index for part in parts if part.task_index is not None and part.has_failed
-    )
-    waiting = ~mask_of_indices(own)
-    for part in parts:
-        mask = part.task_mask & waiting
-        if mask:
-            counts[part.job_state] += mask.bit_count()
-            failed |= mask if part.has_failed else 0
-    return dict(counts), failed
-
-
-def _array_state(states: Sequence[JobState]) -> JobState:
-    active = [state for state in states if not state.is_final]
-    if active:
-        started = [state for state in active if not state.is_waiting]
-        return (started or sorted(active, key=lambda state: state is not JobState.PENDING))[0]
-    failed = [state for state in states if not state.is_success]
-    for state in (*_WORST_FIRST, *failed):
-        if state in failed:
-            return state
-    return JobState.COMPLETED

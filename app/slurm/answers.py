@@ -15,7 +15,8 @@ from app.errors import (
     UnprovenRefusal,
 )
 from app.job_state import JobState
-from app.models.job import SlurmJob, one_job
+from app.models.array_merging import merge_array_tasks
+from app.models.job import SlurmJob
 from app.models.rules import MAX_JOB_ID
 from app.outages import RepeatFilter
 from app.slurm import reading
@@ -190,7 +191,7 @@ def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob
     found = {}
     for job_id in wanted:
         if job_id in arrays:
-            found[job_id] = one_job(job_id, arrays[job_id])
+            found[job_id] = merge_array_tasks(job_id, arrays[job_id])
         elif job_id in single:
             found[job_id] = single[job_id]
     return found

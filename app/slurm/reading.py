@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
-from app.models.array_tasks import mask_of_hex, mask_of_list
+from app.models.array_indices import mask_of_hex, mask_of_list
 from app.models.job import SlurmJob
 from app.models.rules import MAX_JOB_ID
 from app.slurm.job_files import accounting_files, controller_files
