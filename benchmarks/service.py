@@ -22,8 +22,8 @@ from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store.mongo import connect
 from app.web.auth import public
-from tests.real.processes import answers, free_port, until
-from tests.tasks import make_task, new_uuid
+from tests.support.real.processes import answers, free_port, until
+from tests.support.tasks import make_task, new_uuid
 
 ROOT = Path(__file__).parent.parent
 USER = "alice"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.store.mongo import MongoStore, connect
-from tests.tasks import make_email, make_task
+from tests.support.tasks import make_email, make_task
 
 _BATCH_SIZE = 10_000
 _RUNNING_EACH = 50

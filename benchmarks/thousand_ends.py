@@ -35,10 +35,10 @@ from app.environment import read_settings
 from app.models.content import Content
 from app.senders import SENDERS, Message
 from benchmarks.service import USER, held_task, parts, service, slurm_session
-from tests.real.http_services import Answer, Request, WebhookReceiver
-from tests.real.network import Fault, Network
-from tests.real.rabbitmq import RabbitMq
-from tests.real.smtp import SmtpServer
+from tests.support.real.http_services import Answer, Request, WebhookReceiver
+from tests.support.real.network import Fault, Network
+from tests.support.real.rabbitmq import RabbitMq
+from tests.support.real.smtp import SmtpServer
 
 QUEUE = "benchmark"
 POLLING_SECONDS = 1.0

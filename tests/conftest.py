@@ -19,11 +19,11 @@ from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
-from tests.mongomock_server import uncovered
-from tests.real import RealPartMissing
-from tests.real.mongod import Mongod
-from tests.real.slurm_cluster import SlurmCluster, make_user
-from tests.real.smtp import SmtpServer
+from tests.support.mongomock_server import uncovered
+from tests.support.real import RealPartMissing
+from tests.support.real.mongod import Mongod
+from tests.support.real.slurm_cluster import SlurmCluster, make_user
+from tests.support.real.smtp import SmtpServer
 
 CLUSTERS = ("distribution", "given", "next")
 _MONGODB = "a real MongoDB"

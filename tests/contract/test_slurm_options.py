@@ -1,0 +1,430 @@
+"""Every option of `task.slurm` reaches Slurm, and a real Slurm holds it as it does from sbatch."""
+
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import SlurmRefused
+from app.models.slurm_options import SlurmOptions
+from app.models.task import Task
+from app.slurm.client import SlurmClient
+from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.submission import submission
+from tests.conftest import REAL_CLUSTERS, Cluster, not_covered, until
+from tests.support.tasks import make_task, new_uuid
+
+TOMORROW = int(time.time()) // 60 * 60 + 86400
+
+
+@dataclass(frozen=True)
+class Case:
+    """A value of an option, what says the same to sbatch, and what `scontrol show job` then shows.
+
+    `shown`: beginnings, one of which a field has. None where scontrol shows nothing of it, or where the job
+    is refused for this value. `is_structured_only`: v0.0.38 cannot express it, so that the task is refused.
+    """
+
+    option: str
+    value: Any
+    sbatch: str
+    shown: str | None = None
+    beside: dict[str, Any] | None = None  # further options that this one needs
+    is_structured_only: bool = False
+
+    @property
+    def slurm(self) -> dict[str, Any]:
+        return {self.option: self.value} | (self.beside or {})
+
+
+ON_ANY_CLUSTER = [
+    Case("account", "no-such-account", "--account=no-such-account"),
+    Case("array", "1-5:2%2", "--array=1-5:2%2", "ArrayTaskId=1"),
+    Case("begin", TOMORROW, f"--begin=$(date -d @{TOMORROW} +%FT%T)", "EligibleTime="),
+    Case("comment", "mine", '--comment="$tag mine"', "Comment=tag mine"),
+    Case("constraint", "no-such-feature", "--constraint=no-such-feature"),
+    Case("cpus_per_task", 2, "--cpus-per-task=2", "CPUs/Task=2"),
+    Case("deadline", TOMORROW, f"--deadline=$(date -d @{TOMORROW} +%FT%T)", "Deadline="),
+    Case("dependency", "singleton", "--dependency=singleton", "Dependency=singleton"),
+    Case("exclude", "no-such-node", "--exclude=no-such-node"),
+    Case("exclusive", True, "--exclusive", "OverSubscribe=NO"),
+    Case("exclusive", "user", "--exclusive=user", "OverSubscribe=USER|Exclusive=USER"),
+    Case("gpus", "none-of-this:1", "--gpus=none-of-this:1"),
+    Case("gpus_per_node", "none-of-this:1", "--gpus-per-node=none-of-this:1"),
+    Case("gpus_per_task", "none-of-this:1", "--gpus-per-task=none-of-this:1 --ntasks=1", None, {"ntasks": 1}),
+    Case("gres", "none-of-this:1", "--gres=none-of-this:1"),
+    Case("gres", "none", "--gres=none"),
+    Case("hold", True, "--hold", "Reason=JobHeldUser"),
+    Case("job_name", "a name", "--job-name='a name'", "JobName=a name"),
+    Case("licenses", "no-such-license:1", "--licenses=no-such-license:1"),
+    Case("mem", 30, "--mem=30", "MinMemoryNode=30M"),
+    Case("mem", 0, "--mem=0", "MinMemoryNode=0"),
+    Case("mem", "1G", "--mem=1G", "MinMemoryNode=1G"),
+    Case("mem", "30000k", "--mem=30000k", "MinMemoryNode=30M"),
+    Case("mem_per_cpu", 30, "--mem-per-cpu=30", "MinMemoryCPU=30M"),
+    Case("mem_per_cpu", 0, "--mem-per-cpu=0", "MinMemoryNode=0"),
+    Case("mem_per_cpu", "20MB", "--mem-per-cpu=20MB", "MinMemoryCPU=20M"),
+    Case("nice", 50, "--nice=50", "Nice=50"),
+    Case("nodelist", "NODE", "--nodelist=NODE", "ReqNodeList=NODE"),
+    Case("nodes", 1, "--nodes=1", "NumNodes=1"),
+    Case("ntasks", 2, "--ntasks=2", "NumTasks=2"),
+    Case("ntasks_per_node", 2, "--ntasks-per-node=2", "NtasksPerN:B:S:C=2:0:*:"),
+    Case("partition", "hpcz-test", "--partition=hpcz-test", "Partition=hpcz-test"),
+    Case("prefer", "no-such-feature", "--prefer=no-such-feature"),
+    Case("qos", "no-such-qos", "--qos=no-such-qos"),
+    Case("requeue", False, "--no-requeue", "Requeue=0"),
+    Case("requeue", True, "--requeue", "Requeue=1"),
+    Case("reservation", "no-such-reservation", "--reservation=no-such-reservation"),
+    Case("switches", 1, "--switches=1", "Switches=1@00:05:00", is_structured_only=True),
+    Case("switches", "1@2", "--switches=1@2", "Switches=1@00:02:00", is_structured_only=True),
+    Case("switches", "2@0:00:30", "--switches=2@0:00:30", "Switches=2@00:00:30", is_structured_only=True),
+    Case("threads_per_core", 1, "--threads-per-core=1", "ReqB:S:C:T=0:0:*:1"),
+    Case("time", 2, "--time=2:00:00", "TimeLimit=02:00:00"),
+    Case("time", 0, "--time=0", "TimeLimit=UNLIMITED"),
+    Case("time", "1-02:30:00", "--time=1-02:30:00", "TimeLimit=1-02:30:00"),
+    Case("time", "90:30", "--time=90:30", "TimeLimit=01:31:00"),
+    Case("time", "1-2", "--time=1-2", "TimeLimit=1-02:00:00"),
+    Case("time", "UNLIMITED", "--time=UNLIMITED", "TimeLimit=UNLIMITED"),
+    Case("time_min", "0:30", "--time-min=0:30", "TimeMin=00:01:00"),
+    Case("time_min", 3, "--time-min=3", "TimeMin=00:03:00"),
+    Case("time_minutes", 7, "--time=7", "TimeLimit=00:07:00"),
+    Case("time_minutes", 0, "--time=0", "TimeLimit=UNLIMITED"),
+    Case("time_minutes", "90", "--time=90", "TimeLimit=01:30:00"),
+    Case("wckey", "mykey", "--wckey=mykey"),
+]
+# What only the tests' own cluster has: see its slurm.conf.
+ON_OUR_CLUSTER = [
+    Case("account", "users", "--account=users", "Account=users"),
+    Case("constraint", "fast&slow", "--constraint='fast&slow'", "Features=fast&slow"),
+    Case("gpus", 2, "--gpus=2", "TresPerJob=gres:gpu:2"),
+    Case("gpus_per_node", 1, "--gpus-per-node=1", "TresPerNode=gres:gpu:1"),
+    Case("gpus_per_task", 1, "--gpus-per-task=1 --ntasks=1", "TresPerTask=gres:gpu:1", {"ntasks": 1}),
+    Case("gres", "gpu:1", "--gres=gpu:1", "TresPerNode=gres:gpu:1"),
+    Case("licenses", "x:1", "--licenses=x:1", "Licenses=x:1"),
+    Case("prefer", "fast", "--prefer=fast", "Prefer=fast"),
+    Case("qos", "normal", "--qos=normal", "QOS=normal"),
+    Case("reservation", "later", "--reservation=later", "Reservation=later"),
+    Case("wckey", "mykey", "--wckey=mykey", "WCKey=mykey"),
+]
+_STRUCTURED_ONLY = {case.option for case in ON_ANY_CLUSTER if case.is_structured_only}
+# What every job of the comparison has, but for those options that exclude one of them.
+_BASE: dict[str, Any] = {"mem": 20, "time_minutes": 30, "hold": True, "job_name": "options"}
+# Not in what scontrol shows: each has a test of its own.
+READ_BACK_ELSEWHERE = {"environment", "error", "open_mode", "output"}
+# What differs between any two jobs, or is about the submission and not about an option.
+_OF_NO_OPTION = frozenset(
+    {
+        "JobId",
+        "ArrayJobId",
+        "SubmitTime",
+        "AccrueTime",
+        "LastSchedEval",
+        "StartTime",
+        "EndTime",
+        "Priority",
+        "Scheduler",
+        "AllocNode:Sid",
+        "Command",
+        "StdErr",
+        "StdIn",
+        "StdOut",
+        "SubmitLine",
+        "SLUID",
+        "OOMKillStep",
+        "Power",
+        "Reason",
+    }
+)
+
+
+# --- in this process ---------------------------------------------------------------------------
+
+
+def body(dialect: Dialect, slurm: dict[str, Any]) -> dict[str, Any]:
+    task = Task.model_validate(make_task(folder="/d", uuid="u", slurm=slurm))
+    return submission(task, "true", "slurm-proxy:u", dialect, "hours")
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("option", SlurmOptions.model_fields)
+def test_every_option_changes_what_is_submitted(option: str, api: str) -> None:
+    samples = {"environment": "A=b", "error": "e", "open_mode": "append", "output": "o"}
+    samples |= {case.option: case.value for case in [*ON_ANY_CLUSTER, *ON_OUR_CLUSTER]}
+    beside = {"output": "o"} if option == "open_mode" else {}
+    if option in _STRUCTURED_ONLY and api == "v0.0.38":
+        with pytest.raises(SlurmRefused, match=f"task.slurm.{option}: .* v0.0.38"):
+            body(Dialect(api), {option: samples[option]})
+        return
+    assert body(Dialect(api), {option: samples[option], **beside}) != body(Dialect(api), beside)
+
+
+def test_every_option_is_read_back_from_a_real_slurm() -> None:
+    assert {case.option for case in ON_ANY_CLUSTER} == SlurmOptions.model_fields.keys() - READ_BACK_ELSEWHERE
+
+
+def test_no_restart_has_its_own_field_before_the_structured_form() -> None:
+    old, new = (body(Dialect(api), {"requeue": False})["job"] for api in ("v0.0.38", "v0.0.45"))
+    assert (old["no_requeue"], new["requeue"]) == (True, False)
+    assert "requeue" not in old  # its mere presence means yes
+    assert "no_requeue" not in body(Dialect("v0.0.38"), {"requeue": True})["job"]
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("limit", [{"time": 0}, {"time_minutes": 0}, {"time": "unlimited"}, {"time": "0:00"}])
+def test_a_time_limit_of_0_is_sent_as_no_limit(api: str, limit: dict[str, Any]) -> None:
+    sent = body(Dialect(api), limit)["job"]["time_limit"]
+    assert sent == (0 if api == "v0.0.38" else {"set": True, "infinite": True, "number": 0})
+
+
+@pytest.mark.parametrize("api", SPOKEN)
+def test_text_in_an_option_is_sent_as_the_number_that_it_means(api: str) -> None:
+    given = {"mem": "4G", "time": "1-02:30:00", "time_min": "90:30"}
+    job = body(Dialect(api), given)["job"]
+    assert (job["memory_per_node"], job["time_limit"], job["time_minimum"]) == (4096, 1590, 91)
+
+
+# --- on real clusters --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[SlurmClient]:
+    client = cluster.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def shared(cluster: Cluster) -> Iterator[Path]:
+    """Make a folder of the user's, which the cluster's nodes and these tests see."""
+    folder = Path(f"/home/{cluster.user}/slurm-proxy-tests-{new_uuid()}")
+    folder.mkdir()
+    shutil.chown(folder, cluster.user)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def submit(cluster: Cluster, client: SlurmClient, folder: Path, command: str, **slurm: Any) -> int:
+    task = Task.model_validate(make_task(cluster.user, str(folder / "dirs"), cwd=str(folder), slurm=slurm))
+    job_id, _ = client.submit(task, command, "tag", datetime.now(UTC) + timedelta(minutes=1))
+    return job_id
+
+
+def sbatch(cluster: Cluster, folder: Path, arguments: str, wrapped: str) -> str:
+    """Return what runs sbatch within a job as an ordinary login would."""
+    login = 'PATH="$PATH" SLURM_CONF="$SLURM_CONF" HOME="$HOME" USER="$USER" LOGNAME="$LOGNAME"'
+    fixed = f"--parsable --export=NONE --chdir={folder} --output=/dev/null {arguments}"
+    return f"( cd {folder} && env -i {login} sbatch {fixed} --wrap={shlex.quote(wrapped)} )"
+
+
+def fields_of(shown: str) -> dict[str, str]:
+    """Return the fields of `scontrol --oneliner show job`; a value may hold spaces."""
+    shown = re.sub(r" SubmitLine=.*?(?= WorkDir=)", "", shown)
+    return {match[1]: match[2] for match in re.finditer(r"(\S+?)=(.*?)(?=\s+[A-Z]\S*?=|\s*$)", shown)}
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_slurm_holds_every_option_as_it_does_from_sbatch(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    node = client.raw("GET", "nodes").body["nodes"][0]["name"]
+    cases = ON_ANY_CLUSTER + (ON_OUR_CLUSTER if cluster.real else [])
+    if cluster.real:
+        reservation = f"ReservationName=later StartTime=now+3days Duration=1 Nodes={node} Users=alice"
+        cluster.real.run("scontrol", "create", "reservation", *reservation.split())
+    is_structured = client._session.speak().is_structured
+    ours: dict[int, str] = {}
+    show, script = "scontrol --oneliner show job", [f"cd {shared}", "tag=tag"]
+    for number, case in enumerate(cases):
+        group = case.option.partition("_")[0]
+        base = {name: value for name, value in _BASE.items() if name.partition("_")[0] != group}
+        given = " ".join(sbatch_argument(name, value) for name, value in base.items())
+        given += (
+            f" {'' if case.option == 'comment' else '--comment=$tag'} {case.sbatch.replace('NODE', node)}"
+        )
+        slurm = {name: node if value == "NODE" else value for name, value in case.slurm.items()}
+        try:
+            ours[number] = str(submit(cluster, client, shared, "true", **base, **slurm))
+            script.append(f"{show} {ours[number]} >ours.{number} 2>&1")
+        except SlurmRefused as error:
+            ours[number] = str(error)
+        script += [
+            f"id=$({sbatch(cluster, shared, given, 'true')} 2>&1)",
+            f"case $id in *[!0-9]*) echo $id ;; *) {show} $id; scancel $id ;; esac >sbatch.{number}",
+        ]
+    submit(cluster, client, shared, "\n".join([*script, "touch done"]), mem=20, time_minutes=5)
+    until((shared / "done").exists, 100, "the end of the job that asks Slurm")
+    faults = []
+    for number, case in enumerate(cases):
+        theirs = (shared / f"sbatch.{number}").read_text().strip()
+        if case.is_structured_only and not is_structured:
+            if "task.slurm." not in ours[number]:
+                faults.append(f"{case.option}={case.value}: {ours[number]!r}")
+            continue
+        if not ours[number].isdigit() or not theirs.startswith("JobId="):
+            if case.shown or ours[number].isdigit() or theirs.startswith("JobId="):
+                faults.append(f"{case.option}={case.value}: {ours[number]!r} and {theirs!r}")
+            continue
+        client.cancel(int(ours[number]), cluster.user)
+        mine, other = fields_of((shared / f"ours.{number}").read_text()), fields_of(theirs)
+        differing = {
+            name: (mine.get(name), other.get(name))
+            for name in (mine.keys() | other.keys()) - _OF_NO_OPTION
+            if mine.get(name) != other.get(name)
+        }
+        shown = tuple((case.shown or "").replace("NODE", node).split("|"))
+        if differing or not any(f"{name}={value}".startswith(shown) for name, value in mine.items()):
+            faults.append(f"{case.option}={case.value}: not {shown} or {differing} in {mine}")
+    if cluster.real:
+        cluster.real.run("scontrol", "delete", "ReservationName=later")
+    assert not faults, "\n".join(faults)
+
+
+# Why a job's environment is not quite that of `sbatch --export=NONE`.
+NOT_AS_SBATCH = {
+    "MAIL": "of the login that sbatch has the node run; SLURM_GET_USER_ENV=1 asks for the same",
+    "SLURM_GET_USER_ENV": "asks the node for that login, whose profile may hang or fail",
+    "SLURM_EXPORT_ENV": "would have each srun start without the job's variables",
+}
+_OF_THE_JOB_ALONE = frozenset(
+    {
+        "_",
+        "SHLVL",
+        "OLDPWD",
+        "PATH",
+        "SLURM_JOB_ID",
+        "SLURM_JOBID",
+        "SLURM_ARRAY_JOB_ID",
+        "SLURM_JOB_SLUID",
+        "SLURM_JOB_START_TIME",
+        "SLURM_JOB_END_TIME",
+        "SLURM_TASK_PID",
+        "SLURM_SUBMIT_HOST",
+        "SLURM_JOB_GPUS",
+        "CUDA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "ZE_AFFINITY_MASK",
+    }
+)
+_MANY = {"ntasks_per_node": 2, "nodes": 1, "cpus_per_task": 1, "threads_per_core": 1, "nice": 3, "wckey": "w"}
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "no further options": {},
+    "many": {**_MANY, "exclusive": True, "requeue": True, "time_min": 2, "open_mode": "append"},
+    "cpus": {"ntasks": 1, "cpus_per_task": 2},
+    "array": {"array": "3"},
+    "gpus": {"gpus": 1},
+    "gpus per node": {"gpus_per_node": 1},
+    "gpus per task": {"gpus_per_task": 1, "ntasks": 1},
+}
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+@pytest.mark.parametrize("options", ENVIRONMENTS)
+def test_a_job_has_the_environment_that_sbatch_gives(
+    cluster: Cluster, client: SlurmClient, shared: Path, options: str, request: pytest.FixtureRequest
+) -> None:
+    if "gpus" in options and not cluster.real:
+        not_covered(request, f"GPUs on {cluster.name}", "it need not have any")
+    slurm = {"job_name": "environment", "mem": 20, "time_minutes": 5, **ENVIRONMENTS[options]}
+    arguments = " ".join(sbatch_argument(name, value) for name, value in slurm.items())
+    dump = "env -0 >{0}.part && mv {0}.part {0}"
+    there = sbatch(cluster, shared, arguments, dump.format(f"{shared}/sbatch"))
+    submit(cluster, client, shared, f"{dump.format(f'{shared}/ours')}; {there} >{shared}/said 2>&1", **slurm)
+    until((shared / "sbatch").exists, 60, "both jobs' environments")
+    ours, theirs = (environment_of(shared / name) for name in ("ours", "sbatch"))
+    assert ours["PATH"] == "/bin/:/usr/bin/:/sbin/"
+    assert {"SLURM_SUBMIT_HOST", "PATH"} <= ours.keys()
+    differing = {
+        name: (ours.get(name), theirs.get(name))
+        for name in (ours.keys() | theirs.keys()) - _OF_THE_JOB_ALONE
+        if ours.get(name) != theirs.get(name)
+    }
+    assert differing.keys() <= NOT_AS_SBATCH.keys(), differing
+
+
+def sbatch_argument(option: str, value: Any) -> str:
+    name = {"time_minutes": "time"}.get(option, option.replace("_", "-"))
+    return f"--{name}" if value is True else f"--{name}={value}"
+
+
+def environment_of(path: Path) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in path.read_text().split("\0") if item)
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_the_login_environment_is_there_for_those_who_ask(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    variables = {"SLURM_GET_USER_ENV": "1", "HOME": "/tmp"}
+    dump = f"env -0 >{shared}/part && mv {shared}/part {shared}/ours"
+    submit(cluster, client, shared, dump, mem=20, time_minutes=5, environment=variables)
+    until((shared / "ours").exists, 60, "the job's environment")
+    found = environment_of(shared / "ours")
+    assert found["MAIL"].endswith(cluster.user)
+    assert (found["HOME"], found["PATH"]) == ("/tmp", "/bin/:/usr/bin/:/sbin/")
+
+
+# --- output that exists already ------------------------------------------------------------------
+
+
+def outputs(folder: Path) -> tuple[str, str]:
+    return (folder / "dirs/output/o").read_text(), (folder / "dirs/error/e").read_text()
+
+
+def run_again(cluster: Cluster, client: SlurmClient, folder: Path, **slurm: Any) -> tuple[str, str]:
+    """Return what both files hold after a job, if they held `old` before."""
+    for path in (folder / "dirs/output/o", folder / "dirs/error/e"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old\n")
+    for path in (folder / "dirs").rglob("*"):
+        shutil.chown(path, cluster.user)
+    shutil.chown(folder / "dirs", cluster.user)
+    files = {"output": "o", "error": "e", "mem": 20, "time_minutes": 5}
+    job_id = submit(cluster, client, folder, "echo out; echo err >&2", **files, **slurm)
+    ended(client, job_id)
+    return outputs(folder)
+
+
+def ended(client: SlurmClient, job_id: int) -> None:
+    until(lambda: (job := client.job(job_id)) is not None and job.job_state.is_final, 60, "its end")
+
+
+@pytest.mark.parametrize("cluster", ["local", *REAL_CLUSTERS], indirect=True)
+def test_output_files_are_kept_or_emptied_as_asked_for(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    assert run_again(cluster, client, shared, open_mode="append") == ("old\nout\n", "old\nerr\n")
+    assert run_again(cluster, client, shared, open_mode="truncate") == ("out\n", "err\n")
+    assert run_again(cluster, client, shared) == ("out\n", "err\n")
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS[:1], indirect=True)
+def test_the_clusters_own_mode_holds_where_none_is_asked_for(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    assert cluster.real is not None
+    with cluster.real.configured("JobFileAppend=1"):
+        assert run_again(cluster, client, shared) == ("old\nout\n", "old\nerr\n")
+        assert run_again(cluster, client, shared, open_mode="truncate") == ("out\n", "err\n")
+    assert run_again(cluster, client, shared) == ("out\n", "err\n")
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS[:1], indirect=True)
+def test_a_job_that_starts_again_keeps_its_output_where_append_is_asked_for(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    assert cluster.real is not None
+    slurm = {"output": "o", "mem": 20, "time_minutes": 5, "open_mode": "append"}
+    job_id = submit(cluster, client, shared, "echo run ${SLURM_RESTART_COUNT:-0}", **slurm)
+    ended(client, job_id)
+    cluster.real.run("scontrol", "requeue", str(job_id), user=cluster.user)
+    cluster.real.run("scontrol", "update", f"jobid={job_id}", "StartTime=now", user=cluster.user)
+    output = shared / "dirs/output/o"
+    until(lambda: output.read_text() == "run 0\nrun 1\n", 150, "its second start")

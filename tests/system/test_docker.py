@@ -1,0 +1,142 @@
+"""The files of docker/, as far as they can be tried without an engine; gunicorn is run for real."""
+
+import configparser
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from app.models.record import utc_now
+from tests.conftest import until
+from tests.support.real.processes import answers, free_port
+from tests.support.service import ROOT
+
+
+class Gunicorn:
+    """gunicorn with the project's own configuration."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.store = folder / "store.sqlite3"
+        self.log = folder / "gunicorn.log"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GUNICORN_BIND": f"127.0.0.1:{self.port}",
+            "SLURM_REST_HOST": "http://127.0.0.1:9",
+            "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
+            "SQLITE_PATH": str(self.store),
+            "MONITOR_POLLING_SECONDS": "0.2",
+            "MONITOR_LEASE_SECONDS": "3",
+            **settings,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def leaders(self) -> list[str]:
+        connection = sqlite3.connect(self.store)
+        try:
+            return [row[0] for row in connection.execute("SELECT owner FROM leases WHERE owner != ''")]
+        except sqlite3.OperationalError:  # not made yet
+            return []
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
+    server = Gunicorn(tmp_path)
+    until(lambda: answers(server.port), 30, f"gunicorn (see {server.log})")
+    yield server
+    server.process.kill()
+    server.process.wait(10)
+
+
+def test_one_of_two_workers_leads_and_a_clean_end_gives_the_lease_back(gunicorn: Gunicorn) -> None:
+    assert requests.get(f"http://127.0.0.1:{gunicorn.port}/ping", timeout=10).text == "pong"
+    until(lambda: len(gunicorn.leaders()) == 1, 20, "a leader")
+    until(lambda: gunicorn.log.read_text().count("Booting worker") == 2, 20, "two workers")
+    gunicorn.process.send_signal(signal.SIGTERM)
+    assert gunicorn.process.wait(30) == 0
+    assert gunicorn.leaders() == []
+
+
+def test_a_worker_that_is_killed_is_followed_by_another_that_watches(gunicorn: Gunicorn) -> None:
+    until(lambda: len(gunicorn.leaders()) == 1, 20, "a leader")
+    (leader,) = gunicorn.leaders()
+    os.kill(int(leader.split(":")[1]), signal.SIGKILL)
+    until(
+        lambda: "Booting worker" in gunicorn.log.read_text().split(leader.split(":")[1])[-1],
+        20,
+        "a new worker",
+    )
+    until(lambda: gunicorn.leaders() not in ([], [leader]), 60, f"a new leader by {utc_now()}")
+
+
+def test_gunicorn_that_is_stopped_while_its_workers_start_ends_cleanly(tmp_path: Path) -> None:
+    server = Gunicorn(tmp_path)
+    until(lambda: "Booting worker" in server.log.read_text(), 30, f"a worker (see {server.log})")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0, server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_gunicorn_opens_no_control_socket(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    server = Gunicorn(tmp_path, HOME=str(home), XDG_RUNTIME_DIR=str(home))
+    try:
+        until(lambda: server.log.read_text().count("Booting worker") == 2, 30, "two workers")
+        until(lambda: answers(server.port), 30, f"gunicorn (see {server.log})")
+        server.process.send_signal(signal.SIGTERM)  # handled after the socket would have been opened
+        assert server.process.wait(30) == 0
+    finally:
+        server.process.kill()
+    assert "Control socket" not in server.log.read_text()
+    assert list(home.rglob("*")) == []
+
+
+def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> None:
+    server = Gunicorn(
+        tmp_path, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/", MONGODB_TIMEOUT_SECONDS="0.5"
+    )
+    assert server.process.wait(60) != 0
+    _, slurm, *said = server.log.read_text().splitlines()  # the first line is gunicorn's
+    assert "Slurm cannot be used yet" in slurm
+    assert said[0] == " * MongoDB connection failed - is the server running?"
+    assert said[1].startswith("Error: MONGODB_URI: MongoDB does not answer: 127.0.0.1:")
+    assert len(said) == 2
+
+
+def test_a_bad_setting_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
+    server = Gunicorn(tmp_path, MONITOR_POLLING_SECONDS="soon")
+    assert server.process.wait(60) != 0
+    (said,) = server.log.read_text().splitlines()
+    assert said.startswith("slurm-proxy cannot start: MONITOR_POLLING_SECONDS: ")
+
+
+def test_the_logs_rotate_as_documented() -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "docker/supervisord.conf")
+    program = parser["program:slurm-proxy"]
+    for stream in ("stdout", "stderr"):
+        assert program[f"{stream}_logfile_maxbytes"] == "10MB"
+        assert program[f"{stream}_logfile_backups"] == "5"
+
+
+def test_everything_that_the_image_copies_is_there() -> None:
+    for line in (ROOT / "docker/Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source

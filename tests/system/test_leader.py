@@ -1,0 +1,171 @@
+"""Four workers on two hosts and one store: one of them leads, and after a pause it writes nothing."""
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from app.job_state import JobState
+from app.lifecycle.job_identity import tag_of
+from app.models.record import TaskRecord, utc_now
+from app.models.task import Task
+from app.store import TaskStore
+from tests.conftest import Cluster, until
+from tests.contract.test_slurm_client import ended, in_a_minute
+from tests.support.chaos import LEASE, Chaos, on_mongodb, on_sqlite
+from tests.support.real.mongod import Mongod
+from tests.support.real.network import Fault
+from tests.support.tasks import make_task
+
+
+@dataclass(frozen=True)
+class Lease:
+    owner: str
+    fence: int
+
+    @property
+    def pid(self) -> int:
+        return int(self.owner.split(":")[1])
+
+
+class Hosts:
+    def __init__(
+        self, chaos: Chaos, cluster: Cluster, lease: Callable[[], Lease | None], folder: Path
+    ) -> None:
+        self.chaos = chaos
+        self.cluster = cluster
+        self.folder = folder
+        self._lease = lease
+
+    @property
+    def store(self) -> TaskStore:
+        return self.chaos.store
+
+    def workers(self) -> set[int]:
+        return {pid for host in self.chaos.hosts for pid in host.workers()}
+
+    def leader(self) -> Lease:
+        """The one of the workers that holds the lease."""
+
+        def held() -> Lease | None:
+            lease = self._lease()
+            return lease if lease is not None and lease.owner and lease.pid in self.workers() else None
+
+        lease: Lease = until(held, 20, "a leader")
+        return lease
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("host*.log")))
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def hosts(request: pytest.FixtureRequest, local_cluster: Cluster, tmp_path: Path) -> Iterator[Hosts]:
+    if request.param == "sqlite":
+        chaos = on_sqlite(local_cluster, tmp_path)
+        lease = lease_in_sqlite(tmp_path / "chaos.sqlite3")
+    else:
+        mongod: Mongod = request.getfixturevalue("mongod")
+        chaos = on_mongodb(local_cluster, tmp_path, mongod, may_kill=False)
+        lease = lease_in_mongodb(mongod, chaos.hosts[0].settings["MONGODB_MONITOR_DB"])
+    with chaos.network:
+        for host in chaos.hosts:
+            host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = (
+                "60"  # an answer outlasts the pause of its reader
+            )
+            host.start()
+        yield Hosts(chaos, local_cluster, lease, tmp_path)
+        for host in chaos.hosts:
+            host.stop()
+    chaos.store.close()
+
+
+def lease_in_sqlite(path: Path) -> Callable[[], Lease | None]:
+    def read() -> Lease | None:
+        connection = sqlite3.connect(path, timeout=5)
+        try:
+            row = connection.execute("SELECT owner, fence FROM leases").fetchone()
+        finally:
+            connection.close()
+        return Lease(*row) if row else None
+
+    return read
+
+
+def lease_in_mongodb(mongod: Mongod, database: str) -> Callable[[], Lease | None]:
+    def read() -> Lease | None:
+        with MongoClient[Any](mongod.uri) as client:
+            found = client[database]["jobs_leases"].find_one()
+        return Lease(found["owner"], found["fence"]) if found else None
+
+    return read
+
+
+def test_one_of_four_workers_leads_and_goes_on_leading(hosts: Hosts) -> None:
+    until(lambda: len(hosts.workers()) == 4, 20, "four workers")
+    first = hosts.leader()
+    deadline = time.monotonic() + 2 * LEASE
+    while time.monotonic() < deadline:
+        assert hosts.leader() == first
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_another_takes_over_within_two_lease_times(hosts: Hosts, number: signal.Signals) -> None:
+    first = hosts.leader()
+    os.kill(first.pid, number)
+    until(lambda: hosts.leader().owner != first.owner, 2 * LEASE, "another leader")
+    assert hosts.leader().fence > first.fence
+    if number is signal.SIGSTOP:
+        os.kill(first.pid, signal.SIGCONT)
+
+
+def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts: Hosts) -> None:
+    """It has read the end of a job before it froze; another has told it since."""
+    network = hosts.chaos.network
+    first = hosts.leader()
+    # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.
+    until(lambda: hosts.log().count("slurmrestd at") == 10, 20, "what every worker asks at its start")
+    network.fault = Fault.HOLD
+    network.holds.clear()
+    record = job_that_has_ended(hosts)
+    assert network.holds.wait(20), "the leader asks for the job"
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        network.fault = Fault.NONE  # the answer now waits for the frozen leader
+        until(lambda: told(hosts, record), 20, "the end of the job")
+        before = told(hosts, record)
+        assert hosts.leader().fence > first.fence
+        words = "0 of 1 changes were applied: another leads, or led"
+        assert words not in hosts.log()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    until(lambda: words in hosts.log(), 20, "the vain attempt of the leader that was")
+    assert told(hosts, record) == before
+    assert hosts.leader().owner != first.owner
+
+
+def job_that_has_ended(hosts: Hosts) -> TaskRecord:
+    """In Slurm it has, in the store it is still pending."""
+    task = make_task(hosts.cluster.user, notification={"methods": ["test"]})
+    now = utc_now()
+    client = hosts.cluster.client()
+    job_id, _ = client.submit(Task.model_validate(task), "true", tag_of(task["uuid"]), in_a_minute())
+    ended(client, job_id)
+    client.close()
+    record = TaskRecord(task=task, slurm_username=hosts.cluster.user, created_at=now, updated_at=now)
+    hosts.store.add(record)
+    assert hosts.store.accept(record, job_id, JobState.PENDING, now)
+    return record
+
+
+def told(hosts: Hosts, record: TaskRecord) -> TaskRecord | None:
+    """The record once its only message is out."""
+    found = hosts.store.by_uuids([record.uuid])[record.uuid]
+    return found if [item.sent_at is not None for item in found.notifications] == [True] else None

@@ -1,0 +1,261 @@
+"""What the documentation shows is what the program does."""
+
+import configparser
+import json
+import re
+import shlex
+import socket
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import create_app
+from app.constants import MAX_BODY_BYTES
+from app.environment import read_settings
+from app.errors import DeliveryFailed
+from app.job_state import JobState
+from app.messages.placeholders import PLACEHOLDERS
+from app.messages.plan import Planner
+from app.messages.rendering import as_text, digest
+from app.models.caller import Scope
+from app.models.content import Content
+from app.models.job import SlurmJob
+from app.models.notification_request import EventName
+from app.models.record import TaskRecord
+from app.models.slurm_options import SlurmOptions
+from app.models.task import Task
+from app.senders import SENDERS, Message
+from app.web.openapi.operations import OPERATIONS, Operation
+from tests.support.tasks import make_email, make_task
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+FIXED = (  # The owner's own lines, which stay as they are.
+    """
+cd docker
+docker image build -t slurm-proxy --build-context parent=../ .. -f Dockerfile
+docker compose -f docker-compose-slurm-proxy.yml build
+docker compose -f docker-compose-slurm-proxy.yml up
+docker compose -f docker-compose-slurm-proxy.yml down
+""",
+    "Storage: a record of the hello-world task takes 3.5 kB in SQLite (with its indexes) and 2.8 kB in"
+    " MongoDB on average\n(`python benchmarks/record_size.py [mongodb://…]`). supervisord keeps five log"
+    " files of 10 MB each for standard output and for\nstandard error: 100 MB.\n",
+    "\n * MongoDB connection failed - is the server running?\n",
+)
+START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+def job_of(state: JobState, minutes: float = 95, **fields: Any) -> SlurmJob:
+    base = {
+        "job_id": 4711,
+        "username": "ann",
+        "job_state": state,
+        "nodes": "node-0042",
+        "cpus": 8,
+        "memory_mb": 65536,
+        "time_limit_minutes": 240,
+        "submit_time": START,
+        "start_time": START,
+        "end_time": START + timedelta(minutes=minutes) if state.is_settled else None,
+    }
+    return SlurmJob.model_validate({**base, **fields})
+
+
+def content_of(job: SlurmJob, at: datetime = START, events: tuple[str, ...] = ("end",)) -> Content:
+    notification = make_email(
+        subject="Alignment of sample ${name}: ${slurm_job_state}",
+        body="Alignment has completed successfully. The reads are in ${output}.",
+    )
+    task = make_task(
+        "ann",
+        "/home/ann/align",
+        uuid="123e4567-e89b-12d3-a456-426614174000",
+        slurm={"job_name": "align-17", "output": "align.%j.txt"},
+        notification={**notification, "events": list(events)},
+    )
+    record = TaskRecord(task=task, slurm_username="ann", created_at=START, updated_at=START)
+    (item,) = Planner({}, ["email"]).at_look(record, job, at).notifications
+    assert item.content is not None
+    return item.content
+
+
+GOOD = job_of(JobState.COMPLETED, exit_code=0, cpu_seconds=36500, max_memory_bytes=3 * 2**30)
+BAD = job_of(JobState.FAILED, 2, job_id=4712, exit_code=127, reason="NonZeroExitCode", cpu_seconds=3)
+EXAMPLES = {
+    "Completed": content_of(GOOD),
+    "Failed": content_of(BAD),
+    "Out of memory": content_of(
+        job_of(
+            JobState.OUT_OF_MEMORY,
+            memory_mb=4096,
+            max_memory_bytes=4 * 2**30,
+            signal=9,
+            reason="OutOfMemory",
+            cpu_seconds=22000,
+        )
+    ),
+    "Time-out": content_of(
+        job_of(JobState.TIMEOUT, 240, reason="TimeLimit", cpu_seconds=110000, max_memory_bytes=50 * 2**30)
+    ),
+    "80 % of the time limit": content_of(
+        job_of(JobState.RUNNING), START + timedelta(minutes=200), ("time_limit_80",)
+    ),
+    "Array summary": content_of(
+        job_of(
+            JobState.FAILED,
+            exit_code=1,
+            reason="NonZeroExitCode",
+            array_tasks={JobState.COMPLETED: 97, JobState.FAILED: 3},
+            failed_tasks="2,7-8",
+        )
+    ),
+    "Digest": digest([content_of(GOOD), content_of(BAD), content_of(GOOD)]),
+}
+
+
+def shown(content: Content) -> str:
+    return f"Subject: {content.subject}\n\n{as_text(content)}"
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a page, without their fences."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / name).read_text(), re.S | re.M)
+    return [text for word, text in found if word == language]
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_messages_shown_are_those_that_people_get(title: str) -> None:
+    page = (DOCS / "messages.md").read_text()
+    assert f"### {title}\n\n```text\n{shown(EXAMPLES[title])}```\n" in page
+
+
+@pytest.mark.parametrize("word", [*PLACEHOLDERS, *EventName, "pending_over", *SENDERS])
+def test_every_word_that_a_caller_may_use_is_documented(word: str) -> None:
+    pages = (DOCS / "messages.md").read_text() + (DOCS / "reference/notifications.md").read_text()
+    assert re.search(rf"`(\$\{{)?{word}\}}?`", pages), word
+
+
+def test_the_example_of_a_notification_is_a_good_one() -> None:
+    (example,) = blocks("reference/notifications.md", "json")
+    task = make_task(notification=json.loads(example))
+    Task.model_validate(task)
+
+
+@pytest.mark.parametrize("name", [*Task.model_fields, *SlurmOptions.model_fields])
+def test_every_field_of_a_task_is_documented(name: str) -> None:
+    assert re.search(rf"[`\s]{name}[`\s]", (DOCS / "reference/task.md").read_text()), name
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
+def test_every_route_has_a_row_with_its_scopes(operation: Operation) -> None:
+    page = (DOCS / "reference/routes.md").read_text()
+    scopes = ", ".join(f"`{word}`" for word in operation.scopes)
+    cell = "" if operation.scopes == (Scope.ADMIN,) else rf"\| +{scopes} ?\|"
+    route = rf"{operation.method} {re.escape(operation.path)}"
+    assert re.search(rf"^\| `{route}(\?[^`]*)?` {cell}", page, re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
+
+
+def test_the_lines_of_the_owner_stay_as_they_are() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    assert [lines for lines in FIXED if lines not in pages] == []
+
+
+def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    assert pages.count("wget -O-") == pages.count("wget -O- --content-on-error") > 0
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1000
+
+
+def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
+    (source,) = blocks("channels.md", "python")
+    assert len(source.splitlines()) < 60
+    module: dict[str, Any] = {}
+    exec(compile(source, "syslog.py", "exec"), module)  # noqa: S102 - it is ours, and shown
+
+    class HereSender(module["SyslogSender"]):  # type: ignore[misc]
+        path = tmp_path / "log"
+
+    assert HereSender.configured(read_settings()) is None
+    sender = HereSender()
+    message = Message("key-1", "end", EXAMPLES["Failed"])
+    with pytest.raises(DeliveryFailed, match="the system's log does not answer") as failure:
+        sender.send(message, sender.Params())
+    assert not failure.value.permanent
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(HereSender.path))
+        log.settimeout(5)
+        assert HereSender.configured(read_settings()) is not None
+        sender.send(message, sender.Params(tag="cluster"))
+        assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
+
+
+def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None:
+    base = {
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
+        "SQLITE_PATH": tmp_path / "store.sqlite3",
+    }
+    settings = [block for block in blocks("security.md", "") if re.match(r"[A-Z_]+=", block)]
+    assert len(settings) == 3
+    for block in settings:
+        given = dict(line.split("=", 1) for line in block.splitlines())
+        create_app({**base, "ACCESS_METHODS": "keys", **given})
+
+
+def test_nginx_and_the_unit_fit_the_server() -> None:
+    nginx = (DOCS / "how-to/nginx.conf").read_text()
+    (text,) = blocks("security.md", "ini")
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    service = unit["Service"]
+    assert f"client_max_body_size {MAX_BODY_BYTES // 2**20}m;" in nginx
+    bound = service["Environment"].removeprefix("GUNICORN_BIND=")
+    assert f"proxy_pass http://{bound};" in nginx
+    assert bound.startswith(f"unix:/run/{service['RuntimeDirectory']}/")
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert program == f"{service['WorkingDirectory']}/.venv/bin/gunicorn"
+    assert arguments == ["-c", "docker/gunicorn.conf.py", "app:create_app()"]
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", nginx)
+    defaults = read_settings()
+    slurm = defaults.SLURM_REST_READ_TIMEOUT_SECONDS + 2 * defaults.SLURM_REST_CONNECT_TIMEOUT_SECONDS
+    assert slurm + 2 * defaults.MONGODB_TIMEOUT_SECONDS == 46
+    assert int(seconds) > 46
+
+
+if __name__ == "__main__":  # python -m tests.unit.test_docs: the examples, to be copied into the page
+    for title, content in EXAMPLES.items():
+        sys.stdout.write(f"### {title}\n\n```text\n{shown(content)}```\n\n")
