@@ -1,6 +1,6 @@
 """A short storm on each store.
 
-The long one is `python -m tests.support.chaos` (figures in docs/reliability.md).
+The long one is `python -m tests.support.chaos` (figures in docs/explanation/reliability.md).
 """
 
 from pathlib import Path

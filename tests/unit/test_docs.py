@@ -130,13 +130,13 @@ def blocks(name: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_the_messages_shown_are_those_that_people_get(title: str) -> None:
-    page = (DOCS / "messages.md").read_text()
+    page = (DOCS / "reference/messages.md").read_text()
     assert f"### {title}\n\n```text\n{shown(EXAMPLES[title])}```\n" in page
 
 
 @pytest.mark.parametrize("word", [*PLACEHOLDERS, *EventName, "pending_over", *SENDERS])
 def test_every_word_that_a_caller_may_use_is_documented(word: str) -> None:
-    pages = (DOCS / "messages.md").read_text() + (DOCS / "reference/notifications.md").read_text()
+    pages = (DOCS / "reference/messages.md").read_text() + (DOCS / "reference/notifications.md").read_text()
     assert re.search(rf"`(\$\{{)?{word}\}}?`", pages), word
 
 
@@ -228,7 +228,7 @@ def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None
         "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
         "SQLITE_PATH": tmp_path / "store.sqlite3",
     }
-    settings = [block for block in blocks("security.md", "") if re.match(r"[A-Z_]+=", block)]
+    settings = [block for block in blocks("explanation/security.md", "") if re.match(r"[A-Z_]+=", block)]
     assert len(settings) == 3
     for block in settings:
         given = dict(line.split("=", 1) for line in block.splitlines())
@@ -237,7 +237,7 @@ def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None
 
 def test_nginx_and_the_unit_fit_the_server() -> None:
     nginx = (DOCS / "how-to/nginx.conf").read_text()
-    (text,) = blocks("security.md", "ini")
+    (text,) = blocks("explanation/security.md", "ini")
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(text)
