@@ -13,6 +13,7 @@ import click
 from flask import current_app
 from pydantic import ValidationError
 
+from app.builders import build_catalogue, build_gate, build_store
 from app.commands.application import require_readable_files
 from app.constants import Settings
 from app.environment import read_usable_settings, setting_warnings
@@ -20,7 +21,6 @@ from app.errors import SettingsError, SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender, settings_prefix
-from app.services import build_catalogue, build_gate, build_store
 from app.slurm.diagnosis import check_accounting, check_slurm
 from app.startup import in_records, socket_folder_faults, store_place
 from app.unwritable_file import why_unwritable

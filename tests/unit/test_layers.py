@@ -31,6 +31,7 @@ LAYERS = {
     "app.logs": 5,
     "app.monitor": 6,
     "app.web.openapi": 6,
+    "app.builders": 6,
     "app.services": 7,
     "app.startup": 8,
     "app.web": 8,

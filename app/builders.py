@@ -1,0 +1,131 @@
+"""Build single parts from the settings: the store, the client of Slurm, the channels, authentication."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.access.failed_attempts import FailedAttempts
+from app.access.keys import Keys
+from app.access.oidc import Oidc
+from app.access.request_guard import Gate, Proof
+from app.constants import TASK_METADATA, Settings
+from app.errors import SettingsError
+from app.messages.plan import Catalogue
+from app.models.caller import ClaimGrant
+from app.models.refused_users import RefusedUsers
+from app.models.task import CatalogueEntry
+from app.models.username import CONTEXT_KEY
+from app.outages import OutageLog
+from app.senders import SENDERS, Sender
+from app.slurm.client import SlurmClient
+from app.slurm.connection import CONNECTIONS, Connection, without_login
+from app.slurm.session import Session
+from app.slurm.tokens import TokenMint
+from app.store import TaskStore
+from app.store.mongo import MongoStore, connect
+from app.store.sqlite import SqliteStore
+
+_Value = TypeVar("_Value")
+
+
+def build_store(settings: Settings) -> TaskStore:
+    """Return the store, which connects when it is first used.
+
+    Raises:
+        SettingsError: MONGODB_URI cannot be read.
+    """
+    if settings.MONGODB_URI is None:
+        return SqliteStore(settings.SQLITE_PATH, settings.SQLITE_TIMEOUT_SECONDS)
+    client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS)
+    return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
+
+
+def build_outage_log(settings: Settings) -> OutageLog:
+    """Return the log of outages, which names the address of slurmrestd."""
+    host = settings.SLURM_REST_HOST
+    return OutageLog({"Slurm": without_login(host)} if host else {})
+
+
+def build_slurm_client(settings: Settings, outages: OutageLog, connections: int = CONNECTIONS) -> SlurmClient:
+    """Return a client of slurmrestd, which connects when it is first used.
+
+    Raises:
+        SettingsError: SLURM_REST_HOST is not set, or the cluster's key cannot be read.
+    """
+    if settings.SLURM_REST_HOST is None:
+        raise SettingsError("SLURM_REST_HOST must be set to the address of slurmrestd (see .env.example)")
+    connection = Connection(
+        settings.SLURM_REST_HOST,
+        TokenMint(settings.slurm_key(), settings.SLURM_REST_JWT_EXPIRATION_TIME),
+        connect_timeout=settings.SLURM_REST_CONNECT_TIMEOUT_SECONDS,
+        read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
+        ca_path=settings.SLURM_REST_CA_PATH,
+        connections=connections,
+    )
+    session = Session(connection, settings.SLURM_REST_USERNAME, find_refused_users(settings), outages)
+    return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)
+
+
+def build_senders(settings: Settings) -> dict[str, Sender]:
+    """Return the channels that are configured, by method.
+
+    Raises:
+        SettingsError: A channel's settings cannot be used.
+    """
+    configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
+    return {method: sender for method, sender in configured.items() if sender is not None}
+
+
+def build_catalogue(settings: Settings) -> Catalogue:
+    """Return the task names of this server.
+
+    Raises:
+        SettingsError: TASK_METADATA has an entry that cannot be used.
+    """
+    entries = {**TASK_METADATA, **settings.TASK_METADATA}
+    return _validate_setting("TASK_METADATA", dict[str, CatalogueEntry], entries)
+
+
+def build_gate(settings: Settings, store: TaskStore) -> Gate:
+    """Return the gate, which authenticates callers.
+
+    Raises:
+        SettingsError: OIDC_GRANTS or another setting of OpenID Connect cannot be used.
+    """
+    proofs: dict[str, Proof] = {}
+    if "keys" in settings.ACCESS_METHODS:
+        proofs["keys"] = Keys(store)
+    if "oidc" in settings.ACCESS_METHODS:
+        context = {CONTEXT_KEY: settings.TASK_USERNAME_PATTERN}
+        grants = _validate_setting("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS, context)
+        proofs["oidc"] = Oidc(settings, grants)
+    return Gate(
+        store,
+        proofs,
+        requests_a_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
+        is_private=not settings.ACCESS_WITHOUT_PROOF,
+        failed_attempts=FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE),
+    )
+
+
+def find_refused_users(settings: Settings) -> RefusedUsers:
+    """Return the users for which every task and action is refused."""
+    names = {"root", "slurm", settings.SLURM_REST_USERNAME.lower()}
+    return RefusedUsers(names - set(settings.TASK_ALLOWED_SERVICE_USERS))
+
+
+def _validate_setting(
+    name: str, kind: type[_Value], value: object, context: Mapping[str, object] | None = None
+) -> _Value:
+    """Return the value of the setting `name` as a `kind`.
+
+    Raises:
+        SettingsError: The value cannot be used.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value, context={"methods": SENDERS, **(context or {})})
+    except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        path = ".".join(map(str, fault["loc"]))
+        raise SettingsError(f"{name}: {path}: {fault['msg']}") from None
