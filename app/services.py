@@ -17,11 +17,12 @@ from app.builders import (
 from app.constants import Settings
 from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.dead_letters import Outbox
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.dead_letters import DeadLetters
+from app.lifecycle.deliver import Delivery
 from app.lifecycle.look_up import LookUp
 from app.lifecycle.poll import Watcher
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import Intake
 from app.lifecycle.validation import Checker
 from app.messages.plan import Planner
@@ -46,7 +47,7 @@ class Services:
     intake: Intake
     look_up: LookUp
     cancellation: Cancellation
-    outbox: Outbox
+    dead_letters: DeadLetters
     gate: Gate
     keys: Keys
     delivery: Delivery
@@ -107,7 +108,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         intake=intake,
         look_up=LookUp(parts.store, parts.slurm),
         cancellation=Cancellation(parts.store, parts.slurm, parts.checker.refused_users),
-        outbox=Outbox(parts.store, tuple(SENDERS)),
+        dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         gate=build_gate(settings, parts.store),
         keys=Keys(parts.store),
         delivery=delivery,
@@ -150,16 +151,16 @@ def _build_intake(parts: _Parts) -> Intake:
 
 def _build_delivery(parts: _Parts) -> Delivery:
     settings = parts.settings
-    patience = Patience(
-        claim_for=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
-        retry_for=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
-        ceiling=settings.NOTIFICATIONS_CEILING,
-        window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
+    policy = DeliveryPolicy(
+        claim_timeout=timedelta(seconds=settings.NOTIFICATIONS_CLAIM_SECONDS),
+        retry_window=timedelta(seconds=settings.NOTIFICATIONS_RETRY_SECONDS),
+        rate_limit=settings.NOTIFICATIONS_CEILING,
+        rate_window=timedelta(seconds=settings.NOTIFICATIONS_WINDOW_SECONDS),
     )
     return Delivery(
         parts.store,
         parts.senders,
-        patience,
+        policy,
         methods=tuple(SENDERS),
         context={"settings": settings},
         outages=parts.outages,

@@ -15,20 +15,22 @@ blueprint.before_request(require(Scope.ADMIN))
 def find() -> Response:
     """Return the messages that were given up, or those in another status, the oldest first."""
     return jsonify(
-        services().outbox.find(**{"status": "dead", "limit": "100", **_query("status", "method", "limit")})
+        services().dead_letters.find(
+            **{"status": "dead", "limit": "100", **_query("status", "method", "limit")}
+        )
     )
 
 
 @blueprint.post("/<notification_id>/retry")
 def retry(notification_id: str) -> Response:
     """Retry a message at once that is dead or waits for its next attempt."""
-    return jsonify(services().outbox.retry(notification_id))
+    return jsonify(services().dead_letters.retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_all() -> Response:
     """Retry all messages at once, or those of one method, that are dead or wait for their next attempt."""
-    return jsonify(services().outbox.retry_all(**_query("method")))
+    return jsonify(services().dead_letters.retry_all(**_query("method")))
 
 
 def _query(*known: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ _WHY_NOT_RETRIED = {
 }
 
 
-class Outbox:
+class DeadLetters:
     """The use cases of `/notifications`."""
 
     def __init__(self, store: TaskStore, methods: tuple[str, ...]) -> None:
@@ -44,7 +44,7 @@ class Outbox:
             UnknownNotification: There is no notification with that id.
             NotDead: The message is neither dead nor waiting for its next attempt.
         """
-        if self._store.revive(self._store.now(), id_=id_) == 0:
+        if self._store.retry_dead(self._store.now(), id_=id_) == 0:
             found = self._store.notification(id_)
             if found is None:
                 raise UnknownNotification(f"there is no notification {id_}")
@@ -60,7 +60,7 @@ class Outbox:
         """
         if faults := self._method_faults(method):
             raise InvalidRequest(faults)
-        return {"retried": self._store.revive(self._store.now(), method=method)}
+        return {"retried": self._store.retry_dead(self._store.now(), method=method)}
 
     def _method_faults(self, method: str | None) -> list[str]:
         return [] if method is None or method in self._methods else [_choice("method", self._methods)]

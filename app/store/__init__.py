@@ -161,7 +161,7 @@ class TaskStore(Protocol):
     def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
         """Return up to `most` notifications in that status, by that method or any, the oldest first."""
 
-    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+    def retry_dead(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         """Make dead and retrying notifications due at once; return how many there were.
 
         That is one of them, or all by a method, or all. Their attempts and their retry deadline start anew. A

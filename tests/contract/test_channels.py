@@ -15,7 +15,8 @@ from pydantic import SecretStr, ValidationError
 
 from app.environment import read_settings
 from app.errors import DeliveryFailed
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.deliver import Delivery
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import SENDERS, Message, Sender
@@ -47,7 +48,7 @@ from tests.support.tasks import make_task, new_uuid
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 CLAIM_FOR = timedelta(minutes=3)
-PATIENCE = Patience(claim_for=CLAIM_FOR, retry_for=timedelta(days=1))
+POLICY = DeliveryPolicy(claim_timeout=CLAIM_FOR, retry_window=timedelta(days=1))
 CONTENT = Content(
     subject="Größe: the job has ended — well",
     words="Hello, Ünï!\n.\nThe results are in $HOME.",
@@ -109,7 +110,7 @@ class Outbox:
         return Delivery(
             store or self.store,
             {method: sender or self.sender},
-            PATIENCE,
+            POLICY,
             methods=[method],
             context=context,
             jitter=lambda: 1.0,

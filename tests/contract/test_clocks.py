@@ -13,9 +13,10 @@ from app.clock import RemoteClock
 from app.errors import ClocksDisagree, SlurmAmbiguous, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.deliver import Delivery
 from app.lifecycle.poll import Watcher
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import Intake
 from app.lifecycle.validation import Checker
 from app.messages.plan import Planner
@@ -107,13 +108,13 @@ class Process:
             min_job_age=timedelta(minutes=5),
             pause=timedelta(0),
         )
-        patience = Patience(claim_for=timedelta(minutes=3), retry_for=timedelta(days=1))
+        policy = DeliveryPolicy(claim_timeout=timedelta(minutes=3), retry_window=timedelta(days=1))
         self.monitor = Monitor(
             store,
             self.intake.reservations,
             self.watcher,
             self.reconciler,
-            Delivery(store, senders, patience, methods=["email"]),
+            Delivery(store, senders, policy, methods=["email"]),
             clocks=self.clocks,
             owner=name,
             interval=0.05,

@@ -1,4 +1,4 @@
-"""The outbox: what is tried when, what is gathered, what is held up by what; on every store."""
+"""Delivery: what is tried when, what is gathered, what is held up by what; on every store."""
 
 import itertools
 import random
@@ -13,8 +13,9 @@ import pytest
 
 from app.errors import DeliveryFailed, InvalidRequest, NotDead, UnknownNotification
 from app.job_state import JobState
-from app.lifecycle.dead_letters import Outbox
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.dead_letters import DeadLetters
+from app.lifecycle.deliver import Delivery
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message
@@ -27,7 +28,7 @@ from tests.support.tasks import make_task, new_uuid
 
 NOW = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)  # MongoDB removes rate windows that have passed
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
-PATIENCE = Patience(claim_for=3 * MINUTE, retry_for=DAY, ceiling=3, window=10 * MINUTE)
+POLICY = DeliveryPolicy(claim_timeout=3 * MINUTE, retry_window=DAY, rate_limit=3, rate_window=10 * MINUTE)
 
 
 class Post:
@@ -43,7 +44,7 @@ class Post:
     def new_process(self) -> Delivery:
         senders = {"email": self.people, "webhook": self.programs}
         methods = ["email", "webhook", "slack"]
-        return Delivery(self.store, senders, PATIENCE, methods=methods, jitter=lambda: 1.0)
+        return Delivery(self.store, senders, POLICY, methods=methods, jitter=lambda: 1.0)
 
     def write(
         self, count: int = 1, method: str = "email", recipient: str = "ann@example.com", **params: str
@@ -146,7 +147,7 @@ def _busy_threads() -> Iterator[None]:
 def test_channels_that_fail_side_by_side_do_not_get_into_each_others_way() -> None:
     store: Any = Endless()
     methods = ["email", "webhook", "slack"]
-    delivery = Delivery(store, dict.fromkeys(methods, Moody()), Patience(MINUTE, DAY), methods=methods)
+    delivery = Delivery(store, dict.fromkeys(methods, Moody()), DeliveryPolicy(MINUTE, DAY), methods=methods)
 
     def run(method: str) -> None:
         for _ in range(3000):
@@ -374,7 +375,7 @@ def test_a_channel_that_was_taken_out_of_the_settings_is_said_and_ends_dead(post
 
 def test_error_of_email_that_is_no_longer_configured_names_its_settings(post: Post) -> None:
     (id_,) = post.write()
-    post.deliver(delivery=Delivery(post.store, {}, PATIENCE, methods=["email"]))
+    post.deliver(delivery=Delivery(post.store, {}, POLICY, methods=["email"]))
     assert post.item(id_).last_error == "this server is not configured for email: set NOTIFICATIONS_SMTP_*"
 
 
@@ -382,17 +383,17 @@ def test_error_of_email_that_is_no_longer_configured_names_its_settings(post: Po
 
 
 def test_a_dead_message_is_found_and_sent_again(post: Post) -> None:
-    outbox = Outbox(post.store, ("email", "webhook"))
+    dead_letters = DeadLetters(post.store, ("email", "webhook"))
     post.people.failures = [DeliveryFailed("550 no such user", permanent=True)]
     (id_,) = post.write()
     post.deliver()
-    (shown,) = outbox.find("dead", "100")["notifications"]
+    (shown,) = dead_letters.find("dead", "100")["notifications"]
     assert (shown["id"], shown["last_error"], shown["subject"]) == (id_, "550 no such user", "job 1")
     assert "params" not in shown
-    assert outbox.retry(id_)["status"] == "retrying"
+    assert dead_letters.retry(id_)["status"] == "retrying"
     post.deliver(datetime.now(UTC))
     assert [message.id for message in post.people.messages] == [id_]
-    assert outbox.find("dead", "100") == {"notifications": [], "more": False}
+    assert dead_letters.find("dead", "100") == {"notifications": [], "more": False}
 
 
 def test_a_revived_message_has_its_whole_time_again(post: Post) -> None:
@@ -402,7 +403,7 @@ def test_a_revived_message_has_its_whole_time_again(post: Post) -> None:
         post.deliver(NOW + minute * MINUTE)
     assert post.item(id_).status is NotificationStatus.DEAD
     later = NOW + 5 * DAY
-    post.store.revive(later)
+    post.store.retry_dead(later)
     post.deliver(later, post.new_process())
     assert post.item(id_).status is NotificationStatus.RETRYING
     assert post.item(id_).attempts == 1
@@ -421,7 +422,7 @@ def test_a_retry_ends_the_wait_for_the_next_attempt_and_the_pause_of_its_receive
     assert post.statuses(ids) == {NotificationStatus.RETRYING}
     assert any(str(post.item(id_).last_error).startswith("not tried yet") for id_ in ids)
     post.programs.failures = []
-    assert post.store.revive(NOW + 60 * MINUTE, method="webhook") == 20
+    assert post.store.retry_dead(NOW + 60 * MINUTE, method="webhook") == 20
     post.deliver(NOW + 60 * MINUTE, other if process == "the same" else None)
     assert {message.id for message in post.programs.messages} == set(ids)
 
@@ -432,7 +433,7 @@ def test_a_retry_of_one_message_passes_the_pause_of_its_receiver(post: Post) -> 
     for second in range(0, 30, 5):
         post.deliver(NOW + second * SECOND)
     post.programs.failures = []
-    assert post.store.revive(NOW + MINUTE, id_=ids[0]) == 1
+    assert post.store.retry_dead(NOW + MINUTE, id_=ids[0]) == 1
     post.deliver(NOW + MINUTE)
     assert [message.id for message in post.programs.messages] == [ids[0]]
 
@@ -443,7 +444,7 @@ def test_a_retry_before_the_repair_costs_a_receiver_few_attempts(post: Post) -> 
     for minute in range(60):
         post.deliver(NOW + minute * MINUTE)
     left = len(post.programs.failures)
-    assert post.store.revive(NOW + 60 * MINUTE) == 50
+    assert post.store.retry_dead(NOW + 60 * MINUTE) == 50
     for second in range(1, 31):
         post.deliver(NOW + 60 * MINUTE + second * SECOND)
     assert left - len(post.programs.failures) <= 3
@@ -457,7 +458,7 @@ def test_a_revived_message_that_may_have_arrived_is_in_no_digest(post: Post) -> 
     post.deliver()
     post.write(4)
     post.deliver(NOW + SECOND)
-    assert post.store.revive(NOW + 2 * SECOND, id_=first) == 1
+    assert post.store.retry_dead(NOW + 2 * SECOND, id_=first) == 1
     post.deliver(NOW + 2 * SECOND)
     post.deliver(NOW + 15 * MINUTE)
     assert first in {message.id for message in post.people.messages if message.event != "digest"}
@@ -476,7 +477,7 @@ def test_a_revived_message_that_may_have_arrived_is_in_no_digest(post: Post) -> 
 def test_a_message_that_waits_for_no_attempt_cannot_be_retried(
     post: Post, status: NotificationStatus, words: str
 ) -> None:
-    outbox = Outbox(post.store, ("email", "webhook"))
+    dead_letters = DeadLetters(post.store, ("email", "webhook"))
     (id_,) = post.write()
     if status is not NotificationStatus.DUE:
         claim = post.store.claim("email", "me", NOW, NOW + MINUTE)
@@ -484,25 +485,25 @@ def test_a_message_that_waits_for_no_attempt_cannot_be_retried(
         if status is not NotificationStatus.CLAIMED:
             post.store.settle(claim, Outcome(status, NOW))
     with pytest.raises(NotDead, match=words):
-        outbox.retry(id_)
-    assert outbox.retry_all() == {"retried": 0}
+        dead_letters.retry(id_)
+    assert dead_letters.retry_all() == {"retried": 0}
     with pytest.raises(UnknownNotification):
-        outbox.retry("nothing")
+        dead_letters.retry("nothing")
 
 
 def test_many_are_sent_again_at_once(post: Post) -> None:
-    outbox = Outbox(post.store, ("email", "webhook"))
+    dead_letters = DeadLetters(post.store, ("email", "webhook"))
     gone = DeliveryFailed("gone", permanent=True)
     post.people.failures, post.programs.failures = [gone, gone], [gone, gone, gone]
     post.write(2)
     post.write(3, method="webhook")
     post.deliver()
-    assert outbox.find("dead", "2", "webhook")["more"] is True
-    assert outbox.retry_all("webhook") == {"retried": 3}
-    assert outbox.retry_all("email") == {"retried": 2}
-    assert outbox.retry_all() == {"retried": 5}, "they wait, and are tried at once"
+    assert dead_letters.find("dead", "2", "webhook")["more"] is True
+    assert dead_letters.retry_all("webhook") == {"retried": 3}
+    assert dead_letters.retry_all("email") == {"retried": 2}
+    assert dead_letters.retry_all() == {"retried": 5}, "they wait, and are tried at once"
     post.deliver(datetime.now(UTC))
-    assert outbox.retry_all() == {"retried": 0}
+    assert dead_letters.retry_all() == {"retried": 0}
 
 
 @pytest.mark.parametrize(
@@ -520,6 +521,6 @@ def test_many_are_sent_again_at_once(post: Post) -> None:
 def test_a_wrong_question_names_its_parameter(
     tmp_path: Path, status: str, method: str | None, limit: str, fault: str
 ) -> None:
-    outbox = Outbox(SqliteStore(tmp_path / "never opened"), ("email", "webhook"))
+    dead_letters = DeadLetters(SqliteStore(tmp_path / "never opened"), ("email", "webhook"))
     with pytest.raises(InvalidRequest, match=fault):
-        outbox.find(status, limit, method)
+        dead_letters.find(status, limit, method)

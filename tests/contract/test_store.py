@@ -719,7 +719,7 @@ def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(sto
     dead = store.notifications(NotificationStatus.DEAD, None, 10)
     assert {item.notification.id for item in dead} == set(ids)
     assert {item.notification.last_error for item in dead} == {"no such address"}
-    assert store.revive(LATER) == 3
+    assert store.retry_dead(LATER) == 3
     assert find_digests(store, set(ids)) == {None}
     assert {claim(store, id_, LATER) is not None for id_ in ids} == {True}
 
@@ -744,9 +744,9 @@ def test_what_dies_again_is_not_revived_again_by_the_same_call(mongod: Mongod) -
     store.prepare()
     store.add(make_running(notifications=(make_notification(),)))
     assert len(store._some({"status": "dead"})) == 1
-    assert store.revive(LATER) == 1
+    assert store.retry_dead(LATER) == 1
     assert len(store.notifications(NotificationStatus.DEAD, None, 10)) == 1
-    assert store.revive(LATER + timedelta(seconds=1)) == 1
+    assert store.retry_dead(LATER + timedelta(seconds=1)) == 1
     client.drop_database(database)
     store.close()
 
@@ -787,7 +787,7 @@ def test_a_revived_head_leaves_its_dead_companions_alone(store: TaskStore) -> No
     assert head is not None
     store.gather(head, LATER, "digest-1")
     store.settle(head, Outcome(NotificationStatus.DEAD, LATER, error="no"))
-    assert store.revive(LATER, id_=head.notification.id) == 1
+    assert store.retry_dead(LATER, id_=head.notification.id) == 1
     again = claim(store, "again", LATER)
     assert again is not None
     assert again.notification.recipient is None
@@ -871,14 +871,14 @@ def test_dead_ones_are_found_and_made_due_once_more(store: TaskStore) -> None:
     assert len(store.notifications(NotificationStatus.DEAD, None, 1)) == 1
     assert store.notifications(NotificationStatus.SENT, None, 10) == []
     first = next(item.notification.id for item in dead if item.notification.method == "email")
-    assert store.revive(LATER, id_=first) == 1
-    assert store.revive(LATER, id_="unknown") == 0
+    assert store.retry_dead(LATER, id_=first) == 1
+    assert store.retry_dead(LATER, id_="unknown") == 0
     found = store.notification(first)
     assert found is not None
     assert (found.notification.status, found.notification.attempts) == (NotificationStatus.RETRYING, 0)
     assert (found.notification.revived_at, found.notification.last_error) == (LATER, "no")
-    assert store.revive(LATER + timedelta(minutes=1), method="test") == 1
-    assert store.revive(LATER + timedelta(minutes=2), method="email") == 2, "one dead, one that waits"
+    assert store.retry_dead(LATER + timedelta(minutes=1), method="test") == 1
+    assert store.retry_dead(LATER + timedelta(minutes=2), method="email") == 2, "one dead, one that waits"
     assert store.notification("unknown") is None
 
 
@@ -887,22 +887,22 @@ def test_a_message_that_waits_for_its_next_attempt_is_made_due_at_once(store: Ta
     mine = claim(store)
     assert mine is not None
     far = LATER + timedelta(hours=1)
-    assert store.revive(LATER) == 0, "it is being sent"
+    assert store.retry_dead(LATER) == 0, "it is being sent"
     assert store.settle(mine, Outcome(NotificationStatus.RETRYING, NOW, far, "no"))
     assert claim(store, now=LATER) is None
-    assert store.revive(LATER, id_=mine.notification.id) == 1
+    assert store.retry_dead(LATER, id_=mine.notification.id) == 1
     again = claim(store, now=LATER)
     assert again is not None
     assert (again.notification.attempts, again.notification.revived_at) == (1, LATER)
     assert store.settle(again, Outcome(NotificationStatus.SENT, LATER))
-    assert store.revive(far) == 0, "it has been sent"
+    assert store.retry_dead(far) == 0, "it has been sent"
 
 
 def test_messages_that_are_due_held_back_or_undeliverable_are_not_revived(store: TaskStore) -> None:
     held_back(store, 1)
     undeliverable = make_notification(status=NotificationStatus.UNDELIVERABLE, attempt_after=None)
     store.add(make_running(notifications=(make_notification(), undeliverable)))
-    assert store.revive(LATER) == 0
+    assert store.retry_dead(LATER) == 0
 
 
 def test_a_revived_head_that_waits_keeps_its_digest(store: TaskStore) -> None:
@@ -912,7 +912,7 @@ def test_a_revived_head_that_waits_keeps_its_digest(store: TaskStore) -> None:
     store.gather(head, LATER, "digest-1")
     far = LATER + timedelta(hours=1)
     assert store.settle(head, Outcome(NotificationStatus.RETRYING, LATER, far, "no"))
-    assert store.revive(LATER) == 1, "its companions go along with it"
+    assert store.retry_dead(LATER) == 1, "its companions go along with it"
     again = claim(store, now=LATER)
     assert again is not None
     id_, brought = store.gather(again, LATER, "digest-2")

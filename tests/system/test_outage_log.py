@@ -14,7 +14,8 @@ from flask import Flask
 
 from app import create_app
 from app.errors import DeliveryFailed
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.deliver import Delivery
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.outages import CALLERS, OutageLog, RepeatFilter
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, until
@@ -221,8 +222,8 @@ def test_a_mail_server_that_is_away_makes_one_line_for_all_messages(
     store = SqliteStore(tmp_path / "store.sqlite3")
     store.prepare()
     post, sender = Post(store), Away()
-    patience = Patience(claim_for=3 * MINUTE, retry_for=DAY)
-    delivery = Delivery(store, {"email": sender}, patience, methods=["email"], jitter=lambda: 1.0)
+    policy = DeliveryPolicy(claim_timeout=3 * MINUTE, retry_window=DAY)
+    delivery = Delivery(store, {"email": sender}, policy, methods=["email"], jitter=lambda: 1.0)
     post.write(30)
     now = NOW
     for _ in range(5):

@@ -137,7 +137,7 @@ class MongoOutbox(MongoDatabase):
         with answering():
             return self._items({"status": status.value, **({"method": method} if method else {})}, most)
 
-    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+    def retry_dead(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         # A message that fails again meanwhile is not retried twice by the same call.
         wanted: Document = {"revived_at": {"$not": {"$gte": at}}}
         wanted |= {"id": id_} if id_ else {}
@@ -150,13 +150,13 @@ class MongoOutbox(MongoDatabase):
         }
         # The head of a digest that is being retried keeps its digest; a dead one has none any more.
         no_digest: Document = {"recipient": None, "digest": None}
-        return self._revive({**wanted, "status": NotificationStatus.RETRYING.value}, changes) + self._revive(
-            {**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **no_digest}
-        )
+        retrying = {**wanted, "status": NotificationStatus.RETRYING.value}
+        dead = {**wanted, "status": NotificationStatus.DEAD.value}
+        return self._retry(retrying, changes) + self._retry(dead, {**changes, **no_digest})
 
-    def _revive(self, wanted: Document, changes: Document) -> int:
+    def _retry(self, wanted: Document, changes: Document) -> int:
         update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
-        revived = 0
+        retried = 0
         while found := self._some(wanted):
             updates = [
                 UpdateOne(
@@ -169,8 +169,8 @@ class MongoOutbox(MongoDatabase):
                 for item in found
             ]
             with answering():
-                revived += self.tasks.bulk_write(updates, ordered=False).modified_count
-        return revived
+                retried += self.tasks.bulk_write(updates, ordered=False).modified_count
+        return retried
 
     def _some(self, wanted: Document) -> list[Claim]:
         """Return some of the wanted notifications, so few that each operation ends in time."""

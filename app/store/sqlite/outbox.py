@@ -142,7 +142,7 @@ class SqliteOutbox(SqliteDatabase):
             )
             return [Claim(row["uuid"], read_notification(row)) for row in rows.fetchall()]
 
-    def revive(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+    def retry_dead(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         with self.writing() as connection:
             changed = connection.execute(
                 "UPDATE notifications SET status = :retrying, attempts = 0, attempt_after = :at,"

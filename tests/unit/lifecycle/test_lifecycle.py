@@ -32,10 +32,11 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.deliver import Delivery, Patience
+from app.lifecycle.deliver import Delivery
 from app.lifecycle.look_up import LookUp
 from app.lifecycle.poll import Watcher
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import Intake
 from app.lifecycle.validation import Checker
 from app.messages.plan import Planner
@@ -65,13 +66,13 @@ MINUTE = timedelta(minutes=1)
 LIFE = timedelta(seconds=96)
 
 
-PATIENCE = Patience(claim_for=3 * MINUTE, retry_for=timedelta(days=1))
+POLICY = DeliveryPolicy(claim_timeout=3 * MINUTE, retry_window=timedelta(days=1))
 
 
 class Service:
     """The use cases put together as app/services.py does it, on fakes where the network would be."""
 
-    def __init__(self, path: Path, patience: Patience = PATIENCE) -> None:
+    def __init__(self, path: Path, policy: DeliveryPolicy = POLICY) -> None:
         self.store = SqliteStore(path)
         self.store.prepare()
         self.slurm = FakeSlurm()
@@ -100,7 +101,7 @@ class Service:
             min_job_age=5 * MINUTE,
             pause=timedelta(0),
         )
-        self.delivery = Delivery(self.store, senders, patience, methods=["email", "test"], jitter=lambda: 1.0)
+        self.delivery = Delivery(self.store, senders, policy, methods=["email", "test"], jitter=lambda: 1.0)
         self.monitor = self.new_monitor("here")
 
     def new_monitor(self, owner: str, interval: float = 1) -> Monitor:

@@ -1,0 +1,65 @@
+"""The retry policy: when a message that was not delivered is sent again, and when it is given up.
+
+How long until an e-mail is retried? The answer is the same for every channel:
+
+- A failure that another attempt cannot cure, such as an unknown address, is final: the message becomes a
+  dead letter at once.
+- After any other failure the message is tried again with exponential backoff: after 5 s, 10 s, 20 s, 40 s and
+  so on, up to 30 minutes (`FIRST_BACKOFF`, doubled with each attempt, up to `MAX_BACKOFF`). Jitter makes each
+  of these delays between half and the whole of its length, so that many messages do not return together.
+- A receiver may ask for a longer delay (`Retry-After`); that is respected up to one hour (`MAX_RETRY_AFTER`).
+- The retry deadline is `DeliveryPolicy.retry_window` after the message became due
+  (NOTIFICATIONS_RETRY_SECONDS, by default one day). A message whose next attempt would be later is given up:
+  it becomes a dead letter. An operator's retry begins a new window.
+
+A receiver that refuses several messages in a row delays its other messages, too: see `receiver_backoff`.
+All functions here are pure: they read no clock and draw no random number.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.models.record import Notification
+
+FIRST_BACKOFF = timedelta(seconds=5)  # after the first failed attempt
+MAX_BACKOFF = timedelta(minutes=30)
+MAX_RETRY_AFTER = timedelta(hours=1)  # the longest delay that a receiver may ask for
+_MAX_DOUBLINGS = 20  # far beyond MAX_BACKOFF; the number of attempts has no limit
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """The time limits and the rate limit of delivery, as the operator has set them."""
+
+    claim_timeout: timedelta  # after it, another process may claim a message that is being sent
+    retry_window: timedelta  # from the time when a message is due to its retry deadline
+    rate_limit: int = 0  # messages to one receiver by one method in a rate window; 0 means no limit
+    rate_window: timedelta = timedelta(minutes=10)
+
+
+def backoff_delay(attempts: int, jitter: float) -> timedelta:
+    """Return how long to wait after the `attempts`-th failed attempt; `jitter` is between 0 and 1."""
+    doublings = min(attempts - 1, _MAX_DOUBLINGS)
+    longest = min(FIRST_BACKOFF * (1 << doublings), MAX_BACKOFF)
+    return longest * (0.5 + jitter / 2)
+
+
+def requested_delay(retry_after: float | None) -> timedelta:
+    """Return the delay that a receiver asked for in seconds, limited to MAX_RETRY_AFTER."""
+    return min(timedelta(seconds=retry_after or 0), MAX_RETRY_AFTER)
+
+
+def retry_deadline(item: Notification, policy: DeliveryPolicy) -> datetime:
+    """Return the time after which the message is not tried again."""
+    return (item.revived_at or item.created_at) + policy.retry_window
+
+
+def next_attempt(
+    item: Notification, policy: DeliveryPolicy, requested: timedelta, now: datetime, jitter: float
+) -> datetime | None:
+    """Return when to try the message again after a failure at `now`; None if it is given up.
+
+    `item.attempts` includes the failed attempt. `requested` is the delay that the receiver asked for.
+    """
+    at = now + max(backoff_delay(item.attempts, jitter), requested)
+    return at if at <= retry_deadline(item, policy) else None
