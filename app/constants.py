@@ -4,29 +4,33 @@ A setting is an environment variable of the same name; a test keeps `.env.exampl
 descriptions below. Any of them can also be given as `NAME_FILE`, the path of a file that holds the value.
 """
 
-import base64
-import binascii
-import ipaddress
-import json
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from app.errors import SettingsError
-from app.slow_patterns import is_slow
+from app.setting_values import (
+    AppriseTargets,
+    Base64Key,
+    BindAddresses,
+    CommaSeparated,
+    JsonList,
+    JsonObject,
+    Pattern,
+    Port,
+    ProjectPath,
+    Seconds,
+    SlurmrestdAddress,
+    TrustedProxies,
+    WebAddress,
+    WebhookReceivers,
+    Words,
+    decode_key,
+    decode_signing_key,
+    is_loopback,
+    split_addresses,
+)
 
 MAX_BODY_BYTES = 1024 * 1024  # of a request
 
@@ -61,49 +65,6 @@ TASK_METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def _comma_separated(value: object) -> object:
-    if isinstance(value, str):
-        return [word.strip() for word in value.split(",") if word.strip()]
-    return value
-
-
-def _json_object(value: object) -> object:
-    return _read_json(value, dict, "must be a JSON object")
-
-
-def _json_list(value: object) -> object:
-    return _read_json(value, list, "must be a JSON list")
-
-
-def _read_json(value: object, kind: type, rule: str) -> object:
-    """Return the value of a JSON text; ValueError with `rule` if it is not of that kind."""
-    if not isinstance(value, str):
-        return value
-    try:
-        found = json.loads(value)
-    except ValueError as error:
-        raise ValueError(f"{rule}, and cannot be read: {error}") from None
-    if not isinstance(found, kind):
-        raise ValueError(rule)
-    return found
-
-
-def _in_project(path: Path) -> Path:
-    return _PROJECT / path
-
-
-UNIX_SOCKET = "unix"  # in ACCESS_TRUSTED_PROXIES
-LOOPBACK_NAMES = ("localhost", "ip6-localhost")
-# gunicorn also accepts other forms: without a port, for example, it would listen on port 8000.
-_BIND_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]*):(?P<port>\d+)|unix:.+|fd://\d+")
-_MAX_PORT = 65535
-_SHORTEST_SIGNING_KEY = 24  # bytes, as the Standard Webhooks specification has it
-_PROJECT = Path(__file__).parent.parent
-Words = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
-ProjectPath = Annotated[Path, AfterValidator(_in_project)]
-
-
 class Settings(BaseModel):
     """All settings of one process, checked; secrets never show in its repr."""
 
@@ -111,7 +72,7 @@ class Settings(BaseModel):
 
     FLASK_APP_HOST: str = Field("127.0.0.1", description="The address that `python run.py` listens on.")
     FLASK_APP_PORT: int = Field(5001, ge=0, le=65535, description="The port that `python run.py` listens on.")
-    GUNICORN_BIND: str = Field(
+    GUNICORN_BIND: BindAddresses = Field(
         "127.0.0.1:5001",
         description="What gunicorn listens on: host:port or unix:/path, several separated by commas.",
     )
@@ -143,7 +104,7 @@ class Settings(BaseModel):
         " go to the log. A relative path begins at the folder that holds app/.",
     )
 
-    ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], BeforeValidator(_comma_separated)] = Field(
+    ACCESS_METHODS: Annotated[tuple[Literal["keys", "oidc"], ...], CommaSeparated] = Field(
         (),
         description="How callers authenticate: keys, oidc, or both, separated by commas. Without it there is"
         " no authentication, and the server serves only processes of its own user and of root on its own"
@@ -160,7 +121,7 @@ class Settings(BaseModel):
         description="Whether a server without authentication serves other machines, too. Everyone who"
         " reaches it can then run anything as any user. true or false.",
     )
-    ACCESS_TRUSTED_PROXIES: Words = Field(
+    ACCESS_TRUSTED_PROXIES: TrustedProxies = Field(
         (),
         description="The proxies whose header X-Forwarded-For gives the client's address for the log, the"
         " audit trail and the limit on failed attempts, and whose X-Forwarded-Proto gives the scheme of the"
@@ -171,7 +132,7 @@ class Settings(BaseModel):
         None, description="The issuer of the identity provider's tokens, as their claim iss has it."
     )
     OIDC_AUDIENCE: str | None = Field(None, description="Our own name in the tokens' claim aud.")
-    OIDC_JWKS_URL: str | None = Field(
+    OIDC_JWKS_URL: WebAddress | None = Field(
         None,
         description="Where the provider's keys are: jwks_uri in its /.well-known/openid-configuration.",
     )
@@ -180,7 +141,7 @@ class Settings(BaseModel):
             Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
             ...,
         ],
-        BeforeValidator(_comma_separated),
+        CommaSeparated,
         Field(min_length=1),
     ] = Field(("RS256",), description="The algorithms that tokens may be signed with, separated by commas.")
     OIDC_CLOCK_SKEW_SECONDS: Annotated[float, Field(ge=0, le=600)] = Field(
@@ -191,7 +152,7 @@ class Settings(BaseModel):
         description="The claim that names the Slurm user whom a caller may act for, such as"
         " preferred_username, if users cannot choose its value; without it only OIDC_GRANTS count.",
     )
-    OIDC_GRANTS: Annotated[list[Any], BeforeValidator(_json_list)] = Field(
+    OIDC_GRANTS: JsonList = Field(
         default_factory=list,
         description='What else is granted, and to whom: a JSON list such as [{"claim": "groups", "value":'
         ' "hpc-admins", "grant": {"scopes": ["admin", "read"], "users": "any"}}].',
@@ -212,7 +173,7 @@ class Settings(BaseModel):
         description="How many jobs of one caller may wait or run at a time; an array is one. 0: any number.",
     )
 
-    SLURM_REST_HOST: str | None = Field(
+    SLURM_REST_HOST: SlurmrestdAddress | None = Field(
         None,
         description="Where slurmrestd listens: http://host:port, https://host:port or unix:///path/to/socket.",
     )
@@ -220,7 +181,7 @@ class Settings(BaseModel):
         None,
         description="The certificate authority of an https slurmrestd, unless the system knows it.",
     )
-    SLURM_JWT_HS256_KEY_BASE64: SecretStr | None = Field(
+    SLURM_JWT_HS256_KEY_BASE64: Base64Key | None = Field(
         None, description="The cluster's jwt_hs256.key in base64 or base64url, padded or not."
     )
     SLURM_JWT_HS256_KEY_PATH: Path | None = Field(
@@ -295,7 +256,7 @@ class Settings(BaseModel):
         description="Users that tasks may run as although they are refused by default, such as root,"
         " separated by commas.",
     )
-    TASK_USERNAME_PATTERN: str | None = Field(
+    TASK_USERNAME_PATTERN: Pattern | None = Field(
         None,
         description="A regular expression for the user names that tasks may have, such as"
         " [A-Za-z0-9_][A-Za-z0-9_.@-]*. Without it a name is at most 32 of a-z, 0-9, _, . and -, and begins"
@@ -303,7 +264,7 @@ class Settings(BaseModel):
         " @, +, $ and -, begins with a letter, a digit or _, and is not all digits, which Slurm takes for a"
         " user id.",
     )
-    TASK_METADATA: Annotated[dict[str, Any], BeforeValidator(_json_object)] = Field(
+    TASK_METADATA: Annotated[dict[str, Any], JsonObject] = Field(
         default_factory=dict,
         description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
     )
@@ -340,10 +301,8 @@ class Settings(BaseModel):
     NOTIFICATIONS_SMTP_SERVER: str | None = Field(
         None, description="The mail server; without it the method email is not configured."
     )
-    NOTIFICATIONS_SMTP_PORT: int | None = Field(
+    NOTIFICATIONS_SMTP_PORT: Port | None = Field(
         None,
-        ge=1,
-        le=65535,
         description="Its port; by default 587 for starttls, 465 for tls and 25 for none.",
     )
     NOTIFICATIONS_SMTP_USERNAME: str | None = Field(
@@ -385,8 +344,8 @@ class Settings(BaseModel):
     NOTIFICATIONS_RABBITMQ_HOST: str | None = Field(
         None, description="The RabbitMQ server; without it the method rabbitmq is not configured."
     )
-    NOTIFICATIONS_RABBITMQ_PORT: int | None = Field(
-        None, ge=1, le=65535, description="Its port; by default 5672, with TLS 5671."
+    NOTIFICATIONS_RABBITMQ_PORT: Port | None = Field(
+        None, description="Its port; by default 5672, with TLS 5671."
     )
     NOTIFICATIONS_RABBITMQ_USERNAME: str = Field("guest", description="The user to log in as.")
     NOTIFICATIONS_RABBITMQ_PASSWORD: SecretStr | None = Field(None, description="The password of that user.")
@@ -404,7 +363,7 @@ class Settings(BaseModel):
         " in all.",
     )
 
-    NOTIFICATIONS_WEBHOOK_RECEIVERS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+    NOTIFICATIONS_WEBHOOK_RECEIVERS: WebhookReceivers = Field(
         default_factory=dict,
         description="Whom the method webhook may call: a JSON object of hosts (host or host:port) and the"
         " secret that signs for each, in base64, as of openssl rand -base64 32.",
@@ -415,78 +374,10 @@ class Settings(BaseModel):
         " addition to those of the system.",
     )
 
-    NOTIFICATIONS_APPRISE_TARGETS: Annotated[dict[str, SecretStr], BeforeValidator(_json_object)] = Field(
+    NOTIFICATIONS_APPRISE_TARGETS: AppriseTargets = Field(
         default_factory=dict,
         description="The targets of the method apprise: a JSON object of names and Apprise URLs.",
     )
-
-    @field_validator("SLURM_REST_HOST")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is None or value.startswith("unix:///") or _is_web_address(value):
-            return value and value.rstrip("/")
-        raise ValueError("must be http://host:port, https://host:port or unix:///path")
-
-    @field_validator("GUNICORN_BIND")
-    @classmethod
-    def _gunicorn_address(cls, value: str) -> str:
-        for address in _split_addresses(value):
-            found = _BIND_ADDRESS.fullmatch(address)
-            if found is None or int(found["port"] or 0) > _MAX_PORT:
-                raise ValueError(f'must be host:port or unix:/path, not "{address}"')
-        return value
-
-    @field_validator("ACCESS_TRUSTED_PROXIES")
-    @classmethod
-    def _addresses(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        for word in words:
-            try:
-                if word != UNIX_SOCKET:
-                    ipaddress.ip_network(word, strict=False)
-            except ValueError:
-                rule = f'must be addresses, networks or the word unix, not "{word}"'
-                raise ValueError(rule) from None
-        return words
-
-    @field_validator("TASK_USERNAME_PATTERN")
-    @classmethod
-    def _regular_expression(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"must be a regular expression: {error}") from None
-        if is_slow(value or ""):
-            raise ValueError(
-                "must not repeat what is repeated already, as (a+)+ does: matching may take hours"
-            )
-        return value
-
-    @field_validator("OIDC_JWKS_URL")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value is None or _is_web_address(value):
-            return value
-        raise ValueError("must be an address that begins with https:// or http://")
-
-    @field_validator("SLURM_JWT_HS256_KEY_BASE64")
-    @classmethod
-    def _base64(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            text = value.get_secret_value()
-            if text.startswith(("/", "./", "../", "~/")) and (_is_file(text) or not _is_base64(text)):
-                raise ValueError("looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead")
-            decode_key(text)
-        return value
-
-    @field_validator("NOTIFICATIONS_WEBHOOK_RECEIVERS")
-    @classmethod
-    def _signing_secrets(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for host, secret in value.items():
-            if "/" in host:
-                raise ValueError(f"{host} must be a host, or host:port, and no URL")
-            if len(_signing_key(secret)) < _SHORTEST_SIGNING_KEY:
-                raise ValueError(f"the secret of {host} has fewer than {_SHORTEST_SIGNING_KEY} bytes")
-        return value
 
     @model_validator(mode="after")
     def _key_for_slurm(self) -> Self:
@@ -499,7 +390,7 @@ class Settings(BaseModel):
 
     def gunicorn_addresses(self) -> list[str]:
         """Return the addresses of GUNICORN_BIND; gunicorn itself does not split it at its commas."""
-        return _split_addresses(self.GUNICORN_BIND)
+        return split_addresses(self.GUNICORN_BIND)
 
     def check_address(self, host: str, name: str) -> None:
         """Refuse an address that others can reach, if callers do not authenticate.
@@ -517,7 +408,7 @@ class Settings(BaseModel):
     def webhook_secrets(self) -> dict[str, bytes]:
         """The hosts that webhooks may call, in lower case, and the key that signs for each."""
         receivers = self.NOTIFICATIONS_WEBHOOK_RECEIVERS
-        return {host.lower(): _signing_key(secret) for host, secret in receivers.items()}
+        return {host.lower(): decode_signing_key(secret) for host, secret in receivers.items()}
 
     def rabbitmq_port(self) -> int:
         return self.NOTIFICATIONS_RABBITMQ_PORT or (5671 if self.NOTIFICATIONS_RABBITMQ_TLS else 5672)
@@ -541,54 +432,3 @@ class Settings(BaseModel):
         if not key.strip():
             raise SettingsError(f"SLURM_JWT_HS256_KEY_PATH: {path} is empty; {remedy}")
         return key
-
-
-def _is_file(text: str) -> bool:
-    return os.path.isfile(text)  # noqa: PTH113 - pathlib raises for a text that is too long
-
-
-def _is_base64(text: str) -> bool:
-    try:
-        return bool(decode_key(text))
-    except ValueError:
-        return False
-
-
-def _split_addresses(text: str) -> list[str]:
-    return [address.strip() for address in text.split(",")]
-
-
-def _is_web_address(value: str) -> bool:
-    """Return whether a text is an http or https URL with a host and a possible port."""
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host, a name or an IP address, can be reached from this machine only."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower() in LOOPBACK_NAMES
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
-def _signing_key(secret: SecretStr) -> bytes:
-    """Decode a secret of the Standard Webhooks specification, with or without its prefix."""
-    return decode_key(secret.get_secret_value().removeprefix("whsec_"))
-
-
-def decode_key(text: str) -> bytes:
-    """The bytes behind base64 or base64url, padded or not; ValueError for anything else."""
-    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except binascii.Error:
-        raise ValueError("is not base64") from None
-    if not key:
-        raise ValueError("is empty")
-    return key

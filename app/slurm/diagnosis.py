@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from app.constants import Settings, decode_key
+from app.constants import Settings
 from app.errors import (
     NoCommonVersion,
     SettingsError,
@@ -19,6 +19,7 @@ from app.errors import (
     SlurmUnavailable,
 )
 from app.models.record import utc_now
+from app.setting_values import decode_key
 from app.slurm.connection import Connection, Reply, without_login
 from app.slurm.connection_fault import connection_fault, require_plain_http
 from app.slurm.session import Session

@@ -9,7 +9,8 @@ from flask import request
 
 from app.connections.client_socket import ClientSocket, socket_of_request
 from app.connections.peer_user import PeerUser, find_peer_user
-from app.constants import UNIX_SOCKET, Settings, is_loopback
+from app.constants import Settings
+from app.setting_values import UNIX_SOCKET, is_loopback
 
 # How the names of headers begin that proxies, load balancers and tunnels add.
 _PROXY_HEADERS = (

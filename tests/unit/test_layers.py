@@ -16,6 +16,7 @@ LAYERS = {
     "app.clock": 0,
     "app.outages": 0,
     "app.close_matches": 0,
+    "app.setting_values": 0,
     "app.slow_patterns": 0,
     "app.unwritable_file": 0,
     "app.environment": 1,
@@ -49,7 +50,8 @@ LAYERS = {
 # Within layer 0 two modules build on others.
 SIDEWAYS = {
     ("app.constants", "app.errors"),
-    ("app.constants", "app.slow_patterns"),
+    ("app.constants", "app.setting_values"),
+    ("app.setting_values", "app.slow_patterns"),
 }
 ONE_PLACE = {
     "pymongo": ["app.store.mongo"],

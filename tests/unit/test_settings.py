@@ -8,7 +8,7 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.constants import Settings, decode_key
+from app.constants import Settings
 from app.environment import (
     OLDER_NAMES,
     misspelt,
@@ -19,6 +19,7 @@ from app.environment import (
 )
 from app.errors import SettingsError
 from app.services import build_services
+from app.setting_values import decode_key
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = {"SLURM_REST_HOST": "http://127.0.0.1:9", "SLURM_JWT_HS256_KEY_BASE64": "a2V5IGtleSBrZXk="}
