@@ -16,6 +16,7 @@ from pathlib import Path
 
 import requests
 
+from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
 from benchmarks.service import KEY_PATH, SLURM_URL, USER, held_task, parts, service, slurm_session
 
@@ -43,7 +44,7 @@ def main() -> None:
         requests.Session() as http,
         requests.Session() as raw_http,
     ):
-        dialect = session.speak()
+        dialect = session.dialect()
         raw_body = {
             "script": "#!/bin/bash\ntrue\n",
             "job": {
@@ -74,7 +75,7 @@ def main() -> None:
         times = [(seconds(raw), seconds(ours)) for _ in range(options.number)]
         spent = {name: part["median"] for name, part in parts(url).items()}
         for job_id in ids:
-            session.send("DELETE", f"job/{job_id}", user=USER)
+            session.send(SlurmRequest("DELETE", f"job/{job_id}", user=USER))
     raw_ms, whole_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     writes = spent["add"] + spent["accept"]
     gate = spent["gate caller"] + spent["gate count"]

@@ -34,6 +34,7 @@ import requests
 from app.environment import read_settings
 from app.models.content import Content
 from app.senders import SENDERS, Message
+from app.slurm.request import SlurmRequest
 from benchmarks.service import USER, held_task, parts, service, slurm_session
 from tests.support.real.http_services import Answer, Request, WebhookReceiver
 from tests.support.real.network import Fault, Network
@@ -220,14 +221,14 @@ def main() -> None:
         open_ids = submit_all(url, {}, 5)  # that Slurm is polled for all the time
         ids = submit_all(url, receivers.params(), options.number)
         parts(url)
-        slurm.send("DELETE", "jobs/", user=USER, json={"jobs": list(map(str, ids))})
+        slurm.send(SlurmRequest("DELETE", "jobs/", user=USER, body={"jobs": list(map(str, ids))}))
         cancelled = time.time()
         first, last = drained(receivers, options.number)
         spent = parts(url)
         time.sleep(2 * POLLING_SECONDS)  # for what comes twice
         keys = receivers.keys()
         waiting = requests.get(f"{url}/notifications?status=sent&method=slack", timeout=30).json()
-        slurm.send("DELETE", "jobs/", user=USER, json={"jobs": list(map(str, open_ids))})
+        slurm.send(SlurmRequest("DELETE", "jobs/", user=USER, body={"jobs": list(map(str, open_ids))}))
         gaps = poll_gaps(folder / "log", cancelled, max(last.values()))
     print(f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} jobs that ended together:")
     for method in ALIVE:

@@ -10,7 +10,7 @@ from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
 from app.slurm.answers import by_id, jobs_of, objects, read_jobs
-from app.slurm.connection import Query
+from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.state_list import chunks
 from app.slurm.values import fields, number
@@ -48,7 +48,7 @@ class Accounts:
         """
         found: dict[int, SlurmJob] = {}
         for chunk in chunks(list(job_ids)):
-            parts = self._ask(self._session.speak().step_queries(chunk), timeout)
+            parts = self._ask(self._session.dialect().step_queries(chunk), timeout)
             if parts is None:
                 return None
             jobs = read_jobs(parts, reading.accounting_job)
@@ -104,7 +104,7 @@ class Accounts:
 
     def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
         """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""
-        dialect = self._session.speak()
+        dialect = self._session.dialect()
         start = ("start_time", dialect.moment(math.floor(since.timestamp() - self._clock_skew)))
         if not dialect.is_structured:
             return [[start]]

@@ -13,9 +13,10 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounts
 from app.slurm.answers import controller_time, submission_failure, submitted_job_id, warnings
-from app.slurm.connection import Query, Reply
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
+from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.submission import submission
 
@@ -48,7 +49,7 @@ class SlurmClient:
     def prepare(self) -> None:
         """Finds out which version slurmrestd speaks, unless that is known; probes while Slurm is down."""
         self._session.check()
-        self._session.speak()
+        self._session.dialect()
 
     def time(self, expires: datetime | None = None) -> datetime:
         """Return slurmctld's time when it answered, rounded down to whole seconds.
@@ -77,8 +78,10 @@ class SlurmClient:
             UnprovenRefusal: Slurm answered with an error that has no reason.
             SlurmAmbiguous: There may be a job.
         """
-        body = submission(task, command, tag, self._session.speak(), self._time_unit)
-        reply = self._session.send("POST", "job/submit", user=task.username, json=body, expires=expires)
+        body = submission(task, command, tag, self._session.dialect(), self._time_unit)
+        reply = self._session.send(
+            SlurmRequest("POST", "job/submit", user=task.username, body=body, expires=expires)
+        )
         if (job_id := submitted_job_id(reply)) is not None:
             return job_id, warnings(reply)
         raise submission_failure(reply)
@@ -108,7 +111,7 @@ class SlurmClient:
             SlurmUnavailable: It is not known whether the job is cancelled. To cancel again does no harm.
         """
         try:
-            reply = self._session.send("DELETE", f"job/{job_id}", user=username)
+            reply = self._session.send(SlurmRequest("DELETE", f"job/{job_id}", user=username))
         except SlurmAmbiguous as error:  # to cancel twice does no harm
             raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {error}") from error
         faults = [*reply.errors(), *reply.statuses()]
@@ -162,9 +165,9 @@ class SlurmClient:
 
     # --- diagnostics ------------------------------------------------------------------------
 
-    def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
-        """slurmrestd's own answer to `path` below /slurm/<version>/, for operators."""
-        return self._session.send(method, path, user=user, query=query, json=json)
+    def raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
+        """Return slurmrestd's own answer to a request, for operators: see Session.send."""
+        return self._session.send(SlurmRequest(method, path, user=user, body=json))
 
     def raw_list(self, update_time: int) -> Reply:
         """Return slurmrestd's own list of all jobs, which is only sent if a job changed since then."""

@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +12,9 @@ from urllib3.exceptions import HTTPError
 
 from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
 from app.slurm.transport import AnswerTooLarge, limited, pool_classes, tls_context
-
-__all__ = ["Connection", "Query", "Reply", "without_login"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +32,6 @@ _HEADERS = {
     "Connection": "keep-alive",
     "User-Agent": "slurm-proxy",
 }
-
-Query = Sequence[tuple[str, str | int]]
 
 
 class Connection:
@@ -71,49 +66,40 @@ class Connection:
         """
         return 2 * self._connect_timeout + self._read_timeout
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        user: str,
-        query: Query = (),
-        body: object = None,
-        expires: datetime | None = None,
-        timeout: float | None = None,
-    ) -> Reply:
-        """Make one request as `user`; slurmrestd has `timeout` seconds to answer, or the configured time.
-
-        From `expires` on Slurm does not accept it, however late it arrives.
+    def send(self, request: SlurmRequest) -> Reply:
+        """Make one request, and return its answer.
 
         Raises:
+            SlurmBusy: All connections are in use.
             SlurmUnavailable: The request was not sent, or was a GET without a complete answer.
             SlurmMisbehaved: The answer to a GET is too large.
             SlurmAmbiguous: A request that is no GET has no complete answer; it may have been carried out.
         """
-        headers = self._tokens.headers(user, expires)
+        headers = self._tokens.headers(request.user, request.expires)
         if not self._free.acquire(timeout=self._connect_timeout):
             raise SlurmBusy("all connections to slurmrestd are busy")
         try:
-            return self._request(method, path, headers, query, body, timeout or self._read_timeout)
+            return self._send(request, headers)
         finally:
             self._free.release()
 
-    def _request(
-        self, method: str, path: str, headers: dict[str, str], query: Query, body: object, timeout: float
-    ) -> Reply:
-        headers = {**headers, **_HEADERS}
-        request = requests.Request(
-            method, self._base + path, headers, params=list(query), json=body
+    def _send(self, request: SlurmRequest, headers: dict[str, str]) -> Reply:
+        prepared = requests.Request(
+            request.method,
+            self._base + request.path,
+            {**headers, **_HEADERS},
+            params=list(request.query),
+            json=request.body,
         ).prepare()
-        is_list = method == "GET" and "/job" in path
+        is_list = request.method == "GET" and "/job" in request.path
+        timeout = request.timeout or self._read_timeout
         seconds = self._connect_timeout + timeout
         with limited(seconds, _MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES) as allowance:
             try:
-                reply = self._exchange(request, timeout)
+                reply = self._exchange(prepared, timeout)
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                raise self._failure(method, error, has_sent=allowance.has_sent) from error
-        logger.debug("%s %s as %s: %s", method, path, headers["X-SLURM-USER-NAME"], reply.status)
+                raise _failure(request.method, error, has_sent=allowance.has_sent) from error
+        logger.debug("%s %s as %s: %s", request.method, request.path, request.user, reply.status)
         return reply
 
     def _exchange(self, request: requests.PreparedRequest, timeout: float) -> Reply:
@@ -126,15 +112,6 @@ class Connection:
                 raise ValueError(f"status {response.status_code} where an answer was due")
             content = b"".join(response.raw.stream(_CHUNK_BYTES, decode_content=False))
             return Reply.read(response.status_code, content, response.headers.get("Content-Encoding"))
-
-    def _failure(self, method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:
-        if not has_sent:
-            return SlurmUnavailable("slurmrestd cannot be reached")
-        if _is_too_large(error):
-            words = "the answer of slurmrestd is too large"
-            return SlurmMisbehaved(words) if method == "GET" else SlurmAmbiguous(words)
-        words = "slurmrestd did not answer in time or broke off"
-        return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
 
     def close(self) -> None:
         self._adapter.close()
@@ -158,6 +135,17 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, ssl_context=tls_context(), **options)
         self.poolmanager.pool_classes_by_scheme = pool_classes(self._unix_path)
+
+
+def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:
+    """Return the error for a request without a complete answer."""
+    if not has_sent:
+        return SlurmUnavailable("slurmrestd cannot be reached")
+    if _is_too_large(error):
+        words = "the answer of slurmrestd is too large"
+        return SlurmMisbehaved(words) if method == "GET" else SlurmAmbiguous(words)
+    words = "slurmrestd did not answer in time or broke off"
+    return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
 
 
 def _is_too_large(error: BaseException | None) -> bool:

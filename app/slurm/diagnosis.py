@@ -20,14 +20,17 @@ from app.errors import (
 )
 from app.models.record import utc_now
 from app.setting_values import decode_key
-from app.slurm.connection import Connection, Reply, without_login
+from app.slurm.connection import Connection, without_login
 from app.slurm.connection_fault import connection_fault, require_plain_http
+from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.slurm.values import fields
 
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 3.0
+_ANY_JOB = [("step", "1")]  # a query for slurmdbd whose answer is small
 _TOKEN_LIFE = timedelta(days=1)  # so long that a clock that is behind does not look like a wrong key
 
 
@@ -86,7 +89,7 @@ class _Diagnosis:
         try:
             session, reply = self._ask(key)
             if reply.is_unspecified_error:  # 22.05: only slurmdbd says why
-                session.accounting([("step", "1")])
+                session.accounting(_ANY_JOB)
         except SlurmTokenRefused as error:
             raise self._key_fault(key) from error
         except NoCommonVersion as error:
@@ -96,15 +99,13 @@ class _Diagnosis:
         self._require_slurm(reply)
         if reply.status != 200:
             raise SlurmUnavailable(self._no_controller(reply))
-        return SlurmInfo(self._address, session.speak().api, _release(reply))
+        return SlurmInfo(self._address, session.dialect().api, _release(reply))
 
     def has_accounting(self, key: bytes, api: str) -> bool:
         """See check_accounting."""
-        query = [("step", "1")]
-        path = f"/slurmdb/{api}/jobs"
-        reply = self._connection(key).request(
-            "GET", path, user=self._settings.SLURM_REST_USERNAME, query=query
-        )
+        user = self._settings.SLURM_REST_USERNAME
+        request = SlurmRequest("GET", f"/slurmdb/{api}/jobs", user=user, query=_ANY_JOB)
+        reply = self._connection(key).send(request)
         if reply.status == 404 and not reply.body:
             return False
         if reply.status != 200 or any(number != 9003 for number, _ in reply.errors()):

@@ -7,7 +7,7 @@ from typing import Any
 from app.errors import SlurmRefused
 
 # Newest first. v0.0.39 is left out on purpose: every server that offers it offers v0.0.38 or v0.0.40 too.
-SPOKEN = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
+SUPPORTED_API_VERSIONS = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
 
 
 @dataclass(frozen=True, slots=True)

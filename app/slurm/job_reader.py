@@ -11,7 +11,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.outages import RepeatFilter
 from app.slurm.answers import is_unchanged, raw_jobs, said_of
-from app.slurm.connection import Query
+from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.state_list import StateList, States
 
@@ -161,7 +161,7 @@ class JobReader:
 
     def since(self, seconds: int) -> Query:
         """Return the query for a list of jobs that is only sent if something changed since then."""
-        return [("update_time", self._session.speak().update_time(seconds))] if seconds else []
+        return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
 
     def _longest_unread(self, job_ids: Collection[int]) -> list[int]:
         since = self._clock() - _REMEMBERED_SECONDS

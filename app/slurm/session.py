@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from app.errors import (
@@ -17,8 +18,10 @@ from app.errors import (
 )
 from app.outages import OutageLog
 from app.slurm.breaker import CircuitBreaker
-from app.slurm.connection import Connection, Query, Reply
-from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.connection import Connection
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
+from app.slurm.reply import Reply
+from app.slurm.request import Query, SlurmRequest
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +59,8 @@ class Session:
         """SlurmUnavailable at once while Slurm is known to be down."""
         self._breaker.check()
 
-    def speak(self) -> Dialect:
-        """The newest form that both sides know; found out once."""
+    def dialect(self) -> Dialect:
+        """Return the newest dialect that slurmrestd and this service know; discover it at the first call."""
         dialect = self._dialect
         if dialect is None:
             with self._guarded():
@@ -69,49 +72,37 @@ class Session:
         return dialect
 
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
-        """As the service's own user; `path` stands below /slurm/<version>/."""
-        return self.send("GET", path, query=query, timeout=timeout)
+        """Read from slurmctld as the service's own user: see `send`."""
+        return self.send(SlurmRequest("GET", path, query=query, timeout=timeout))
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        user: str = "",
-        query: Query = (),
-        json: object = None,
-        expires: datetime | None = None,
-        timeout: float | None = None,
-    ) -> Reply:
-        """Make one request to slurmctld; see Connection.request for further exceptions.
+    def send(self, request: SlurmRequest) -> Reply:
+        """Make one request to slurmctld; its path is relative to /slurm/<version>/.
 
-        `user`: the user to act as for a caller; without it, the service's own user.
+        Connection.send raises further exceptions.
 
         Raises:
             Forbidden: Every action is refused for that user; no token is made.
             SlurmMisbehaved: Slurm does not accept the token.
         """
-        if user and user in self._refused_users:
-            raise Forbidden(f"this server does nothing as {user}")
-        path = f"/slurm/{self.speak().api}/{path}"
-        user = user or self._service_user
+        if request.user and request.user in self._refused_users:
+            raise Forbidden(f"this server does nothing as {request.user}")
+        request = replace(request, path=f"/slurm/{self.dialect().api}/{request.path}")
         with self._guarded():
-            reply = self._exchange(
-                method, path, user=user, query=query, json=json, expires=expires, timeout=timeout
-            )
+            reply = self._exchange(request)
         if reply.status == 404 and not reply.body:
             self._dialect = None  # the version is gone: find out again at the next call
         else:
-            self._judge(path, reply)
-        self._log_unreadable(method, path, reply)
+            self._report_to_breaker(request.path, reply)
+        self._log_unreadable(request, reply)
         return reply
 
     def accounting(self, query: Query, timeout: float | None = None) -> Reply:
         """Make one request to slurmdbd, whose outages do not count as outages of Slurm."""
-        path = f"/slurmdb/{self.speak().api}/jobs"
+        path = f"/slurmdb/{self.dialect().api}/jobs"
+        request = SlurmRequest("GET", path, query=query, timeout=timeout)
         self.check()
         try:
-            reply = self._exchange("GET", path, user=self._service_user, query=query, timeout=timeout)
+            reply = self._exchange(request)
         except SlurmUnavailable as error:
             self._outages.failed("slurmdbd", str(error), _ACCOUNTING)
             raise
@@ -119,7 +110,7 @@ class Session:
             self._outages.worked(_ACCOUNTING)
         else:
             self._outages.failed("slurmdbd", fault, _ACCOUNTING)
-        self._log_unreadable("GET", path, reply)
+        self._log_unreadable(request, reply)
         return reply
 
     def diagnostics(self, expires: datetime | None = None) -> Reply:
@@ -132,25 +123,14 @@ class Session:
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
         dialect = self._dialect or self._discover()
-        return self._exchange("GET", f"/slurm/{dialect.api}/diag", user=self._service_user, expires=expires)
+        return self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
 
     def close(self) -> None:
         self._connection.close()
 
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        user: str,
-        query: Query = (),
-        json: object = None,
-        expires: datetime | None = None,
-        timeout: float | None = None,
-    ) -> Reply:
-        reply = self._connection.request(
-            method, path, user=user, query=query, body=json, expires=expires, timeout=timeout
-        )
+    def _exchange(self, request: SlurmRequest) -> Reply:
+        """Make a request with a whole path, as the service's own user if it names none."""
+        reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
             raise SlurmTokenRefused("Slurm does not accept this service's token: is the key the cluster's?")
         return reply
@@ -167,7 +147,7 @@ class Session:
             self._breaker.failed(str(error))
             raise
 
-    def _judge(self, path: str, reply: Reply) -> None:
+    def _report_to_breaker(self, path: str, reply: Reply) -> None:
         """Report to the circuit breaker whether an answer came from slurmctld.
 
         A server error without a refusal of Slurm's own means that slurmctld does not answer. An answer that
@@ -182,11 +162,11 @@ class Session:
         elif reply.status != 200 or not reply.fault:
             self._breaker.succeeded()
 
-    def _log_unreadable(self, method: str, path: str, reply: Reply) -> None:
+    def _log_unreadable(self, sent: SlurmRequest, reply: Reply) -> None:
         """Log when the answers to a request stop being JSON, and when they are JSON again."""
         if reply.status != 200:
             return
-        request = f"{method} {_JOB_ID.sub('/job/<id>', path)}"
+        request = f"{sent.method} {_JOB_ID.sub('/job/<id>', sent.path)}"
         with self._announcing:
             was_unreadable = request in self._unreadable
             (self._unreadable.add if reply.fault else self._unreadable.discard)(request)
@@ -207,16 +187,16 @@ class Session:
             raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")
 
     def _discover(self) -> Dialect:
-        for api in SPOKEN:
-            if self._exchange("GET", f"/slurm/{api}/ping", user=self._service_user).status != 404:
+        for api in SUPPORTED_API_VERSIONS:
+            if self._exchange(SlurmRequest("GET", f"/slurm/{api}/ping")).status != 404:
                 return Dialect(api)
-        reply = self._exchange("GET", "/openapi/v3", user=self._service_user)
+        reply = self._exchange(SlurmRequest("GET", "/openapi/v3"))
         paths = reply.body.get("paths")
         listed = [path for path in paths if path.startswith("/slurm/v")] if isinstance(paths, dict) else []
         offered = sorted({path.split("/")[2] for path in listed})
         raise NoCommonVersion(
             f"slurmrestd offers {', '.join(offered) or 'no version'}; "
-            f"slurm-proxy speaks {SPOKEN[-1]} to {SPOKEN[0]}",
+            f"slurm-proxy speaks {SUPPORTED_API_VERSIONS[-1]} to {SUPPORTED_API_VERSIONS[0]}",
             offered,
         )
 

@@ -200,7 +200,7 @@ def test_a_job_that_is_cancelled_before_it_begins_never_ran(
 def raw_submit(cluster: Cluster, client: SlurmClient, folder: Path, **fields: Any) -> int:
     """Return the id of a job that was not submitted as a task."""
     variables = {"PATH": "/bin:/usr/bin"}
-    structured = client._session.speak().is_structured
+    structured = client._session.dialect().is_structured
     job = {
         "current_working_directory": str(folder),
         "environment": [f"{k}={v}" for k, v in variables.items()] if structured else variables,

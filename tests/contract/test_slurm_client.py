@@ -26,8 +26,10 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Connection, Query, Reply
+from app.slurm.connection import Connection
 from app.slurm.dialect import Dialect
+from app.slurm.reply import Reply
+from app.slurm.request import Query, SlurmRequest
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.conftest import REAL_CLUSTERS, Cluster, until
@@ -250,12 +252,12 @@ class Counted:
 
     def __init__(self, client: SlurmClient) -> None:
         self.requests: list[str] = []
-        self._inner = client._session._connection.request
-        client._session._connection.request = self._request  # type: ignore[method-assign]
+        self._send = client._session._connection.send
+        client._session._connection.send = self._count_and_send  # type: ignore[method-assign]
 
-    def _request(self, method: str, path: str, **options: Any) -> Reply:
-        self.requests.append(f"{method} {path}")
-        return self._inner(method, path, **options)
+    def _count_and_send(self, request: SlurmRequest) -> Reply:
+        self.requests.append(f"{request.method} {request.path}")
+        return self._send(request)
 
 
 def test_three_hundred_jobs_cost_a_handful_of_requests(cluster: Cluster, client: SlurmClient) -> None:
@@ -398,7 +400,7 @@ class ListsOnly:
             {"job_id": str(number), "state": ["COMPLETED"]} for number in range(1001, 1001 + others)
         ]
 
-    def speak(self) -> Dialect:
+    def dialect(self) -> Dialect:
         return Dialect("v0.0.42")
 
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
@@ -438,7 +440,7 @@ class Said:
         self.bodies = {"diag": {"statistics": {"dbd_agent_queue_size": 0}}, **bodies}
         self.asked: list[Query] = []
 
-    def speak(self) -> Dialect:
+    def dialect(self) -> Dialect:
         return Dialect("v0.0.42")
 
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
@@ -578,7 +580,7 @@ def test_who_cannot_be_asked_to_cancel_has_not_refused(status: int, number: int)
     """As 24.11 and 26.05 answer while slurmctld is down."""
 
     class Silent(Said):
-        def send(self, method: str, path: str, **options: Any) -> Reply:
+        def send(self, request: SlurmRequest) -> Reply:
             fault = {"error_number": number, "error": "Operation not permitted"}
             return Reply(status, {"errors": [fault]}, "")
 
@@ -593,7 +595,7 @@ def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() ->
     client = SlurmClient(session, clock_skew=90)
     assert client.search(["alice"], since, ["slurm-proxy:x"]).accounting is Accounting.CURRENT
     (query,) = session.asked
-    assert dict(query)["start_time"] == session.speak().moment(1_799_999_910)
+    assert dict(query)["start_time"] == session.dialect().moment(1_799_999_910)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from app.errors import SlurmRefused
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.client import SlurmClient
-from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.submission import submission
 from tests.conftest import REAL_CLUSTERS, Cluster, not_covered, until
 from tests.support.tasks import make_task, new_uuid
@@ -152,7 +152,7 @@ def body(dialect: Dialect, slurm: dict[str, Any]) -> dict[str, Any]:
     return submission(task, "true", "slurm-proxy:u", dialect, "hours")
 
 
-@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("api", SUPPORTED_API_VERSIONS)
 @pytest.mark.parametrize("option", SlurmOptions.model_fields)
 def test_every_option_changes_what_is_submitted(option: str, api: str) -> None:
     samples = {"environment": "A=b", "error": "e", "open_mode": "append", "output": "o"}
@@ -176,14 +176,14 @@ def test_no_restart_has_its_own_field_before_the_structured_form() -> None:
     assert "no_requeue" not in body(Dialect("v0.0.38"), {"requeue": True})["job"]
 
 
-@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("api", SUPPORTED_API_VERSIONS)
 @pytest.mark.parametrize("limit", [{"time": 0}, {"time_minutes": 0}, {"time": "unlimited"}, {"time": "0:00"}])
 def test_a_time_limit_of_0_is_sent_as_no_limit(api: str, limit: dict[str, Any]) -> None:
     sent = body(Dialect(api), limit)["job"]["time_limit"]
     assert sent == (0 if api == "v0.0.38" else {"set": True, "infinite": True, "number": 0})
 
 
-@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("api", SUPPORTED_API_VERSIONS)
 def test_text_in_an_option_is_sent_as_the_number_that_it_means(api: str) -> None:
     given = {"mem": "4G", "time": "1-02:30:00", "time_min": "90:30"}
     job = body(Dialect(api), given)["job"]
@@ -238,7 +238,7 @@ def test_slurm_holds_every_option_as_it_does_from_sbatch(
     if cluster.real:
         reservation = f"ReservationName=later StartTime=now+3days Duration=1 Nodes={node} Users=alice"
         cluster.real.run("scontrol", "create", "reservation", *reservation.split())
-    is_structured = client._session.speak().is_structured
+    is_structured = client._session.dialect().is_structured
     ours: dict[int, str] = {}
     show, script = "scontrol --oneliner show job", [f"cd {shared}", "tag=tag"]
     for number, case in enumerate(cases):

@@ -15,8 +15,8 @@ from app.models.record import JOB_TAG
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import Accounting
-from app.slurm.connection import Query, Reply
 from app.slurm.job_search import Search
+from app.slurm.reply import Reply
 
 
 class FakeSlurm:
@@ -160,12 +160,12 @@ class FakeSlurm:
         self._ask("recent_jobs")
         return list(self.jobs.values())
 
-    def raw(self, method: str, path: str, *, user: str = "", query: Query = (), json: object = None) -> Reply:
+    def raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
         self._ask("raw")
         return self.raw_reply or Reply(200, {"asked": f"{method} {path}", "user": user}, "")
 
     def raw_list(self, update_time: int) -> Reply:
-        return self.raw("GET", "jobs", query=[("update_time", update_time)])
+        return self.raw("GET", "jobs")
 
     def close(self) -> None:
         pass

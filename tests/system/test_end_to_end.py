@@ -247,7 +247,7 @@ def test_the_record_comes_by_both_ids_and_its_task_can_be_sent_again(stage: Stag
 
 def test_a_job_submitted_elsewhere_is_handed_over_and_announced(stage: Stage) -> None:
     client = stage.cluster.client()
-    structured = client._session.speak().is_structured
+    structured = client._session.dialect().is_structured
     job = {
         "current_working_directory": str(stage.folder),
         "environment": ["PATH=/bin"] if structured else {"PATH": "/bin"},

@@ -25,7 +25,7 @@ from app.lifecycle.job_identity import tag_of
 from app.models.json_body import read_object
 from app.models.slurm_options import DEFAULT_ENVIRONMENT
 from app.models.task import CatalogueEntry, SubmitRequest, Task, parse
-from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY
 from app.slurm.submission import submission
 
@@ -226,7 +226,7 @@ def check(number: int, scratch: Path) -> list[int]:
     try:
         task = parsed(made.task)
         scripts = {}
-        for dialect in map(Dialect, SPOKEN):
+        for dialect in map(Dialect, SUPPORTED_API_VERSIONS):
             command = CATALOGUE[task.name].command(task)
             body = submission(task, command, tag_of(task.uuid), dialect, "hours")
             assert variables(body["job"].pop("environment")) == expected_variables(made.task)

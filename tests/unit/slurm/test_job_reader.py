@@ -11,9 +11,10 @@ import pytest
 from app.errors import SlurmBusy, SlurmUnavailable
 from app.job_state import JobState
 from app.slurm.client import SlurmClient
-from app.slurm.connection import Query, Reply
 from app.slurm.dialect import Dialect
 from app.slurm.job_reader import JobReader
+from app.slurm.reply import Reply
+from app.slurm.request import Query
 from app.slurm.state_list import StateList
 
 
@@ -32,7 +33,7 @@ class LargeCluster:
         self.left: set[int] = set()  # listed, but gone when they are asked for
         self.requests: list[tuple[str, list[int]]] = []
 
-    def speak(self) -> Dialect:
+    def dialect(self) -> Dialect:
         return Dialect("v0.0.42")
 
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:

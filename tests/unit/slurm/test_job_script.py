@@ -16,7 +16,7 @@ from app.models.job import SlurmJob
 from app.models.output_files import file_patterns, first_node, output_files
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import CatalogueEntry, Task, parse
-from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script
 from app.slurm.submission import submission
 from tests.support.tasks import make_task
@@ -335,7 +335,7 @@ def body(slurm: dict[str, Any], dialect: Dialect, time_unit: str = "hours") -> d
 
 def test_absent_options_are_not_sent() -> None:
     always = {"comment", "current_working_directory", "environment", "name", "standard_output"}
-    for api in SPOKEN:
+    for api in SUPPORTED_API_VERSIONS:
         assert body({}, Dialect(api))["job"].keys() == always
 
 
@@ -369,7 +369,7 @@ def variables(slurm: dict[str, Any], dialect: Dialect) -> dict[str, str]:
     return sent if isinstance(sent, dict) else dict(item.split("=", 1) for item in sent)
 
 
-@pytest.mark.parametrize("api", SPOKEN)
+@pytest.mark.parametrize("api", SUPPORTED_API_VERSIONS)
 def test_the_environment_has_what_sbatch_sets_for_the_options(api: str) -> None:
     slurm = {
         "cpus_per_task": 2,

@@ -31,6 +31,7 @@ from app.models.job import SlurmJob
 from app.models.task import CatalogueEntry, Task
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply, read_json
+from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.store.sqlite import SqliteStore
 from tests.support.tasks import make_task
@@ -55,11 +56,11 @@ class Wire:
         self.api = api
         self.answers = {"GET ping": b"{}", "GET diag": IDLE, **answers}
 
-    def request(self, method: str, path: str, **options: Any) -> Reply:
-        parts = path.split("/")
+    def send(self, request: SlurmRequest) -> Reply:
+        parts = request.path.split("/")
         if self.api not in parts:
             return Reply.read(404, b"Unable find requested URL")
-        route = " ".join([method, "/".join(parts[1:2] if parts[1] == "slurmdb" else parts[3:])])
+        route = " ".join([request.method, "/".join(parts[1:2] if parts[1] == "slurmdb" else parts[3:])])
         answer = self.answers.get(route, (404, b'{"errors": [{"error_number": 2017, "error": "unknown"}]}'))
         status, content = (200, answer) if isinstance(answer, bytes) else answer
         return Reply.read(status, content)

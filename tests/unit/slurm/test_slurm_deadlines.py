@@ -17,6 +17,7 @@ from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmProxyError, SlurmUn
 from app.slurm import connection as connection_module
 from app.slurm.connection import Connection
 from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
 from tests.support.real.certificates import server_context
 
@@ -133,7 +134,7 @@ PHASES = {
 def timed(connection: Connection, method: str) -> tuple[SlurmProxyError, float]:
     began = time.monotonic()
     with pytest.raises(SlurmProxyError) as caught:
-        connection.request(method, "/slurm/v0.0.42/job/submit", user="alice", body={})
+        connection.send(SlurmRequest(method, "/slurm/v0.0.42/job/submit", user="alice", body={}))
     return caught.value, time.monotonic() - began
 
 
@@ -250,10 +251,13 @@ def test_a_list_may_be_larger_than_another_answer(
     with Scripted("tcp", tmp_path, replying(with_length(content))) as server:
         connection = server.connection()
         if is_read:
-            assert len(connection.request("GET", f"/slurm/v0.0.42/{path}", user="alice").body["text"]) == size
+            assert (
+                len(connection.send(SlurmRequest("GET", f"/slurm/v0.0.42/{path}", user="alice")).body["text"])
+                == size
+            )
         else:
             with pytest.raises(SlurmMisbehaved, match="too large"):
-                connection.request("GET", f"/slurm/v0.0.42/{path}", user="alice")
+                connection.send(SlurmRequest("GET", f"/slurm/v0.0.42/{path}", user="alice"))
         connection.close()
 
 
@@ -263,7 +267,7 @@ def test_a_compressed_answer_is_not_asked_for_and_not_inflated(encoding: bytes, 
     answer = with_length(bomb, b"Content-Encoding: " + encoding + b"\r\n")
     with Scripted("tcp", tmp_path, replying(answer)) as server:
         connection = server.connection()
-        reply = connection.request("GET", "/slurm/v0.0.42/diag", user="alice")
+        reply = connection.send(SlurmRequest("GET", "/slurm/v0.0.42/diag", user="alice"))
         connection.close()
     assert reply == Reply(200, {}, "", "compressed, which was not requested")
     assert b"accept-encoding: identity" in server.heads[0].lower()
@@ -280,7 +284,7 @@ def test_a_connection_is_used_again_after_a_whole_answer(tmp_path: Path) -> None
         connection = server.connection()
         for number in range(1, 4):
             time.sleep(LONGEST / 3)  # the deadline of one request is not that of the next
-            assert connection.request("GET", "/diag", user="alice").body == {"n": number}
+            assert connection.send(SlurmRequest("GET", "/diag", user="alice")).body == {"n": number}
         connection.close()
     assert len(set(accepted)) == 1
 
@@ -299,9 +303,9 @@ def test_an_answer_is_never_that_of_the_request_before(early: bytes, tmp_path: P
     with Scripted("tcp", tmp_path, script) as server:
         connection = server.connection()
         with pytest.raises(SlurmAmbiguous):
-            connection.request("POST", "/job/submit", user="alice", body={})
+            connection.send(SlurmRequest("POST", "/job/submit", user="alice", body={}))
         time.sleep(0.1)
-        assert connection.request("GET", "/diag", user="alice").body == {"n": 2}
+        assert connection.send(SlurmRequest("GET", "/diag", user="alice")).body == {"n": 2}
         connection.close()
 
 
@@ -329,5 +333,5 @@ def test_an_answer_that_is_no_http_is_an_error_of_our_own(answer: bytes, tmp_pat
     with Scripted("tcp", tmp_path, script) as server:
         connection = server.connection()
         with suppress(SlurmAmbiguous):
-            assert connection.request("POST", "/job/submit", user="alice", body={}).status == 200
+            assert connection.send(SlurmRequest("POST", "/job/submit", user="alice", body={})).status == 200
         connection.close()

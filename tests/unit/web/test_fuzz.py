@@ -37,7 +37,7 @@ from app.job_state import JobState
 from app.models.record import utc_now
 from app.models.task import Task
 from app.services import Services, build_services
-from app.slurm.dialect import SPOKEN, Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.reply import Reply
 from app.slurm.submission import submission
 from app.web.openapi.operations import OPERATIONS, Operation
@@ -63,7 +63,7 @@ class Cluster(FakeSlurm):
     """Makes the body that slurmrestd would get, in its oldest and its newest form."""
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
-        newest, oldest = Dialect(SPOKEN[0]), Dialect(SPOKEN[-1])
+        newest, oldest = Dialect(SUPPORTED_API_VERSIONS[0]), Dialect(SUPPORTED_API_VERSIONS[-1])
         json.dumps(submission(task, command, tag, newest, "hours")).encode()
         with suppress(SlurmRefused):  # it has no `switches`
             json.dumps(submission(task, command, tag, oldest, "hours")).encode()

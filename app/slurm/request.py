@@ -1,0 +1,31 @@
+"""One request to slurmrestd: what to ask, as which user, and until when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+Query = Sequence[tuple[str, str | int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmRequest:
+    """One HTTP request to slurmrestd.
+
+    Attributes:
+        method: The HTTP method.
+        path: The whole path for a Connection; a Session adds "/slurm/<version>/" in front.
+        user: The user to act as; a Session puts the service's own user where it is empty.
+        query: Names and values of the query, in order; a name may occur several times.
+        body: The body, sent as JSON; None for a request without one.
+        expires: The end of the token: from then on Slurm does not accept the request, however late it
+            arrives. None for the usual lifetime.
+        timeout: Seconds that slurmrestd has to answer; None for the configured time.
+    """
+
+    method: str
+    path: str
+    user: str = ""
+    query: Query = ()
+    body: object = None
+    expires: datetime | None = None
+    timeout: float | None = None
