@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from app.models.record import utc_now
+from app.version import VERSION
 from tests.conftest import until
 from tests.support.real.processes import answers, free_port
 from tests.support.service import ROOT
@@ -135,8 +137,31 @@ def test_the_logs_rotate_as_documented() -> None:
         assert program[f"{stream}_logfile_backups"] == "5"
 
 
-def test_everything_that_the_image_copies_is_there() -> None:
-    for line in (ROOT / "docker/Dockerfile").read_text().splitlines():
-        if line.startswith("COPY ") and "--from" not in line:
-            for source in line.split()[1:-1]:
-                assert (ROOT / source).exists(), source
+def copies_of_dockerfile() -> list[tuple[str, str]]:
+    """Return the sources and targets of the Dockerfile's COPY lines, those from other stages left out."""
+    lines = (ROOT / "docker/Dockerfile").read_text().splitlines()
+    copies = [line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    return [(source, target) for *sources, target in copies for source in sources]
+
+
+def test_image_copies_only_what_exists_and_is_not_ignored() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"]
+    for source, _ in copies_of_dockerfile():
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in allowed, source
+
+
+def test_image_has_the_version_of_the_project(tmp_path: Path) -> None:
+    for source, target in copies_of_dockerfile():
+        if (path := Path(target)).is_relative_to("/opt/slurm-proxy"):
+            folder = tmp_path / path.relative_to("/opt/slurm-proxy")
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, folder)
+    program = "import app.version; print(app.version.__file__, app.version.VERSION)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert found.stdout.split() == [str(tmp_path / "app/version.py"), VERSION]

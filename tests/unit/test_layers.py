@@ -19,6 +19,7 @@ LAYERS = {
     "app.setting_values": 0,
     "app.slow_patterns": 0,
     "app.unwritable_file": 0,
+    "app.version": 0,
     "app.environment": 1,
     "app.models": 1,
     "app.messages": 2,

@@ -12,13 +12,13 @@ from app.models.answers import Error, SlurmAnswer
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
 from app.models.username import username_schema
+from app.version import VERSION
 from app.web.openapi.error_answers import error_answers, error_codes
 from app.web.openapi.examples import REQUESTS
 from app.web.openapi.operations import OPERATIONS, Operation
 from app.web.openapi.parameters import PARAMETERS
 from app.web.openapi.schemas import KEPT, REF, Schema, request_schemas, schemas_of, tell_rules
 
-_VERSION = "1.0.0"
 _ABOUT = f"""Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
 
 Bodies are UTF-8 JSON of at most 1 MiB, {MAX_DEPTH} levels, {MAX_VALUES} values, and {MAX_TEXT} characters in
@@ -63,7 +63,7 @@ def document(
         _replace_usernames(paths, username_pattern)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "slurm-proxy", "version": _VERSION, "description": _ABOUT},
+        "info": {"title": "slurm-proxy", "version": VERSION, "description": _ABOUT},
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from app.models.record import NotificationStatus, utc_now
 from app.models.slurm_options import SlurmOptions
 from app.slurm.reply import Reply
 from app.store import Outcome
+from app.version import VERSION
 from app.web.openapi.examples import HELLO_WORLD
 from app.web.openapi.operations import OPERATIONS
 from tests.support.contract import Contract
@@ -63,6 +65,11 @@ def call(client: FlaskClient, contract: Contract) -> Caller:
 def test_it_is_openapi(contract: Contract) -> None:
     assert contract.document["openapi"].startswith("3.1")
     assert list(OpenAPIV31SpecValidator(contract.document).iter_errors()) == []
+
+
+def test_the_version_is_that_of_pyproject(contract: Contract) -> None:
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]
+    assert contract.document["info"]["version"] == VERSION == project["version"]
 
 
 def test_every_route_is_in_it_and_nothing_else(app: Flask, contract: Contract) -> None:
