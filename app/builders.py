@@ -73,7 +73,7 @@ def build_senders(settings: Settings) -> dict[str, Sender]:
     Raises:
         SettingsError: A channel's settings cannot be used.
     """
-    configured = {method: sender.configured(settings) for method, sender in SENDERS.items()}
+    configured = {method: sender.from_settings(settings) for method, sender in SENDERS.items()}
     return {method: sender for method, sender in configured.items() if sender is not None}
 
 

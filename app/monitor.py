@@ -32,7 +32,7 @@ _LONGEST_REST = 30.0  # seconds, for that reason
 class Monitor:
     """Every process runs one; the lease in the store lets one of them poll at a time.
 
-    `tick` and `deliver` are given the store's time and need no thread.
+    `run_cycle` and `deliver` are given the store's time and need no thread.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Monitor:
         self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
         self._threads: list[threading.Thread] = []
 
-    def tick(self, now: datetime) -> bool:
+    def run_cycle(self, now: datetime) -> bool:
         """Run one polling cycle; return False if this process does not lead.
 
         It leads if it holds the lease and the clocks agree.
@@ -129,7 +129,7 @@ class Monitor:
         """Start the threads; call this once, after any fork."""
         self._stopping.clear()
         self._owner = self._given_owner or _identity()
-        self._spawn("monitor", self.tick, self._stopping, self._interval)
+        self._spawn("monitor", self.run_cycle, self._stopping, self._interval)
         self._spawn("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
         self._spawn("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
         self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
@@ -180,7 +180,7 @@ class Monitor:
         while not self._stopping.is_set():
             self._guarded(step)
             rest = interval
-            if step == self.tick:
+            if step == self.run_cycle:
                 rest = max(interval, min(_DUTY * self._watcher.slurm_seconds, _LONGEST_REST))
             woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:

@@ -122,7 +122,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
     outages = build_outage_log(settings)
     monitors_slurm = slurm or build_slurm_client(settings, outages, _CONNECTIONS_OF_MONITOR)
     senders = build_senders(settings)
-    methods_of_people = [method for method, sender in SENDERS.items() if sender.for_people]
+    methods_of_people = [method for method, sender in SENDERS.items() if sender.rate_limited]
     planner = Planner(build_catalogue(settings), senders, methods_of_people)
     return _Parts(
         settings=settings,

@@ -146,7 +146,7 @@ def rates(receivers: Receivers, methods: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, float] = {}
 
     def send(method: str) -> None:
-        sender = SENDERS[method].configured(settings)
+        sender = SENDERS[method].from_settings(settings)
         assert sender is not None
         checked, count, began = sender.Params.model_validate(params[method]), 0, time.perf_counter()
         while time.perf_counter() - began < ALONE_SECONDS:

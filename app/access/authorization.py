@@ -78,7 +78,7 @@ def _covers(pattern: str, method: str, receiver: Receiver) -> bool:
     if receivers == "*":
         return True
     try:
-        parts = SENDERS[method].pattern_parts(receivers)
+        parts = SENDERS[method].split_pattern(receivers)
     except ValueError:
         return False
     return len(parts) == len(receiver.parts) and all(map(fnmatchcase, receiver.parts, parts))

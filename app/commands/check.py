@@ -171,11 +171,11 @@ def _check_channel(method: str, kind: type[Sender], settings: Settings) -> Itera
     """Yield the channel's line, if it is configured."""
     prefix = settings_prefix(method)
     try:
-        sender = kind.configured(settings)
+        sender = kind.from_settings(settings)
         if sender is None:
             return
         has_login = sender.check_login()
-        sender.rest()
+        sender.close_idle()
     except SlurmProxyError as error:
         is_named = prefix in str(error)
         yield _failed(method, error if is_named else f"{error} (correct {prefix}*)")
@@ -191,14 +191,14 @@ def _send_test(send: str, settings: Settings) -> Finding:
     if kind is None:
         return _failed("message", f"{method} is not a method: --send takes one of {', '.join(SENDERS)}")
     try:
-        sender = kind.configured(settings)
+        sender = kind.from_settings(settings)
         if sender is None:
             return _failed(subject, "the method is not configured (see .env.example)")
         params = kind.Params.model_validate(
             kind.params_for_receiver(receiver, settings), context={"settings": settings}
         )
         sender.send(Message(f"check-{secrets.token_hex(8)}", "test", _CONTENT), params)
-        sender.rest()
+        sender.close_idle()
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         return _failed(subject, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")

@@ -71,7 +71,7 @@ class Delivery:
         claim = self._store.claim(method, token, now, now + self._policy.claim_timeout, latest)
         if claim is None:
             if method in self._senders:
-                self._senders[method].rest()
+                self._senders[method].close_idle()
             return False
         try:
             outcome = self._attempt(claim, now)
@@ -83,7 +83,7 @@ class Delivery:
     def close(self) -> None:
         """Close the idle connections of all channels, because nothing is sent any more."""
         for sender in self._senders.values():
-            sender.rest()
+            sender.close_idle()
 
     def _attempt(self, claim: Claim, now: datetime) -> Outcome:
         """Try to send a claimed message, unless a backoff or the rate limit forbids it; return the outcome.
@@ -97,7 +97,7 @@ class Delivery:
             words = f"this server is not configured for {item.method}: set {settings_prefix(item.method)}*"
             raise DeliveryFailed(words, permanent=False)
         params = self._params(sender, item)
-        receiver = f"{item.method}:{sender.receiver(params)}"
+        receiver = f"{item.method}:{sender.receiver_key(params)}"
         digest_key = _digest_key(receiver, params)
         names = (item.method, digest_key)
         deadline = retry_deadline(item, self._policy)
@@ -108,7 +108,7 @@ class Delivery:
         try:
             self._send(sender, claim, params, now)
         except DeliveryFailed as error:
-            if sender.for_people and self._policy.rate_limit:
+            if sender.rate_limited and self._policy.rate_limit:
                 self._store.give_slot_back(receiver)
             return self._outcome_of_failure(item, error, now, digest_key)
         self._backoffs.record_success(*names)
@@ -125,7 +125,7 @@ class Delivery:
 
     def _rate_limited_until(self, sender: Sender, receiver: str, now: datetime) -> datetime | None:
         """Count a message to the receiver; return None if the rate limit allows it, else the window's end."""
-        if not (sender.for_people and self._policy.rate_limit):
+        if not (sender.rate_limited and self._policy.rate_limit):
             return None
         window_end = now + self._policy.rate_window
         return self._store.take_slot(receiver, self._policy.rate_limit, now, window_end)

@@ -122,7 +122,7 @@ def _require_receivers(pattern: str, channels: Mapping[str, Any]) -> None:
     faults = []
     for name in meant if receivers != "*" else ():
         try:
-            channels[name].pattern_parts(receivers)
+            channels[name].split_pattern(receivers)
         except ValueError as error:
             faults.append(f"{pattern} fits no receiver of {name}: what follows the colon {error}")
     if not meant:

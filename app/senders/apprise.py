@@ -13,14 +13,14 @@ from pydantic_core import PydanticCustomError
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, settings_of
+from app.senders.base import Message, Sender, settings_from_context
 
 _PROCESS = Path(__file__).with_name("apprise_process.py")
 
 
 def _named(target: str, info: ValidationInfo) -> str:
     """Where there is no target at all, the method is not configured, which is no fault of the name."""
-    settings = settings_of(info)
+    settings = settings_from_context(info)
     targets = settings.NOTIFICATIONS_APPRISE_TARGETS if settings else {}
     if targets and target not in targets:
         words = "must be one of " + ", ".join(targets)
@@ -38,18 +38,18 @@ class AppriseParams(BaseModel):
 
 class AppriseSender(Sender):
     Params: ClassVar[type[AppriseParams]] = AppriseParams
-    for_people = True
+    rate_limited = True
 
     def __init__(self, settings: Settings) -> None:
         self._targets = settings.NOTIFICATIONS_APPRISE_TARGETS
         self._timeout = settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         return cls(settings) if settings.NOTIFICATIONS_APPRISE_TARGETS else None
 
     @staticmethod
-    def receiver(params: AppriseParams) -> str:
+    def receiver_key(params: AppriseParams) -> str:
         return params.target
 
     @classmethod

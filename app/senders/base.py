@@ -60,15 +60,15 @@ class Sender(ABC):
     # What `task.notification.params.<method>` must hold. The validation context has the `settings`, so that
     # the operator's lists of whom callers may reach are held against a request as well as a delivery.
     Params: ClassVar[type[BaseModel]]
-    for_people: ClassVar[bool] = False  # a flood of messages is gathered into one
+    rate_limited: ClassVar[bool] = False  # a flood of messages is gathered into one
 
     @classmethod
     @abstractmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         """The sender, or None where the settings do not name what it needs."""
 
     @staticmethod
-    def receiver(params: Any) -> str:
+    def receiver_key(params: Any) -> str:
         """Who takes the message: the ceiling counts for each, and one that fails holds up no other.
 
         It hangs on the parameters alone: what a caller may send to is asked where nothing is configured, too.
@@ -79,13 +79,13 @@ class Sender(ABC):
     def receivers(cls, params: Any) -> list[Receiver]:
         """Return all receivers that a grant must cover.
 
-        A channel with receivers of several parts overrides this and `pattern_parts`.
+        A channel with receivers of several parts overrides this and `split_pattern`.
         """
-        name = cls.receiver(params)
+        name = cls.receiver_key(params)
         return [Receiver(name, (name,))]
 
     @staticmethod
-    def pattern_parts(pattern: str) -> tuple[str, ...]:
+    def split_pattern(pattern: str) -> tuple[str, ...]:
         """Split the pattern of a grant, without its method, into the parts of a receiver.
 
         Raises:
@@ -93,7 +93,7 @@ class Sender(ABC):
         """
         return (pattern,)
 
-    def rest(self) -> None:  # noqa: B027 - most keep nothing
+    def close_idle(self) -> None:  # noqa: B027 - most keep nothing
         """Nothing more is due for now: closes what was kept open for the next message."""
 
     @classmethod
@@ -117,13 +117,13 @@ class Sender(ABC):
         """
 
 
-def settings_of(info: ValidationInfo) -> Settings | None:
+def settings_from_context(info: ValidationInfo) -> Settings | None:
     """The settings that a model of parameters is held against; None where only its form counts."""
     found: Settings | None = (info.context or {}).get("settings")
     return found
 
 
-def seconds_of(retry_after: str | None) -> float | None:
+def parse_retry_after(retry_after: str | None) -> float | None:
     """A `Retry-After` header, seconds or a date, as seconds from now (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return None

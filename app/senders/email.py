@@ -34,11 +34,11 @@ class EmailSender(MailSender):
             2 * settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS,
         )
 
-    def rest(self) -> None:
-        self._kept.rest()
+    def close_idle(self) -> None:
+        self._kept.close_idle()
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         server = settings.NOTIFICATIONS_SMTP_SERVER
         return cls(settings, server) if server else None
 

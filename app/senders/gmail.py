@@ -16,7 +16,7 @@ from httplib2 import CA_CERTS, HttpLib2Error, Response
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import one_line
-from app.senders.base import Message, seconds_of
+from app.senders.base import Message, parse_retry_after
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 from app.senders.mail import MailParams, MailSender, mail, params_of_test, parsed
@@ -69,7 +69,7 @@ class GmailSender(MailSender):
         self._secret = secret
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         """SettingsError for a file that cannot be used."""
         path = settings.NOTIFICATIONS_GMAIL_CREDENTIALS_PATH
         if path is None:
@@ -177,7 +177,7 @@ def _refused(error: HttpError) -> DeliveryFailed:
     return DeliveryFailed(
         f"Gmail refuses the message: {status} {error.reason}",
         permanent=400 <= status < 500 and not is_limit and not is_of_project,
-        retry_after=seconds_of(error.resp.get("retry-after")),
+        retry_after=parse_retry_after(error.resp.get("retry-after")),
         is_of_channel=bool(is_of_project),
     )
 

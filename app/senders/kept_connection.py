@@ -54,7 +54,7 @@ class KeptConnection(Generic[_Connection]):
             except queue.Full:
                 self._close(connection)
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the kept connection, if there is one."""
         with suppress(queue.Empty, OSError), Deadline(self._seconds) as deadline:
             connection = self._idle.get_nowait()

@@ -18,7 +18,7 @@ from app.errors import DeliveryFailed
 from app.messages.placeholders import one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
-from app.senders.base import Message, Receiver, Sender, settings_of
+from app.senders.base import Message, Receiver, Sender, settings_from_context
 
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 
@@ -68,7 +68,7 @@ def _is_listed(address: Address, listed: Collection[str]) -> bool:
 
 
 def _may_receive(values: list[str], info: ValidationInfo) -> list[str]:
-    settings = settings_of(info)
+    settings = settings_from_context(info)
     for address in map(parsed, values):
         if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
             words = {"address": address.addr_spec}
@@ -78,7 +78,7 @@ def _may_receive(values: list[str], info: ValidationInfo) -> list[str]:
 
 def _may_send(value: str, info: ValidationInfo) -> str:
     """With delegation, Google lets a service account send as anybody of the operator's domain."""
-    settings, address = settings_of(info), parsed(value)
+    settings, address = settings_from_context(info), parsed(value)
     if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_SENDERS):
         words = {"address": address.addr_spec}
         raise PydanticCustomError("rule", "this server sends no mail as {address}", words)
@@ -87,7 +87,7 @@ def _may_send(value: str, info: ValidationInfo) -> str:
 
 def _may_be_answered(value: str, info: ValidationInfo) -> str:
     """Require that an address for answers is one that the operator lets receive or send mail."""
-    settings, address = settings_of(info), parsed(value)
+    settings, address = settings_from_context(info), parsed(value)
     if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
         senders = settings.NOTIFICATIONS_MAIL_SENDERS
         if not senders or not _is_listed(address, senders):
@@ -132,10 +132,10 @@ class MailSender(Sender):
     """A channel that sends mail."""
 
     Params: ClassVar[type[MailParams]] = MailParams
-    for_people = True
+    rate_limited = True
 
     @staticmethod
-    def receiver(params: MailParams) -> str:
+    def receiver_key(params: MailParams) -> str:
         return parsed(params.recipient[0]).addr_spec.lower()
 
     @classmethod
@@ -146,7 +146,7 @@ class MailSender(Sender):
         return [Receiver(name, tuple(name.rsplit("@", 1))) for name in names]
 
     @staticmethod
-    def pattern_parts(pattern: str) -> tuple[str, ...]:
+    def split_pattern(pattern: str) -> tuple[str, ...]:
         """Return what stands before and after the @."""
         parts = tuple(pattern.lower().rsplit("@", 1))
         if len(parts) != 2:

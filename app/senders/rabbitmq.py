@@ -75,11 +75,11 @@ class RabbitmqSender(Sender):
         _watch(connection, deadline)
         return connection
 
-    def rest(self) -> None:
-        self._kept.rest()
+    def close_idle(self) -> None:
+        self._kept.close_idle()
 
     @staticmethod
-    def receiver(params: RabbitmqParams) -> str:
+    def receiver_key(params: RabbitmqParams) -> str:
         """What it is published to; and the queue, where that is another."""
         key = params.routing_key or params.queue or ""
         return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")
@@ -94,7 +94,7 @@ class RabbitmqSender(Sender):
         return [Receiver(" ".join(parts), parts)]
 
     @staticmethod
-    def pattern_parts(pattern: str) -> tuple[str, ...]:
+    def split_pattern(pattern: str) -> tuple[str, ...]:
         """Return exchange and key, and the queue where the pattern has one."""
         parts = tuple(pattern.split(" "))
         if len(parts) not in (2, 3):
@@ -102,7 +102,7 @@ class RabbitmqSender(Sender):
         return parts
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         host = settings.NOTIFICATIONS_RABBITMQ_HOST
         return cls(settings, host) if host else None
 

@@ -15,7 +15,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import one_line
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, seconds_of, settings_of
+from app.senders.base import Message, Sender, parse_retry_after, settings_from_context
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 
@@ -51,7 +51,7 @@ _OF_THE_APP = {
 
 
 def _or_default(channel: str | None, info: ValidationInfo) -> str | None:
-    settings = settings_of(info)
+    settings = settings_from_context(info)
     return channel or (settings.NOTIFICATIONS_SLACK_CHANNEL if settings else None)
 
 
@@ -114,7 +114,7 @@ class _Client(WebClient):
 
 class SlackSender(Sender):
     Params: ClassVar[type[SlackParams]] = SlackParams
-    for_people = True
+    rate_limited = True
 
     def __init__(self, settings: Settings, token: str) -> None:
         self._client = _Client(
@@ -124,16 +124,16 @@ class SlackSender(Sender):
         )
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         token = settings.NOTIFICATIONS_SLACK_BOT_TOKEN
         return cls(settings, token.get_secret_value()) if token else None
 
     @staticmethod
-    def receiver(params: SlackParams) -> str:
+    def receiver_key(params: SlackParams) -> str:
         return params.channel or ""
 
     def send(self, message: Message, params: SlackParams) -> None:
-        if not (channel := self.receiver(params)):
+        if not (channel := self.receiver_key(params)):
             raise DeliveryFailed("no channel is named, and the server has no default", permanent=True)
         metadata = {"event_type": "slurm_job", "event_payload": {"id": message.id, "event": message.event}}
         try:
@@ -202,6 +202,6 @@ def _said(error: SlackApiError, refused: str) -> DeliveryFailed:
     return DeliveryFailed(
         f"Slack refuses {refused}: {said or f'status {status}'}",
         permanent=not is_passing,
-        retry_after=seconds_of(response.headers.get("Retry-After")),
+        retry_after=parse_retry_after(response.headers.get("Retry-After")),
         is_of_channel=said in _OF_THE_APP,
     )

@@ -21,7 +21,7 @@ class TestSender(Sender):
     Params: ClassVar[type[TestParams]] = TestParams
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         return cls()
 
     def send(self, message: Message, params: TestParams) -> None:

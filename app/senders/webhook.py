@@ -22,7 +22,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import one_line
 from app.models.rules import Line, must
-from app.senders.base import Message, Receiver, Sender, seconds_of, settings_of
+from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 
@@ -73,7 +73,7 @@ def _receiver(url: str) -> str:
 
 def _allowed(url: str, info: ValidationInfo) -> str:
     """Where no receiver is listed at all, the method is not configured, which is no fault of the URL."""
-    settings = settings_of(info)
+    settings = settings_from_context(info)
     secrets = settings.webhook_secrets() if settings else {}
     if secrets and _receiver(url) not in secrets:
         words = "must be at a host that this server's operator has listed"
@@ -108,7 +108,7 @@ class WebhookSender(Sender):
         self._ca_path = settings.NOTIFICATIONS_WEBHOOK_CA_PATH
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self | None:
+    def from_settings(cls, settings: Settings) -> Self | None:
         """Return the sender; None if no receivers are listed.
 
         Raises:
@@ -126,7 +126,7 @@ class WebhookSender(Sender):
         return sender
 
     @staticmethod
-    def receiver(params: WebhookParams) -> str:
+    def receiver_key(params: WebhookParams) -> str:
         return params.url
 
     @classmethod
@@ -136,7 +136,7 @@ class WebhookSender(Sender):
         return [Receiver(params.url, (url.scheme, url.netloc.lower(), url.path or "/", url.query))]
 
     @staticmethod
-    def pattern_parts(pattern: str) -> tuple[str, ...]:
+    def split_pattern(pattern: str) -> tuple[str, ...]:
         """Split at the first `://`, `/` and `?`. After a path that ends with `*`, any query matches."""
         scheme, colon, rest = pattern.partition("://")
         if not colon:
@@ -191,7 +191,7 @@ class WebhookSender(Sender):
             raise DeliveryFailed(
                 f"the receiver at {receiver} answered {answer.status}",
                 permanent=300 <= answer.status < 500 and answer.status not in _PASSING,
-                retry_after=seconds_of(answer.headers.get("Retry-After")),
+                retry_after=parse_retry_after(answer.headers.get("Retry-After")),
             )
 
 

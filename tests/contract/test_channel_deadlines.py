@@ -41,14 +41,14 @@ def configure() -> Iterator[Callable[..., Sender]]:
     made: list[Sender] = []
 
     def configured(method: str, **settings: Any) -> Sender:
-        sender = SENDERS[method].configured(read_settings(settings))
+        sender = SENDERS[method].from_settings(read_settings(settings))
         assert sender is not None
         made.append(sender)
         return sender
 
     yield configured
     for sender in made:
-        sender.rest()
+        sender.close_idle()
 
 
 def attempt(sender: Sender, params: dict[str, Any], seconds: float = IN_TIME) -> DeliveryFailed | None:
@@ -187,7 +187,7 @@ def test_a_kept_mail_session_that_drips_is_left_in_time(configure: Callable[...,
         assert "within" in str(failure)
         assert attempt(sender, MAIL) is None
         began = time.monotonic()
-        sender.rest()
+        sender.close_idle()
         assert time.monotonic() - began < IN_TIME
         until(lambda: len(server.mails) == 2, 5, "the mails")
 
@@ -343,7 +343,7 @@ def test_a_broker_that_drips_at_the_end_is_left_in_time(configure: Callable[...,
         sender = configure("rabbitmq", **broker_settings(server.port))
         assert attempt(sender, {"queue": "jobs"}) is None
         began = time.monotonic()
-        sender.rest()
+        sender.close_idle()
         assert time.monotonic() - began < IN_TIME
 
 

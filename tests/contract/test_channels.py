@@ -486,7 +486,7 @@ def test_messages_that_follow_each_other_share_a_connection(channel: Channel) ->
         network.cut()  # a server may close what is kept at any time
         sender.send(Message("key-3", "end", CONTENT), params)
         assert network.connections == 2
-        sender.rest()
+        sender.close_idle()
         until(network.is_quiet, 5, "the end of the connection")
     assert channel.received() == ["key-1", "key-2", "key-3"]
 
@@ -1103,7 +1103,7 @@ def test_what_a_broker_has_confirmed_is_sent_whatever_comes_after(
         shut_down.setattr("pika.adapters.blocking_connection.BlockingChannel.close", ended)
         _, sender = queue.configured()
         sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate(queue.params()))
-    sender.rest()
+    sender.close_idle()
     assert queue.received() == ["key-1"]
 
 

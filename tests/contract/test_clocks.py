@@ -125,8 +125,8 @@ class Process:
     def submit(self, task: dict[str, Any]) -> dict[str, Any]:
         return self.intake.submit(OPERATOR, {"task": task})
 
-    def tick(self) -> bool:
-        return self.monitor.tick(self.store.now())
+    def run_cycle(self) -> bool:
+        return self.monitor.run_cycle(self.store.now())
 
 
 class Site:
@@ -239,12 +239,12 @@ def test_a_host_whose_clock_is_too_far_from_slurms_neither_leads_nor_submits(
     for _ in range(3):
         with pytest.raises(ClocksDisagree, match=words):
             process.submit(task)
-        assert not process.tick()
+        assert not process.run_cycle()
     assert site.slurm.calls == []
     assert process.store.by_uuids([task["uuid"]]) == {}
     assert caplog.text.count("this process neither polls nor submits") == 1
     process.clock.shift = timedelta(0)
-    assert process.tick()
+    assert process.run_cycle()
     assert process.submit(task)["slurm_job_id"]
     assert caplog.text.count("the clocks agree again") == 1
 
@@ -253,7 +253,7 @@ def test_a_host_whose_clock_is_too_far_from_slurms_neither_leads_nor_submits(
 def test_a_host_whose_clock_is_near_enough_leads_and_submits(site: Site, shift: int) -> None:
     site.second.clock.shift = timedelta(seconds=shift)
     assert site.second.submit(make_task())["slurm_job_id"]
-    assert site.second.tick()
+    assert site.second.run_cycle()
 
 
 def test_a_process_that_never_polled_measures_before_its_first_submission(site: Site) -> None:
@@ -291,11 +291,11 @@ def test_a_repeated_submission_gets_its_first_answer_whatever_the_clocks_say(sit
 def test_a_leader_whose_clock_is_set_gives_its_lease_back(site: Site) -> None:
     site.first.monitor._lease = timedelta(minutes=1)
     site.first.clocks.measure()
-    assert site.first.tick()
+    assert site.first.run_cycle()
     site.first.clock.shift = timedelta(hours=1)
-    assert not site.first.tick()
+    assert not site.first.run_cycle()
     site.second.clock.shift = timedelta(0)
-    assert site.second.tick()
+    assert site.second.run_cycle()
 
 
 def test_a_clock_that_is_set_is_noticed_and_slurms_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -359,7 +359,7 @@ def test_a_poll_that_hangs_lets_the_lease_lapse_and_writes_nothing_late(
         until(slurm.polled.is_set, 10, "a poll that has read the end and now hangs")
         slurm.hangs = None
         began = time.monotonic()
-        until(site.second.tick, 10, "another leader")
+        until(site.second.run_cycle, 10, "another leader")
         assert 0.3 < time.monotonic() - began < 5
         assert "has not ended within" in caplog.text
         told = site.record(task)
@@ -383,7 +383,7 @@ def test_a_long_poll_keeps_the_lease_within_its_limit(site: Site) -> None:
         until(slurm.polled.is_set, 10, "a poll that takes long")
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
-            assert not site.second.tick()
+            assert not site.second.run_cycle()
             time.sleep(0.05)
     finally:
         hangs.set()

@@ -36,7 +36,7 @@ class Post:
 
     def __init__(self, store: TaskStore) -> None:
         self.store = store
-        self.people = RecordingSender(for_people=True)
+        self.people = RecordingSender(rate_limited=True)
         self.programs = RecordingSender()
         self.delivery = self.new_process()
         self._job_ids = itertools.count(1)

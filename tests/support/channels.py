@@ -82,7 +82,7 @@ class Channel(ABC):
 
     def configured(self, port: int | None = None, **settings: Any) -> tuple[Settings, Sender]:
         built = read_settings({**self.settings(port or self.port), **settings})
-        sender = SENDERS[self.method].configured(built)
+        sender = SENDERS[self.method].from_settings(built)
         assert sender is not None
         self._senders.append(sender)
         return built, sender
@@ -90,7 +90,7 @@ class Channel(ABC):
     def close(self) -> None:
         """The connections that senders kept."""
         for sender in self._senders:
-            sender.rest()
+            sender.close_idle()
 
 
 class RateLimited(Channel):

@@ -185,17 +185,17 @@ class RecordingSender(Sender):
 
     Params = AnyParams
 
-    def __init__(self, *, for_people: bool = False) -> None:
-        self.for_people = for_people  # type: ignore[misc]
+    def __init__(self, *, rate_limited: bool = False) -> None:
+        self.rate_limited = rate_limited  # type: ignore[misc]
         self.messages: list[Any] = []
         self.failures: list[Exception] = []  # raised one after the other, before messages are taken
 
     @classmethod
-    def configured(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         return cls()
 
     @staticmethod
-    def receiver(params: Any) -> str:
+    def receiver_key(params: Any) -> str:
         return str(getattr(params, "recipient", ""))
 
     def send(self, message: Message, params: Any) -> None:

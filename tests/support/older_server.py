@@ -87,4 +87,4 @@ class Cycles:
 
     def run(self, later: timedelta = timedelta(minutes=1)) -> None:
         self._now += later
-        assert self._services.monitor.tick(self._now)
+        assert self._services.monitor.run_cycle(self._now)

@@ -208,7 +208,7 @@ def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
     class HereSender(module["SyslogSender"]):  # type: ignore[misc]
         path = tmp_path / "log"
 
-    assert HereSender.configured(read_settings()) is None
+    assert HereSender.from_settings(read_settings()) is None
     sender = HereSender()
     message = Message("key-1", "end", EXAMPLES["Failed"])
     with pytest.raises(DeliveryFailed, match="the system's log does not answer") as failure:
@@ -217,7 +217,7 @@ def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(str(HereSender.path))
         log.settimeout(5)
-        assert HereSender.configured(read_settings()) is not None
+        assert HereSender.from_settings(read_settings()) is not None
         sender.send(message, sender.Params(tag="cluster"))
         assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
 

@@ -76,7 +76,7 @@ class Service:
         self.store = SqliteStore(path)
         self.store.prepare()
         self.slurm = FakeSlurm()
-        self.email = RecordingSender(for_people=True)
+        self.email = RecordingSender(rate_limited=True)
         self.test = RecordingSender()
         senders: Any = {"email": self.email, "test": self.test}
         slurm: Any = self.slurm
@@ -1063,7 +1063,7 @@ def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> 
         service.store, service.slurm, service.watcher._recorder._planner, unknown_after=MINUTE
     )  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
-        service.monitor.tick(utc_now() + MINUTE)
+        service.monitor.run_cycle(utc_now() + MINUTE)
     assert service.record(task).slurm_job_id is not None
 
 
@@ -1280,10 +1280,10 @@ def test_only_the_leader_polls(service: Service) -> None:
     service.submit()
     other = service.new_monitor("there")
     now = utc_now()
-    assert service.monitor.tick(now)
-    assert not other.tick(now + timedelta(seconds=29))
-    assert other.tick(now + timedelta(seconds=31))
-    assert not service.monitor.tick(now + timedelta(seconds=32))
+    assert service.monitor.run_cycle(now)
+    assert not other.run_cycle(now + timedelta(seconds=29))
+    assert other.run_cycle(now + timedelta(seconds=31))
+    assert not service.monitor.run_cycle(now + timedelta(seconds=32))
 
 
 def test_the_threads_notice_an_end_announce_it_and_stop(service: Service) -> None:

@@ -43,7 +43,7 @@ def proxy() -> Iterator[ForwardProxy]:
 
 def send(receiver: WebhookReceiver, ca_path: Path | None = None, **settings: Any) -> DeliveryFailed | None:
     """Return why it did not arrive."""
-    sender = WebhookSender.configured(
+    sender = WebhookSender.from_settings(
         read_settings(
             {
                 "NOTIFICATIONS_WEBHOOK_RECEIVERS": {f"127.0.0.1:{receiver.port}": receiver.secret},
@@ -177,4 +177,4 @@ def test_an_authority_that_cannot_be_read_stops_the_start(tmp_path: Path, conten
     secret = WebhookReceiver().secret
     settings = {"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"example.com": secret}}
     with pytest.raises(SettingsError, match="NOTIFICATIONS_WEBHOOK_CA_PATH: must name a file of certificate"):
-        WebhookSender.configured(read_settings({**settings, "NOTIFICATIONS_WEBHOOK_CA_PATH": path}))
+        WebhookSender.from_settings(read_settings({**settings, "NOTIFICATIONS_WEBHOOK_CA_PATH": path}))

@@ -39,7 +39,7 @@ def new_server(tmp_path: Path) -> Iterator[NewServer]:
 
 
 def sender_for(server: SmtpServer, security: str = "none", **settings: Any) -> EmailSender:
-    sender = EmailSender.configured(
+    sender = EmailSender.from_settings(
         read_settings(
             {
                 "NOTIFICATIONS_SMTP_SERVER": server.host,
@@ -65,7 +65,7 @@ def params_of(**fields: Any) -> MailParams:
 
 def sent(sender: EmailSender, params: MailParams) -> None:
     sender.send(MESSAGE, params)
-    sender.rest()
+    sender.close_idle()
 
 
 def refused(sender: EmailSender, **fields: Any) -> DeliveryFailed:
@@ -209,14 +209,14 @@ def test_a_server_that_is_away_is_tried_again(new_server: NewServer) -> None:
 
 
 def test_without_a_server_there_is_no_sender() -> None:
-    assert EmailSender.configured(read_settings({"NOTIFICATIONS_SMTP_SERVER": None})) is None
+    assert EmailSender.from_settings(read_settings({"NOTIFICATIONS_SMTP_SERVER": None})) is None
 
 
 def test_the_test_method_logs_its_key_and_not_a_word_of_the_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    sender = TestSender.configured(read_settings({}))
+    sender = TestSender.from_settings(read_settings({}))
     content = Content(subject="a private subject", words="private words", facts={"name": "private"})
     sender.send(Message("key-2", "end", content), TestSender.Params())
     assert "key-2" in caplog.text

@@ -93,7 +93,7 @@ def failure_of(recipient: str = "ann@example.com", **script: str) -> DeliveryFai
             "NOTIFICATIONS_SMTP_PASSWORD": "secret words",
             "NOTIFICATIONS_SMTP_TIMEOUT_SECONDS": 3,
         }
-        sender = EmailSender.configured(read_settings(settings))
+        sender = EmailSender.from_settings(read_settings(settings))
         assert sender is not None
         params = sender.Params.model_validate({"sender": "c@example.com", "recipient": recipient})
         with pytest.raises(DeliveryFailed) as failure:

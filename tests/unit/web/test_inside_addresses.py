@@ -90,7 +90,7 @@ def test_the_address_of_slurmrestd_and_a_login_in_it_are_shown_to_no_caller(
         answers += [client.post("/submit", json={"task": make_task()}) for _ in range(4)]
         answers += [client.get(f"/slurm/{route}") for route in ("ping", "diag", "job/1", "jobs/0")]
         with suppress(SlurmProxyError):
-            app.extensions["slurm_proxy"].monitor.tick(datetime.now(UTC))
+            app.extensions["slurm_proxy"].monitor.run_cycle(datetime.now(UTC))
     assert answers[0].json["slurm"]["stale"] is True
     assert [answer.status_code for answer in answers] == [200] + [503] * 8
     for answer in answers:

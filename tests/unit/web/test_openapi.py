@@ -177,7 +177,7 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
         slurm.put(job_id, state, exit_code=1, array_tasks={JobState.FAILED: 2}, cpu_seconds=1.5)
         for path in (f"/monitor/slurm_job_id/{job_id}", f"/monitor/task_uuid/{task['uuid']}/"):
             call("GET", path)
-    services.monitor.tick(utc_now())
+    services.monitor.run_cycle(utc_now())
     claim = services.store.claim("email", "me", utc_now(), utc_now())
     services.store.settle(claim, Outcome(NotificationStatus.DEAD, utc_now(), error="550 no such user"))
     for status in NotificationStatus:

@@ -287,7 +287,7 @@ def test_the_outbox_is_shown_and_dead_messages_are_sent_again(app: Flask, client
     task = make_task(notification=make_email())
     job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
     services.slurm.put(job_id, JobState.FAILED, exit_code=3)
-    services.monitor.tick(utc_now())
+    services.monitor.run_cycle(utc_now())
     claim = services.store.claim("email", "me", utc_now(), utc_now())
     services.store.settle(claim, Outcome(NotificationStatus.DEAD, utc_now(), error="550 no such user"))
     for path in ("/notifications", "/notifications/", "/notifications?status=dead&method=email&limit=1"):
