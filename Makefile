@@ -4,7 +4,7 @@ VENV := .venv
 # How many processes share the test suite, each with the tests of a cluster or of a file; 0 for none but pytest's own.
 TEST_PROCESSES := 0
 
-.PHONY: demo test check lint serve clean
+.PHONY: demo test check lint serve docs reference lock clean
 
 demo: $(VENV)/.serves
 	$(VENV)/bin/python run.py --demo
@@ -24,8 +24,17 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# The documentation as a site in site/. Once its packages are installed, the build needs no network.
+docs: $(VENV)-docs/.builds
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+	@! grep -rE '<(script|link|img|iframe)[^>]+="(https?:)?//' site --include=*.html  # loads nothing from other servers
+
+# The parts of docs/reference/ that come from the code.
+reference: $(VENV)/.serves
+	$(VENV)/bin/python -m docs.generate_reference
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-docs demo site
 
 $(VENV)/.serves: requirements.txt
 	sh .ci/venv $(VENV)
@@ -36,3 +45,8 @@ $(VENV)/.tests: requirements.txt requirements-test.txt
 	sh .ci/venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@ $(VENV)/.serves
+
+$(VENV)-docs/.builds: requirements-docs.txt
+	sh .ci/venv $(VENV)-docs
+	$(VENV)-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@

@@ -20,7 +20,6 @@ from app.job_state import JobState
 from app.messages.placeholders import PLACEHOLDERS
 from app.messages.plan import Planner
 from app.messages.rendering import as_text, digest
-from app.models.caller import Scope
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName
@@ -29,6 +28,7 @@ from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.senders import SENDERS, Message
 from app.web.openapi.operations import OPERATIONS, Operation
+from docs import generate_reference
 from tests.support.tasks import make_email, make_task
 
 ROOT = Path(__file__).parents[2]
@@ -151,13 +151,29 @@ def test_every_field_of_a_task_is_documented(name: str) -> None:
     assert re.search(rf"[`\s]{name}[`\s]", (DOCS / "reference/task.md").read_text()), name
 
 
+@pytest.fixture(scope="module")
+def source() -> generate_reference.Source:
+    return generate_reference.read_source()
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("*.md")), ids=lambda page: page.stem)
+def test_the_generated_parts_of_a_page_are_up_to_date(page: Path, source: generate_reference.Source) -> None:
+    text = page.read_text()
+    assert text == generate_reference.generated_page(text, source), "run `make reference`"
+
+
+def test_every_generated_part_is_on_a_page() -> None:
+    pages = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    assert set(re.findall(r"<!-- generated: (\S+) -->", pages)) == set(generate_reference.PARTS)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
 def test_every_route_has_a_row_with_its_scopes(operation: Operation) -> None:
     page = (DOCS / "reference/routes.md").read_text()
     scopes = ", ".join(f"`{word}`" for word in operation.scopes)
-    cell = "" if operation.scopes == (Scope.ADMIN,) else rf"\| +{scopes} ?\|"
     route = rf"{operation.method} {re.escape(operation.path)}"
-    assert re.search(rf"^\| `{route}(\?[^`]*)?` {cell}", page, re.M)
+    assert re.search(rf"^\| `{route}` \| {scopes} \|", page, re.M)
+    assert f"\n### `{operation.method} {operation.path}`\n" in page
 
 
 def anchors(page: Path) -> set[str]:
@@ -222,14 +238,15 @@ def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
         assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
 
 
-def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["how-to/authenticate-callers.md", "how-to/deploy-on-a-network.md"])
+def test_settings_that_a_page_shows_are_accepted(tmp_path: Path, page: str) -> None:
     base = {
         "SLURM_REST_HOST": "http://127.0.0.1:9",
         "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
         "SQLITE_PATH": tmp_path / "store.sqlite3",
     }
-    settings = [block for block in blocks("explanation/security.md", "") if re.match(r"[A-Z_]+=", block)]
-    assert len(settings) == 3
+    settings = [block for block in blocks(page, "") if re.match(r"[A-Z_]+=", block)]
+    assert settings
     for block in settings:
         given = dict(line.split("=", 1) for line in block.splitlines())
         create_app({**base, "ACCESS_METHODS": "keys", **given})
@@ -237,7 +254,7 @@ def test_the_settings_of_the_security_page_are_good_ones(tmp_path: Path) -> None
 
 def test_nginx_and_the_unit_fit_the_server() -> None:
     nginx = (DOCS / "how-to/nginx.conf").read_text()
-    (text,) = blocks("explanation/security.md", "ini")
+    (text,) = blocks("how-to/deploy-on-a-network.md", "ini")
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(text)
