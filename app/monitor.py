@@ -15,7 +15,7 @@ from functools import partial
 from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
-from app.lifecycle.poll import Watcher
+from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.reservations import Reservations
 from app.outages import OutageLog
@@ -39,7 +39,7 @@ class Monitor:
         self,
         store: TaskStore,
         reservations: Reservations,
-        watcher: Watcher,
+        poller: Poller,
         reconciler: Reconciler,
         delivery: Delivery,
         *,
@@ -53,12 +53,12 @@ class Monitor:
     ) -> None:
         """Create a monitor that does not run yet.
 
-        `callers_slurm`: the client that callers use, where it is another one than the watcher's.
+        `callers_slurm`: the client that callers use, where it is another one than the poller's.
         `cycle_limit`: seconds after which a polling cycle counts as hung, and its lease is renewed no more.
         """
         self._store = store
         self._reservations = reservations
-        self._watcher = watcher
+        self._poller = poller
         self._reconciler = reconciler
         self._delivery = delivery
         self._given_owner = owner
@@ -88,7 +88,7 @@ class Monitor:
             return False
         with self._cycle():
             try:
-                if self._watcher.refresh(now, fence):
+                if self._poller.poll_once(now, fence):
                     self._messages_due()
             finally:  # a poll that fails must not prevent reconciling
                 self._reconciler.reconcile(now, fence)
@@ -111,7 +111,7 @@ class Monitor:
 
     def probe(self) -> None:
         """Find out whether Slurm is back, and read its clock; every process does this."""
-        self._watcher.probe()
+        self._poller.probe()
         self._clocks.measure()
         if self._callers_slurm is not None:
             with suppress(SlurmUnavailable, SlurmMisbehaved):
@@ -181,7 +181,7 @@ class Monitor:
             self._guarded(step)
             rest = interval
             if step == self.run_cycle:
-                rest = max(interval, min(_DUTY * self._watcher.slurm_seconds, _LONGEST_REST))
+                rest = max(interval, min(_DUTY * self._poller.slurm_seconds, _LONGEST_REST))
             woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()

@@ -20,11 +20,13 @@ from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.look_up import LookUp
-from app.lifecycle.poll import Watcher
+from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.register_job import JobRegistration
+from app.lifecycle.reservations import Reservations
 from app.lifecycle.retry_policy import DeliveryPolicy
-from app.lifecycle.submit import Intake
-from app.lifecycle.validation import Checker
+from app.lifecycle.submit import TaskSubmitter
+from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.monitor import Monitor
 from app.outages import OutageLog
@@ -43,8 +45,9 @@ class Services:
     store: TaskStore
     slurm: SlurmClient
     monitors_slurm: SlurmClient
-    checker: Checker
-    intake: Intake
+    validator: RequestValidator
+    submitter: TaskSubmitter
+    registration: JobRegistration
     look_up: LookUp
     cancellation: Cancellation
     dead_letters: DeadLetters
@@ -78,8 +81,9 @@ class _Parts:
     monitors_slurm: SlurmClient
     senders: dict[str, Sender]
     planner: Planner
-    checker: Checker
+    validator: RequestValidator
     clocks: ClockGuard
+    reservations: Reservations
 
     @property
     def skew(self) -> timedelta:
@@ -98,21 +102,21 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         SettingsError: A setting is missing or wrong.
     """
     parts = _build_parts(settings, slurm)
-    intake = _build_intake(parts)
     delivery = _build_delivery(parts)
     return Services(
         store=parts.store,
         slurm=parts.slurm,
         monitors_slurm=parts.monitors_slurm,
-        checker=parts.checker,
-        intake=intake,
+        validator=parts.validator,
+        submitter=_build_submitter(parts),
+        registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
         look_up=LookUp(parts.store, parts.slurm),
-        cancellation=Cancellation(parts.store, parts.slurm, parts.checker.refused_users),
+        cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         gate=build_gate(settings, parts.store),
         keys=Keys(parts.store),
         delivery=delivery,
-        monitor=_build_monitor(parts, intake, delivery),
+        monitor=_build_monitor(parts, delivery),
         outages=parts.outages,
     )
 
@@ -124,28 +128,31 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
     senders = build_senders(settings)
     methods_of_people = [method for method, sender in SENDERS.items() if sender.rate_limited]
     planner = Planner(build_catalogue(settings), senders, methods_of_people)
+    slurm = slurm or build_slurm_client(settings, outages)
+    clocks = ClockGuard(monitors_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
     return _Parts(
         settings=settings,
         outages=outages,
         store=store,
-        slurm=slurm or build_slurm_client(settings, outages),
+        slurm=slurm,
         monitors_slurm=monitors_slurm,
         senders=senders,
         planner=planner,
-        checker=Checker(planner.catalogue, find_refused_users(settings), settings),
-        clocks=ClockGuard(monitors_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS)),
+        validator=RequestValidator(planner.catalogue, find_refused_users(settings), settings),
+        clocks=clocks,
+        reservations=Reservations(store, slurm, clocks),
     )
 
 
-def _build_intake(parts: _Parts) -> Intake:
-    return Intake(
+def _build_submitter(parts: _Parts) -> TaskSubmitter:
+    return TaskSubmitter(
         parts.store,
         parts.slurm,
         parts.planner,
-        parts.checker,
-        clocks=parts.clocks,
+        parts.validator,
+        parts.reservations,
         submission_life=parts.submission_life,
-        most_in_flight=parts.settings.LIMIT_JOBS_IN_FLIGHT,
+        max_open_tasks=parts.settings.LIMIT_JOBS_IN_FLIGHT,
     )
 
 
@@ -167,10 +174,10 @@ def _build_delivery(parts: _Parts) -> Delivery:
     )
 
 
-def _build_monitor(parts: _Parts, intake: Intake, delivery: Delivery) -> Monitor:
+def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
     settings = parts.settings
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
-    watcher = Watcher(parts.store, parts.monitors_slurm, parts.planner, unknown_after=unknown_after)
+    poller = Poller(parts.store, parts.monitors_slurm, parts.planner, unknown_after=unknown_after)
     reconciler = Reconciler(
         parts.store,
         parts.monitors_slurm,
@@ -181,8 +188,8 @@ def _build_monitor(parts: _Parts, intake: Intake, delivery: Delivery) -> Monitor
     )
     return Monitor(
         parts.store,
-        intake.reservations,
-        watcher,
+        parts.reservations,
+        poller,
         reconciler,
         delivery,
         clocks=parts.clocks,

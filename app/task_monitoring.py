@@ -10,7 +10,7 @@ blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
 @blueprint.post("")
 def watch() -> Response:
     """Register a job that was submitted elsewhere, and monitor it from then on."""
-    return jsonify(services().intake.watch(caller(), body()))
+    return jsonify(services().registration.register(caller(), body()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")

@@ -63,7 +63,7 @@ def job(job_id: str) -> Response:
 @blueprint.post("/job/submit")
 def submit() -> Response:
     """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
-    return _passed_on(services().intake.pass_on(request.args.to_dict(), body()))
+    return _passed_on(services().submitter.submit_raw(request.args.to_dict(), body()))
 
 
 def _seconds(field: str, text: str) -> int:

@@ -12,4 +12,4 @@ blueprint = Blueprint("task_submission", __name__)
 def submit() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    return jsonify(services().intake.submit(caller(), body(), key))
+    return jsonify(services().submitter.submit(caller(), body(), key))

@@ -128,7 +128,7 @@ def traced_app() -> Flask:
     clock(app, "wsgi_app", "request")
     for method in ("caller", "count"):
         clock(services.gate, method, f"gate {method}")
-    clock(services.intake, "submit", "use case")
+    clock(services.submitter, "submit", "use case")
     clock(services.slurm, "submit", "slurmrestd")
     for method in ("poll", "accounting"):
         clock(services.slurm, method, method)

@@ -166,7 +166,7 @@ def _grant(options: Mapping[str, Any]) -> Grant:
 
 
 def _require_allowed_users(grant: Grant) -> None:
-    refused = [name for name in grant.users if name in require_services().checker.refused_users]
+    refused = [name for name in grant.users if name in require_services().validator.refused_users]
     if grant.users != "any" and refused:
         words = "nothing is done as that user unless TASK_ALLOWED_SERVICE_USERS names it"
         raise click.UsageError(f"--user {refused[0]}: {words}")

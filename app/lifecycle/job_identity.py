@@ -21,7 +21,7 @@ def is_tagged(job: SlurmJob, uuid: str) -> bool:
     return (job.comment or "").partition(" ")[0] == tag_of(uuid)
 
 
-def tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
+def find_tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
     """The one among `jobs` that bears the record's tag."""
     mine = (job for job in jobs if job.username == record.slurm_username and is_tagged(job, record.uuid))
     return next(mine, None)

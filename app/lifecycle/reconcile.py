@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
-from app.lifecycle.job_identity import tag_of, tagged
-from app.lifecycle.record_changes import plan_of
-from app.lifecycle.untagged_jobs import has_its_name, looks_like
+from app.lifecycle.job_identity import find_tagged, tag_of
+from app.lifecycle.record_changes import plan_or_nothing
+from app.lifecycle.untagged_jobs import has_name_of, may_be_job_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
@@ -73,14 +73,14 @@ class Reconciler:
         since = min(slurm_now, *(record.created_at for record in reserved))
         seen = self._slurm.search(users, since, tags)
         jobs = seen.jobs()
-        untagged = [record for record in reserved if not self._adopt(record, tagged(record, jobs), now)]
+        untagged = [record for record in reserved if not self._adopt(record, find_tagged(record, jobs), now)]
         if not seen.is_complete:  # a job may be among those that are still to be read
             return
         over = [record for record in untagged if slurm_now >= self._latest(record)]
         likely = {record.uuid: self._likely(record, seen) for record in over}
         rivals = [job for jobs in likely.values() for job in jobs]
         for record in over:
-            if any(self._looks_like(record, job) and not self._is_owned(job) for job in seen.untagged):
+            if any(self._may_be_job_of(record, job) and not self._is_owned(job) for job in seen.untagged):
                 self._give_up(record, _WITHOUT_COMMENT, now, fence)
             elif seen.accounting is Accounting.CURRENT:
                 self._settle(record, likely[record.uuid], rivals, now, fence)
@@ -102,7 +102,7 @@ class Reconciler:
         """A record whose job bears no tag: slurmdbd keeps comments only with AccountingStoreFlags."""
         if not likely:
             self._free(record, now)
-        elif len(likely) == 1 and rivals.count(likely[0]) == 1 and has_its_name(record, likely[0]):
+        elif len(likely) == 1 and rivals.count(likely[0]) == 1 and has_name_of(record, likely[0]):
             self._adopt(record, likely[0], now)
         else:
             self._give_up(record, f"jobs that may be it: {len(likely)}", now, fence)
@@ -139,7 +139,7 @@ class Reconciler:
             after=JobState.UNKNOWN,
             at=now,
             job=None,
-            notifications=plan_of(self._planner, record, unknown, now).notifications,
+            notifications=plan_or_nothing(self._planner, record, unknown, now).notifications,
             submission_error=_CANNOT_BE_TOLD + why,
             reserved_at=record.created_at,
         )
@@ -148,10 +148,10 @@ class Reconciler:
     def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
         """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns."""
         found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
-        return [job for job in found if self._looks_like(record, job) and not self._is_owned(job)]
+        return [job for job in found if self._may_be_job_of(record, job) and not self._is_owned(job)]
 
-    def _looks_like(self, record: TaskRecord, job: SlurmJob) -> bool:
-        return looks_like(record, job, record.created_at - self._skew, self._latest(record))
+    def _may_be_job_of(self, record: TaskRecord, job: SlurmJob) -> bool:
+        return may_be_job_of(record, job, record.created_at - self._skew, self._latest(record))
 
     def _is_owned(self, job: SlurmJob) -> bool:
         owner = self._store.by_job_id(job.array_job_id or job.job_id)

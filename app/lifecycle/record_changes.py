@@ -1,9 +1,10 @@
-"""Keeps what a look at Slurm has brought: states, facts and messages, each record in one atomic write."""
+"""Write what Slurm reports: states, facts and due messages, each record in one atomic write."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from app.errors import RecordUnfit
 from app.job_state import JobState
@@ -19,24 +20,40 @@ logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 1000  # records; the store reads and writes so many well within its time-out
 
-News = tuple[OpenJob, SlurmJob]
+
+class Observation(NamedTuple):
+    """What Slurm reports about the job of an open record."""
+
+    open_job: OpenJob
+    job: SlurmJob
 
 
-class Recorder:
-    """What cannot be read, planned or kept as it is never hides the rest."""
+class ChangeWriter:
+    """Writes what Slurm reports. A record that cannot be read, planned or stored never hides the others."""
 
     def __init__(self, store: TaskStore, planner: Planner) -> None:
+        """Connect to nothing yet."""
         self._store = store
         self._planner = planner
 
-    def keep(self, news: Sequence[News], now: datetime, fence: int) -> int:
-        """Store the changes with the messages that become due, and return how many records changed."""
-        batches = (news[begin : begin + _BATCH_SIZE] for begin in range(0, len(news), _BATCH_SIZE))
-        return sum(self._keep_batch(batch, now, fence) for batch in batches)
+    def apply(self, observations: Sequence[Observation], now: datetime, fence: int) -> int:
+        """Store the changes with the messages that become due; return how many records changed.
 
-    def _keep_batch(self, news: Sequence[News], now: datetime, fence: int) -> int:
-        changes = [self._change(item, now) for item in self._loaded(news)]
-        applied = self._written(changes, fence)
+        Args:
+            observations: The jobs whose records change.
+            now: The store's time.
+            fence: The fencing token of the lease; with an old one nothing is stored.
+
+        Raises:
+            StoreUnavailable: The store does not answer; an earlier batch may have been stored.
+        """
+        starts = range(0, len(observations), _BATCH_SIZE)
+        return sum(self._apply_batch(observations[i : i + _BATCH_SIZE], now, fence) for i in starts)
+
+    def _apply_batch(self, observations: Sequence[Observation], now: datetime, fence: int) -> int:
+        records = self._load(observations)
+        changes = [self._change(item, records.get(item.open_job.uuid), now) for item in observations]
+        applied = self._write(changes, fence)
         if applied != len(changes):
             logger.warning("%d of %d changes were applied: another leads, or led", applied, len(changes))
             return applied
@@ -45,47 +62,44 @@ class Recorder:
                 logger.info("task %s: %s -> %s", change.uuid, change.before, change.after)
         return applied
 
-    def _written(self, changes: Sequence[Change], fence: int) -> int:
-        """All in one write; one that cannot be kept as it is goes without its messages."""
+    def _write(self, changes: Sequence[Change], fence: int) -> int:
+        """Store all changes in one write; if one is too large, store each alone."""
         try:
             return self._store.apply(changes, fence)
         except RecordUnfit as error:
             logger.warning("one of %d changes: %s", len(changes), error)
-        return sum(self._written_alone(change, fence) for change in changes)
+        return sum(self._write_one(change, fence) for change in changes)
 
-    def _written_alone(self, change: Change, fence: int) -> int:
+    def _write_one(self, change: Change, fence: int) -> int:
         try:
             return self._store.apply([change], fence)
         except RecordUnfit:
             logger.warning("the messages about task %s are too large to be kept", change.uuid)
-            dead = tuple(map(_dead, change.notifications))
+            dead = tuple(map(_without_content, change.notifications))
             return self._store.apply([replace(change, notifications=dead)], fence)
 
-    def _loaded(self, news: Sequence[News]) -> list[tuple[OpenJob, SlurmJob, TaskRecord | None]]:
-        """The whole records; None for one that cannot be read, so that it does not hide the others."""
+    def _load(self, observations: Sequence[Observation]) -> dict[str, TaskRecord]:
+        """Return the records by uuid, without those that cannot be read."""
+        uuids = [item.open_job.uuid for item in observations]
         try:
-            records = self._store.by_uuids([record.uuid for record, _ in news])
+            return self._store.by_uuids(uuids)
         except ValueError:
-            records = {}
-            for record, _ in news:
-                records |= self._loaded_alone(record.uuid)
-        return [(record, job, records.get(record.uuid)) for record, job in news]
+            return {uuid: record for uuid in uuids if (record := self._load_one(uuid)) is not None}
 
-    def _loaded_alone(self, uuid: str) -> dict[str, TaskRecord]:
+    def _load_one(self, uuid: str) -> TaskRecord | None:
         try:
-            return self._store.by_uuids([uuid])
+            return self._store.by_uuids([uuid]).get(uuid)
         except ValueError:
             logger.exception("the record of task %s cannot be read", uuid)
-            return {}
+            return None
 
-    def _change(self, news: tuple[OpenJob, SlurmJob, TaskRecord | None], now: datetime) -> Change:
-        record, job, whole = news
-        job = _with_known_restarts(_require_all_array_tasks(job, whole), whole)
-        is_told = whole is not None and not is_too_old_to_announce(whole, job)
-        plan = plan_of(self._planner, whole, job, now) if whole and is_told else Plan((), None)
+    def _change(self, observation: Observation, record: TaskRecord | None, now: datetime) -> Change:
+        job = _with_known_restarts(_require_all_array_tasks(observation.job, record), record)
+        is_announced = record is not None and not is_too_old_to_announce(record, job)
+        plan = plan_or_nothing(self._planner, record, job, now) if record and is_announced else Plan((), None)
         return Change(
-            uuid=record.uuid,
-            before=record.slurm_job_state,
+            uuid=observation.open_job.uuid,
+            before=observation.open_job.slurm_job_state,
             after=job.job_state,
             at=now,
             job=None if job.job_state is JobState.UNKNOWN else job,
@@ -94,8 +108,8 @@ class Recorder:
         )
 
 
-def plan_of(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
-    """Return what is due by a look at the job; nothing for a task that cannot be understood."""
+def plan_or_nothing(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
+    """Return what is due with this description of the job; nothing for a task that cannot be read."""
     try:
         return planner.at_look(record, job, now)
     except Exception:
@@ -103,8 +117,8 @@ def plan_of(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) 
         return Plan((), None)
 
 
-def _dead(item: Notification) -> Notification:
-    """Seen to be lost, at least."""
+def _without_content(item: Notification) -> Notification:
+    """Return the notification as dead and without its content, so that at least its loss is visible."""
     return item.model_copy(
         update={
             "status": NotificationStatus.DEAD,

@@ -1,74 +1,90 @@
-"""Takes tasks in: submits new ones, and takes over jobs that were submitted elsewhere."""
+"""Submit a task: `POST /submit`, and `POST /slurm/job/submit` for operators.
 
+A uuid works once. What a second request with a uuid (or with an idempotency key) is answered:
+
+- Without the key of the first request: 400 `duplicate_uuid`, with the id of the job if the user is the same.
+- With the key, or with the uuid as the key, and the same task: the first answer again.
+- With the key, but another task: 400 `idempotency_key_reused`.
+- While it is unknown whether the first request made a job: 504 `submission_unknown`.
+- After a first request that made no job: the uuid is free, and the request is carried out.
+"""
+
+import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from app.errors import (
     DuplicateUuid,
-    NotTheOwner,
+    IdempotencyKeyReused,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmRefused,
     SlurmUnavailable,
     StoreUnavailable,
     TooManyJobs,
-    UnknownJob,
     UnprovenRefusal,
 )
-from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.job_identity import tag_of, tagged
-from app.lifecycle.reservations import Reservations, cannot_be_told, first_answer, stored_key
-from app.lifecycle.responses import shown_record
-from app.lifecycle.untagged_jobs import looks_like
-from app.lifecycle.validation import Checker
-from app.messages.plan import Plan, Planner
-from app.models.caller import Caller, Scope
+from app.job_state import JobState
+from app.lifecycle.job_identity import find_tagged, tag_of
+from app.lifecycle.reservations import Reservations, duplicate_uuid
+from app.lifecycle.untagged_jobs import may_be_job_of
+from app.lifecycle.validation import RequestValidator
+from app.messages.plan import Planner
+from app.models.caller import Caller
 from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
-from app.models.task import Task, WatchedTask, near_misses
+from app.models.task import Task, suggest_misspelt_keys
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
-_SHORTEST_LOOK = 1.0  # seconds; with less there is no sense in looking for a job
+_MIN_SEARCH_SECONDS = 1.0  # with less time left, a search for a job cannot succeed
 _ROOM_SECONDS = 60.0  # until it makes sense to ask again whether a job has ended
 _REFUSED_BY_SITE = (
     "the site's submit rules (a job_submit plugin) may not allow it; ask the cluster's administrators"
 )
 
 
-class Intake:
-    """The use cases of `POST /submit` and `POST /monitor`."""
+class TaskSubmitter:
+    """The use cases of `POST /submit` and `POST /slurm/job/submit`."""
 
     def __init__(
         self,
         store: TaskStore,
         slurm: SlurmClient,
         planner: Planner,
-        checker: Checker,
+        validator: RequestValidator,
+        reservations: Reservations,
         *,
-        clocks: ClockGuard,
         submission_life: timedelta,
-        most_in_flight: int = 0,
+        max_open_tasks: int = 0,
     ) -> None:
-        """`most_in_flight`: tasks of one caller, 0 for any number."""
+        """Create a submitter.
+
+        Args:
+            store: The records.
+            slurm: The client for the requests of callers.
+            planner: Plans the notifications of a new record.
+            validator: Checks the requests.
+            reservations: The reservations of this process.
+            submission_life: How long after a reservation its request may still become a job.
+            max_open_tasks: How many open tasks one caller may have; 0 for any number.
+        """
         self._store = store
         self._slurm = slurm
         self._planner = planner
-        self._checker = checker
-        self._most_in_flight = most_in_flight
+        self._validator = validator
+        self._reservations = reservations
         self._submission_life = submission_life
-        self.reservations = Reservations(store, slurm, clocks)
+        self._max_open_tasks = max_open_tasks
 
     def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
-        """Reserve the uuid, submit one Slurm job as the task's user, and monitor it from then on.
-
-        The same task again under the same `key` (or under its uuid as the key) gets the first answer.
+        """Reserve the uuid, submit one Slurm job as the task's user, and monitor the job from then on.
 
         Raises:
             InvalidRequest: The task is not valid; there is no job.
@@ -81,70 +97,43 @@ class Intake:
             ClocksDisagree: This host's clock or the store's is too far from Slurm's; there is no job.
             SlurmAmbiguous: There may be a job; the reservation stays and is settled later.
         """
-        task = self._checker.submission(caller, body)
+        task = self._validator.validate_submission(caller, body)
+        record = self._new_record(caller, body["task"], task, key)
+        if (owner := self._reservations.reserve(record)) is not None:
+            return _answer_duplicate(record, owner, key)
+        self._require_room(caller, record)
+        job_id, warnings = self._submit_once(task, record)
+        warnings += suggest_misspelt_keys(task)
+        warnings += [item.last_error for item in record.notifications if item.last_error]
+        warnings += self._reservations.accept(record, job_id, warnings)
+        return _first_answer(record, job_id, warnings)
+
+    def submit_raw(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
+        """Send a body in slurmrestd's own form, as the user that the query names; record nothing.
+
+        Raises:
+            InvalidRequest: The query names no user, or one as whom no job runs.
+            SlurmAmbiguous: There may be a job.
+        """
+        username = self._validator.validate_run_as(query)
+        return self._slurm.raw("POST", "job/submit", user=username, json=body)
+
+    def _new_record(self, caller: Caller, body: dict[str, Any], task: Task, key: str | None) -> TaskRecord:
         now = self._store.now()
         record = TaskRecord(
             kind=RecordKind.SUBMITTED,
-            task=body["task"],
+            task=body,
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            idempotency_key=stored_key(caller.name, key) if key is not None else None,
+            idempotency_key=_stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
         )
-        record = _planned(record, self._planner.at_submission(record, now))
-        if (first := self.reservations.reserve(record, key)) is not None:
-            return first
-        self._require_room(caller, record)
-        job_id, warnings = self._submit_once(task, record)
-        warnings += near_misses(task)
-        warnings += [item.last_error for item in record.notifications if item.last_error]
-        warnings += self.reservations.accept(record, job_id, warnings)
-        return first_answer(record, job_id, warnings)
-
-    def watch(self, caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes over a job that is in Slurm already; it must belong to the task's user."""
-        request = self._checker.watch(caller, body)
-        job = self._slurm.job(request.slurm_job_id)
-        if job is None or not caller.may(Scope.READ, job.username):
-            raise UnknownJob(f"monitor.slurm_job_id: Slurm knows no job {request.slurm_job_id}")
-        if job.username != request.task.username:
-            raise NotTheOwner(
-                f"monitor.task.username: job {job.job_id} does not belong to {request.task.username}"
-            )
-        record = self._watched(body["monitor"]["task"], request.task, job)
-        record = record.model_copy(
-            update={"caller": caller.name, "warnings": tuple(near_misses(request.task))}
-        )
-        try:
-            self._store.add(record)
-        except DuplicateUuid as error:
-            raise self.reservations.taken(record) from error
-        return shown_record(record)
-
-    def pass_on(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
-        """A body of slurmrestd's own, as the user that the query names; nothing is recorded.
-
-        InvalidRequest for a query without a user, or with a user as whom no job runs.
-        """
-        return self._slurm.raw("POST", "job/submit", user=self._checker.run_as(query), json=body)
-
-    def _watched(self, raw: dict[str, Any], task: WatchedTask, job: SlurmJob) -> TaskRecord:
-        now = self._store.now()
-        record = TaskRecord(
-            kind=RecordKind.REGISTERED,
-            task=raw,
-            slurm_username=task.username,
-            slurm_job_id=job.job_id,
-            slurm_job_state=job.job_state,
-            created_at=now,
-            updated_at=now,
-            job=job,
-        )
-        record = _planned(record, self._planner.at_submission(record, now))
-        return record if record.is_open else _planned(record, self._planner.at_look(record, job, now))
+        plan = self._planner.at_submission(record, now)
+        return record.with_notifications(plan.notifications, plan.alarm_at)
 
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
+        """Submit the job of a reservation; return its id and Slurm's warnings."""
         command = self._planner.catalogue[task.name].command(task)
         began = time.monotonic()
         try:
@@ -152,7 +141,7 @@ class Intake:
                 task, command, tag_of(task.uuid), record.created_at + self._submission_life
             )
         except (SlurmRefused, SlurmUnavailable, SlurmMisbehaved):
-            self.reservations.release(record)
+            self._reservations.release(record)
             raise
         except SlurmAmbiguous as error:
             logger.warning("submission of %s: %s; looking for its job", task.uuid, error)
@@ -166,53 +155,99 @@ class Intake:
             SlurmRefused: Slurm answered with an error without a reason, and slurmctld has no such job.
             SlurmAmbiguous: It is still not known whether there is a job.
         """
-        if seconds <= _SHORTEST_LOOK:
-            raise cannot_be_told(record.uuid)
+        if seconds <= _MIN_SEARCH_SECONDS:
+            raise _unknown_submission(record.uuid)
         try:
-            if isinstance(error, UnprovenRefusal):
-                jobs = self._slurm.recent_jobs(record.created_at, timeout=seconds / 2)
-            else:
-                tags = [tag_of(record.uuid)]
-                seen = self._slurm.search(
-                    [record.slurm_username], record.created_at, tags, timeout=seconds / 2
-                )
-                jobs = seen.jobs()
+            jobs = self._search(record, error, timeout=seconds / 2)
         except (SlurmUnavailable, SlurmMisbehaved) as fault:
             logger.warning("task %s: %s", record.uuid, fault)
-            raise cannot_be_told(record.uuid) from fault
-        job = tagged(record, jobs)
+            raise _unknown_submission(record.uuid) from fault
+        job = find_tagged(record, jobs)
         if job is not None:
             return job.array_job_id or job.job_id
-        if isinstance(error, UnprovenRefusal) and not self._may_be_there(record, jobs):
+        if isinstance(error, UnprovenRefusal) and not self._is_any_likely(record, jobs):
             # slurmctld answered the submission before it was searched: it would have shown the job
-            self.reservations.release(record)
+            self._reservations.release(record)
             raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
-        raise cannot_be_told(record.uuid)
+        raise _unknown_submission(record.uuid)
 
-    def _may_be_there(self, record: TaskRecord, jobs: Iterable[SlurmJob]) -> bool:
+    def _search(self, record: TaskRecord, error: SlurmAmbiguous, timeout: float) -> Sequence[SlurmJob]:
+        if isinstance(error, UnprovenRefusal):
+            return self._slurm.recent_jobs(record.created_at, timeout=timeout)
+        tags = [tag_of(record.uuid)]
+        return self._slurm.search([record.slurm_username], record.created_at, tags, timeout=timeout).jobs()
+
+    def _is_any_likely(self, record: TaskRecord, jobs: Iterable[SlurmJob]) -> bool:
         """Return whether a job without a tag may be the record's."""
         earliest = record.created_at - self._submission_life  # which is longer than any skew of clocks
         latest = record.created_at + 2 * self._submission_life
-        return any(looks_like(record, job, earliest, latest) for job in jobs)
+        return any(may_be_job_of(record, job, earliest, latest) for job in jobs)
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
-        """Raise TooManyJobs, and release the reservation, if the caller has too many open tasks.
+        """Release the reservation if the caller has too many open tasks.
 
         The reservation counts, so that of two requests at once not both find the last place free.
+
+        Raises:
+            TooManyJobs: The caller has too many open tasks.
         """
-        if not self._most_in_flight:
+        if not self._max_open_tasks:
             return
         try:
-            in_flight = self._store.count_open(caller.name)
+            open_tasks = self._store.count_open(caller.name)
         except StoreUnavailable:
-            self.reservations.release(record)
+            self._reservations.release(record)
             raise
-        if in_flight > self._most_in_flight:
-            self.reservations.release(record)
-            words = f"{caller.name} has {self._most_in_flight} jobs waiting or running already"
+        if open_tasks > self._max_open_tasks:
+            self._reservations.release(record)
+            words = f"{caller.name} has {self._max_open_tasks} jobs waiting or running already"
             raise TooManyJobs(words, _ROOM_SECONDS)
 
 
-def _planned(record: TaskRecord, plan: Plan) -> TaskRecord:
-    notifications = (*record.notifications, *plan.notifications)
-    return record.model_copy(update={"notifications": notifications, "alarm_at": plan.alarm_at})
+def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> dict[str, Any]:
+    """Answer a request whose uuid or idempotency key belongs to an earlier one: see the head of this module.
+
+    Args:
+        record: The record that could not be reserved.
+        owner: The record of the earlier request.
+        key: The idempotency key as it was sent.
+
+    Raises:
+        DuplicateUuid: The request does not have the key of the earlier one.
+        IdempotencyKeyReused: The key came first with another task.
+        SlurmAmbiguous: It is not known yet whether the earlier request made a job.
+    """
+    if key is None or (key != owner.uuid and record.idempotency_key != owner.idempotency_key):
+        raise duplicate_uuid(record, owner)
+    if _canonical(owner.task) != _canonical(record.task):
+        raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
+    if owner.slurm_job_id is not None:
+        return _first_answer(owner, owner.slurm_job_id, owner.warnings)
+    if owner.is_reserved:
+        raise _unknown_submission(owner.uuid)
+    raise DuplicateUuid(record.uuid, None)
+
+
+def _first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
+    answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
+    return {**answer, "warnings": list(warnings)} if warnings else answer
+
+
+def _stored_key(caller: str, key: str) -> str:
+    """Return a caller's idempotency key as it is stored: the caller's name, a blank, the key.
+
+    A blank in the name is escaped, so that the first blank ends the name.
+    """
+    return f"{caller.replace('%', '%25').replace(' ', '%20')} {key}"
+
+
+def _canonical(task: Mapping[str, Any]) -> str:
+    """Return a text that is equal for equal tasks only: to Python, true and 1 and 1.0 are equal, too."""
+    return json.dumps(task, sort_keys=True)
+
+
+def _unknown_submission(uuid: str) -> SlurmAmbiguous:
+    return SlurmAmbiguous(
+        f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
+        "do not submit it under another uuid before"
+    )

@@ -17,7 +17,7 @@ _NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 
 
-def looks_like(record: TaskRecord, job: SlurmJob, earliest: datetime, latest: datetime) -> bool:
+def may_be_job_of(record: TaskRecord, job: SlurmJob, earliest: datetime, latest: datetime) -> bool:
     """Return whether an untagged job may be the record's.
 
     User, name and folder must agree as far as they are known, and the job must have been submitted between
@@ -27,7 +27,7 @@ def looks_like(record: TaskRecord, job: SlurmJob, earliest: datetime, latest: da
     return (
         job.username == record.slurm_username
         and not (job.comment or "").startswith(JOB_TAG)
-        and (has_its_name(record, job) or not _is_kept_as_it_is(name))
+        and (has_name_of(record, job) or not _is_kept_as_it_is(name))
         and (job.working_directory is None or _are_alike(job.working_directory, cwd))
         and job.submit_time is not None
         and earliest <= job.submit_time <= latest
@@ -39,7 +39,7 @@ def _as_sent(record: TaskRecord) -> tuple[str, str]:
     return sent_job_name(record.task), record.task["cwd"]
 
 
-def has_its_name(record: TaskRecord, job: SlurmJob) -> bool:
+def has_name_of(record: TaskRecord, job: SlurmJob) -> bool:
     """Return whether the job's name agrees with the record.
 
     An earlier version submitted tasks without a `job_name` as jobs without a name.

@@ -31,7 +31,7 @@ _Request = TypeVar("_Request", bound=BaseModel)
 _MOST_BYTES = 256 * 1024  # of the parameters of an event's messages, each of which is kept
 
 
-class Checker:
+class RequestValidator:
     """From a body to a task that may be run. InvalidRequest lists all faults of a body; Forbidden."""
 
     def __init__(
@@ -52,21 +52,21 @@ class Checker:
             "settings": settings,
         }
 
-    def submission(self, caller: Caller, body: Mapping[str, Any]) -> Task:
+    def validate_submission(self, caller: Caller, body: Mapping[str, Any]) -> Task:
         """The body of `POST /submit`."""
         require_scope(caller, Scope.SUBMIT)
         task = self._parsed(SubmitRequest, body, "task").task
         require_task(caller, task, self._receivers(task), "task")
         return task
 
-    def watch(self, caller: Caller, body: Mapping[str, Any]) -> WatchedJob:
+    def validate_registration(self, caller: Caller, body: Mapping[str, Any]) -> WatchedJob:
         """The body of `POST /monitor`."""
         require_scope(caller, Scope.SUBMIT)
         job = self._parsed(MonitorRequest, body, "monitor", "task").monitor
         require_task(caller, job.task, self._receivers(job.task), "monitor.task")
         return job
 
-    def run_as(self, query: Mapping[str, str]) -> str:
+    def validate_run_as(self, query: Mapping[str, str]) -> str:
         """The user whom the query names, if anything is run as him."""
         return parse(RunAs, query, context=self._context).username
 

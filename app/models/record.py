@@ -1,5 +1,6 @@
 """What the store keeps of a task: its record, with the notifications that became due."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -102,6 +103,13 @@ class TaskRecord(BaseModel):
     def uuid(self) -> str:
         """The uuid of the task; the key if a task of the older server has none."""
         return str(self.task.get("uuid") or self.key or "")
+
+    def with_notifications(
+        self, notifications: Iterable[Notification], alarm_at: datetime | None
+    ) -> "TaskRecord":
+        """Return the record with more notifications, and with the time of its next check for events."""
+        added = (*self.notifications, *notifications)
+        return self.model_copy(update={"notifications": added, "alarm_at": alarm_at})
 
     @property
     def is_open(self) -> bool:

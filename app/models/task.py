@@ -210,7 +210,7 @@ def faults_of(
             yield described_fault(model, fault, root)
 
 
-def near_misses(task: Task | WatchedTask) -> Iterator[str]:
+def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
     """Asks after keys that are the caller's own, but look like one that is known and was not given."""
     options = task.slurm if isinstance(task, Task) else None
     known = {name: f"slurm.{name}" for name in type(options).model_fields} if options else {}

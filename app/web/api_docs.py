@@ -66,9 +66,9 @@ def _document(app: Flask) -> dict[str, Any]:
     """Return the OpenAPI document, which is built once, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
-        checker = services.checker
+        validator = services.validator
         app.extensions["openapi"] = document(
-            checker.catalogue, checker.refused_users, _words(app), checker.username_pattern
+            validator.catalogue, validator.refused_users, _words(app), validator.username_pattern
         )
     found: dict[str, Any] = app.extensions["openapi"]
     return found

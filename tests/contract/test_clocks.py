@@ -14,11 +14,12 @@ from app.errors import ClocksDisagree, SlurmAmbiguous, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
-from app.lifecycle.poll import Watcher
+from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.reservations import Reservations
 from app.lifecycle.retry_policy import DeliveryPolicy
-from app.lifecycle.submit import Intake
-from app.lifecycle.validation import Checker
+from app.lifecycle.submit import TaskSubmitter
+from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.job import SlurmJob
@@ -96,9 +97,12 @@ class Process:
         senders: Any = {"email": self.email}
         planner = Planner(CATALOGUE, senders)
         self.clocks = ClockGuard(self.slurm, SKEW, host_clock=host_clock)
-        checker = Checker(CATALOGUE, {"root"})
-        self.intake = Intake(store, self.slurm, planner, checker, clocks=self.clocks, submission_life=LIFE)
-        self.watcher = Watcher(store, self.slurm, planner, unknown_after=timedelta(minutes=10))
+        validator = RequestValidator(CATALOGUE, {"root"})
+        self.reservations = Reservations(store, self.slurm, self.clocks)
+        self.submitter = TaskSubmitter(
+            store, self.slurm, planner, validator, self.reservations, submission_life=LIFE
+        )
+        self.poller = Poller(store, self.slurm, planner, unknown_after=timedelta(minutes=10))
         self.reconciler = Reconciler(
             store,
             self.slurm,
@@ -111,8 +115,8 @@ class Process:
         policy = DeliveryPolicy(claim_timeout=timedelta(minutes=3), retry_window=timedelta(days=1))
         self.monitor = Monitor(
             store,
-            self.intake.reservations,
-            self.watcher,
+            self.reservations,
+            self.poller,
             self.reconciler,
             Delivery(store, senders, policy, methods=["email"]),
             clocks=self.clocks,
@@ -123,7 +127,7 @@ class Process:
         )
 
     def submit(self, task: dict[str, Any]) -> dict[str, Any]:
-        return self.intake.submit(OPERATOR, {"task": task})
+        return self.submitter.submit(OPERATOR, {"task": task})
 
     def run_cycle(self) -> bool:
         return self.monitor.run_cycle(self.store.now())
@@ -284,7 +288,7 @@ def test_a_repeated_submission_gets_its_first_answer_whatever_the_clocks_say(sit
     task = make_task()
     job_id = site.first.submit(task)["slurm_job_id"]
     site.first.clock.shift = timedelta(hours=1)
-    answer = site.first.intake.submit(OPERATOR, {"task": task}, task["uuid"])
+    answer = site.first.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
     assert answer["slurm_job_id"] == job_id
 
 

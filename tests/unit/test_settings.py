@@ -325,7 +325,7 @@ def test_an_entry_of_task_metadata_may_have_a_description() -> None:
     services = build_services(
         read_settings({"TASK_METADATA": json.dumps({"align": entry}), **CLUSTER}), slurm=None
     )
-    assert services.checker is not None
+    assert services.validator is not None
     services.stop()
 
 

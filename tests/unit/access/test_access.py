@@ -277,7 +277,7 @@ def proof(site: Site, provider: IdentityProvider, who: str) -> str | None:
 def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
     """One request about a job of alice's."""
     task = make_task()
-    job_id = site.services.intake.submit(Caller("test", (ALICE,)), {"task": task})["slurm_job_id"]
+    job_id = site.services.submitter.submit(Caller("test", (ALICE,)), {"task": task})["slurm_job_id"]
     elsewhere = site.slurm.put(900_000 + job_id, JobState.RUNNING).job_id
     watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
     calls: dict[str, tuple[str, str, Any]] = {
@@ -696,7 +696,7 @@ def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site:
     grant = Grant(scopes=ORDINARY, users="any")
     bodies = [{"task": make_task()}, {"task": make_task()}]
     for caller, key, body in (("ci", "x y", bodies[0]), ("ci x", "y", bodies[1])):
-        answer = site.services.intake.submit(Caller(caller, (grant,)), body, key)
+        answer = site.services.submitter.submit(Caller(caller, (grant,)), body, key)
         assert answer["uuid"] == body["task"]["uuid"]
     assert len(site.slurm.submitted) == 2
     names = ("a", "a b", "a%20b", "a ", "%", "%25")
@@ -1332,7 +1332,7 @@ def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site])
     assert again.json == first.json, "a retry is no further job"
     site.slurm.put(second.json["slurm_job_id"], JobState.COMPLETED)
     fence = site.services.store.lead("test", utc_now(), utc_now() + timedelta(minutes=1))
-    site.services.monitor._watcher.refresh(utc_now(), fence)
+    site.services.monitor._poller.poll_once(utc_now(), fence)
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
 
 

@@ -34,11 +34,13 @@ from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.look_up import LookUp
-from app.lifecycle.poll import Watcher
+from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.register_job import JobRegistration
+from app.lifecycle.reservations import Reservations
 from app.lifecycle.retry_policy import DeliveryPolicy
-from app.lifecycle.submit import Intake
-from app.lifecycle.validation import Checker
+from app.lifecycle.submit import TaskSubmitter
+from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
@@ -82,16 +84,14 @@ class Service:
         slurm: Any = self.slurm
         planner = Planner(CATALOGUE, senders)
         self.clocks = ClockGuard(slurm, MINUTE)
-        self.intake = Intake(
-            self.store,
-            slurm,
-            planner,
-            Checker(CATALOGUE, {"root", "slurm"}),
-            clocks=self.clocks,
-            submission_life=LIFE,
+        validator = RequestValidator(CATALOGUE, {"root", "slurm"})
+        self.reservations = Reservations(self.store, slurm, self.clocks)
+        self.submitter = TaskSubmitter(
+            self.store, slurm, planner, validator, self.reservations, submission_life=LIFE
         )
+        self.registration = JobRegistration(self.store, slurm, planner, validator)
         self.look_up = LookUp(self.store, slurm)
-        self.watcher = Watcher(self.store, slurm, planner, unknown_after=10 * MINUTE)
+        self.poller = Poller(self.store, slurm, planner, unknown_after=10 * MINUTE)
         self.reconciler = Reconciler(
             self.store,
             slurm,
@@ -107,8 +107,8 @@ class Service:
     def new_monitor(self, owner: str, interval: float = 1) -> Monitor:
         return Monitor(
             self.store,
-            self.intake.reservations,
-            self.watcher,
+            self.reservations,
+            self.poller,
             self.reconciler,
             self.delivery,
             clocks=self.clocks,
@@ -120,7 +120,7 @@ class Service:
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
         task = make_task(**fields)
-        return task, int(self.intake.submit(OPERATOR, {"task": task})["slurm_job_id"])
+        return task, int(self.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"])
 
     def record(self, task: dict[str, Any]) -> TaskRecord:
         return self.store.by_uuids([task["uuid"]])[task["uuid"]]
@@ -130,7 +130,7 @@ class Service:
         self.refresh(utc_now())
 
     def refresh(self, at: datetime) -> int:
-        return self.watcher.refresh(at, self.fence())
+        return self.poller.poll_once(at, self.fence())
 
     def reconcile(self, at: datetime) -> None:
         self.slurm.clock = lambda: at
@@ -182,7 +182,7 @@ def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None
             return super().submit(task, *args)
 
     watching: Any = Watching()
-    service.intake._slurm = watching
+    service.submitter._slurm = watching
     task, _ = service.submit()
     assert watching.seen.slurm_job_id is None
     assert watching.seen.task == task
@@ -191,7 +191,7 @@ def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None
 def test_a_uuid_runs_once(service: Service) -> None:
     task, job_id = service.submit()
     with pytest.raises(DuplicateUuid) as caught:
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     assert caught.value.slurm_job_id == job_id
     assert len(service.slurm.submitted) == 1
 
@@ -201,14 +201,14 @@ def test_what_never_became_a_job_leaves_the_uuid_free(service: Service, failure:
     task = make_task()
     service.slurm.failure = failure
     with pytest.raises(type(failure)):
-        service.intake.submit(OPERATOR, {"task": task})
-    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
+        service.submitter.submit(OPERATOR, {"task": task})
+    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 def test_an_ambiguous_answer_adopts_the_job_that_exists(service: Service) -> None:
     task = make_task()
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
-    answer = service.intake.submit(OPERATOR, {"task": task})
+    answer = service.submitter.submit(OPERATOR, {"task": task})
     assert answer["slurm_job_id"] == service.record(task).slurm_job_id
     assert len(service.slurm.submitted) == 1
 
@@ -217,13 +217,13 @@ def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service
     task = make_task()
     service.slurm.failure = SlurmAmbiguous("time-out")
     with pytest.raises(SlurmAmbiguous, match=task["uuid"]):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     service.reconcile(utc_now())
     assert service.record(task).slurm_job_id is None, "too early to tell"
     service.reconcile(utc_now() + 3 * MINUTE)
-    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
+    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
@@ -231,7 +231,7 @@ def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
     service.slurm.down = SlurmUnavailable("and slurmctld went away")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(SlurmUnavailable):
         service.reconcile(utc_now() + 3 * MINUTE)
     assert service.record(task).slurm_job_id is None, "nothing is settled while Slurm is down"
@@ -247,9 +247,9 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
             raise StoreUnavailable("gone")
 
     broken = FailsOnce(service.store._path)
-    service.intake.reservations._store = broken
+    service.reservations._store = broken
     task = make_task()
-    answer = service.intake.submit(OPERATOR, {"task": task})
+    answer = service.submitter.submit(OPERATOR, {"task": task})
     broken.close()
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert "database" in answer["warnings"][0]
@@ -260,7 +260,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
 def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service: Service) -> None:
     params = {"rabbithq": {"queue": "jobs"}}
     task = make_task(notification={"methods": ["slack", "rabbithq", "test"], "params": params})
-    answer = service.intake.submit(OPERATOR, {"task": task})
+    answer = service.submitter.submit(OPERATOR, {"task": task})
     assert answer["warnings"] == [
         "this server is not configured for slack",
         "this server is not configured for rabbitmq",
@@ -283,7 +283,7 @@ def left_open(service: Service, *, exists: bool, **fields: Any) -> dict[str, Any
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), exists
     service.slurm.down = SlurmUnavailable("and slurmctld went away")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     service.slurm.down = None
     return task
 
@@ -295,32 +295,32 @@ def purge(service: Service) -> None:
 
 def test_a_retry_with_its_key_gets_the_first_answer(service: Service) -> None:
     task = make_task(notification={"methods": ["slack"]})
-    first = service.intake.submit(OPERATOR, {"task": task}, "a key")
+    first = service.submitter.submit(OPERATOR, {"task": task}, "a key")
     assert first["warnings"]
-    assert service.intake.submit(OPERATOR, {"task": task}, "a key") == first
-    assert service.intake.submit(OPERATOR, {"task": task}, task["uuid"]) == first, "the uuid is a key, too"
+    assert service.submitter.submit(OPERATOR, {"task": task}, "a key") == first
+    assert service.submitter.submit(OPERATOR, {"task": task}, task["uuid"]) == first, "the uuid is a key, too"
     assert len(service.slurm.submitted) == 1
 
 
 def test_a_key_stands_for_one_request(service: Service) -> None:
     task = make_task()
-    service.intake.submit(OPERATOR, {"task": task}, "a key")
+    service.submitter.submit(OPERATOR, {"task": task}, "a key")
     for other in (make_task(), {**task, "cmd": "rm"}):
         with pytest.raises(IdempotencyKeyReused):
-            service.intake.submit(OPERATOR, {"task": other}, "a key")
+            service.submitter.submit(OPERATOR, {"task": other}, "a key")
     with pytest.raises(IdempotencyKeyReused):
-        service.intake.submit(OPERATOR, {"task": {**task, "cmd": "rm"}}, task["uuid"])
+        service.submitter.submit(OPERATOR, {"task": {**task, "cmd": "rm"}}, task["uuid"])
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task}, "another key")
+        service.submitter.submit(OPERATOR, {"task": task}, "another key")
     assert len(service.slurm.submitted) == 1
 
 
 def test_a_retry_before_it_is_settled_is_told_to_wait(service: Service) -> None:
     task = left_open(service, exists=True)
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
+        service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
     service.reconcile(utc_now() + MINUTE)
-    answer = service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
+    answer = service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert len(service.slurm.submitted) == 1
 
@@ -329,14 +329,14 @@ def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Serv
     task = make_task()
     service.slurm.failure = SlurmAmbiguous("time-out")
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit(OPERATOR, {"task": task}, "a key")
+        service.submitter.submit(OPERATOR, {"task": task}, "a key")
     service.reconcile(utc_now() + MINUTE)
     assert service.record(task).is_reserved, "its request may still be on its way"
     service.reconcile(utc_now() + 3 * MINUTE)
     answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
     assert "made no job" in answer["monitor"]["submission_error"]
     assert answer["slurm"]["job_state"] is None
-    again = service.intake.submit(OPERATOR, {"task": task}, "a key")
+    again = service.submitter.submit(OPERATOR, {"task": task}, "a key")
     assert service.look_up.by_uuid(OPERATOR, task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]
 
 
@@ -349,10 +349,10 @@ def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Se
             raise SlurmAmbiguous("time-out")
 
     noting: Any = Noting()
-    service.intake._slurm = noting
+    service.submitter._slurm = noting
     task = make_task()
     with pytest.raises(SlurmAmbiguous):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     service.reconcile(noting.expires + timedelta(seconds=59))
     assert service.record(task).is_reserved
     service.reconcile(noting.expires + timedelta(seconds=61))
@@ -373,7 +373,7 @@ def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
     old = service.record(task)
     service.reconcile(utc_now() + 3 * MINUTE)
     time.sleep(0.002)  # records are told apart by their millisecond
-    answer = service.intake.submit(OPERATOR, {"task": task})
+    answer = service.submitter.submit(OPERATOR, {"task": task})
     assert not service.store.accept(old, 4711, JobState.PENDING, utc_now())
     service.store.release(old)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
@@ -419,7 +419,7 @@ def test_a_job_whose_comment_the_site_replaced_keeps_its_uuid(
     assert record.slurm_job_state is JobState.UNKNOWN
     assert "another comment" in str(record.submission_error)
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     assert "may be used again" in str(service.record(other).submission_error)
 
 
@@ -428,9 +428,9 @@ def test_a_refusal_without_a_reason_is_doubted_where_a_job_looks_like_the_task(s
     service.slurm.failure, service.slurm.keeps_job = UnprovenRefusal("-1"), True
     service.slurm.on_submit = lambda job_id: service.slurm.put(job_id, comment="set by the site")
     with pytest.raises(SlurmAmbiguous, match="cannot be told"):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
 
 
 def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
@@ -443,9 +443,9 @@ def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
     assert "jobs that may be it: 2" in str(record.submission_error)
     assert [item.event for item in record.notifications] == ["end"]
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
+        service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
     service.deliver(utc_now() + 4 * MINUTE)
     assert service.email.messages[0].subject.startswith("[UNKNOWN]")
 
@@ -568,7 +568,7 @@ def test_a_name_that_slurmdbd_may_have_altered_beyond_recognition_is_no_reason_t
     service.reconcile(utc_now() + 6 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.UNKNOWN
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": task}, task["uuid"])
+        service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
 
 
 def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Service) -> None:
@@ -577,10 +577,10 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
     before = service.record(task)
     service.slurm.known_down = SlurmUnavailable("down")
     with pytest.raises(SlurmUnavailable):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     assert service.record(task) == before
     service.slurm.known_down = None
-    assert service.intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
+    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
 
 
 def test_a_job_of_another_task_is_not_followed_however_often_it_was_requeued(service: Service) -> None:
@@ -610,8 +610,8 @@ def test_a_uuid_that_is_freed_while_its_next_owner_looks_is_taken(service: Servi
                 raise
 
     task = left_open(service, exists=False)
-    service.intake.reservations._store = store = SettledMeanwhile(service.store._path)
-    answer = service.intake.submit(OPERATOR, {"task": task}, key)
+    service.reservations._store = store = SettledMeanwhile(service.store._path)
+    answer = service.submitter.submit(OPERATOR, {"task": task}, key)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
     store.close()
 
@@ -633,7 +633,7 @@ class GivesBack(SqliteStore):
 def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = GivesBack(tmp_path / "store.sqlite3")
-    service.intake.reservations._store = store
+    service.reservations._store = store
     task, job_id = service.submit()
     assert service.record(task).slurm_job_id == job_id
     store.taken = 99
@@ -646,9 +646,9 @@ def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("first", "then"), [(1, True), (1, 1.0), (0, False), ("1", 1), (None, False)])
 def test_a_key_tells_values_apart_that_python_does_not(service: Service, first: Any, then: Any) -> None:
     task = make_task(meta=first)
-    service.intake.submit(OPERATOR, {"task": task}, "k")
+    service.submitter.submit(OPERATOR, {"task": task}, "k")
     with pytest.raises(IdempotencyKeyReused):
-        service.intake.submit(OPERATOR, {"task": {**task, "meta": then}}, "k")
+        service.submitter.submit(OPERATOR, {"task": {**task, "meta": then}}, "k")
 
 
 class Forgets(SqliteStore):
@@ -665,15 +665,15 @@ class Forgets(SqliteStore):
 def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = Forgets(tmp_path / "store.sqlite3")
-    service.intake.reservations._store = store
-    answer = service.intake.submit(OPERATOR, {"task": (task := make_task())})
+    service.reservations._store = store
+    answer = service.submitter.submit(OPERATOR, {"task": (task := make_task())})
     assert "completed as soon as" in answer["warnings"][0]
     assert service.record(task).is_reserved
     with pytest.raises(StoreUnavailable):
-        service.intake.reservations.record_late()
+        service.reservations.record_late()
     store.is_away = False
-    service.intake.reservations.record_late()
-    service.intake.reservations.record_late()
+    service.reservations.record_late()
+    service.reservations.record_late()
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
     store.close()
     service.store.close()
@@ -692,12 +692,12 @@ def test_while_slurm_is_known_to_be_down_nothing_is_reserved(service: Service) -
     task = make_task()
     service.slurm.known_down = SlurmUnavailable("down")
     with pytest.raises(SlurmUnavailable):
-        service.intake.submit(OPERATOR, {"task": task})
+        service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(UnknownTask):
         service.look_up.by_uuid(OPERATOR, task["uuid"])
     with pytest.raises(DuplicateUuid):
-        service.intake.submit(OPERATOR, {"task": taken})
-    assert service.intake.submit(OPERATOR, {"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
+        service.submitter.submit(OPERATOR, {"task": taken})
+    assert service.submitter.submit(OPERATOR, {"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
 
 
 def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
@@ -705,7 +705,7 @@ def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
     fence = service.fence()
     service.slurm.put(job_id, JobState.COMPLETED)
     assert service.store.lead("another", utc_now(), utc_now() + MINUTE) == fence + 1
-    assert service.watcher.refresh(utc_now(), fence) == 0
+    assert service.poller.poll_once(utc_now(), fence) == 0
     assert service.record(task).slurm_job_state is JobState.PENDING
 
 
@@ -714,7 +714,8 @@ def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
 
 def watch(service: Service, job_id: int, **fields: Any) -> dict[str, Any]:
     task = {"username": "alice", "uuid": make_task()["uuid"], **fields.pop("task", {})}
-    return service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": job_id, **fields}})
+    monitor = {"task": task, "slurm_job_id": job_id, **fields}
+    return service.registration.register(OPERATOR, {"monitor": monitor})
 
 
 def test_a_job_from_elsewhere_is_taken_over(service: Service) -> None:
@@ -952,8 +953,8 @@ def test_a_new_leader_notices_that_an_ended_job_was_requeued(service: Service) -
     requeue(service, job_id)
     slurm: Any = service.slurm
     planner = Planner(CATALOGUE, ["email", "test"])
-    other = Watcher(service.store, slurm, planner, unknown_after=10 * MINUTE)
-    other.refresh(utc_now() + MINUTE, service.fence())
+    other = Poller(service.store, slurm, planner, unknown_after=10 * MINUTE)
+    other.poll_once(utc_now() + MINUTE, service.fence())
     assert service.record(task).is_open
 
 
@@ -975,7 +976,7 @@ def test_a_requeued_job_is_announced_for_each_record_although_one_was_registered
 def test_a_registered_job_succeeds_whatever_its_task_says_of_an_array(service: Service) -> None:
     service.slurm.put(5, JobState.RUNNING)
     body = {"username": "alice", "uuid": "registered", "slurm": {"array": "0-9"}}
-    service.intake.watch(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
+    service.registration.register(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
     service.move(5, JobState.COMPLETED, exit_code=0)
     assert service.record(body).slurm_job_state is JobState.COMPLETED
 
@@ -1030,7 +1031,7 @@ def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
 ) -> None:
     service = Service(tmp_path / "store.sqlite3")
     store = Broken(tmp_path / "store.sqlite3")
-    service.watcher._store = service.watcher._recorder._store = store
+    service.poller._store = service.poller._writer._store = store
     tasks = [service.submit(notification=make_email()) for _ in range(3)]
     bad = tasks[1][0]["uuid"]
     if fault == "odd":
@@ -1054,13 +1055,13 @@ def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
 
 
 def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> None:
-    class Fails(Watcher):
-        def refresh(self, now: datetime, fence: int) -> int:
+    class Fails(Poller):
+        def poll_once(self, now: datetime, fence: int) -> int:
             raise ZeroDivisionError
 
     task = left_open(service, exists=True)
-    service.monitor._watcher = Fails(
-        service.store, service.slurm, service.watcher._recorder._planner, unknown_after=MINUTE
+    service.monitor._poller = Fails(
+        service.store, service.slurm, service.poller._writer._planner, unknown_after=MINUTE
     )  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         service.monitor.run_cycle(utc_now() + MINUTE)
@@ -1333,9 +1334,9 @@ def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
         def open_jobs(self) -> list[OpenJob]:
             return stale  # what a leader that was paused still has in hand
 
-    late: Any = service.watcher
+    late: Any = service.poller
     late._store = Paused(service.store._path)
-    assert late.refresh(utc_now(), service.fence()) == 0
+    assert late.poll_once(utc_now(), service.fence()) == 0
     late._store.close()
     assert len(service.record(task).notifications) == 1
 
@@ -1606,7 +1607,7 @@ def test_registered_job_that_can_never_start_is_announced(service: Service) -> N
     long_ago = utc_now() - timedelta(days=50)
     service.slurm.put(5, JobState.PENDING, reason="QOSMaxWallDurationPerJobLimit", submit_time=long_ago)
     body = {"username": "alice", "uuid": "w", "notification": {**make_email(), "events": ["cannot_start"]}}
-    service.intake.watch(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
+    service.registration.register(OPERATOR, {"monitor": {"task": body, "slurm_job_id": 5}})
     service.refresh(utc_now() + 2 * MINUTE)
     assert [item.event for item in service.record(body).notifications] == ["cannot_start"]
 
@@ -1625,7 +1626,7 @@ def test_an_alarm_is_no_reason_to_believe_another_job(service: Service) -> None:
 def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(service: Service) -> None:
     service.slurm.put(5, JobState.RUNNING, standard_output="/their/own", standard_error="/their/error")
     task = make_task(notification=make_email(body="see ${output} and ${error_output}"))
-    service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
+    service.registration.register(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
     slurm = service.look_up.by_job_id(OPERATOR, "5")["slurm"]
     assert (slurm["standard_output"], slurm["standard_error"]) == ("/their/own", "/their/error")
     service.move(5, JobState.COMPLETED, start_time=utc_now(), end_time=utc_now())
@@ -1686,7 +1687,7 @@ def test_the_files_of_a_registered_array_are_kept_where_slurmdbd_does_not_know_t
     """As on 22.05."""
     service.slurm.put(5, JobState.RUNNING, standard_output="/their/", array_tasks={JobState.RUNNING: 1})
     task = {"uuid": "registered", "username": "alice"}
-    service.intake.watch(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
+    service.registration.register(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
     ended = service.slurm.put(
         5, JobState.COMPLETED, start_time=utc_now(), array_tasks={JobState.COMPLETED: 1}
     )

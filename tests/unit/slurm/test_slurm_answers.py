@@ -23,8 +23,9 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.job_identity import is_tagged, tag_of
-from app.lifecycle.submit import Intake
-from app.lifecycle.validation import Checker
+from app.lifecycle.reservations import Reservations
+from app.lifecycle.submit import TaskSubmitter
+from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.job import SlurmJob
@@ -326,12 +327,14 @@ def test_remarks_of_any_shape_on_a_job_that_slurm_took_are_warnings(field: str, 
 # --- a refusal without a reason, as by a job_submit plugin --------------------------------------
 
 
-def intake_on(store: SqliteStore, client: SlurmClient) -> tuple[Intake, SlurmClient]:
+def submitter_on(store: SqliteStore, client: SlurmClient) -> tuple[TaskSubmitter, SlurmClient]:
     planner = Planner(CATALOGUE, {})
-    checker = Checker(CATALOGUE, {"root", "slurm"})
+    validator = RequestValidator(CATALOGUE, {"root", "slurm"})
     clocks = ClockGuard(client, timedelta(hours=1))
-    intake = Intake(store, client, planner, checker, clocks=clocks, submission_life=timedelta(seconds=96))
-    return intake, client
+    reservations = Reservations(store, client, clocks)
+    life = timedelta(seconds=96)
+    submitter = TaskSubmitter(store, client, planner, validator, reservations, submission_life=life)
+    return submitter, client
 
 
 @pytest.fixture
@@ -348,11 +351,11 @@ def test_a_refusal_without_a_reason_is_a_refusal_once_slurmctld_shows_no_job(
 ) -> None:
     nothing = on_the_wire([], b"")
     answers = {"POST job/submit": (500, ERRORS[api] % -1), "GET jobs": nothing, "GET jobs/state": nothing}
-    intake, client = intake_on(store, client_of(api, answers))
+    submitter, client = submitter_on(store, client_of(api, answers))
     task = make_task()
     for _ in range(5):  # the circuit does not open: Slurm does answer
         with pytest.raises(SlurmRefused, match="submit rules"):
-            intake.submit(OPERATOR, {"task": task})
+            submitter.submit(OPERATOR, {"task": task})
         assert store.by_uuids([task["uuid"]]) == {}
     client.check()
 
@@ -367,10 +370,10 @@ def test_a_refusal_without_a_reason_stays_ambiguous_while_slurmctld_cannot_be_lo
 ) -> None:
     """22.05 answers a bad token, and for a slurmctld that is down, with -1 as well."""
     answers = {"POST job/submit": (500, ERRORS[api] % -1), "GET jobs": look, "GET jobs/state": look}
-    intake, _ = intake_on(store, client_of(api, answers))
+    submitter, _ = submitter_on(store, client_of(api, answers))
     task = make_task()
     with pytest.raises(SlurmAmbiguous):
-        intake.submit(OPERATOR, {"task": task})
+        submitter.submit(OPERATOR, {"task": task})
     assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved
 
 
@@ -382,17 +385,17 @@ def test_an_error_without_a_reason_is_no_refusal_where_the_job_is_there(
     task = make_task()
     listed = [controller_job(OLD, 7, user_name=task["username"], comment=tag_of(task["uuid"]))]
     answers = {"POST job/submit": (500, ERRORS[OLD] % error), "GET jobs": on_the_wire(listed, b"")}
-    intake, _ = intake_on(store, client_of(OLD, answers))
-    assert intake.submit(OPERATOR, {"task": task})["slurm_job_id"] == 7
+    submitter, _ = submitter_on(store, client_of(OLD, answers))
+    assert submitter.submit(OPERATOR, {"task": task})["slurm_job_id"] == 7
 
 
 def test_a_job_of_the_same_user_that_cannot_be_read_frees_no_reservation(store: SqliteStore) -> None:
     task = make_task()
     odd = {**controller_job(OLD, 7, user_name=task["username"]), "job_id": None}
     answers = {"POST job/submit": (500, ERRORS[OLD] % -1), "GET jobs": on_the_wire([odd], b"")}
-    intake, _ = intake_on(store, client_of(OLD, answers))
+    submitter, _ = submitter_on(store, client_of(OLD, answers))
     with pytest.raises(SlurmAmbiguous):
-        intake.submit(OPERATOR, {"task": task})
+        submitter.submit(OPERATOR, {"task": task})
     assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved
 
 
@@ -490,12 +493,12 @@ def test_only_errors_of_our_own_come_out_of_any_answer(answer: tuple[int, bytes]
 def test_no_answer_to_a_submission_leaves_a_reservation_that_could_be_settled(
     store: SqliteStore, answer: tuple[int, bytes]
 ) -> None:
-    intake, _ = intake_on(
+    submitter, _ = submitter_on(
         store, client_of(NEW, {"POST job/submit": answer, "GET jobs/state": b'{"jobs": []}'})
     )
     task = make_task()
     try:
-        job_id = intake.submit(OPERATOR, {"task": task})["slurm_job_id"]
+        job_id = submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
         assert store.by_uuids([task["uuid"]])[task["uuid"]].slurm_job_id == job_id
     except SlurmAmbiguous:
         assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved

@@ -795,11 +795,11 @@ def test_a_method_that_is_not_configured_is_a_warning_and_grants_count_all_the_s
     task = make_task(notification={"methods": [method], "params": {method: params}})
     answer = post(client, "/submit", {"task": task})
     assert answer.json["warnings"] == [f"this server is not configured for {method}"]
-    checker = app.extensions["slurm_proxy"].checker
+    validator = app.extensions["slurm_proxy"].validator
     for allowed, is_refused in ((pattern, False), (f"{method}:another", True)):
         grant = Grant(scopes=frozenset({Scope.SUBMIT}), users=("alice",), recipients=(allowed,))
         with pytest.raises(Forbidden) if is_refused else nullcontext():
-            checker.submission(Caller("pipeline", (grant,)), {"task": task})
+            validator.validate_submission(Caller("pipeline", (grant,)), {"task": task})
 
 
 def test_a_wrong_target_is_a_fault_where_others_are_configured(client: FlaskClient, app: Flask) -> None:
@@ -809,7 +809,7 @@ def test_a_wrong_target_is_a_fault_where_others_are_configured(client: FlaskClie
             "NOTIFICATIONS_APPRISE_TARGETS": {"other": "json://other.example"},
         }
     )
-    app.extensions["slurm_proxy"].checker._context["settings"] = settings
+    app.extensions["slurm_proxy"].validator._context["settings"] = settings
     for method, params, _ in CHANNELS[-2:]:
         task = make_task(notification={"methods": [method], "params": {method: params}})
         check_error(post(client, "/submit", {"task": task}), 400, "invalid_request")
