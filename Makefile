@@ -25,16 +25,22 @@ lint: $(VENV)/.tests
 	$(VENV)/bin/mypy
 
 # The documentation as a site in site/. Once its packages are installed, the build needs no network.
-docs: $(VENV)-docs/.builds
-	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+docs: $(VENV)-tools/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-tools/bin/mkdocs build --strict
 	@! grep -rE '<(script|link|img|iframe)[^>]+="(https?:)?//' site --include=*.html  # loads nothing from other servers
 
 # The parts of docs/reference/ that come from the code.
 reference: $(VENV)/.serves
 	$(VENV)/bin/python -m docs.generate_reference
 
+# Every file that the Docker image installs, with its hashes, for each platform and Python from 3.11 on. Versions that
+# the lock has already stay; `rm requirements.lock` first to renew those that the requirements leave open.
+lock: $(VENV)-tools/.installed
+	$(VENV)-tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header --no-emit-index-url --output-file requirements.lock requirements.txt docker/requirements.txt
+
 clean:
-	rm -rf $(VENV) $(VENV)-docs demo site
+	rm -rf $(VENV) $(VENV)-tools demo site
 
 $(VENV)/.serves: requirements.txt
 	sh .ci/venv $(VENV)
@@ -46,7 +52,7 @@ $(VENV)/.tests: requirements.txt requirements-test.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@ $(VENV)/.serves
 
-$(VENV)-docs/.builds: requirements-docs.txt
-	sh .ci/venv $(VENV)-docs
-	$(VENV)-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+$(VENV)-tools/.installed: requirements-tools.txt
+	sh .ci/venv $(VENV)-tools
+	$(VENV)-tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
 	touch $@
