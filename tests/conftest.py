@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -61,7 +61,8 @@ def until(condition: Callable[[], Any], seconds: float = 60, what: str = "it") -
     return value
 
 
-def not_covered(request: pytest.FixtureRequest, part: str, why: str) -> None:
+def not_covered(request: pytest.FixtureRequest, part: str, why: str) -> NoReturn:
+    """Skip the test, and name the part that it lacked in the summary."""
     request.config.stash[_NOT_COVERED][part] = why
     pytest.skip(f"{part}: {why}")
 
@@ -201,7 +202,7 @@ def _running_cluster(request: pytest.FixtureRequest, name: str, prefix: str) -> 
     url, key_path = os.environ.get(f"{prefix}_URL"), os.environ.get(f"{prefix}_KEY_PATH")
     if not url or not key_path:
         not_covered(request, name, f"{prefix}_URL and {prefix}_KEY_PATH are not set")
-    return Cluster(name, url or "", Path(key_path or "").read_bytes(), "alice", "bob")
+    return Cluster(name, url, Path(key_path).read_bytes(), "alice", "bob")
 
 
 REAL_CLUSTERS = [

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,6 +27,7 @@ from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.task import CatalogueEntry, Task
 from app.monitor import Monitor
+from app.slurm.client import SlurmClient
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -91,7 +93,7 @@ class Process:
 
     def __init__(self, store: TaskStore, slurm: LateSlurm, host_clock: HostClock, name: str) -> None:
         self.store = store
-        self.slurm: Any = slurm
+        self.slurm = cast(SlurmClient, slurm)
         self.clock = host_clock
         self.email = RecordingSender()
         senders: Any = {"email": self.email}
@@ -182,7 +184,7 @@ def test_a_reservation_is_kept_while_its_request_may_still_arrive(
         site.first.submit(task)
     site.second.clock.shift = timedelta(seconds=shift)
     for seconds in sorted({0, 30, 60, arrives_after}):
-        slurm.clock = lambda seconds=seconds: began + timedelta(seconds=seconds)
+        slurm.clock = partial(began.__add__, timedelta(seconds=seconds))
         reconcile(site.second, began + timedelta(seconds=seconds + shift))
         reconcile(site.second, site.second.store.now())
         assert site.record(task).is_reserved
@@ -305,7 +307,12 @@ def test_a_leader_whose_clock_is_set_gives_its_lease_back(site: Site) -> None:
 def test_a_clock_that_is_set_is_noticed_and_slurms_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
     asked: list[datetime] = []
     slurm: Any = FakeSlurm()
-    slurm.clock = lambda: asked.append(utc_now()) or asked[-1]
+
+    def answer() -> datetime:
+        asked.append(utc_now())
+        return asked[-1]
+
+    slurm.clock = answer
     clock = HostClock()
     guard = ClockGuard(slurm, SKEW, host_clock=clock)
     guard.measure()

@@ -121,7 +121,8 @@ def test_every_pattern_names_the_file_that_is_announced(
 
 
 def test_error_without_a_file_joins_the_output(cluster: Cluster, client: SlurmClient, folder: Path) -> None:
-    for slurm in ({}, {"output": "o.%j"}):
+    choices: list[dict[str, Any]] = [{}, {"output": "o.%j"}]
+    for slurm in choices:
         one = Submitted(cluster, client, folder, BOTH, **slurm)
         output, error = one.files()
         assert output == error

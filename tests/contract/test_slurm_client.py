@@ -395,7 +395,9 @@ class ListsOnly:
 
     def __init__(self, arrays: int, others: int) -> None:
         self.paths: list[str] = []
-        self._states = [{"job_id": str(number), "state": ["PENDING"]} for number in range(1, arrays + 1)]
+        self._states: list[dict[str, Any]] = [
+            {"job_id": str(number), "state": ["PENDING"]} for number in range(1, arrays + 1)
+        ]
         self._states += [
             {"job_id": str(number), "state": ["COMPLETED"]} for number in range(1001, 1001 + others)
         ]
@@ -654,6 +656,7 @@ def test_what_slurmctld_has_forgotten_slurmdbd_knows(cluster: Cluster, client: S
         "that slurmctld forgets",
     )
     found = client.accounting([good, bad, 4_000_000])
+    assert found is not None
     assert found.keys() == {good, bad}
     assert (found[good].job_state, found[good].exit_code) == (JobState.COMPLETED, 0)
     assert found[bad].job_state is JobState.FAILED

@@ -324,7 +324,8 @@ def test_a_submission_that_cannot_be_told_ends_as_unknown(store: TaskStore) -> N
     assert found is not None
     assert (found.slurm_job_state, found.submission_error) == (JobState.UNKNOWN, "why")
     assert len(found.notifications) == 1
-    assert store.reservations(LATER) == store.open_jobs() == []
+    assert store.reservations(LATER) == []
+    assert store.open_jobs() == []
     with pytest.raises(DuplicateUuid):
         store.add(record)
 
@@ -591,7 +592,7 @@ def test_a_claim_that_ends_later_than_it_can_is_taken_over_and_logged(
 
 def test_a_message_waits_no_longer_than_it_can(store: TaskStore) -> None:
     hour, time_to_send = timedelta(hours=1), timedelta(seconds=20)
-    retrying = {"status": NotificationStatus.RETRYING, "attempts": 3}
+    retrying: dict[str, Any] = {"status": NotificationStatus.RETRYING, "attempts": 3}
     ordinary = make_notification(attempt_after=NOW + hour, **retrying)
     wrong = make_notification(attempt_after=NOW + 24 * hour, **retrying)
     store.add(make_running(notifications=[ordinary, wrong]))

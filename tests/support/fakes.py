@@ -188,7 +188,7 @@ class RecordingSender(Sender):
     def __init__(self, *, rate_limited: bool = False) -> None:
         self.rate_limited = rate_limited  # type: ignore[misc]
         self.messages: list[Any] = []
-        self.failures: list[Exception] = []  # raised one after the other, before messages are taken
+        self.failures: list[BaseException] = []  # raised one after the other, before messages are taken
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

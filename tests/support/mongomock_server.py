@@ -43,11 +43,11 @@ REAL_ONLY = (
 )
 
 
-class _BulkOperationBuilder(mongomock.collection.BulkOperationBuilder):  # type: ignore[misc]
+class _BulkOperationBuilder(mongomock.collection.BulkOperationBuilder):
     """mongomock 4.3 does not know the argument `sort`, which pymongo has passed since 4.11."""
 
     def add_update(self, *args: Any, sort: None = None, **options: Any) -> Any:
-        return super().add_update(*args, **options)
+        return super().add_update(*args, **options)  # type: ignore[no-untyped-call]
 
 
 class MongomockServer:
@@ -55,7 +55,7 @@ class MongomockServer:
 
     def __init__(self) -> None:
         self._store = ServerStore()
-        mongomock.collection.BulkOperationBuilder = _BulkOperationBuilder
+        mongomock.collection.BulkOperationBuilder = _BulkOperationBuilder  # type: ignore[misc]
 
     def connect(self) -> Any:
         """Return a new client."""

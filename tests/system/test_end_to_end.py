@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -362,16 +363,11 @@ def test_what_a_caller_wants_to_know_of_a_job_that_waits_is_told_over_a_kill(sta
     early = {"depends": {"[still waiting] about depends", "[cannot begin] about depends"}}
     early["waits"] = {"[still waiting] about waits"}
     for name, wanted in early.items():
-        until(lambda name=name, wanted=wanted: set(subjects(stage, name)) == wanted, 150, f"{wanted}")
+        until(partial(has_subjects, stage, name, wanted), 150, f"{wanted}")
         stage.cancel(stage.service.record(stage.tasks[name])["slurm_job_id"])
     for name, wanted in early.items():
-        until(
-            lambda name=name, wanted=wanted: (
-                set(subjects(stage, name)) == wanted | {f"[CANCELLED] about {name}"}
-            ),
-            60,
-            f"the end of {name}",
-        )
+        wanted = wanted | {f"[CANCELLED] about {name}"}
+        until(partial(has_subjects, stage, name, wanted), 60, f"the end of {name}")
 
 
 def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_path: Path) -> None:
@@ -401,7 +397,8 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
 
         def is_announced() -> bool:
             record = service.get(where, **mine)["monitor"]
-            return record["slurm_job_state"] == "CANCELLED" and record["notifications"][0]["status"] == "sent"
+            ends: tuple[str, str] = record["slurm_job_state"], record["notifications"][0]["status"]
+            return ends == ("CANCELLED", "sent")
 
         until(is_announced, 60, "the announced end")
         assert service.post(f"{where}/cancel", {}, **mine).json()["code"] == "already_over"
@@ -414,6 +411,10 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
         commands = [entry["action"] for entry in done if "status" not in entry]
         assert commands == ["keys create", "keys create", "keys revoke"]
         assert [entry["status"] for entry in done if "status" in entry] == [401, 403, 200, 404, 200, 409, 401]
+
+
+def has_subjects(stage: Stage, name: str, wanted: set[str]) -> bool:
+    return set(subjects(stage, name)) == wanted
 
 
 def subjects(stage: Stage, name: str) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,13 @@ class Start:
         return self.status is None
 
 
-def start(
-    folder: Path, argv: list[str], prefix: tuple[str, ...] = (), project: Path = ROOT, **settings: str
+def start(folder: Path, argv: list[str], **settings: str) -> Start:
+    """Start a server in the project's folder, and end it once it serves."""
+    return start_in(ROOT, folder, argv, settings)
+
+
+def start_in(
+    project: Path, folder: Path, argv: list[str], settings: Mapping[str, str], prefix: tuple[str, ...] = ()
 ) -> Start:
     """Start a server in the folder `project`, and end it once it serves."""
     environment = {
@@ -103,7 +108,7 @@ OLDER_RECORD = {
     "slurm_username": "ann",
     "slurm_job_state": "RUNNING",
 }
-WRONG_KEYS = {
+WRONG_KEYS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another key": (
         lambda key: bytes(reversed(key)),
         "Slurm accepts no token of this key: copy the file that jwt_key in slurm.conf names, byte by byte"
@@ -367,7 +372,8 @@ def test_a_store_that_cannot_be_written_stops_the_start(tmp_path: Path, argv: li
     path = tmp_path / "store.sqlite3"
     assert start(tmp_path, argv, SQLITE_PATH=str(path)).status is None
     path.chmod(0o444)
-    started = start(tmp_path, argv, WITHOUT_PRIVILEGES if os.geteuid() == 0 else (), SQLITE_PATH=str(path))
+    prefix = WITHOUT_PRIVILEGES if os.geteuid() == 0 else ()
+    started = start_in(ROOT, tmp_path, argv, {"SQLITE_PATH": str(path)}, prefix)
     assert started.refuses_with(
         f"SQLITE_PATH: {path} cannot be written: give the file and its folder to the user of this service"
     )
@@ -485,7 +491,7 @@ def test_every_start_refuses_an_environment_file_with_an_unreadable_line(
     for name in ("run.py", "docker/gunicorn.conf.py"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     (tmp_path / ".env").write_text(f"# who may call\n{line}\nLOG_LEVEL=INFO\n")
-    started = start(tmp_path, argv, project=tmp_path)
+    started = start_in(tmp_path, tmp_path, argv, {})
     sentence = f"{tmp_path}/.env: line 2 cannot be read; it must be NAME=value"
     if argv[:2] != FLASK[:2]:
         assert started.refuses_with(sentence)

@@ -221,7 +221,9 @@ def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
     module: dict[str, Any] = {}
     exec(compile(source, "syslog.py", "exec"), module)  # noqa: S102 - it is ours, and shown
 
-    class HereSender(module["SyslogSender"]):  # type: ignore[misc]
+    sender: Any = module["SyslogSender"]
+
+    class HereSender(sender):  # type: ignore[misc]
         path = tmp_path / "log"
 
     assert HereSender.from_settings(read_settings()) is None

@@ -79,4 +79,4 @@ class IdentityProvider(HttpService):
         return b".".join((signed, jwt.utils.base64url_encode(signature))).decode()
 
     def unsigned(self) -> str:
-        return jwt.encode(self.claims(), None, "none", headers={"kid": next(iter(self._keys))})
+        return jwt.encode(self.claims(), "", "none", headers={"kid": next(iter(self._keys))})

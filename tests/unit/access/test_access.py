@@ -598,10 +598,11 @@ def test_a_unix_group_stands_for_its_members() -> None:
 
 @pytest.mark.parametrize("username", ["root", "slurm"])
 def test_nobody_runs_as_a_service_user(site: Site, username: str) -> None:
-    for scope, call in (
+    calls: tuple[tuple[Scope, Callable[[str], Any]], ...] = (
         (Scope.SUBMIT, lambda key: site.submit(key, username=username)),
         (Scope.ADMIN, lambda key: site.call("POST", f"/slurm/job/submit?username={username}", key, {})),
-    ):
+    )
+    for scope, call in calls:
         answer = call(site.key(Grant(scopes=frozenset({scope}), users="any")))
         assert answer.status_code == 400
         assert f"username: must not be {username}" in answer.json["error"]

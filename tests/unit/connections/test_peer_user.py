@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -364,7 +365,7 @@ def test_nginx_in_front_of_a_server_without_authentication_is_refused_unless_all
             )
             daemon.start()
             try:
-                daemon.ready(lambda port=port: answers(port))
+                daemon.ready(partial(answers, port))
                 answer = fetch(f"http://127.0.0.1:{port}{RECORD}", 0)
             finally:
                 daemon.stop()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -47,6 +47,7 @@ from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, u
 from app.models.slurm_options import array_size
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
+from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
 from tests.support.fakes import FakeSlurm, RecordingSender
 from tests.support.tasks import make_email, make_task
@@ -81,7 +82,7 @@ class Service:
         self.email = RecordingSender(rate_limited=True)
         self.test = RecordingSender()
         senders: Any = {"email": self.email, "test": self.test}
-        slurm: Any = self.slurm
+        slurm = self.client = cast(SlurmClient, self.slurm)
         planner = Planner(CATALOGUE, senders)
         self.clocks = ClockGuard(slurm, MINUTE)
         validator = RequestValidator(CATALOGUE, {"root", "slurm"})
@@ -1061,8 +1062,8 @@ def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> 
 
     task = left_open(service, exists=True)
     service.monitor._poller = Fails(
-        service.store, service.slurm, service.poller._writer._planner, unknown_after=MINUTE
-    )  # type: ignore[arg-type]
+        service.store, service.client, service.poller._writer._planner, unknown_after=MINUTE
+    )
     with pytest.raises(ZeroDivisionError):
         service.monitor.run_cycle(utc_now() + MINUTE)
     assert service.record(task).slurm_job_id is not None
@@ -1097,12 +1098,12 @@ def test_what_has_ended_is_not_said_to_be_cancelled(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.COMPLETED)
     with pytest.raises(AlreadyOver, match="has ended already"):
-        Cancellation(service.store, service.slurm).cancel(OPERATOR, task["uuid"])
+        Cancellation(service.store, service.client).cancel(OPERATOR, task["uuid"])
 
 
 def refusal_of_cancelling(service: Service, job_id: int) -> str:
     with pytest.raises((AlreadyOver, NoSuchTask)) as refused:
-        Cancellation(service.store, service.slurm).cancel_job(OPERATOR, str(job_id))
+        Cancellation(service.store, service.client).cancel_job(OPERATOR, str(job_id))
     return str(refused.value)
 
 
@@ -1123,7 +1124,7 @@ def test_a_record_that_is_unknown_to_slurm_is_not_cancelled(service: Service) ->
     words = f"slurm_job_id: Slurm does not know job {job_id} any more"
     assert refusal_of_cancelling(service, job_id) == words
     with pytest.raises(AlreadyOver, match=f"Slurm does not know the job of {task['uuid']} any more"):
-        Cancellation(service.store, service.slurm).cancel(OPERATOR, task["uuid"])
+        Cancellation(service.store, service.client).cancel(OPERATOR, task["uuid"])
 
 
 # --- delivering ------------------------------------------------------------------------------

@@ -399,7 +399,8 @@ def test_what_is_not_known_is_left_out() -> None:
     assert "None" not in as_text(content)
 
 
-GOOD, SHORT = JobState.COMPLETED, {"start_time": NOW, "end_time": NOW + timedelta(seconds=20)}
+GOOD = JobState.COMPLETED
+SHORT: dict[str, Any] = {"start_time": NOW, "end_time": NOW + timedelta(seconds=20)}
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def test_service_user_is_refused_in_capitals_and_with_a_domain(
 
 
 def test_document_has_the_sites_pattern(client: FlaskClient) -> None:
-    contract = Contract(client.get("/openapi.json").json)
+    document: Any = client.get("/openapi.json").json
+    contract = Contract(document)
     schema = contract.request("POST", "/submit")
     watched = contract.request("POST", "/monitor")
     for name in [*OF_THE_SITE, *NEVER]:

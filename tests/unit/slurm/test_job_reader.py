@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from app.slurm.dialect import Dialect
 from app.slurm.job_reader import JobReader
 from app.slurm.reply import Reply
 from app.slurm.request import Query
+from app.slurm.session import Session
 from app.slurm.state_list import StateList
 
 
@@ -319,7 +320,7 @@ def test_poll_reads_an_array_whose_own_id_shows_no_change_at_intervals() -> None
         session.jobs[array_id] = ["PENDING"]
         session.array_tasks[array_id] = [(array_id, 1, "PENDING"), (1000 + array_id, 0, "RUNNING")]
     now = [0.0]
-    reader = JobReader(session, 0, clock=lambda: now[0])
+    reader = JobReader(cast(Session, session), 0, clock=lambda: now[0])
     known = dict.fromkeys(range(1, 301), JobState.RUNNING)
     reads = []
     for seconds in (0.0, 5.0, 16.0):

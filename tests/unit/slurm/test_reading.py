@@ -114,7 +114,7 @@ def test_the_files_of_a_job_elsewhere_are_slurms_word_on_newer_releases() -> Non
     expanded = {"standard_output": "o-%j", "stdout_expanded": "/h/o-7", "stderr_expanded": ""}
     job = controller_job(of_24_11(**expanded))
     assert (job.standard_output, job.standard_error) == ("/h/o-7", "/h/o-7")
-    interactive = {"batch_flag": False, "stdout_expanded": "", "stderr_expanded": ""}
+    interactive: dict[str, Any] = {"batch_flag": False, "stdout_expanded": "", "stderr_expanded": ""}
     assert controller_job(of_24_11(**interactive)).standard_output is None
     waiting = controller_job(of_24_11("PENDING", array_job_id=7, standard_output="/h/slurm-7_4294967294.out"))
     assert waiting.standard_output == "/h/slurm-7_%a.out"

@@ -350,7 +350,11 @@ def test_a_refusal_without_a_reason_is_a_refusal_once_slurmctld_shows_no_job(
     store: SqliteStore, api: str
 ) -> None:
     nothing = on_the_wire([], b"")
-    answers = {"POST job/submit": (500, ERRORS[api] % -1), "GET jobs": nothing, "GET jobs/state": nothing}
+    answers: Answers = {
+        "POST job/submit": (500, ERRORS[api] % -1),
+        "GET jobs": nothing,
+        "GET jobs/state": nothing,
+    }
     submitter, client = submitter_on(store, client_of(api, answers))
     task = make_task()
     for _ in range(5):  # the circuit does not open: Slurm does answer
@@ -369,7 +373,7 @@ def test_a_refusal_without_a_reason_stays_ambiguous_while_slurmctld_cannot_be_lo
     store: SqliteStore, api: str, look: bytes | tuple[int, bytes]
 ) -> None:
     """22.05 answers a bad token, and for a slurmctld that is down, with -1 as well."""
-    answers = {"POST job/submit": (500, ERRORS[api] % -1), "GET jobs": look, "GET jobs/state": look}
+    answers: Answers = {"POST job/submit": (500, ERRORS[api] % -1), "GET jobs": look, "GET jobs/state": look}
     submitter, _ = submitter_on(store, client_of(api, answers))
     task = make_task()
     with pytest.raises(SlurmAmbiguous):
@@ -384,7 +388,7 @@ def test_an_error_without_a_reason_is_no_refusal_where_the_job_is_there(
     """As when the answer of slurmctld was lost on its way to slurmrestd."""
     task = make_task()
     listed = [controller_job(OLD, 7, user_name=task["username"], comment=tag_of(task["uuid"]))]
-    answers = {"POST job/submit": (500, ERRORS[OLD] % error), "GET jobs": on_the_wire(listed, b"")}
+    answers: Answers = {"POST job/submit": (500, ERRORS[OLD] % error), "GET jobs": on_the_wire(listed, b"")}
     submitter, _ = submitter_on(store, client_of(OLD, answers))
     assert submitter.submit(OPERATOR, {"task": task})["slurm_job_id"] == 7
 
@@ -392,7 +396,7 @@ def test_an_error_without_a_reason_is_no_refusal_where_the_job_is_there(
 def test_a_job_of_the_same_user_that_cannot_be_read_frees_no_reservation(store: SqliteStore) -> None:
     task = make_task()
     odd = {**controller_job(OLD, 7, user_name=task["username"]), "job_id": None}
-    answers = {"POST job/submit": (500, ERRORS[OLD] % -1), "GET jobs": on_the_wire([odd], b"")}
+    answers: Answers = {"POST job/submit": (500, ERRORS[OLD] % -1), "GET jobs": on_the_wire([odd], b"")}
     submitter, _ = submitter_on(store, client_of(OLD, answers))
     with pytest.raises(SlurmAmbiguous):
         submitter.submit(OPERATOR, {"task": task})
@@ -483,7 +487,8 @@ def test_only_errors_of_our_own_come_out_of_any_answer(answer: tuple[int, bytes]
         submit,
     ]
     for ask in asked:
-        for answers in (odd, {**odd, **EMPTY, "GET diag": IDLE}):
+        choices: tuple[Answers, ...] = (odd, {**odd, **EMPTY, "GET diag": IDLE})
+        for answers in choices:
             with suppress(SlurmProxyError):
                 ask(client_of(api, answers))
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -197,11 +197,10 @@ def test_a_host_with_many_addresses_that_do_not_answer_takes_one_time_to_connect
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that are reached at once; memory is not the point then."""
     monkeypatch.setattr(connection_module, "_MAX_ANSWER_BYTES", 2**20)
     monkeypatch.setattr(connection_module, "_MAX_LIST_BYTES", 2**22)
-    return
 
 
 ENDLESS = {

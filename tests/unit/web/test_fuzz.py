@@ -85,7 +85,8 @@ class Guard:
         self._app = app
         self.services = services
         self.slurm = slurm
-        self.contract = Contract(Client(app).get("/openapi.json").json)
+        document: Any = Client(app).get("/openapi.json").json
+        self.contract = Contract(document)
         self.injected: SlurmProxyError | None = None
         self.statuses: Counter[int] = Counter()
         self.slowest = 0.0

@@ -47,7 +47,7 @@ def test_a_made_up_key_with_a_mongodb_that_is_away_is_answered_soon_and_without_
     uri = f"mongodb://user:password@127.0.0.1:{port}/?directConnection=true"
     with application(MONGODB_URI=uri, ACCESS_METHODS="keys") as app:
         began = time.monotonic()
-        answer = app.test_client().post(
+        answer: Any = app.test_client().post(
             "/submit", json={"task": make_task()}, headers={"Authorization": f"Bearer {key}"}
         )
         assert time.monotonic() - began < 2
@@ -65,7 +65,7 @@ def test_a_sqlite_file_that_is_away_is_not_named_to_callers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with application(SQLITE_PATH=tmp_path / "inside" / "store.sqlite3", ACCESS_METHODS="keys") as app:
-        answer = app.test_client().get(
+        answer: Any = app.test_client().get(
             "/monitor/slurm_job_id/1", headers={"Authorization": f"Bearer {MADE_UP_KEY}"}
         )
     assert (answer.status_code, answer.json["code"]) == (503, "store_unavailable")
@@ -86,7 +86,7 @@ def test_the_address_of_slurmrestd_and_a_login_in_it_are_shown_to_no_caller(
     host = f"http://ann:secret-word@127.0.0.1:{port}"
     with application(SLURM_REST_HOST=host, SQLITE_PATH=path) as app:
         client = app.test_client()
-        answers = [client.get(f"/monitor/task_uuid/{record.uuid}")]
+        answers: list[Any] = [client.get(f"/monitor/task_uuid/{record.uuid}")]
         answers += [client.post("/submit", json={"task": make_task()}) for _ in range(4)]
         answers += [client.get(f"/slurm/{route}") for route in ("ping", "diag", "job/1", "jobs/0")]
         with suppress(SlurmProxyError):
@@ -130,7 +130,7 @@ def test_the_page_of_a_proxy_in_front_of_slurmrestd_is_shown_to_no_caller(
         with application(SLURM_REST_HOST=host, SQLITE_PATH=tmp_path / "store.sqlite3") as app:
             app.extensions["slurm_proxy"].store.prepare()
             for _ in range(4):
-                answer = app.test_client().post("/submit", json={"task": make_task()})
+                answer: Any = app.test_client().post("/submit", json={"task": make_task()})
                 assert answer.status_code >= 400
                 assert "inside" not in answer.text
                 assert "10.11" not in answer.text

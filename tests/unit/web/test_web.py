@@ -291,12 +291,13 @@ def test_the_outbox_is_shown_and_dead_messages_are_sent_again(app: Flask, client
     claim = services.store.claim("email", "me", utc_now(), utc_now())
     services.store.settle(claim, Outcome(NotificationStatus.DEAD, utc_now(), error="550 no such user"))
     for path in ("/notifications", "/notifications/", "/notifications?status=dead&method=email&limit=1"):
-        (item,) = client.get(path).json["notifications"]
+        shown: Any = client.get(path).json
+        (item,) = shown["notifications"]
     assert item["task_uuid"] == task["uuid"]
     assert (item["status"], item["last_error"]) == ("dead", "550 no such user")
     assert item["subject"] == "[FAILED] the test job has ended"
     assert client.get("/notifications?status=sent").json == {"notifications": [], "more": False}
-    retried = client.post(f"/notifications/{item['id']}/retry/")
+    retried: Any = client.post(f"/notifications/{item['id']}/retry/")
     assert (retried.status_code, retried.json["status"]) == (200, "retrying")
     assert services.store.claim("email", "me", utc_now(), utc_now()) is not None
     check_error(client.post(f"/notifications/{item['id']}/retry"), 409, "not_dead")
@@ -387,13 +388,18 @@ def changed(path: str, value: Any, base: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-NOT_OBJECTS = [None, 1, "x", [], True]
-NOT_STRINGS = [None, 1, 1.5, True, [], {}]
+NOT_OBJECTS: list[Any] = [None, 1, "x", [], True]
+NOT_STRINGS: list[Any] = [None, 1, 1.5, True, [], {}]
 NOT_MEMORY = ["4GiB", "4.5G", "4 G", "G", "4P", "B", "4BB", "99999999T", "9" * 4000]
 NOT_TIMES = ["1:2:3:4", "5:", ":30", "1-", "1-:30", "-5", "1 h", "1h", "99999999-0", "never", "9" * 4000]
 NOT_COUNTS = [0, -1, 1.5, "1", True, [], {}, 2**31, 2**62]
 BAD_PATHS = ["relative", "", "/a\nb", "/a\\b", "/" + "x" * 1024, "~/x"]
 BAD_WORDS = ["", "a\nb", "a\x07b", "x" * 1025]
+
+
+def each(*values: Any) -> tuple[Any, ...]:
+    return values
+
 
 BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     *[("task", value) for value in NOT_OBJECTS],
@@ -424,7 +430,11 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     *[("task.cwd", value) for value in BAD_PATHS],
     *[("task.dirs", value) for value in NOT_OBJECTS],
     *[(f"task.dirs.{name}", REMOVE) for name in ("parent", "input", "output", "error")],
-    *[(f"task.dirs.{name}", value) for name in ("parent", "output") for value in [*BAD_PATHS, None, 1, []]],
+    *[
+        (f"task.dirs.{name}", value)
+        for name in ("parent", "output")
+        for value in each(*BAD_PATHS, None, 1, [])
+    ],
     *[("task.slurm", value) for value in NOT_OBJECTS],
     *[
         (f"task.slurm.{name}", value)
@@ -434,14 +444,16 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     *[
         (f"task.slurm.{name}", value)
         for name in ("mem", "mem_per_cpu", "time", "time_minutes", "time_min", "switches")
-        for value in (-1, 1.5, True, [], {}, 2**31, 2**62, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "\u0663")
+        for value in each(
+            -1, 1.5, True, [], {}, 2**31, 2**62, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "\u0663"
+        )
     ],
     *[(f"task.slurm.{name}", value) for name in ("mem", "mem_per_cpu") for value in NOT_MEMORY],
     *[(f"task.slurm.{name}", value) for name in ("time", "time_minutes", "time_min") for value in NOT_TIMES],
     *[("task.slurm.time", value) for value in ("1", "90")],
     *[("task.slurm.time_min", value) for value in (0, "0", "0:00", "UNLIMITED")],
     *[("task.slurm.switches", value) for value in (0, "0", "0@5", "1@", "@5", "1@x", "1@2@3", "many")],
-    *[("task.argv", value) for value in ("echo", [], {}, [1], [None], ["a", ["b"]], 1)],
+    *[("task.argv", value) for value in each("echo", [], {}, [1], [None], ["a", ["b"]], 1)],
     *[
         (f"task.slurm.{name}", value)
         for name in ("partition", "job_name", "account")
@@ -450,7 +462,7 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     *[
         (f"task.slurm.{name}", value)
         for name in ("output", "error")
-        for value in ("", "a/b", "/abs", "..", ".", "a\nb", "a\\b", "x" * 256, 7, [])
+        for value in each("", "a/b", "/abs", "..", ".", "a\nb", "a\\b", "x" * 256, 7, [])
     ],
     *[
         ("task.slurm.environment", value)
@@ -475,18 +487,18 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
     ("task.slurm.open_mode", "overwrite"),
     ("task.slurm.gpus", 0),
     *[(f"task.slurm.{name}", 1) for name in ("memory", "cpu_per_task", "Time", "partitions", "walltime")],
-    *[("task.cmd", value) for value in ("", " \n", 1, [], {})],
-    *[("task.params", value) for value in ("-e", {}, [1], [None], [["x"]], 1)],
+    *[("task.cmd", value) for value in each("", " \n", 1, [], {})],
+    *[("task.params", value) for value in each("-e", {}, [1], [None], [["x"]], 1)],
     *[("task.notification", value) for value in NOT_OBJECTS],
-    *[("task.notification.methods", value) for value in ("email", {}, ["pigeon"], [1], [None])],
+    *[("task.notification.methods", value) for value in each("email", {}, ["pigeon"], [1], [None])],
     *[
         ("task.notification.params", value)
-        for value in ([], "x", {"pigeon": {}}, {"email": []}, {"email": "x"})
+        for value in each([], "x", {"pigeon": {}}, {"email": []}, {"email": "x"})
     ],
     ("task.notification.typo", []),
     *[
         ("task.notification.events", value)
-        for value in ("end", {}, ["ENDE"], ["none"], [1], [None], ["time_limit"])
+        for value in each("end", {}, ["ENDE"], ["none"], [1], [None], ["time_limit"])
     ],
     *[("task.notification.events", [{"pending_over": value}]) for value in (0, -1, "60", 1.5, None)],
     ("task.notification.events", [{"pending_over": 5, "more": 1}]),
@@ -500,8 +512,8 @@ BAD_SUBMISSIONS: list[tuple[str, Any]] = [
         ("task.notification.params.email.recipient", value)
         for value in ([], [""], ["a@b.c", "x"], [["a@b.c"]], ["a@b.c"] * 101)
     ],
-    *[("task.notification.params.email.subject", value) for value in ("a\nBcc: x@y", "", 1, [])],
-    *[("task.notification.params.email.body", value) for value in (1, {}, [])],
+    *[("task.notification.params.email.subject", value) for value in each("a\nBcc: x@y", "", 1, [])],
+    *[("task.notification.params.email.body", value) for value in each(1, {}, [])],
     ("task.notification.params.email.bcc", "x@example.com"),
     ("extra", 1),
 ]
@@ -593,7 +605,7 @@ BAD_MONITORS: list[tuple[str, Any]] = [
         ("monitor.slurm_job_id", value)
         for value in (REMOVE, None, 0, -1, 1.5, "5", True, [], {}, *NO_JOB_IDS, 2**62)
     ],
-    *[("monitor.slurm_job_state", value) for value in ("DONE", "", 1, [], "running")],
+    *[("monitor.slurm_job_state", value) for value in each("DONE", "", 1, [], "running")],
     *[("monitor.task.notification", value) for value in NOT_OBJECTS],
     ("monitor.task.notification.methods", ["pigeon"]),
     ("monitor.task.notification.params.email.recipient", "nobody"),
@@ -774,7 +786,7 @@ def test_so_it_is_where_a_job_is_watched(client: FlaskClient, slurm: FakeSlurm) 
 
 def test_many_keys_of_the_callers_own_are_soon_compared(client: FlaskClient) -> None:
     began = time.monotonic()
-    own = {f"notifications{number}{'x' * 50}": 1 for number in range(9000)}
+    own: dict[str, Any] = {f"notifications{number}{'x' * 50}": 1 for number in range(9000)}
     assert post(client, "/submit", {"task": make_task(**own)}).status_code == 200
     assert time.monotonic() - began < 2
 
