@@ -37,7 +37,7 @@ from app.errors import (
     StoreUnavailable,
 )
 from app.job_state import JobState
-from app.lifecycle.reservations import stored_key
+from app.lifecycle.submit import _stored_key
 from app.logs import configure
 from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
@@ -701,9 +701,9 @@ def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site:
         assert answer["uuid"] == body["task"]["uuid"]
     assert len(site.slurm.submitted) == 2
     names = ("a", "a b", "a%20b", "a ", "%", "%25")
-    stored = {stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
+    stored = {_stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
     assert len(stored) == 6 * 4
-    assert stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"
+    assert _stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"
 
 
 # --- keys -----------------------------------------------------------------------------------------
