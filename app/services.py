@@ -30,7 +30,7 @@ from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.monitor import Monitor
 from app.outages import OutageLog
-from app.senders import SENDERS, Sender
+from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
@@ -126,8 +126,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
     outages = build_outage_log(settings)
     monitors_slurm = slurm or build_slurm_client(settings, outages, _CONNECTIONS_OF_MONITOR)
     senders = build_senders(settings)
-    methods_of_people = [method for method, sender in SENDERS.items() if sender.rate_limited]
-    planner = Planner(build_catalogue(settings), senders, methods_of_people)
+    planner = Planner(build_catalogue(settings), senders, find_channel)
     slurm = slurm or build_slurm_client(settings, outages)
     clocks = ClockGuard(monitors_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
     return _Parts(

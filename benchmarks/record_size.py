@@ -18,6 +18,7 @@ from app.job_state import JobState
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, NotificationStatus, TaskRecord
+from app.senders import find_channel
 from app.store import Outcome, TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -87,7 +88,7 @@ def live_through(store: TaskStore, number: int) -> None:
         standard_output=task["dirs"]["output"] + "/" + task["slurm"]["output"],
         comment=f"slurm-proxy:{record.uuid}",
     )
-    due = Planner({}, ["email"]).at_look(record, job, now).notifications
+    due = Planner({}, ["email"], find_channel).at_look(record, job, now).notifications
     fence = store.lead("me", now, now + timedelta(minutes=1))
     assert fence is not None
     store.apply([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)

@@ -98,7 +98,7 @@ class Delivery:
             raise DeliveryFailed(words, permanent=False)
         params = self._params(sender, item)
         receiver = f"{item.method}:{sender.receiver_key(params)}"
-        digest_key = _digest_key(receiver, params)
+        digest_key = _digest_key(receiver, params, sender.text_params())
         names = (item.method, digest_key)
         deadline = retry_deadline(item, self._policy)
         if (backoff := self._backoffs.find_running(names, now, deadline, item.revived_at)) is not None:
@@ -174,9 +174,9 @@ class Delivery:
         return Outcome(NotificationStatus.RETRYING, now, at, error.for_callers)
 
 
-def _digest_key(receiver: str, params: BaseModel) -> str:
-    """Return the key of the messages that may share a digest: those whose parameters differ in words only."""
-    addresses = params.model_dump_json(exclude={"subject", "body", "msg"})
+def _digest_key(receiver: str, params: BaseModel, text_params: set[str]) -> str:
+    """Return the key of messages that may share a digest: their parameters differ in `text_params` only."""
+    addresses = params.model_dump_json(exclude=text_params)
     return f"{receiver} {hashlib.sha256(addresses.encode()).hexdigest()[:16]}"
 
 

@@ -14,6 +14,7 @@ from app.models.array_merging import require_all_array_tasks
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
 from app.models.slurm_options import array_size
+from app.senders import find_channel
 from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def _without_content(item: Notification) -> Notification:
             "attempt_after": None,
             "last_error": "it was too large to be kept",
             "content": None,
-            "params": {"recipient": item.params.get("recipient")},
+            "params": find_channel(item.method).address_params(item.params),
         }
     )
 

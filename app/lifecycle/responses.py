@@ -8,10 +8,9 @@ from app.messages.rendering import as_text
 from app.models.job import SlurmJob
 from app.models.output_files import output_files
 from app.models.record import Notification, TaskRecord
+from app.senders import find_channel
 from app.store import Claim
 
-# Parameters that say where a message goes.
-_ADDRESSES = ("recipient", "channel", "url", "target", "exchange", "routing_key", "queue")
 # Fields of a record that callers do not see, or that are added in a form of their own.
 _HIDDEN_FIELDS = {
     "task",
@@ -60,7 +59,7 @@ def shown_notification(item: Notification) -> dict[str, Any]:
         if body[name] is None:
             del body[name]
     content = item.content
-    body["to"] = ", ".join(str(item.params[name]) for name in _ADDRESSES if item.params.get(name))
+    body["to"] = find_channel(item.method).address(item.params)
     return {
         **body,
         "subject": content.subject if content else "",

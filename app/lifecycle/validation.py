@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from app.access.authorization import Receivers, require_scope, require_task
 from app.constants import Settings
 from app.errors import InvalidRequest
-from app.messages.plan import Catalogue, each_recipient, merged_params
+from app.messages.plan import Catalogue, merged_params
 from app.models.caller import Caller, Scope
 from app.models.notification_request import NotificationRequest
 from app.models.task import (
@@ -96,7 +96,8 @@ class RequestValidator:
         where = ".".join((*path, "notification", "params"))
         for method, params in merged.items():
             yield from faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
-        kept = (one for params in merged.values() for one in each_recipient(params))
+        split = (SENDERS[method].split_recipients(params) for method, params in merged.items())
+        kept = (params for messages in split for params in messages.values())
         if sum(len(json.dumps(one)) for one in kept) > _MOST_BYTES:
             yield f"{where}: all messages together must not take more than {_MOST_BYTES} bytes"
 

@@ -1,6 +1,5 @@
 """Writes one message: the caller's own words, and the facts of the job."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.job_state import JobState
@@ -26,8 +25,8 @@ _OUTCOMES = {
 }
 
 
-def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: SlurmJob) -> Content:
-    """Return the content of a message about `event`.
+def content(event: Event, own_subject: str, own_text: str, record: TaskRecord, job: SlurmJob) -> Content:
+    """Return the content of a message about `event`, with the caller's own subject and text.
 
     If the job did not succeed, its state stands first, whatever the caller's own text says.
     """
@@ -41,11 +40,11 @@ def content(event: Event, params: Mapping[str, Any], record: TaskRecord, job: Sl
     is_bad_end = event.name in _ENDS and job.job_state.is_settled and not job.job_state.is_success
     mark = str(job.job_state) if is_bad_end else event.mark
     default = f"{known['name']} (job {job.job_id})" + ("" if event.mark else f": {job.job_state}")
-    subject = filled(str(params.get("subject") or ""), values).strip() or default
+    subject = filled(own_subject, values).strip() or default
     return Content(
         subject=one_line(f"[{mark}] {subject}" if mark else subject),
         headline=_bad_news(job) if is_bad_end else event.headline,
-        words=filled(_own_words(params), values),
+        words=filled(own_text, values),
         facts=known,
         hint=hint(job) if event.name in _WITH_HINT else "",
         is_bad_news=is_bad_end,
@@ -90,12 +89,6 @@ def _title(record: TaskRecord, job: SlurmJob) -> str:
     is_submitted = record.kind is RecordKind.SUBMITTED
     name = sent_job_name(record.task) if is_submitted else record.task.get("name")
     return one_line(name or job.name or record.uuid)
-
-
-def _own_words(params: Mapping[str, Any]) -> str:
-    """The body, or what Slack calls its message; a body that is no text is for programs alone."""
-    words = params.get("body") or params.get("msg") or ""
-    return words if isinstance(words, str) else ""
 
 
 def _bad_news(job: SlurmJob) -> str:

@@ -2,19 +2,33 @@
 
 import copy
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from app.messages.compose import content
 from app.messages.events import Event, Wishes, alarm, events_of
+from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, NotificationRequest
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.models.task import CatalogueEntry
 
 Catalogue = Mapping[str, CatalogueEntry]
+
+
+class Channel(Protocol):
+    """What the text of a message needs of its channel, which alone knows the names of its parameters."""
+
+    @property
+    def rate_limited(self) -> bool: ...
+
+    def own_subject(self, params: Mapping[str, Any], /) -> str: ...
+
+    def own_text(self, params: Mapping[str, Any], /) -> str: ...
+
+    def split_recipients(self, params: Mapping[str, Any], /) -> Mapping[str, dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +43,12 @@ class Planner:
     """Knows the catalogue, and which channels this server is configured for."""
 
     def __init__(
-        self, catalogue: Catalogue, methods: Collection[str], methods_of_people: Collection[str] = ()
+        self, catalogue: Catalogue, methods: Collection[str], find_channel: Callable[[str], Channel]
     ) -> None:
-        """Create a planner. `methods_of_people`: the methods whose messages people read, and not programs."""
+        """Create a planner. `methods`: the configured ones; `find_channel` returns the channel of any."""
         self.catalogue = catalogue
         self._methods = methods
-        self._methods_of_people = frozenset(methods_of_people)
+        self._find_channel = find_channel
 
     def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
         """Return the notifications by channels that are not configured, and when to look for the first event.
@@ -56,7 +70,7 @@ class Planner:
         known = {notification.id for notification in record.notifications}
         asked = self._asked_events(record)
         due = [
-            item.model_copy(update={"content": content(event, item.params, record, job)})
+            item.model_copy(update={"content": self._content(event, item, record, job)})
             for event in events_of(wishes, record, job, at)
             for item in self._blanks(record, event, at)
             if item.id not in known and (asked or self._is_default(event, item.method))
@@ -72,7 +86,7 @@ class Planner:
         if asked := self._asked_events(record):
             return asked
         methods = merged_params(self.catalogue, record.task.get("name"), request_of(record.task))
-        are_people_told = not self._methods_of_people.isdisjoint(methods)
+        are_people_told = any(map(self._is_read_by_people, methods))
         return [EventName.END, EventName.CANNOT_START] if are_people_told else [EventName.END]
 
     def _asked_events(self, record: TaskRecord) -> Wishes:
@@ -81,16 +95,22 @@ class Planner:
 
     def _is_default(self, event: Event, method: str) -> bool:
         """Return whether the method announces the event where no events are named."""
-        return event.name != EventName.CANNOT_START or method in self._methods_of_people
+        return event.name != EventName.CANNOT_START or self._is_read_by_people(method)
+
+    def _is_read_by_people(self, method: str) -> bool:
+        return self._find_channel(method).rate_limited
+
+    def _content(self, event: Event, item: Notification, record: TaskRecord, job: SlurmJob) -> Content:
+        channel = self._find_channel(item.method)
+        return content(event, channel.own_subject(item.params), channel.own_text(item.params), record, job)
 
     def _blanks(self, record: TaskRecord, event: Event, at: datetime) -> Iterator[Notification]:
         """Yield one notification for each method and each of its recipients: one may fail and another not."""
         wanted = request_of(record.task)
         for method, params in merged_params(self.catalogue, record.task.get("name"), wanted).items():
-            for own in each_recipient(params):
-                recipient = own.get("recipient")
+            for recipient, own in self._find_channel(method).split_recipients(params).items():
                 can_send = method in self._methods
-                words = f"{record.key or record.uuid} {event.key} {method} {recipient or ''}"
+                words = f"{record.key or record.uuid} {event.key} {method} {recipient}"
                 yield Notification(
                     id=hashlib.sha256(words.encode()).hexdigest()[:32],
                     event=event.name,
@@ -101,14 +121,6 @@ class Planner:
                     attempt_after=at if can_send else None,
                     last_error=None if can_send else f"this server is not configured for {method}",
                 )
-
-
-def each_recipient(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parameters once for each different recipient; as they are where there is no list of them."""
-    recipients = params.get("recipient")
-    if isinstance(recipients, list) and all(isinstance(item, str) for item in recipients):
-        return [{**params, "recipient": recipient} for recipient in dict.fromkeys(recipients)]
-    return [params]
 
 
 def merged_params(

@@ -19,12 +19,19 @@ SENDERS: dict[str, type[Sender]] = {
     "test": TestSender,
 }
 
-_PREFIXES = {"email": "NOTIFICATIONS_SMTP_"}  # where the settings are not named after their channel
+
+def find_channel(method: str) -> type[Sender]:
+    """Return the channel of that method.
+
+    A stored notification may have a method that exists no more. TestSender, which accepts any parameters,
+    then shows its address and text.
+    """
+    return SENDERS.get(method, TestSender)
 
 
 def settings_prefix(method: str) -> str:
     """Return how the names of a channel's settings begin."""
-    return _PREFIXES.get(method, f"NOTIFICATIONS_{method.upper()}_")
+    return find_channel(method).settings_prefix or f"NOTIFICATIONS_{method.upper()}_"
 
 
-__all__ = ["SENDERS", "Message", "Sender", "settings_prefix"]
+__all__ = ["SENDERS", "Message", "Sender", "find_channel", "settings_prefix"]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Self, cast
 
@@ -13,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, settings_from_context
+from app.senders.base import Message, Sender, settings_from_context, text_param
 
 _PROCESS = Path(__file__).with_name("apprise_process.py")
 
@@ -49,8 +50,12 @@ class AppriseSender(Sender):
         return cls(settings) if settings.NOTIFICATIONS_APPRISE_TARGETS else None
 
     @staticmethod
-    def receiver_key(params: AppriseParams) -> str:
-        return params.target
+    def address(params: Mapping[str, Any]) -> str:
+        return str(params.get("target") or "")
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return text_param(params, "body")
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every sender is: a model of its parameters, a way to be configured, and one method that sends."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from time import time
@@ -60,7 +61,9 @@ class Sender(ABC):
     # What `task.notification.params.<method>` must hold. The validation context has the `settings`, so that
     # the operator's lists of whom callers may reach are held against a request as well as a delivery.
     Params: ClassVar[type[BaseModel]]
-    rate_limited: ClassVar[bool] = False  # a flood of messages is gathered into one
+    # Whether people read the messages, and not programs. Those over the rate limit are sent in a digest.
+    rate_limited: ClassVar[bool] = False
+    settings_prefix: ClassVar[str | None] = None  # where it is not NOTIFICATIONS_<METHOD>_
 
     @classmethod
     @abstractmethod
@@ -68,12 +71,59 @@ class Sender(ABC):
         """The sender, or None where the settings do not name what it needs."""
 
     @staticmethod
-    def receiver_key(params: Any) -> str:
-        """Who takes the message: the ceiling counts for each, and one that fails holds up no other.
+    @abstractmethod
+    def address(params: Mapping[str, Any]) -> str:
+        """Return where the message goes, as callers read it in `to`; empty if there is only one place.
 
-        It hangs on the parameters alone: what a caller may send to is asked where nothing is configured, too.
+        `params` are as they were stored: `Params` might refuse them today.
         """
-        return ""
+
+    @staticmethod
+    @abstractmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        """Return the caller's own text, with its placeholders; empty if there is none.
+
+        `params` are as they were stored.
+        """
+
+    @staticmethod
+    def own_subject(params: Mapping[str, Any]) -> str:
+        """Return the caller's own subject, with its placeholders; empty if there is none.
+
+        `params` are as they were stored.
+        """
+        return str(params.get("subject") or "")
+
+    @classmethod
+    def text_params(cls) -> set[str]:
+        """Return the names of the parameters that hold the caller's own subject or text."""
+        found = set()
+        for name in cls.Params.model_fields:
+            alone = {name: name}
+            if name in (cls.own_subject(alone), cls.own_text(alone)):
+                found.add(name)
+        return found
+
+    @classmethod
+    def address_params(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that `address` is made of."""
+        return {name: value for name, value in params.items() if cls.address({name: value})}
+
+    @classmethod
+    def split_recipients(cls, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the parameters of each message by its recipient, since one may fail and another not.
+
+        A channel without lists of recipients has one message, under an empty name.
+        """
+        return {"": dict(params)}
+
+    @classmethod
+    def receiver_key(cls, params: Any) -> str:
+        """Return the name of the receiver, for which rate limit and backoff count; `params` is a `Params`.
+
+        It depends on the parameters alone, because grants are checked for unconfigured channels, too.
+        """
+        return cls.address(params.model_dump())
 
     @classmethod
     def receivers(cls, params: Any) -> list[Receiver]:
@@ -115,6 +165,23 @@ class Sender(ABC):
 
         `params` is a `Params`; there is one recipient in it. Every call on the network has a time-out.
         """
+
+
+def text_param(params: Mapping[str, Any], name: str) -> str:
+    """Return the text in the parameter `name`; empty if it holds something else, which is for programs."""
+    value = params.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def split_recipient_list(params: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters once for each different recipient in the list `name`, with that recipient alone.
+
+    If `name` holds no list of texts, the parameters are returned as they are.
+    """
+    recipients = params.get(name)
+    if isinstance(recipients, list) and all(isinstance(item, str) for item in recipients):
+        return {recipient: {**params, name: recipient} for recipient in recipients}
+    return {str(recipients or ""): dict(params)}
 
 
 def settings_from_context(info: ValidationInfo) -> Settings | None:

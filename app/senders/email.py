@@ -22,6 +22,8 @@ _OK = 250
 
 
 class EmailSender(MailSender):
+    settings_prefix = "NOTIFICATIONS_SMTP_"
+
     def __init__(self, settings: Settings, server: str) -> None:
         self._settings = settings
         self._server = server

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -18,7 +18,14 @@ from app.errors import DeliveryFailed
 from app.messages.placeholders import one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
-from app.senders.base import Message, Receiver, Sender, settings_from_context
+from app.senders.base import (
+    Message,
+    Receiver,
+    Sender,
+    settings_from_context,
+    split_recipient_list,
+    text_param,
+)
 
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 
@@ -135,7 +142,19 @@ class MailSender(Sender):
     rate_limited = True
 
     @staticmethod
-    def receiver_key(params: MailParams) -> str:
+    def address(params: Mapping[str, Any]) -> str:
+        return str(params.get("recipient") or "")
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return text_param(params, "body")
+
+    @classmethod
+    def split_recipients(cls, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return split_recipient_list(params, "recipient")
+
+    @classmethod
+    def receiver_key(cls, params: MailParams) -> str:
         return parsed(params.recipient[0]).addr_spec.lower()
 
     @classmethod

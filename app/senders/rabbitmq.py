@@ -3,6 +3,7 @@
 import json
 import logging
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
@@ -21,13 +22,14 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.record import utc_now
-from app.senders.base import Message, Receiver, Sender, unusable_server
+from app.senders.base import Message, Receiver, Sender, text_param, unusable_server
 from app.senders.deadline import MAX_ANSWER, Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.rabbitmq_params import RabbitmqParams
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
+_ADDRESS_PARAMS = ("exchange", "routing_key", "queue")
 
 
 class _LimitedConnection(SelectConnection):  # type: ignore[misc]
@@ -79,7 +81,15 @@ class RabbitmqSender(Sender):
         self._kept.close_idle()
 
     @staticmethod
-    def receiver_key(params: RabbitmqParams) -> str:
+    def address(params: Mapping[str, Any]) -> str:
+        return ", ".join(str(params[name]) for name in _ADDRESS_PARAMS if params.get(name))
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return text_param(params, "body")
+
+    @classmethod
+    def receiver_key(cls, params: RabbitmqParams) -> str:
         """What it is published to; and the queue, where that is another."""
         key = params.routing_key or params.queue or ""
         return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")

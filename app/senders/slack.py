@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Mapping
 from functools import cached_property
 from json import dumps, loads
 from typing import Annotated, Any, ClassVar, Self, cast
@@ -15,7 +16,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import one_line
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, parse_retry_after, settings_from_context
+from app.senders.base import Message, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 
@@ -129,8 +130,12 @@ class SlackSender(Sender):
         return cls(settings, token.get_secret_value()) if token else None
 
     @staticmethod
-    def receiver_key(params: SlackParams) -> str:
-        return params.channel or ""
+    def address(params: Mapping[str, Any]) -> str:
+        return str(params.get("channel") or "")
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return text_param(params, "msg")
 
     def send(self, message: Message, params: SlackParams) -> None:
         if not (channel := self.receiver_key(params)):

@@ -11,6 +11,7 @@ import re
 import ssl
 import time
 import unicodedata
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import one_line
 from app.models.rules import Line, must
-from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context
+from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
 from app.senders.http import exchange
 
@@ -126,8 +127,12 @@ class WebhookSender(Sender):
         return sender
 
     @staticmethod
-    def receiver_key(params: WebhookParams) -> str:
-        return params.url
+    def address(params: Mapping[str, Any]) -> str:
+        return str(params.get("url") or "")
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return text_param(params, "body")
 
     @classmethod
     def receivers(cls, params: WebhookParams) -> list[Receiver]:

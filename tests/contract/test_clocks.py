@@ -27,6 +27,7 @@ from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.task import CatalogueEntry, Task
 from app.monitor import Monitor
+from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
@@ -97,7 +98,7 @@ class Process:
         self.clock = host_clock
         self.email = RecordingSender()
         senders: Any = {"email": self.email}
-        planner = Planner(CATALOGUE, senders)
+        planner = Planner(CATALOGUE, senders, find_channel)
         self.clocks = ClockGuard(self.slurm, SKEW, host_clock=host_clock)
         validator = RequestValidator(CATALOGUE, {"root"})
         self.reservations = Reservations(store, self.slurm, self.clocks)

@@ -195,8 +195,12 @@ class RecordingSender(Sender):
         return cls()
 
     @staticmethod
-    def receiver_key(params: Any) -> str:
-        return str(getattr(params, "recipient", ""))
+    def address(params: Mapping[str, Any]) -> str:
+        return str(params.get("recipient", ""))
+
+    @staticmethod
+    def own_text(params: Mapping[str, Any]) -> str:
+        return str(params.get("body", ""))
 
     def send(self, message: Message, params: Any) -> None:
         if self.failures:

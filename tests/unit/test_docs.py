@@ -26,7 +26,7 @@ from app.models.notification_request import EventName
 from app.models.record import TaskRecord
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
-from app.senders import SENDERS, Message
+from app.senders import SENDERS, Message, find_channel
 from app.web.openapi.operations import OPERATIONS, Operation
 from docs import generate_reference
 from tests.support.tasks import make_email, make_task
@@ -79,7 +79,7 @@ def content_of(job: SlurmJob, at: datetime = START, events: tuple[str, ...] = ("
         notification={**notification, "events": list(events)},
     )
     record = TaskRecord(task=task, slurm_username="ann", created_at=START, updated_at=START)
-    (item,) = Planner({}, ["email"]).at_look(record, job, at).notifications
+    (item,) = Planner({}, ["email"], find_channel).at_look(record, job, at).notifications
     assert item.content is not None
     return item.content
 

@@ -47,6 +47,7 @@ from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, u
 from app.models.slurm_options import array_size
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
+from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
 from tests.support.fakes import FakeSlurm, RecordingSender
@@ -83,7 +84,7 @@ class Service:
         self.test = RecordingSender()
         senders: Any = {"email": self.email, "test": self.test}
         slurm = self.client = cast(SlurmClient, self.slurm)
-        planner = Planner(CATALOGUE, senders)
+        planner = Planner(CATALOGUE, senders, find_channel)
         self.clocks = ClockGuard(slurm, MINUTE)
         validator = RequestValidator(CATALOGUE, {"root", "slurm"})
         self.reservations = Reservations(self.store, slurm, self.clocks)
@@ -953,7 +954,7 @@ def test_a_new_leader_notices_that_an_ended_job_was_requeued(service: Service) -
     service.move(job_id, JobState.COMPLETED)
     requeue(service, job_id)
     slurm: Any = service.slurm
-    planner = Planner(CATALOGUE, ["email", "test"])
+    planner = Planner(CATALOGUE, ["email", "test"], find_channel)
     other = Poller(service.store, slurm, planner, unknown_after=10 * MINUTE)
     other.poll_once(utc_now() + MINUTE, service.fence())
     assert service.record(task).is_open

@@ -15,6 +15,7 @@ from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.record import Notification, NotificationStatus, RecordKind, TaskRecord
 from app.models.task import CatalogueEntry
+from app.senders import find_channel
 from tests.support.tasks import make_email, make_task
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -44,7 +45,7 @@ def make_job(state: JobState = JobState.COMPLETED, **fields: Any) -> SlurmJob:
 
 
 def due(record: TaskRecord, job: SlurmJob, at: datetime = NOW) -> list[Notification]:
-    return list(Planner(CATALOGUE, ["email", "test"]).at_look(record, job, at).notifications)
+    return list(Planner(CATALOGUE, ["email", "test"], find_channel).at_look(record, job, at).notifications)
 
 
 def the_content(job: SlurmJob, record: TaskRecord | None = None, at: datetime = NOW) -> Content:
@@ -172,7 +173,7 @@ def test_bad_dependency_is_announced_once_if_both_events_are_requested() -> None
 
 
 def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not() -> None:
-    planner = Planner(CATALOGUE, ["email", "rabbitmq"], ["email", "gmail"])
+    planner = Planner(CATALOGUE, ["email", "rabbitmq"], find_channel)
     both = {**make_email(), "methods": ["email", "rabbitmq"]}
     both["params"] = {**both["params"], "rabbitmq": {"queue": "q"}}
     job = make_job(JobState.PENDING, reason="PartitionTimeLimit")
@@ -195,7 +196,7 @@ def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not
 def test_waiting_job_is_read_again_only_if_people_can_be_told(
     methods: list[str], is_read_again: bool
 ) -> None:
-    planner = Planner(CATALOGUE, ["email", "rabbitmq"], ["email"])
+    planner = Planner(CATALOGUE, ["email", "rabbitmq"], find_channel)
     record = make_record(notification={**make_email(), "methods": methods})
     plan = planner.at_submission(record, NOW)
     assert plan.alarm_at == (NOW + timedelta(seconds=115) if is_read_again else None)
@@ -225,7 +226,7 @@ def test_the_events_of_the_catalogue_and_of_the_task_are_taken_together() -> Non
 
 
 def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
-    (item,) = Planner(CATALOGUE, []).at_look(make_record(), make_job(), NOW).notifications
+    (item,) = Planner(CATALOGUE, [], find_channel).at_look(make_record(), make_job(), NOW).notifications
     assert item.status is NotificationStatus.UNDELIVERABLE
     assert (item.attempt_after, item.last_error) == (None, "this server is not configured for email")
 
@@ -255,12 +256,14 @@ def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
 def test_the_next_look_is_due_when_there_may_be_something_to_tell(
     events: list[Any], state: JobState, after: int, expected: float | None
 ) -> None:
-    plan = Planner(CATALOGUE, ["email"]).at_look(make_record(events), make_job(state), NOW + after * MINUTE)
+    plan = Planner(CATALOGUE, ["email"], find_channel).at_look(
+        make_record(events), make_job(state), NOW + after * MINUTE
+    )
     assert plan.alarm_at == (None if expected is None else NOW + expected * MINUTE)
 
 
 def test_the_first_alarm_is_set_at_submission() -> None:
-    plan = Planner(CATALOGUE, ["email"]).at_submission(make_record([{"pending_over": 5}]), NOW)
+    plan = Planner(CATALOGUE, ["email"], find_channel).at_submission(make_record([{"pending_over": 5}]), NOW)
     assert plan.alarm_at == NOW + 5 * MINUTE
 
 
@@ -270,7 +273,7 @@ def test_suspended_time_is_no_run_time_for_events_and_alarms() -> None:
     job = make_job(JobState.RUNNING, suspended_seconds=25 * 60.0)
     assert due(record, job, NOW + 54 * MINUTE) == []
     assert [item.event for item in due(record, job, NOW + 55 * MINUTE)] == ["time_limit_50"]
-    plan = Planner(CATALOGUE, ["email"]).at_look(record, job, NOW + 30 * MINUTE)
+    plan = Planner(CATALOGUE, ["email"], find_channel).at_look(record, job, NOW + 30 * MINUTE)
     assert plan.alarm_at == NOW + 55 * MINUTE
     assert due(record, make_job(JobState.SUSPENDED), NOW + 55 * MINUTE) == []
 

@@ -30,6 +30,7 @@ from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.job import SlurmJob
 from app.models.task import CatalogueEntry, Task
+from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply, read_json
 from app.slurm.request import SlurmRequest
@@ -328,7 +329,7 @@ def test_remarks_of_any_shape_on_a_job_that_slurm_took_are_warnings(field: str, 
 
 
 def submitter_on(store: SqliteStore, client: SlurmClient) -> tuple[TaskSubmitter, SlurmClient]:
-    planner = Planner(CATALOGUE, {})
+    planner = Planner(CATALOGUE, {}, find_channel)
     validator = RequestValidator(CATALOGUE, {"root", "slurm"})
     clocks = ClockGuard(client, timedelta(hours=1))
     reservations = Reservations(store, client, clocks)
