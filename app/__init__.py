@@ -46,12 +46,12 @@ def _web_application(settings: Settings) -> Flask:
     for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest, api_docs):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
-    auth.register(app)
-    error_handlers.register(app)
+    auth.register_authentication(app)
+    error_handlers.register_error_handlers(app)
     return app
 
 
-@auth.public
+@auth.allow_unauthenticated
 def ping() -> tuple[str, dict[str, str]]:
     """Return `pong`, which shows that the process answers."""
     return "pong", {"Content-Type": "text/plain; charset=utf-8"}

@@ -6,9 +6,9 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from app.access.failed_attempts import FailedAttempts
-from app.access.keys import Keys
-from app.access.oidc import Oidc
-from app.access.request_guard import Gate, Proof
+from app.access.keys import ApiKeys
+from app.access.oidc import OidcAuthenticator
+from app.access.request_guard import Authenticator, RequestGuard
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError
 from app.messages.plan import Catalogue
@@ -87,24 +87,24 @@ def build_catalogue(settings: Settings) -> Catalogue:
     return _validate_setting("TASK_METADATA", dict[str, CatalogueEntry], entries)
 
 
-def build_gate(settings: Settings, store: TaskStore) -> Gate:
-    """Return the gate, which authenticates callers.
+def build_request_guard(settings: Settings, store: TaskStore) -> RequestGuard:
+    """Return the guard, which authenticates callers.
 
     Raises:
         SettingsError: OIDC_GRANTS or another setting of OpenID Connect cannot be used.
     """
-    proofs: dict[str, Proof] = {}
+    authenticators: dict[str, Authenticator] = {}
     if "keys" in settings.ACCESS_METHODS:
-        proofs["keys"] = Keys(store)
+        authenticators["keys"] = ApiKeys(store)
     if "oidc" in settings.ACCESS_METHODS:
         context = {CONTEXT_KEY: settings.TASK_USERNAME_PATTERN}
         grants = _validate_setting("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS, context)
-        proofs["oidc"] = Oidc(settings, grants)
-    return Gate(
+        authenticators["oidc"] = OidcAuthenticator(settings, grants)
+    return RequestGuard(
         store,
-        proofs,
-        requests_a_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
-        is_private=not settings.ACCESS_WITHOUT_PROOF,
+        authenticators,
+        requests_per_minute=settings.LIMIT_REQUESTS_PER_MINUTE,
+        loopback_only=not settings.ACCESS_WITHOUT_PROOF,
         failed_attempts=FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE),
     )
 

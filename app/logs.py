@@ -9,7 +9,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from app.access.audit import open_trail
+from app.access.audit import open_audit_trail
 from app.constants import Settings
 from app.errors import SlurmProxyError
 
@@ -59,7 +59,7 @@ def configure(settings: Settings) -> None:
     configure_gunicorn(settings)
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
-    open_trail(settings.AUDIT_LOG_PATH)
+    open_audit_trail(settings.AUDIT_LOG_PATH)
 
 
 def configure_gunicorn(settings: Settings) -> None:

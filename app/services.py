@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.access.keys import Keys
-from app.access.request_guard import Gate
+from app.access.keys import ApiKeys
+from app.access.request_guard import RequestGuard
 from app.builders import (
     build_catalogue,
-    build_gate,
     build_outage_log,
+    build_request_guard,
     build_senders,
     build_slurm_client,
     build_store,
@@ -51,8 +51,8 @@ class Services:
     look_up: LookUp
     cancellation: Cancellation
     dead_letters: DeadLetters
-    gate: Gate
-    keys: Keys
+    request_guard: RequestGuard
+    keys: ApiKeys
     delivery: Delivery
     monitor: Monitor
     outages: OutageLog
@@ -113,8 +113,8 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         look_up=LookUp(parts.store, parts.slurm),
         cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
-        gate=build_gate(settings, parts.store),
-        keys=Keys(parts.store),
+        request_guard=build_request_guard(settings, parts.store),
+        keys=ApiKeys(parts.store),
         delivery=delivery,
         monitor=_build_monitor(parts, delivery),
         outages=parts.outages,

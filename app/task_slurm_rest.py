@@ -8,11 +8,11 @@ from app.errors import InvalidRequest, SlurmMisbehaved
 from app.models.caller import Scope
 from app.models.rules import job_id_in_path
 from app.slurm.reply import Reply
-from app.web.auth import require
-from app.web.request_context import body, services
+from app.web.auth import make_scope_check
+from app.web.request_context import get_services, read_body
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
-blueprint.before_request(require(Scope.ADMIN))
+blueprint.before_request(make_scope_check(Scope.ADMIN))
 
 
 class _JobIdConverter(BaseConverter):
@@ -26,7 +26,7 @@ def _register_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters["id"] = _JobIdConverter
 
 
-def _passed_on(reply: Reply) -> Response:
+def _pass_on(reply: Reply) -> Response:
     """Return slurmrestd's body under its own status."""
     try:
         response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
@@ -37,36 +37,36 @@ def _passed_on(reply: Reply) -> Response:
 
 
 @blueprint.get("/ping")
-def ping() -> Response:
+def ping_slurm() -> Response:
     """Return slurmrestd's answer to `ping`: whether slurmctld answers."""
-    return _passed_on(services().slurm.raw("GET", "ping"))
+    return _pass_on(get_services().slurm.raw("GET", "ping"))
 
 
 @blueprint.get("/diag")
-def diag() -> Response:
+def get_slurm_diagnostics() -> Response:
     """Return the statistics of slurmctld."""
-    return _passed_on(services().slurm.raw("GET", "diag"))
+    return _pass_on(get_services().slurm.raw("GET", "diag"))
 
 
 @blueprint.get("/jobs/<update_time>")
-def jobs(update_time: str) -> Response:
+def list_slurm_jobs(update_time: str) -> Response:
     """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
-    return _passed_on(services().slurm.raw_list(_seconds("update_time", update_time)))
+    return _pass_on(get_services().slurm.raw_list(_parse_seconds("update_time", update_time)))
 
 
 @blueprint.get("/job/<id:job_id>")
-def job(job_id: str) -> Response:
+def get_slurm_job(job_id: str) -> Response:
     """Return one job as slurmctld describes it."""
-    return _passed_on(services().slurm.raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
+    return _pass_on(get_services().slurm.raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")
-def submit() -> Response:
+def submit_slurm_job() -> Response:
     """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
-    return _passed_on(services().submitter.submit_raw(request.args.to_dict(), body()))
+    return _pass_on(get_services().submitter.submit_raw(request.args.to_dict(), read_body()))
 
 
-def _seconds(field: str, text: str) -> int:
+def _parse_seconds(field: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 12):
         raise InvalidRequest([f"{field}: must be a whole number, not negative"])
     return int(text)

@@ -3,13 +3,13 @@
 from flask import Blueprint, Response, jsonify, request
 
 from app.models.rules import idempotency_key
-from app.web.request_context import body, caller, services
+from app.web.request_context import get_caller, get_services, read_body
 
 blueprint = Blueprint("task_submission", __name__)
 
 
 @blueprint.post("/submit")
-def submit() -> Response:
+def submit_task() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    return jsonify(services().submitter.submit(caller(), body(), key))
+    return jsonify(get_services().submitter.submit(get_caller(), read_body(), key))

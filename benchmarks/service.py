@@ -21,7 +21,7 @@ from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store.mongo import connect
-from app.web.auth import public
+from app.web.auth import allow_unauthenticated
 from tests.support.real.processes import answers, free_port, until
 from tests.support.tasks import make_task, new_uuid
 
@@ -126,8 +126,8 @@ def traced_app() -> Flask:
         return found
 
     clock(app, "wsgi_app", "request")
-    for method in ("caller", "count"):
-        clock(services.gate, method, f"gate {method}")
+    for method in ("authenticate", "count_request"):
+        clock(services.request_guard, method, f"guard {method}")
     clock(services.submitter, "submit", "use case")
     clock(services.slurm, "submit", "slurmrestd")
     for method in ("poll", "accounting"):
@@ -137,5 +137,5 @@ def traced_app() -> Flask:
         clock(services.store, method, method)
     for method, sender in SENDERS.items():
         clock(sender, "send", f"send by {method}")
-    app.add_url_rule("/parts", view_func=public(told))
+    app.add_url_rule("/parts", view_func=allow_unauthenticated(told))
     return app

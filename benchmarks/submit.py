@@ -78,14 +78,14 @@ def main() -> None:
             session.send(SlurmRequest("DELETE", f"job/{job_id}", user=USER))
     raw_ms, whole_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     writes = spent["add"] + spent["accept"]
-    gate = spent["gate caller"] + spent["gate count"]
+    guard = spent["guard authenticate"] + spent["guard count_request"]
     print(
         f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} submissions each, medians:"
         f" slurmrestd {raw_ms:.2f} ms, slurm-proxy {whole_ms:.2f} ms, ratio {whole_ms / raw_ms:.2f}.\n"
         f"Of slurm-proxy's: slurmrestd {spent['slurmrestd']:.2f} ms, two writes of the store {writes:.2f} ms,"
         f" the rest of the use case {spent['use case'] - spent['slurmrestd'] - writes:.2f} ms,"
-        f" who calls {gate:.2f} ms,"
-        f" Flask, log and audit {spent['request'] - spent['use case'] - gate:.2f} ms,"
+        f" who calls {guard:.2f} ms,"
+        f" Flask, log and audit {spent['request'] - spent['use case'] - guard:.2f} ms,"
         f" gunicorn, the client and the way between {whole_ms - spent['request']:.2f} ms"
     )
 

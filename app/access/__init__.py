@@ -1,1 +1,1 @@
-"""Finds out who a caller is, and keeps the keys that prove it."""
+"""Authentication of callers, authorization of requests, and the audit trail."""

@@ -23,7 +23,7 @@ _DELETE = 0x7F  # the last control code that json.dumps leaves as it is
 
 
 class AuditEntry(BaseModel):
-    """An entry of the audit trail: the caller, the action, the user and task, and the result."""
+    """One line of the audit trail: the caller, the action, the user and task, and the result."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,13 +42,15 @@ class AuditEntry(BaseModel):
 
 
 class _PrivateFile(WatchedFileHandler):
+    """A log file that only its owner can read."""
+
     def _open(self) -> Any:
         opener = partial(os.open, mode=0o600)
         return open(self.baseFilename, self.mode, encoding=self.encoding, opener=opener)
 
 
-def open_trail(path: Path | None) -> None:
-    """Write the trail to the file at `path`, which only its owner can read; without a path, to the log.
+def open_audit_trail(path: Path | None) -> None:
+    """Write the audit trail to the file at `path`, which only its owner can read; without a path, to the log.
 
     If the file is moved away, as logrotate does, a new one is created.
 
@@ -70,7 +72,7 @@ def open_trail(path: Path | None) -> None:
     logger.addHandler(handler)
 
 
-def note(entry: AuditEntry) -> None:
+def write_audit_entry(entry: AuditEntry) -> None:
     """Write an entry as one line of JSON, with all characters escaped that are not printable."""
     fields = entry.model_dump(mode="json", exclude_none=True)
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,6 @@
-"""Check a request against the grants of its caller; Forbidden names the field that no grant covers."""
+"""Check a request against the grants of its caller.
+
+The message of each Forbidden that is raised names the field that no grant covers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,13 +16,21 @@ Receivers = Mapping[str, Sequence[Receiver]]  # by method
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
-    """Raise Forbidden unless the caller has the scope for some user."""
+    """Check that the caller has the scope for some user.
+
+    Raises:
+        Forbidden: No grant of the caller has this scope.
+    """
     if not caller.may(scope):
         raise Forbidden(f"{caller.name} has no grant with the scope {scope}")
 
 
-def require_for(caller: Caller, scope: Scope, username: str, field: str) -> Sequence[Grant]:
-    """Return the grants that allow it for that user; raise Forbidden if there are none."""
+def require_grants(caller: Caller, scope: Scope, username: str, field: str) -> Sequence[Grant]:
+    """Return the grants that give the caller this scope for this user.
+
+    Raises:
+        Forbidden: The caller has no such grant; the message names `field`.
+    """
     grants = caller.for_(scope, username)
     if not grants:
         raise Forbidden(f"{field}: {caller.name} may not {scope} for {username}")
@@ -37,13 +47,13 @@ def require_allowed_user(username: str, refused_users: Collection[str], field: s
         raise Forbidden(f"{field}: this server does nothing as {username}")
 
 
-def require_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:
+def require_grant_for_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:
     """Check that one grant of the caller covers the whole task.
 
     Raises:
-        Forbidden: No grant does; the message names a field that is not covered.
+        Forbidden: No grant covers the task; the message names a field that is not covered.
     """
-    grants = require_for(caller, Scope.SUBMIT, task.username, f"{path}.username")
+    grants = require_grants(caller, Scope.SUBMIT, task.username, f"{path}.username")
     refusals = [_refusal(grant, task, receivers) for grant in grants]
     if all(refusals):
         raise Forbidden(f"{path}.{refusals[0]}")

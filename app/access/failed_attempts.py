@@ -17,7 +17,7 @@ _LOGGED_ADDRESSES = 20  # all addresses together may fill the log with this many
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """How to treat one failed attempt."""
+    """The treatment of one failed attempt."""
 
     is_over_limit: bool
     is_logged: bool
@@ -25,14 +25,14 @@ class FailedAttempt:
 
 
 class FailedAttempts:
-    """Counts failed attempts by address in windows of one minute, for one process.
+    """A counter of failed attempts by address, in windows of one minute, for one process.
 
     The count never refuses a valid key, so that callers behind one proxy do not lock each other out.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin the first window. `most`: allowed attempts of one address in a minute; 0 for any number."""
-        self._most = most
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin the first window. `limit`: allowed attempts of one address in a minute; 0 for any number."""
+        self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
         self._begin_window(clock())
@@ -48,10 +48,10 @@ class FailedAttempts:
             if key not in self._counts and len(self._counts) >= _MAX_ADDRESSES:
                 key = "further addresses"
             self._counts[key] += 1
-            is_over_limit = bool(self._most) and self._counts[key] > self._most
-            is_log_full = bool(self._most) and self._logged >= self._most * _LOGGED_ADDRESSES
+            is_over_limit = bool(self._limit) and self._counts[key] > self._limit
+            is_log_full = bool(self._limit) and self._logged >= self._limit * _LOGGED_ADDRESSES
             is_logged = not (is_over_limit or is_log_full)
-            self._note(key, is_logged)
+            self._record_logging(key, is_logged)
             return FailedAttempt(is_over_limit, is_logged, self._ends - now)
 
     def _begin_window(self, now: float) -> None:
@@ -59,8 +59,8 @@ class FailedAttempts:
         self._logged = self._omitted = 0
         self._ends = now + _WINDOW_SECONDS
 
-    def _note(self, key: str, is_logged: bool) -> None:
-        """Count what is logged and what is not, and log when the first attempt is not."""
+    def _record_logging(self, key: str, is_logged: bool) -> None:
+        """Count logged and omitted attempts; at the first omitted one, log that further ones follow."""
         self._logged += is_logged
         self._omitted += not is_logged
         if not is_logged and self._omitted == 1:

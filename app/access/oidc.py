@@ -29,43 +29,59 @@ from app.outages import RepeatFilter
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))  # each request with a token may meet the same outage
 
-_LONGEST_TURN = 1.0  # seconds that one caller waits for what another asks the provider
-_KEYS_LAST = 300.0  # seconds; a key that is not known is looked for sooner
+_MAX_QUEUE_SECONDS = 1.0  # that one caller waits while another asks the provider for keys
+_KEY_LIFETIME_SECONDS = 300.0  # an unknown key is looked for sooner
 
 
-class _ProvidersKeys(jwt.PyJWKClient):
-    """Keys that are known are found at once. While the provider does not answer, one caller in a while waits
-    to find that out, and others not for long."""
+class _ProviderKeys(jwt.PyJWKClient):
+    """The keys that the provider signs tokens with.
 
-    _away_until = 0.0
+    Known keys are found at once. While the provider does not answer, only one caller at a time waits for it.
+    """
+
+    _unavailable_until = 0.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._asking = threading.Lock()
+        self._fetching = threading.Lock()
 
     def get_signing_key(self, kid: str) -> jwt.PyJWK:
+        """Return the key with that id.
+
+        Raises:
+            PyJWKClientConnectionError: The key is not known yet, and the provider does not answer now.
+            PyJWKClientError: The provider has no such key.
+        """
         known = self.jwk_set_cache.get() if self.jwk_set_cache else None
         if known is not None and (key := self.match_kid(known.keys, kid)) is not None:
             return key
-        if not self._asking.acquire(timeout=_LONGEST_TURN):
+        if not self._fetching.acquire(timeout=_MAX_QUEUE_SECONDS):
             raise PyJWKClientConnectionError("it is being asked, and takes long")
         try:
             return super().get_signing_key(kid)
         finally:
-            self._asking.release()
+            self._fetching.release()
 
     def fetch_data(self) -> Any:
-        if time.monotonic() < self._away_until:
+        """Return the provider's set of keys.
+
+        Raises:
+            PyJWKClientConnectionError: The provider does not answer, or did not a moment ago.
+        """
+        if time.monotonic() < self._unavailable_until:
             raise PyJWKClientConnectionError("it did not answer a moment ago")
         try:
             return super().fetch_data()
         except (PyJWTError, OSError, ValueError, RecursionError) as error:  # it may say anything
-            self._away_until = time.monotonic() + self.cooldown_duration
+            self._unavailable_until = time.monotonic() + self.cooldown_duration
             raise PyJWKClientConnectionError(str(error)) from error
 
 
-class Oidc:
-    """One provider. Its keys are fetched when first needed, and again when it signs with a new one."""
+class OidcAuthenticator:
+    """Authentication by tokens of one identity provider.
+
+    The provider's keys are fetched when they are first needed, and again when a token has a new key.
+    """
 
     def __init__(
         self,
@@ -75,33 +91,55 @@ class Oidc:
         timeout: float = 5.0,
         pause: float = 10.0,
     ) -> None:
-        """`timeout`: seconds for the provider's keys. `pause`: seconds between two looks for a key that is
-        not known, and after a look that failed."""
-        self._issuer, self._audience, url = _required(settings)
+        """Read the settings of the provider; no connection is opened yet.
+
+        Args:
+            settings: All settings; those named OIDC_* count.
+            grants: OIDC_GRANTS, validated.
+            timeout: How long the provider may take to send its keys, in seconds.
+            pause: The least time between two requests for an unknown key, or after a failed one, in seconds.
+
+        Raises:
+            SettingsError: A setting of the provider is missing.
+        """
+        self._issuer, self._audience, url = _require_provider(settings)
         self._algorithms = list(settings.OIDC_ALGORITHMS)
         self._skew = settings.OIDC_CLOCK_SKEW_SECONDS
         self._user_claim = settings.OIDC_USER_CLAIM
         self._username_pattern = settings.TASK_USERNAME_PATTERN
         self._grants = grants
-        self._refusals = FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE)
-        self._keys = _ProvidersKeys(url, lifespan=_KEYS_LAST, timeout=timeout, cooldown_duration=pause)
+        self._refused_tokens = FailedAttempts(settings.LIMIT_FAILED_ATTEMPTS_PER_MINUTE)
+        self._keys = _ProviderKeys(
+            url, lifespan=_KEY_LIFETIME_SECONDS, timeout=timeout, cooldown_duration=pause
+        )
         if not (self._user_claim or grants):
             raise SettingsError(
                 "OIDC_USER_CLAIM or OIDC_GRANTS must be set: without them no token is for anybody"
             )
 
-    def caller(self, token: str) -> Caller:
-        """NotAuthenticated for a token that is not good, IdentityProviderUnavailable without its keys."""
-        claims = self._claims(token)
+    def authenticate(self, text: str) -> Caller:
+        """Return the caller who has this token.
+
+        Raises:
+            NotAuthenticated: The token is not valid.
+            IdentityProviderUnavailable: The token has an unknown key, and the provider does not answer.
+        """
+        claims = self._decode(text)
         user_claim = claims.get(self._user_claim) if self._user_claim else None
         name = user_claim or f"sub:{claims['sub']}"
         if not isinstance(name, str) or not name.isprintable():
             raise NotAuthenticated("the token names nobody")
         return Caller(
-            f"oidc:{name[:200]}", tuple(self._granted(claims, user_claim)), self._remark(user_claim)
+            f"oidc:{name[:200]}", tuple(self._grants_for(claims, user_claim)), self._remark(user_claim)
         )
 
-    def _claims(self, token: str) -> Mapping[str, Any]:
+    def _decode(self, token: str) -> Mapping[str, Any]:
+        """Return the claims of a token, after its signature has been checked.
+
+        Raises:
+            NotAuthenticated: The token is not valid.
+            IdentityProviderUnavailable: The token cannot be checked now.
+        """
         try:
             key = self._keys.get_signing_key_from_jwt(token)
             return jwt.decode(
@@ -117,14 +155,14 @@ class Oidc:
             logger.warning("the identity provider's keys cannot be fetched: %s", error)
             raise IdentityProviderUnavailable("the identity provider does not answer") from error
         except (PyJWTError, TypeError, ValueError) as error:  # of another kind of key than the token says
-            if self._refusals.count("tokens").is_logged:
-                logger.info("a token was refused: %s", self._why(error, token))
+            if self._refused_tokens.count("tokens").is_logged:
+                logger.info("a token was refused: %s", self._reason(error, token))
             raise NotAuthenticated(
                 "the token is not valid here: it is forged, expired, or not for us"
             ) from error
 
-    def _why(self, error: Exception, token: str) -> str:
-        """What helps an operator with a provider that is not set up as the settings say."""
+    def _reason(self, error: Exception, token: str) -> str:
+        """Return why a token was refused, for an operator whose settings do not fit the provider."""
         if isinstance(error, InvalidAudienceError):
             claim, wanted = "aud", self._audience
         elif isinstance(error, InvalidIssuerError):
@@ -136,7 +174,7 @@ class Oidc:
         found = jwt.decode(token, options={"verify_signature": False}).get(claim)
         return f"its {claim} is {str(found)[:200]!r}, not {wanted!r}"
 
-    def _granted(self, claims: Mapping[str, Any], user_claim: object) -> Iterator[Grant]:
+    def _grants_for(self, claims: Mapping[str, Any], user_claim: object) -> Iterator[Grant]:
         """Yield the grant for the caller's own user, and those of the operator that fit the claims."""
         if self._is_user(user_claim):
             yield Grant(scopes=ORDINARY, users=(user_claim,))
@@ -157,7 +195,7 @@ class Oidc:
         return is_username(claim, self._username_pattern)
 
 
-def _required(settings: Settings) -> tuple[str, str, str]:
+def _require_provider(settings: Settings) -> tuple[str, str, str]:
     """Return issuer, audience and the URL of the keys.
 
     Raises:

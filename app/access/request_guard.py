@@ -1,4 +1,4 @@
-"""Authenticates callers, and limits how often each of them may ask."""
+"""Authenticate the caller of a request, and apply the rate limit of requests."""
 
 import logging
 from collections.abc import Mapping
@@ -14,47 +14,55 @@ from app.store import TaskStore
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = timedelta(minutes=1)
-_COUNT_PAUSE = 10.0  # seconds without counting, after a request that could not be counted
+_RATE_WINDOW = timedelta(minutes=1)
+_COUNT_PAUSE_SECONDS = 10.0  # without counting, after a request that could not be counted
 
 
-class Proof(Protocol):
-    """A way to authenticate callers, such as API keys."""
+class Authenticator(Protocol):
+    """A method of authentication, such as API keys."""
 
-    def caller(self, text: str) -> Caller:
-        """Return the caller whose key or token this is.
+    def authenticate(self, text: str) -> Caller:
+        """Return the caller who has this key or token.
 
         Raises:
             NotAuthenticated: The key or the token is not valid.
         """
 
 
-class Gate:
-    """Authenticates callers by `proofs`, which are named as in ACCESS_METHODS."""
+class RequestGuard:
+    """The check that each request passes first: authentication, and the caller's rate limit."""
 
     def __init__(
         self,
         store: TaskStore,
-        proofs: Mapping[str, Proof],
+        authenticators: Mapping[str, Authenticator],
         *,
-        requests_a_minute: int,
-        is_private: bool,
+        requests_per_minute: int,
+        loopback_only: bool,
         failed_attempts: FailedAttempts,
     ) -> None:
-        """Set up the gate. `is_private`: without authentication, only this machine is served."""
+        """Set up the guard.
+
+        Args:
+            store: The store, which counts the requests of all processes.
+            authenticators: The methods of authentication, by their names in ACCESS_METHODS.
+            requests_per_minute: The rate limit of one caller; 0 for no limit.
+            loopback_only: Whether a server without authentication serves local requests only.
+            failed_attempts: The limit of failed attempts to authenticate.
+        """
         self._store = store
-        self._proofs = proofs
-        self._requests_a_minute = requests_a_minute
+        self._authenticators = authenticators
+        self._requests_per_minute = requests_per_minute
         self._count_again_at = 0.0
-        self.is_private = is_private
+        self._loopback_only = loopback_only
         self.failed_attempts = failed_attempts
 
     @property
-    def is_open(self) -> bool:
+    def authentication_disabled(self) -> bool:
         """Return whether requests need no authentication."""
-        return not self._proofs
+        return not self._authenticators
 
-    def caller(self, authorization: str | None, *, not_local: str | None = None) -> Caller:
+    def authenticate(self, authorization: str | None, *, not_local: str | None = None) -> Caller:
         """Return the caller that the header `Authorization` authenticates.
 
         Without authentication, a local request is the operator's. `not_local`: the reason why a request does
@@ -65,25 +73,25 @@ class Gate:
             IdentityProviderUnavailable: A token cannot be checked now.
             Forbidden: The server has no authentication, and serves local requests only.
         """
-        if self.is_open:
+        if self.authentication_disabled:
             return self._unauthenticated_caller(not_local)
         kind, _, text = (authorization or "").strip().partition(" ")
         text = text.strip()
         if kind.lower() != "bearer" or not text:
             raise NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>")
-        proof = self._proofs.get("keys" if text.startswith(PREFIX) else "oidc")
-        if proof is None:
-            raise NotAuthenticated(f"this server takes {' and '.join(self._proofs)} only")
-        return proof.caller(text)
+        authenticator = self._authenticators.get("keys" if text.startswith(PREFIX) else "oidc")
+        if authenticator is None:
+            raise NotAuthenticated(f"this server takes {' and '.join(self._authenticators)} only")
+        return authenticator.authenticate(text)
 
     def _unauthenticated_caller(self, not_local: str | None) -> Caller:
         if not_local is None:
             return OPERATOR
-        if self.is_private:
+        if self._loopback_only:
             raise Forbidden(not_local)
         return ANYBODY
 
-    def count(self, caller: Caller) -> None:
+    def count_request(self, caller: Caller) -> None:
         """Count a request of the caller; all processes count together.
 
         While the store can be read but not written, as on a full disk, requests are not counted.
@@ -91,21 +99,20 @@ class Gate:
         Raises:
             TooManyRequests: The caller has used up the rate limit.
         """
-        if self.is_open or not self._requests_a_minute or steady_seconds() < self._count_again_at:
+        limit = self._requests_per_minute
+        if self.authentication_disabled or not limit or steady_seconds() < self._count_again_at:
             return
         now = self._store.now()
         try:
-            opens = self._store.take_slot(
-                f"requests:{caller.name}", self._requests_a_minute, now, now + _WINDOW
-            )
+            opens = self._store.take_slot(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
         except StoreUnavailable as error:
-            self._count_again_at = steady_seconds() + _COUNT_PAUSE
+            self._count_again_at = steady_seconds() + _COUNT_PAUSE_SECONDS
             logger.warning(
                 "the rate limit is off for %.0f s, because requests cannot be counted: %s",
-                _COUNT_PAUSE,
+                _COUNT_PAUSE_SECONDS,
                 error,
             )
             return
         if opens is not None:
-            words = f"more than {self._requests_a_minute} requests in a minute"
+            words = f"more than {limit} requests in a minute"
             raise TooManyRequests(words, (opens - now).total_seconds())

@@ -13,7 +13,7 @@ import click
 from flask import current_app
 from pydantic import ValidationError
 
-from app.builders import build_catalogue, build_gate, build_store
+from app.builders import build_catalogue, build_request_guard, build_store
 from app.commands.application import require_readable_files
 from app.constants import Settings
 from app.environment import read_usable_settings, setting_warnings
@@ -88,7 +88,11 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     faults = [*faults]
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),
-        lambda: build_gate(settings, build_store(settings)) if "oidc" in settings.ACCESS_METHODS else None,
+        lambda: (
+            build_request_guard(settings, build_store(settings))
+            if "oidc" in settings.ACCESS_METHODS
+            else None
+        ),
         lambda: settings.check_address(settings.FLASK_APP_HOST, "FLASK_APP_HOST"),
         *(partial(settings.check_address, host, "GUNICORN_BIND") for host in _gunicorn_hosts(settings)),
     ]

@@ -12,8 +12,8 @@ from flask import current_app
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
-from app.access.audit import AuditEntry, note, open_trail
-from app.access.keys import Keys
+from app.access.audit import AuditEntry, open_audit_trail, write_audit_entry
+from app.access.keys import ApiKeys
 from app.commands.application import require_services
 from app.constants import Settings
 from app.errors import SettingsError, SlurmProxyError
@@ -72,7 +72,7 @@ def list_() -> None:
     """List all keys, the oldest first."""
     kept = _keys()
     click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
-    for key in kept.all():
+    for key in kept.list_all():
         moments = map(_moment, (key.expires_at, key.last_used_at, key.revoked_at))
         click.echo(_LINE.format(key.id, key.name, *moments, _granted(key)))
 
@@ -84,7 +84,7 @@ def revoke(id_: str) -> None:
     kept = _keys()
     _open_trail()
     is_revoked = kept.revoke(id_)
-    key = next((key for key in kept.all() if key.id == id_), None)
+    key = next((key for key in kept.list_all() if key.id == id_), None)
     if key is None or not is_revoked:
         words = "is revoked already" if key else "does not exist: give an ID that `keys list` shows"
         raise click.ClickException(f"the key {id_} {words}")
@@ -92,7 +92,7 @@ def revoke(id_: str) -> None:
     click.echo(f"The key {id_} is revoked.")
 
 
-def _keys() -> Keys:
+def _keys() -> ApiKeys:
     services = require_services()
     try:
         services.store.prepare()
@@ -106,7 +106,7 @@ def _open_trail() -> None:
     path = _settings().AUDIT_LOG_PATH
     try:
         if path is not None:
-            open_trail(path)
+            open_audit_trail(path)
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
 
@@ -121,7 +121,7 @@ def _note(action: str, key: ApiKey) -> None:
         key=f"key:{key.name}:{key.id}",
         grant=_granted(key),
     )
-    note(entry)
+    write_audit_entry(entry)
 
 
 def _operator() -> str:

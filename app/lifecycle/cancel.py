@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from app.access.authorization import require_allowed_user, require_for, require_scope
+from app.access.authorization import require_allowed_user, require_grants, require_scope
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.job_identity import is_same_job, open_job
 from app.models.caller import Caller, Scope
@@ -65,7 +65,7 @@ class Cancellation:
         )
         if record is None or not known:
             raise NoSuchTask(f"{field}: {unknown}")
-        require_for(caller, Scope.CANCEL, record.slurm_username, field)
+        require_grants(caller, Scope.CANCEL, record.slurm_username, field)
         require_allowed_user(record.slurm_username, self._refused_users, field)
         job_id, state = record.slurm_job_id, record.slurm_job_state
         if job_id is None or state is None:

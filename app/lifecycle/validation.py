@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.access.authorization import Receivers, require_scope, require_task
+from app.access.authorization import Receivers, require_grant_for_task, require_scope
 from app.constants import Settings
 from app.errors import InvalidRequest
 from app.messages.plan import Catalogue, merged_params
@@ -56,14 +56,14 @@ class RequestValidator:
         """The body of `POST /submit`."""
         require_scope(caller, Scope.SUBMIT)
         task = self._parsed(SubmitRequest, body, "task").task
-        require_task(caller, task, self._receivers(task), "task")
+        require_grant_for_task(caller, task, self._receivers(task), "task")
         return task
 
     def validate_registration(self, caller: Caller, body: Mapping[str, Any]) -> WatchedJob:
         """The body of `POST /monitor`."""
         require_scope(caller, Scope.SUBMIT)
         job = self._parsed(MonitorRequest, body, "monitor", "task").monitor
-        require_task(caller, job.task, self._receivers(job.task), "monitor.task")
+        require_grant_for_task(caller, job.task, self._receivers(job.task), "monitor.task")
         return job
 
     def validate_run_as(self, query: Mapping[str, str]) -> str:

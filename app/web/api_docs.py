@@ -13,9 +13,10 @@ from urllib.parse import quote
 from flask import Blueprint, Flask, Response, current_app, jsonify, make_response, render_template, request
 
 from app.services import Services
-from app.web.auth import public
-from app.web.openapi.document import document
+from app.web.auth import allow_unauthenticated
+from app.web.openapi.document import build_document
 from app.web.origin import request_scheme
+from app.web.request_context import get_settings
 
 blueprint = Blueprint("api_docs", __name__, template_folder="templates")
 
@@ -35,18 +36,18 @@ class Row:
 
 
 @blueprint.get("/openapi.json")
-@public
-def openapi() -> Response:
+@allow_unauthenticated
+def get_openapi_document() -> Response:
     """Return the OpenAPI 3.1 document of this service."""
     prefix = quote(request.script_root)
-    return jsonify({**_document(current_app), "servers": [{"url": prefix or "/"}]})
+    return jsonify({**_build_once(current_app), "servers": [{"url": prefix or "/"}]})
 
 
 @blueprint.get("/docs")
-@public
-def docs() -> Response:
+@allow_unauthenticated
+def get_documentation() -> Response:
     """Return the OpenAPI document as a page for people, which loads nothing from other servers."""
-    api = _document(current_app)
+    api = _build_once(current_app)
     reader = _Reader(api["components"]["schemas"])
     operations = [
         (path, method.upper(), operation)
@@ -54,27 +55,30 @@ def docs() -> Response:
         for method, operation in methods.items()
     ]
     host = request.host or "localhost"  # empty if the header `Host` is not valid
-    scheme = request_scheme(current_app.config["SLURM_PROXY_SETTINGS"])
-    curl = partial(_curl, f"{scheme}://{host}{request.script_root}")
+    scheme = request_scheme(get_settings())
+    curl = partial(_format_curl, f"{scheme}://{host}{request.script_root}")
     tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": curl}
     response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
-def _document(app: Flask) -> dict[str, Any]:
+def _build_once(app: Flask) -> dict[str, Any]:
     """Return the OpenAPI document, which is built once, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
         validator = services.validator
-        app.extensions["openapi"] = document(
-            validator.catalogue, validator.refused_users, _words(app), validator.username_pattern
+        app.extensions["openapi"] = build_document(
+            validator.catalogue,
+            validator.refused_users,
+            _docstrings_by_route(app),
+            validator.username_pattern,
         )
     found: dict[str, Any] = app.extensions["openapi"]
     return found
 
 
-def _words(app: Flask) -> dict[tuple[str, str], str]:
+def _docstrings_by_route(app: Flask) -> dict[tuple[str, str], str]:
     """Return the docstring of each route's function, by method and path."""
     return {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)): inspect.getdoc(
@@ -86,7 +90,7 @@ def _words(app: Flask) -> dict[tuple[str, str], str]:
     }
 
 
-def _curl(server: str, path: str, example: object) -> str:
+def _format_curl(server: str, path: str, example: object) -> str:
     return f"curl -X POST -d {shlex.quote(json.dumps(example, indent=1))} {shlex.quote(server + path)}"
 
 

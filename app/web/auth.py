@@ -9,67 +9,77 @@ from typing import Any
 from flask import Flask, current_app, g, request
 
 from app.access.authorization import require_scope
-from app.access.request_guard import Gate
-from app.constants import Settings
+from app.access.request_guard import RequestGuard
 from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.logs import request_id
 from app.models.caller import Caller, Scope
 from app.web.origin import client_address, why_not_local
-from app.web.request_context import caller
+from app.web.request_context import get_caller, get_services, get_settings
 from app.web.request_log import log_request
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def register(app: Flask) -> None:
-    """Register authentication and logging for each request of the application."""
-    app.before_request(_admit)
+def register_authentication(app: Flask) -> None:
+    """Have each request of the application authenticated and logged."""
+    app.before_request(authenticate_request)
     app.after_request(log_request)
 
 
-def public(view: Callable[..., Any]) -> Callable[..., Any]:
+def allow_unauthenticated(view: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a route that needs no authentication."""
     view.is_public = True  # type: ignore[attr-defined]
     return view
 
 
-def require(scope: Scope) -> Callable[[], None]:
-    """Return a check of that scope for a blueprint's `before_request`."""
+def make_scope_check(scope: Scope) -> Callable[[], None]:
+    """Return a function for a blueprint's `before_request` that requires this scope of the caller."""
 
-    def check() -> None:
-        require_scope(caller(), scope)
+    def check_scope() -> None:
+        require_scope(get_caller(), scope)
 
-    return check
+    return check_scope
 
 
-def _admit() -> None:
+def authenticate_request() -> None:
+    """Authenticate the caller of the current request, and count the request.
+
+    Raises:
+        NotAuthenticated: The request has no valid key or token.
+        IdentityProviderUnavailable: A token cannot be checked now.
+        Forbidden: The caller has no permission at all.
+        TooManyRequests: The caller has used up a rate limit.
+    """
     g.began = time.monotonic()
     given = request.headers.get("X-Request-Id", "")
     request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None or getattr(view, "is_public", False):
         return
-    gate: Gate = current_app.extensions["slurm_proxy"].gate
-    g.caller = _authenticate(gate, current_app.config["SLURM_PROXY_SETTINGS"])
-    gate.count(g.caller)
+    guard = get_services().request_guard
+    g.caller = _authenticate(guard)
+    guard.count_request(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
 
 
-def _authenticate(gate: Gate, settings: Settings) -> Caller:
-    """Return the caller of the request; see Gate.caller for the exceptions.
+def _authenticate(guard: RequestGuard) -> Caller:
+    """Return the caller of the current request; count a failed attempt.
 
     Raises:
-        TooManyRequests: Authentication fails, and its address has used up the limit of failed attempts.
+        NotAuthenticated: The request has no valid key or token.
+        IdentityProviderUnavailable: A token cannot be checked now.
+        Forbidden: The server has no authentication, and does not serve this client.
+        TooManyRequests: Authentication fails, and the address has used up the limit of failed attempts.
     """
     try:
         not_local = None
-        if gate.is_open:
+        if guard.authentication_disabled:
             _refuse_browsers()
-            not_local = why_not_local(settings)
-        return gate.caller(request.headers.get("Authorization"), not_local=not_local)
+            not_local = why_not_local(get_settings())
+        return guard.authenticate(request.headers.get("Authorization"), not_local=not_local)
     except (NotAuthenticated, Forbidden) as error:
-        attempt = gate.failed_attempts.count(client_address(settings))
+        attempt = guard.failed_attempts.count(client_address(get_settings()))
         g.is_logged = attempt.is_logged
         if attempt.is_over_limit:
             words = f"too many failed attempts to authenticate from your address; the last one: {error}"

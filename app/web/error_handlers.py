@@ -3,25 +3,24 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.errors import SlurmAmbiguous, SlurmProxyError
-from app.outages import OutageLog
+from app.web.request_context import get_services
 
 logger = logging.getLogger(__name__)
 
 
-def register(app: Flask) -> None:
-    app.register_error_handler(SlurmProxyError, _ours)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(SlurmProxyError, _answer_own_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected_error)
 
 
-def _ours(error: SlurmProxyError) -> Response:
+def _answer_own_error(error: SlurmProxyError) -> Response:
     if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the submitter logs that
-        outages: OutageLog = current_app.extensions["slurm_proxy"].outages
-        outages.failed(error.part or error.code, f"{error.code}: {error}")
+        get_services().outages.failed(error.part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
@@ -30,17 +29,17 @@ def _ours(error: SlurmProxyError) -> Response:
     return response
 
 
-def _http(error: HTTPException) -> Response:
+def _answer_http_error(error: HTTPException) -> Response:
     """What HTTP itself demands: no such route, wrong method, too large a body."""
     status = error.code or 500
-    response = _answer(status, _words(error), error.name.lower().replace(" ", "_"))
+    response = _answer(status, _describe(error), error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
     return response
 
 
-def _words(error: HTTPException) -> str:
+def _describe(error: HTTPException) -> str:
     if isinstance(error, NotFound):
         return "there is no such route; GET /docs shows those that there are"
     if isinstance(error, MethodNotAllowed):
@@ -49,7 +48,7 @@ def _words(error: HTTPException) -> str:
     return (error.description or error.name).rstrip(".")
 
 
-def _unexpected(error: Exception) -> Response:
+def _answer_unexpected_error(error: Exception) -> Response:
     logger.exception("a request failed")
     return _answer(500, "the server failed; its log says why", "internal_error")
 

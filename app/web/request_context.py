@@ -1,28 +1,35 @@
-"""Give routes the caller and the body of the current request, and the services of its application."""
+"""Give routes what belongs to the current request: its caller, its body, the services and the settings."""
 
 from typing import Any
 
 from flask import current_app, g, request
 
+from app.constants import Settings
 from app.errors import UnsupportedEncoding
 from app.models.caller import Caller
 from app.models.json_body import read_object
 from app.services import Services
 
 
-def services() -> Services:
-    """Return the services of the application that handles the current request."""
-    found: Services = current_app.extensions["slurm_proxy"]
-    return found
+def get_services() -> Services:
+    """Return the services of the application."""
+    services: Services = current_app.extensions["slurm_proxy"]
+    return services
 
 
-def caller() -> Caller:
+def get_settings() -> Settings:
+    """Return the settings of the application."""
+    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
+    return settings
+
+
+def get_caller() -> Caller:
     """Return the caller of the current request."""
-    found: Caller = g.caller
-    return found
+    caller: Caller = g.caller
+    return caller
 
 
-def body() -> dict[str, Any]:
+def read_body() -> dict[str, Any]:
     """Return the JSON object in the body, and keep it for the log, which reads user and uuid from it.
 
     Raises:

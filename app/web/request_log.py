@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, current_app, g, request
+from flask import Response, g, request
 
-from app.access.audit import AuditEntry, note
+from app.access.audit import AuditEntry, write_audit_entry
 from app.logs import request_id
 from app.models.record import utc_now
 from app.web.origin import client_address
+from app.web.request_context import get_settings
 
 logger = logging.getLogger("app.requests")
 
@@ -39,7 +40,7 @@ def log_request(response: Response) -> Response:
         return response
     name = g.caller.name if "caller" in g else _UNKNOWN
     route = request.url_rule.rule if request.url_rule else _UNKNOWN
-    address = client_address(current_app.config["SLURM_PROXY_SETTINGS"])
+    address = client_address(get_settings())
     subject = _subject_of(response)
     seconds = time.monotonic() - g.get("began", time.monotonic())
     fields = {
@@ -58,7 +59,7 @@ def log_request(response: Response) -> Response:
         words, request.method, route, response.status_code, name, address, 1000 * seconds, extra=fields
     )
     if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
-        note(
+        write_audit_entry(
             AuditEntry(
                 at=utc_now(),
                 request_id=request_id.get(),

@@ -36,7 +36,7 @@ _BEARER = (
 )
 
 
-def document(
+def build_document(
     catalogue: Catalogue,
     refused_users: Collection[str],
     words: Mapping[tuple[str, str], str],

@@ -24,8 +24,8 @@ from flask import Flask
 from app import create_app
 from app.access import audit
 from app.access.failed_attempts import FailedAttempts
-from app.access.keys import Keys
-from app.access.oidc import Oidc
+from app.access.keys import ApiKeys
+from app.access.oidc import OidcAuthenticator
 from app.environment import read_settings
 from app.errors import (
     Forbidden,
@@ -79,7 +79,7 @@ class Site:
         self.services = self.app.extensions["slurm_proxy"]
         self.client = self.app.test_client()
         self.contract = Contract(self.client.get("/openapi.json").json or {})
-        self.keys: Keys = self.services.keys
+        self.keys: ApiKeys = self.services.keys
 
     def another(self) -> Flask:
         """Another process with the same store."""
@@ -745,10 +745,10 @@ def test_keys_are_compared_in_constant_time(site: Site, monkeypatch: pytest.Monk
 
 def test_the_last_use_of_a_key_is_kept(site: Site) -> None:
     key = site.key()
-    assert site.keys.all()[-1].last_used_at is None
+    assert site.keys.list_all()[-1].last_used_at is None
     before = utc_now()
     site.submit(key)
-    used = site.keys.all()[-1].last_used_at
+    used = site.keys.list_all()[-1].last_used_at
     assert used is not None
     assert before <= used <= utc_now()
 
@@ -850,7 +850,7 @@ def test_the_command_line_says_what_is_wrong(site: Site, arguments: list[str], w
     result = site.app.test_cli_runner().invoke(args=["keys", "create", *arguments])
     assert result.exit_code != 0
     assert words in result.output
-    assert site.keys.all() == []
+    assert site.keys.list_all() == []
 
 
 def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
@@ -860,7 +860,7 @@ def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
         args=["keys", "create", "x", *names, "--recipient", "*mail:*@a.b"]
     )
     assert made.exit_code == 0, made.output
-    assert site.keys.caller(made.stdout.strip()).name.startswith("key:x:")
+    assert site.keys.authenticate(made.stdout.strip()).name.startswith("key:x:")
     assert made.stderr.splitlines()[:-1] == [
         "Warning: this machine knows no user no-such-user",
         "Warning: this machine knows no group no-such-group, and so none of its members",
@@ -872,13 +872,13 @@ def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
 
 def test_a_new_signing_key_of_the_provider_is_found() -> None:
     with IdentityProvider() as provider:
-        oidc = Oidc(read_settings(_oidc(provider)), (), pause=0)
-        assert oidc.caller(provider.token()).name == "oidc:alice"
+        oidc = OidcAuthenticator(read_settings(_oidc(provider)), (), pause=0)
+        assert oidc.authenticate(provider.token()).name == "oidc:alice"
         old = provider.token()
         provider.rotate("second")
-        assert oidc.caller(provider.token()).name == "oidc:alice"
+        assert oidc.authenticate(provider.token()).name == "oidc:alice"
         with pytest.raises(NotAuthenticated):
-            oidc.caller(old)
+            oidc.authenticate(old)
 
 
 def test_unknown_signing_keys_do_not_become_a_flood_of_requests(tmp_path: Path) -> None:
@@ -903,7 +903,7 @@ def test_a_provider_that_is_away_is_said_so(tmp_path: Path) -> None:
 def test_an_outage_of_the_provider_is_logged_at_most_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     provider = IdentityProvider()  # not started
     for _ in range(5):
-        oidc = Oidc(read_settings(_oidc(provider)), ())  # which leaves none alone for a while
+        oidc = OidcAuthenticator(read_settings(_oidc(provider)), ())  # which leaves none alone for a while
         assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
     assert caplog.text.count("keys cannot be fetched") <= 1
 
@@ -917,7 +917,7 @@ def test_a_provider_that_answers_no_keys_is_away(said: bytes) -> None:
             return Answer(200, said)
 
     with Astray() as provider:
-        oidc = Oidc(read_settings(_oidc(provider)), ())
+        oidc = OidcAuthenticator(read_settings(_oidc(provider)), ())
         for _ in range(3):
             assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
         assert len(provider.requests) == 1, "it is left alone for a while"
@@ -927,7 +927,9 @@ def test_a_provider_that_answers_no_keys_is_away(said: bytes) -> None:
 def test_a_provider_whose_connection_breaks_is_away(fault: Fault) -> None:
     with IdentityProvider() as provider, Network(provider.url) as network:
         network.fault = fault
-        oidc = Oidc(read_settings({**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}), (), timeout=1)
+        oidc = OidcAuthenticator(
+            read_settings({**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}), (), timeout=1
+        )
         assert failure_of(oidc, provider.token()) == "the identity provider does not answer"
 
 
@@ -936,24 +938,24 @@ def test_the_operator_says_which_algorithms_may_sign(algorithm: str) -> None:
     """Whatever PyJWT takes a key for that does not say."""
     with IdentityProvider() as provider:
         provider.add_curve("curve")
-        oidc = Oidc(read_settings({**_oidc(provider), "OIDC_ALGORITHMS": algorithm}), ())
-        assert oidc.caller(provider.token(algorithm=algorithm)).name == "oidc:alice"
+        oidc = OidcAuthenticator(read_settings({**_oidc(provider), "OIDC_ALGORITHMS": algorithm}), ())
+        assert oidc.authenticate(provider.token(algorithm=algorithm)).name == "oidc:alice"
         others = {"RS256", "RS512", "PS256"} - {algorithm}
         bad = [provider.token(algorithm=other) for other in others]
         bad += [provider.token(algorithm="ES256", kid="curve"), provider.forged(), provider.unsigned()]
         bad.append(provider.token(algorithm=algorithm, published_as="curve"))
         for token in bad:
             with pytest.raises(NotAuthenticated):
-                oidc.caller(token)
+                oidc.authenticate(token)
 
 
 def test_the_log_says_whose_token_it_was_and_for_whom(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "app")
     with IdentityProvider() as provider:
-        oidc = Oidc(read_settings(_oidc(provider)), ())
+        oidc = OidcAuthenticator(read_settings(_oidc(provider)), ())
         for changes in ({"aud": "account\n"}, {"iss": f"{provider.issuer}/"}, {"aud": None}):
             with pytest.raises(NotAuthenticated):
-                oidc.caller(provider.token(**changes))
+                oidc.authenticate(provider.token(**changes))
     assert f"a token was refused: its aud is 'account\\n', not {AUDIENCE!r}" in caplog.text
     assert f"a token was refused: its iss is '{provider.issuer}/', not {provider.issuer!r}" in caplog.text
     assert "a token was refused: it has no claim aud" in caplog.text
@@ -978,7 +980,7 @@ def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None
     with IdentityProvider() as provider, Network(provider.url) as network:
         network.fault = Fault.HANG
         settings = {**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}
-        oidc = Oidc(read_settings(settings), (), timeout=0.5)
+        oidc = OidcAuthenticator(read_settings(settings), (), timeout=0.5)
         began = time.monotonic()
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: failure_of(oidc, provider.token()), range(24)))
@@ -990,22 +992,22 @@ def test_whoever_has_a_known_key_does_not_wait_for_a_provider_that_hangs() -> No
     with IdentityProvider() as provider, IdentityProvider() as stranger, Network(provider.url) as network:
         stranger.rotate("a stranger's")
         settings = {**_oidc(provider), "OIDC_JWKS_URL": f"{network.url}/keys"}
-        oidc = Oidc(read_settings(settings), (), timeout=3, pause=0)
+        oidc = OidcAuthenticator(read_settings(settings), (), timeout=3, pause=0)
         token = provider.token()
-        assert oidc.caller(token).name == "oidc:alice"
+        assert oidc.authenticate(token).name == "oidc:alice"
         network.fault = Fault.HANG
         with ThreadPoolExecutor(8) as pool:
             junk = [pool.submit(failure_of, oidc, stranger.token()) for _ in range(8)]
             began = time.monotonic()
-            assert oidc.caller(token).name == "oidc:alice"
+            assert oidc.authenticate(token).name == "oidc:alice"
             assert time.monotonic() - began < 1
             assert {future.result() for future in junk} == {"the identity provider does not answer"}
         assert time.monotonic() - began < 6, "one asks, and the others do not line up behind him"
 
 
-def failure_of(oidc: Oidc, token: str) -> str:
+def failure_of(oidc: OidcAuthenticator, token: str) -> str:
     with pytest.raises(IdentityProviderUnavailable) as failure:
-        oidc.caller(token)
+        oidc.authenticate(token)
     return str(failure.value)
 
 
@@ -1041,9 +1043,9 @@ def test_nobody_acts_for_the_user_of_a_claim_that_was_not_configured(
         monkeypatch.setenv("OIDC_USER_CLAIM", claim)
     settings = {name: value for name, value in _oidc(provider).items() if name != "OIDC_USER_CLAIM"}
     grants = (ClaimGrant(claim="groups", value="chem", grant=ALICE),)
-    oidc = Oidc(read_settings(settings), grants)
-    assert oidc.caller(provider.token()).grants == ()
-    assert oidc.caller(provider.token(groups=["chem"])).grants == (ALICE,)
+    oidc = OidcAuthenticator(read_settings(settings), grants)
+    assert oidc.authenticate(provider.token()).grants == ()
+    assert oidc.authenticate(provider.token(groups=["chem"])).grants == (ALICE,)
 
 
 def test_a_subject_is_not_taken_for_a_user(site: Site, provider: IdentityProvider, trail: Path) -> None:
@@ -1068,7 +1070,7 @@ def test_only_configured_algorithms_are_taken(tmp_path: Path) -> None:
 
 def test_oidc_names_all_settings_that_are_missing() -> None:
     with pytest.raises(SettingsError, match=r"^OIDC_ISSUER and OIDC_AUDIENCE must be set where"):
-        Oidc(read_settings({"OIDC_JWKS_URL": "https://example.com/keys"}), ())
+        OidcAuthenticator(read_settings({"OIDC_JWKS_URL": "https://example.com/keys"}), ())
 
 
 @pytest.mark.parametrize(
@@ -1358,9 +1360,9 @@ def test_a_place_that_cannot_be_counted_is_given_back(
 @pytest.fixture
 def trail(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "audit.jsonl"
-    audit.open_trail(path)
+    audit.open_audit_trail(path)
     yield path
-    audit.open_trail(None)
+    audit.open_audit_trail(None)
 
 
 def entries(trail: Path) -> list[dict[str, Any]]:
@@ -1371,7 +1373,7 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
     _, kept = site.keys.create("pipeline", ALICE, None)
     key = site.key()
     good = site.submit(key)
-    made = site.keys.all()[-1]
+    made = site.keys.list_all()[-1]
     name = f"key:{made.name}:{made.id}"
     site.submit("sp_wrong_key")
     site.submit(key, username="bob")
@@ -1421,7 +1423,7 @@ def test_the_trail_is_only_added_to_and_only_its_owner_reads_it(site: Site, trai
     assert trail.stat().st_mode & 0o777 == 0o600
     site.submit(site.key())
     before = trail.read_text()
-    audit.open_trail(trail)  # a restart
+    audit.open_audit_trail(trail)  # a restart
     site.submit(site.key())
     assert trail.read_text().startswith(before)
     assert len(entries(trail)) == 2
@@ -1710,7 +1712,7 @@ def test_no_line_separator_or_control_character_stands_raw_in_the_trail(site: Si
     for name in names:
         assert site.submit(site.key(), username=name).status_code == 400
     names.append("half \ud800")
-    audit.note(audit.AuditEntry.model_validate({**entries(trail)[0], "username": names[-1]}))
+    audit.write_audit_entry(audit.AuditEntry.model_validate({**entries(trail)[0], "username": names[-1]}))
     text = trail.read_bytes().decode()
     assert all(character.isprintable() for line in text.split("\n") for character in line)
     assert [entry["username"] for entry in entries(trail)] == names

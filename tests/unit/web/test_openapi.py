@@ -81,6 +81,18 @@ def test_every_route_is_in_it_and_nothing_else(app: Flask, contract: Contract) -
     assert contract.operations == routes
 
 
+def test_the_function_of_a_route_has_the_name_of_its_operation(app: Flask, contract: Contract) -> None:
+    functions = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)): app.view_functions[rule.endpoint].__name__
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods
+    }
+    for path, methods in contract.document["paths"].items():
+        for method, operation in methods.items():
+            name = re.sub("([A-Z])", r"_\1", operation["operationId"]).lower()
+            assert functions[method.upper(), path] == name
+
+
 def test_every_operation_and_field_of_a_task_is_told_in_words(contract: Contract) -> None:
     schemas = contract.document["components"]["schemas"]
     for methods in contract.document["paths"].values():
@@ -286,7 +298,7 @@ def test_every_code_of_the_errors_page_is_in_the_document(contract: Contract) ->
 def test_each_operation_needs_the_scopes_that_are_told(
     app: Flask, client: FlaskClient, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = app.extensions["slurm_proxy"].gate
+    guard = app.extensions["slurm_proxy"].request_guard
     for operation in OPERATIONS:
         told = contract.document["paths"][operation.path][operation.method.lower()].get("description", "")
         assert [word for word in Scope if f"`{word}`" in told] == list(operation.scopes), operation.path
@@ -295,7 +307,7 @@ def test_each_operation_needs_the_scopes_that_are_told(
             continue
         for scopes, is_refused in ((operation.scopes, False), (set(Scope) - {operation.scopes[0]}, True)):
             caller = replace(OPERATOR, grants=(Grant(scopes=frozenset(scopes), users="any"),))
-            monkeypatch.setattr(gate, "caller", lambda *_, found=caller, **__: found)
+            monkeypatch.setattr(guard, "authenticate", lambda *_, found=caller, **__: found)
             response = client.open(path, method=operation.method, data="{}")
             assert (response.status_code == 403) is is_refused, (operation.path, scopes, response.text)
 
