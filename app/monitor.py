@@ -20,7 +20,7 @@ from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.reservations import Reservations
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Monitor:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: LeaderLease,
         reservations: Reservations,
         poller: Poller,
         reconciler: Reconciler,
@@ -83,7 +83,7 @@ class Monitor:
         if self._clocks.disagreement(now) is not None:
             self._resign()
             return False
-        fence = self._fence = self._store.lead(self._owner, now, now + self._lease)
+        fence = self._fence = self._store.acquire_lease(self._owner, now, now + self._lease)
         if fence is None:
             return False
         with self._cycle():
@@ -107,7 +107,7 @@ class Monitor:
             message = "the polling cycle has not ended within %.0f s; the lease is not renewed until it ends"
             logger.error(message, self._cycle_limit)
             return
-        self._fence = self._store.lead(self._owner, now, now + self._lease)
+        self._fence = self._store.acquire_lease(self._owner, now, now + self._lease)
 
     def probe(self) -> None:
         """Find out whether Slurm is back, and read its clock; every process does this."""
@@ -144,7 +144,7 @@ class Monitor:
             thread.join(_STOP_SECONDS)
         self._fence = None
         if self._threads:
-            self._guarded(lambda _: self._store.resign(self._owner))
+            self._guarded(lambda _: self._store.release_lease(self._owner))
         self._threads.clear()
 
     @contextmanager
@@ -162,7 +162,7 @@ class Monitor:
         """Release the lease if this process holds it."""
         if self._fence is not None:
             self._fence = None
-            self._store.resign(self._owner)
+            self._store.release_lease(self._owner)
 
     def _messages_due(self) -> None:
         """Lets the channels of this process look at once."""

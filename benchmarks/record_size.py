@@ -19,8 +19,9 @@ from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, NotificationStatus, TaskRecord
 from app.senders import find_channel
-from app.store import Outcome, TaskStore
+from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
+from app.store.notification_queue import Outcome
 from app.store.sqlite import SqliteStore
 
 RECORDS = 500
@@ -68,8 +69,8 @@ def live_through(store: TaskStore, number: int) -> None:
     now = datetime.now(UTC)
     task = hello_world(number)
     record = TaskRecord(task=task, slurm_username="areynolds", created_at=now, updated_at=now)
-    store.add(record)
-    store.accept(record, number, JobState.PENDING, now)
+    store.add_record(record)
+    store.accept_job(record, number, JobState.PENDING, now)
     job = SlurmJob(
         job_id=number,
         username="areynolds",
@@ -89,9 +90,9 @@ def live_through(store: TaskStore, number: int) -> None:
         comment=f"slurm-proxy:{record.uuid}",
     )
     due = Planner({}, ["email"], find_channel).at_look(record, job, now).notifications
-    fence = store.lead("me", now, now + timedelta(minutes=1))
+    fence = store.acquire_lease("me", now, now + timedelta(minutes=1))
     assert fence is not None
-    store.apply([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)
+    store.apply_changes([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)
     claim = store.claim("email", "me", now + timedelta(seconds=1), now + timedelta(minutes=1))
     assert claim is not None
     store.settle(claim, Outcome(NotificationStatus.SENT, now))

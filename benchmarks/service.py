@@ -132,8 +132,8 @@ def traced_app() -> Flask:
     clock(services.slurm, "submit", "slurmrestd")
     for method in ("poll", "accounting"):
         clock(services.slurm, method, method)
-    clock(services.store, "apply", "apply")
-    for method in ("add", "accept", "claim", "settle"):
+    clock(services.store, "apply_changes", "apply_changes")
+    for method in ("add_record", "accept_job", "claim", "settle"):
         clock(services.store, method, method)
     for method, sender in SENDERS.items():
         clock(sender, "send", f"send by {method}")

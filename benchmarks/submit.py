@@ -77,7 +77,7 @@ def main() -> None:
         for job_id in ids:
             session.send(SlurmRequest("DELETE", f"job/{job_id}", user=USER))
     raw_ms, whole_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
-    writes = spent["add"] + spent["accept"]
+    writes = spent["add_record"] + spent["accept_job"]
     guard = spent["guard authenticate"] + spent["guard count_request"]
     print(
         f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} submissions each, medians:"

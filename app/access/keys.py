@@ -14,7 +14,7 @@ from app.errors import InvalidRequest, NotAuthenticated, StoreUnavailable
 from app.models.api_key import ApiKey
 from app.models.caller import Caller, Grant
 from app.models.rules import is_one_line
-from app.store import TaskStore
+from app.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _RECORD_USE_EVERY = timedelta(minutes=1)
 class ApiKeys:
     """The API keys in the store. Every process refuses a revoked key from the next request on."""
 
-    def __init__(self, store: TaskStore) -> None:
+    def __init__(self, store: KeyStore) -> None:
         """Keep the keys in `store`."""
         self._store = store
         # When this process last recorded the use of each key, by key id; also where that failed.
@@ -51,7 +51,7 @@ class ApiKeys:
 
     def list_all(self) -> list[ApiKey]:
         """Return all keys, the oldest first."""
-        return self._store.all_keys()
+        return self._store.list_keys()
 
     def revoke(self, id_: str) -> bool:
         """Revoke a key; return False if there is no such key, or if it is revoked already."""
@@ -65,7 +65,7 @@ class ApiKeys:
             StoreUnavailable: The store does not answer.
         """
         parts = text.split("_", 2)
-        key = self._store.key(parts[1], _LOOKUP_TIMEOUT_SECONDS) if len(parts) == 3 else None
+        key = self._store.find_key(parts[1], _LOOKUP_TIMEOUT_SECONDS) if len(parts) == 3 else None
         is_match = hmac.compare_digest(_hash(text), key.hash if key else _hash(""))
         if key is None or not is_match or not key.is_valid(now := self._store.now()):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
@@ -82,7 +82,7 @@ class ApiKeys:
                 return
         self._use_recorded_at[key.id] = now
         try:
-            self._store.key_used(key.id, now)
+            self._store.record_key_use(key.id, now)
         except StoreUnavailable as error:
             logger.warning("the last use of the key %s cannot be stored: %s", key.id, error)
 

@@ -10,7 +10,7 @@ from app.access.keys import PREFIX
 from app.clock import steady_seconds
 from app.errors import Forbidden, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.models.caller import ANYBODY, OPERATOR, Caller
-from app.store import TaskStore
+from app.store.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class RequestGuard:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: RateLimiter,
         authenticators: Mapping[str, Authenticator],
         *,
         requests_per_minute: int,
@@ -104,7 +104,7 @@ class RequestGuard:
             return
         now = self._store.now()
         try:
-            opens = self._store.take_slot(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
+            opens = self._store.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
         except StoreUnavailable as error:
             self._count_again_at = steady_seconds() + _COUNT_PAUSE_SECONDS
             logger.warning(

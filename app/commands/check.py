@@ -160,7 +160,7 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
     except SlurmProxyError as error:
         return _failed("store", error)
     try:
-        store.resign("check")  # a write that changes nothing
+        store.release_lease("check")  # a write that changes nothing
         count = store.record_count()
     except StoreUnavailable as error:
         return _failed("store", f"{name}: {error}")

@@ -10,13 +10,13 @@ from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
 from app.models.rules import job_id_in_path
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 
 class Cancellation:
     """Cancels jobs: `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
-    def __init__(self, store: TaskStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
+    def __init__(self, store: RecordStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
         """Connect to nothing yet. `refused_users`: users whose jobs are never cancelled."""
         self._store = store
         self._slurm = slurm
@@ -32,7 +32,7 @@ class Cancellation:
             SlurmRefused, SlurmUnavailable, SlurmMisbehaved: The job goes on.
         """
         require_scope(caller, Scope.CANCEL)
-        record = self._store.by_uuids([uuid]).get(uuid)
+        record = self._store.find_by_uuids([uuid]).get(uuid)
         unknown = f"no task {uuid} is recorded here"
         return self._cancel(caller, record, "task_uuid", f"the job of {uuid}", unknown)
 
@@ -45,7 +45,7 @@ class Cancellation:
         """
         require_scope(caller, Scope.CANCEL)
         job_id = job_id_in_path("slurm_job_id", text)
-        record, unknown = self._store.by_job_id(job_id), f"no job {job_id} is monitored here"
+        record, unknown = self._store.find_by_job_id(job_id), f"no job {job_id} is monitored here"
         return self._cancel(caller, record, "slurm_job_id", f"job {job_id}", unknown)
 
     def _cancel(

@@ -5,7 +5,7 @@ from typing import Any
 from app.errors import InvalidRequest, NotDead, UnknownNotification
 from app.lifecycle.responses import shown_claim
 from app.models.record import Notification, NotificationStatus
-from app.store import TaskStore
+from app.store.notification_queue import NotificationQueue
 
 _MOST = 1000
 # Why a notification in that status cannot be retried.
@@ -21,7 +21,7 @@ _WHY_NOT_RETRIED = {
 class DeadLetters:
     """The use cases of `/notifications`."""
 
-    def __init__(self, store: TaskStore, methods: tuple[str, ...]) -> None:
+    def __init__(self, store: NotificationQueue, methods: tuple[str, ...]) -> None:
         self._store = store
         self._methods = methods
 
@@ -33,7 +33,7 @@ class DeadLetters:
             faults.append(f"limit: must be a whole number from 1 to {_MOST}")
         if faults:
             raise InvalidRequest(faults)
-        found = self._store.notifications(NotificationStatus(status), method, int(limit) + 1)
+        found = self._store.list_notifications(NotificationStatus(status), method, int(limit) + 1)
         shown = [shown_claim(item) for item in found[: int(limit)]]
         return {"notifications": shown, "more": len(found) > len(shown)}
 
@@ -45,11 +45,11 @@ class DeadLetters:
             NotDead: The message is neither dead nor waiting for its next attempt.
         """
         if self._store.retry_dead(self._store.now(), id_=id_) == 0:
-            found = self._store.notification(id_)
+            found = self._store.find_notification(id_)
             if found is None:
                 raise UnknownNotification(f"there is no notification {id_}")
             raise NotDead(f"the notification {id_} {_why_not(found.notification)}")
-        found = self._store.notification(id_)
+        found = self._store.find_notification(id_)
         return shown_claim(found) if found else {}
 
     def retry_all(self, method: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import random
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,9 +28,14 @@ from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog
 from app.senders import Message, Sender, settings_prefix
-from app.store import Claim, Outcome, TaskStore
+from app.store.notification_queue import Claim, NotificationQueue, Outcome
+from app.store.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
+
+
+class _DeliveryStore(NotificationQueue, RateLimiter, Protocol):
+    """The parts of a store that delivery uses."""
 
 
 class Delivery:
@@ -41,7 +46,7 @@ class Delivery:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: _DeliveryStore,
         senders: Mapping[str, Sender],
         policy: DeliveryPolicy,
         *,
@@ -109,7 +114,7 @@ class Delivery:
             self._send(sender, claim, params, now)
         except DeliveryFailed as error:
             if sender.rate_limited and self._policy.rate_limit:
-                self._store.give_slot_back(receiver)
+                self._store.refund(receiver)
             return self._outcome_of_failure(item, error, now, digest_key)
         self._backoffs.record_success(*names)
         for name in names:
@@ -128,7 +133,7 @@ class Delivery:
         if not (sender.rate_limited and self._policy.rate_limit):
             return None
         window_end = now + self._policy.rate_window
-        return self._store.take_slot(receiver, self._policy.rate_limit, now, window_end)
+        return self._store.acquire(receiver, self._policy.rate_limit, now, window_end)
 
     def _send(self, sender: Sender, claim: Claim, params: Any, now: datetime) -> None:
         """Send the message; after the end of a rate limit, together with the others of its digest.
@@ -139,7 +144,7 @@ class Delivery:
         item = claim.notification
         message = Message(item.id, item.event, item.content or Content(subject=""))
         if item.recipient is not None:
-            id_, gathered = self._store.gather(claim, now, secrets.token_hex(16))
+            id_, gathered = self._store.form_digest(claim, now, secrets.token_hex(16))
             others = [other.notification.content for other in gathered if other.notification.content]
             if others:
                 message = Message(id_, "digest", digest([message.content, *others]))

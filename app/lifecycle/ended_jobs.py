@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from app.models.record import OpenJob
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 # Slurm lets a requeued job wait for 121 s (22.05, 24.11, 26.05), unless its user lets it start at once.
 POLL_INTERVAL = timedelta(seconds=10)
@@ -16,7 +16,7 @@ _OVERLAP = timedelta(minutes=1)  # other processes may record an end a little la
 class EndedJobs:
     """The ended jobs that are polled at a low rate. Not thread-safe: only the leading monitor uses it."""
 
-    def __init__(self, store: TaskStore, interval: timedelta = POLL_INTERVAL) -> None:
+    def __init__(self, store: RecordStore, interval: timedelta = POLL_INTERVAL) -> None:
         self._store = store
         self._interval = interval
         self._jobs: dict[str, OpenJob] = {}
@@ -28,7 +28,7 @@ class EndedJobs:
             return []
         since = now - _POLLED_FOR
         loaded_from = max(self._loaded_at - _OVERLAP, since) if self._loaded_at else since
-        self._jobs |= {job.uuid: job for job in self._store.ended_since(loaded_from, _MAX_LOADED)}
+        self._jobs |= {job.uuid: job for job in self._store.list_ended_jobs(loaded_from, _MAX_LOADED)}
         self._loaded_at = now
         return list(self._jobs.values())
 

@@ -24,7 +24,7 @@ from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.rules import job_id_in_path
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 _FRESH_SECONDS = 2.0
 _CACHED_JOBS = 10_000
@@ -37,7 +37,7 @@ class LookUp:
     Another's job answers as an unknown one.
     """
 
-    def __init__(self, store: TaskStore, slurm: SlurmClient) -> None:
+    def __init__(self, store: RecordStore, slurm: SlurmClient) -> None:
         self._store = store
         self._slurm = slurm
         cache: TTLCache[Any, tuple[SlurmJob | SlurmProxyError | None, datetime]] = TTLCache(
@@ -54,7 +54,7 @@ class LookUp:
         """
         require_scope(caller, Scope.READ)
         job_id = job_id_in_path("slurm_job_id", text)
-        record = self._store.by_job_id(job_id)
+        record = self._store.find_by_job_id(job_id)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
         return self._answer(record)
@@ -74,13 +74,13 @@ class LookUp:
             raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
         usernames = None
         if not caller.may_for_all(Scope.READ):
-            usernames = [name for name in self._store.usernames() if caller.may(Scope.READ, name)]
-        found = self._store.by_state(JobState(word), usernames, _MOST_RECORDS)
+            usernames = [name for name in self._store.list_usernames() if caller.may(Scope.READ, name)]
+        found = self._store.find_by_state(JobState(word), usernames, _MOST_RECORDS)
         return {"monitor": [shown_record(record) for record in found]}
 
     def by_uuid(self, caller: Caller, uuid: str) -> dict[str, Any]:
         require_scope(caller, Scope.READ)
-        record = self._store.by_uuids([uuid]).get(uuid)
+        record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
         return self._answer(record)

@@ -17,7 +17,7 @@ from app.models.job import SlurmJob
 from app.models.record import OpenJob
 from app.outages import RepeatFilter
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
@@ -38,7 +38,7 @@ class Poller:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: RecordStore,
         slurm: SlurmClient,
         planner: Planner,
         *,
@@ -76,7 +76,7 @@ class Poller:
             StoreUnavailable: The store does not answer.
         """
         self.slurm_seconds = 0.0
-        open_jobs = self._store.open_jobs()
+        open_jobs = self._store.list_open_jobs()
         ended_jobs = self._ended.due(now)
         with self._timing_slurm():
             reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), array_ids(ended_jobs))

@@ -18,7 +18,8 @@ from app.models.record import Change, TaskRecord
 from app.slurm.accounting import Accounting
 from app.slurm.client import SlurmClient
 from app.slurm.job_search import Search
-from app.store import CLOCK_TOLERANCE, TaskStore
+from app.store.clock import CLOCK_TOLERANCE
+from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Reconciler:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: RecordStore,
         slurm: SlurmClient,
         planner: Planner,
         *,
@@ -63,7 +64,7 @@ class Reconciler:
         """
         if self._last is not None and self._last <= now < self._last + self._pause:
             return
-        reserved = self._store.reservations(now - self._under_way, now + CLOCK_TOLERANCE)
+        reserved = self._store.list_reservations(now - self._under_way, now + CLOCK_TOLERANCE)
         if not reserved:
             return
         self._last = now
@@ -118,14 +119,14 @@ class Reconciler:
             self._give_up(record, why, now, fence)
 
     def _free(self, record: TaskRecord, now: datetime) -> None:
-        if self._store.fail(record, _FREED, now):
+        if self._store.fail_reservation(record, _FREED, now):
             logger.warning("task %s made no job in Slurm; its uuid is free again", record.uuid)
 
     def _adopt(self, record: TaskRecord, job: SlurmJob | None, now: datetime) -> bool:
         if job is None:
             return False
         job_id = job.array_job_id or job.job_id
-        if self._store.accept(record, job_id, JobState.PENDING, now):
+        if self._store.accept_job(record, job_id, JobState.PENDING, now):
             logger.warning("task %s is job %s after all", record.uuid, job_id)
         return True
 
@@ -143,7 +144,7 @@ class Reconciler:
             submission_error=_CANNOT_BE_TOLD + why,
             reserved_at=record.created_at,
         )
-        self._store.apply([change], fence)
+        self._store.apply_changes([change], fence)
 
     def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
         """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns."""
@@ -154,7 +155,7 @@ class Reconciler:
         return may_be_job_of(record, job, record.created_at - self._skew, self._latest(record))
 
     def _is_owned(self, job: SlurmJob) -> bool:
-        owner = self._store.by_job_id(job.array_job_id or job.job_id)
+        owner = self._store.find_by_job_id(job.array_job_id or job.job_id)
         if owner is None or job.submit_time is None:
             return False
         return owner.created_at <= job.submit_time + self._skew

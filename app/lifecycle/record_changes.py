@@ -15,7 +15,7 @@ from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
 from app.models.slurm_options import array_size
 from app.senders import find_channel
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Observation(NamedTuple):
 class ChangeWriter:
     """Writes what Slurm reports. A record that cannot be read, planned or stored never hides the others."""
 
-    def __init__(self, store: TaskStore, planner: Planner) -> None:
+    def __init__(self, store: RecordStore, planner: Planner) -> None:
         """Connect to nothing yet."""
         self._store = store
         self._planner = planner
@@ -66,30 +66,30 @@ class ChangeWriter:
     def _write(self, changes: Sequence[Change], fence: int) -> int:
         """Store all changes in one write; if one is too large, store each alone."""
         try:
-            return self._store.apply(changes, fence)
+            return self._store.apply_changes(changes, fence)
         except RecordUnfit as error:
             logger.warning("one of %d changes: %s", len(changes), error)
         return sum(self._write_one(change, fence) for change in changes)
 
     def _write_one(self, change: Change, fence: int) -> int:
         try:
-            return self._store.apply([change], fence)
+            return self._store.apply_changes([change], fence)
         except RecordUnfit:
             logger.warning("the messages about task %s are too large to be kept", change.uuid)
             dead = tuple(map(_without_content, change.notifications))
-            return self._store.apply([replace(change, notifications=dead)], fence)
+            return self._store.apply_changes([replace(change, notifications=dead)], fence)
 
     def _load(self, observations: Sequence[Observation]) -> dict[str, TaskRecord]:
         """Return the records by uuid, without those that cannot be read."""
         uuids = [item.open_job.uuid for item in observations]
         try:
-            return self._store.by_uuids(uuids)
+            return self._store.find_by_uuids(uuids)
         except ValueError:
             return {uuid: record for uuid in uuids if (record := self._load_one(uuid)) is not None}
 
     def _load_one(self, uuid: str) -> TaskRecord | None:
         try:
-            return self._store.by_uuids([uuid]).get(uuid)
+            return self._store.find_by_uuids([uuid]).get(uuid)
         except ValueError:
             logger.exception("the record of task %s cannot be read", uuid)
             return None

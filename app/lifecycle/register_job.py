@@ -13,14 +13,14 @@ from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import WatchedTask, suggest_misspelt_keys
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 
 class JobRegistration:
     """The use case of `POST /monitor`."""
 
     def __init__(
-        self, store: TaskStore, slurm: SlurmClient, planner: Planner, validator: RequestValidator
+        self, store: RecordStore, slurm: SlurmClient, planner: Planner, validator: RequestValidator
     ) -> None:
         """Connect to nothing yet."""
         self._store = store
@@ -49,9 +49,9 @@ class JobRegistration:
             )
         record = self._new_record(caller, body["monitor"]["task"], request.task, job)
         try:
-            self._store.add(record)
+            self._store.add_record(record)
         except DuplicateUuid as error:
-            owner = self._store.by_uuids([record.uuid]).get(record.uuid)
+            owner = self._store.find_by_uuids([record.uuid]).get(record.uuid)
             raise duplicate_uuid(record, owner) from error
         return shown_record(record)
 

@@ -12,7 +12,7 @@ from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
 from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _MAX_TRIES = 5  # of a uuid that other requests are giving back
 class Reservations:
     """Reservations: uuids in the store for which no job is known yet. Thread-safe."""
 
-    def __init__(self, store: TaskStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
+    def __init__(self, store: RecordStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
         self._store = store
         self._slurm = slurm
         self._clocks = clocks
@@ -50,7 +50,7 @@ class Reservations:
             return owner
         for _ in range(_MAX_TRIES):
             try:
-                self._store.add(record)
+                self._store.add_record(record)
             except DuplicateUuid:
                 owner = self._find_owner(record)
                 if owner is None or owner.is_freed:
@@ -63,18 +63,18 @@ class Reservations:
     def _find_owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:
         """Return the record that has the idempotency key of this one, else the record that has its uuid."""
         key = record.idempotency_key
-        by_key = self._store.by_idempotency_key(key, within) if key is not None else None
-        return by_key or self._store.by_uuids([record.uuid], within).get(record.uuid)
+        by_key = self._store.find_by_idempotency_key(key, within) if key is not None else None
+        return by_key or self._store.find_by_uuids([record.uuid], within).get(record.uuid)
 
     def release(self, record: TaskRecord) -> None:
         try:
-            self._store.release(record)
+            self._store.release_reservation(record)
         except StoreUnavailable as error:  # the caller is told what matters; the rest is settled later
             logger.warning("task %s made no job, but its reservation stays for now: %s", record.uuid, error)
 
     def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
         try:
-            self._store.accept(record, job_id, JobState.PENDING, self._store.now(), warnings)
+            self._store.accept_job(record, job_id, JobState.PENDING, self._store.now(), warnings)
         except StoreUnavailable as error:
             logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
             self._unrecorded.append((record, job_id, tuple(warnings)))
@@ -89,7 +89,7 @@ class Reservations:
         """
         for _ in range(len(self._unrecorded)):
             record, job_id, warnings = self._unrecorded[0]
-            self._store.accept(record, job_id, JobState.PENDING, self._store.now(), warnings)
+            self._store.accept_job(record, job_id, JobState.PENDING, self._store.now(), warnings)
             logger.info("job %s of task %s is recorded now", job_id, record.uuid)
             self._unrecorded.popleft()
 

@@ -9,7 +9,7 @@ from app.models.job import SlurmJob
 from app.models.output_files import output_files
 from app.models.record import Notification, TaskRecord
 from app.senders import find_channel
-from app.store import Claim
+from app.store.notification_queue import StoredNotification
 
 # Fields of a record that callers do not see, or that are added in a form of their own.
 _HIDDEN_FIELDS = {
@@ -67,5 +67,5 @@ def shown_notification(item: Notification) -> dict[str, Any]:
     }
 
 
-def shown_claim(found: Claim) -> dict[str, Any]:
+def shown_claim(found: StoredNotification) -> dict[str, Any]:
     return {"task_uuid": found.uuid, **shown_notification(found.notification)}

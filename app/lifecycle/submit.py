@@ -39,7 +39,7 @@ from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, suggest_misspelt_keys
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
-from app.store import TaskStore
+from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class TaskSubmitter:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: RecordStore,
         slurm: SlurmClient,
         planner: Planner,
         validator: RequestValidator,
@@ -194,7 +194,7 @@ class TaskSubmitter:
         if not self._max_open_tasks:
             return
         try:
-            open_tasks = self._store.count_open(caller.name)
+            open_tasks = self._store.count_open_tasks(caller.name)
         except StoreUnavailable:
             self._reservations.release(record)
             raise

@@ -20,7 +20,7 @@ from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import SENDERS, Message, Sender
-from app.store import Claim, Outcome
+from app.store.notification_queue import Claim, Outcome
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, not_covered, until
 from tests.support.channels import (
@@ -91,7 +91,7 @@ class Outbox:
             created_at=NOW,
             attempt_after=NOW,
         )
-        self.store.add(
+        self.store.add_record(
             TaskRecord(
                 task=task,
                 slurm_username=task["username"],
@@ -125,7 +125,7 @@ class Outbox:
         return self.delivery.deliver_one(self.channel.method, now)
 
     def notification(self) -> Notification:
-        claim = self.store.notification(self.id)
+        claim = self.store.find_notification(self.id)
         assert claim is not None
         return claim.notification
 

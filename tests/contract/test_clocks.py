@@ -147,7 +147,7 @@ class Site:
         self.second = Process(make(second_clock), self.slurm, second_clock, "second")
 
     def record(self, task: dict[str, Any]) -> TaskRecord:
-        return self.first.store.by_uuids([task["uuid"]])[task["uuid"]]
+        return self.first.store.find_by_uuids([task["uuid"]])[task["uuid"]]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=pytest.mark.real)])
@@ -226,7 +226,7 @@ def test_reconciling_goes_on_after_the_clock_was_set_back(site: Site) -> None:
 
 
 def reconcile(process: Process, now: datetime) -> None:
-    fence = process.store.lead("second", process.store.now(), process.store.now() + LIFE)
+    fence = process.store.acquire_lease("second", process.store.now(), process.store.now() + LIFE)
     assert fence is not None
     process.reconciler.reconcile(now, fence)
 
@@ -248,7 +248,7 @@ def test_a_host_whose_clock_is_too_far_from_slurms_neither_leads_nor_submits(
             process.submit(task)
         assert not process.run_cycle()
     assert site.slurm.calls == []
-    assert process.store.by_uuids([task["uuid"]]) == {}
+    assert process.store.find_by_uuids([task["uuid"]]) == {}
     assert caplog.text.count("this process neither polls nor submits") == 1
     process.clock.shift = timedelta(0)
     assert process.run_cycle()

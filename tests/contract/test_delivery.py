@@ -19,8 +19,9 @@ from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message
-from app.store import Claim, Outcome, TaskStore
+from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
+from app.store.notification_queue import Claim, Outcome
 from app.store.sqlite import SqliteStore
 from tests.support.fakes import RecordingSender
 from tests.support.real.mongod import Mongod
@@ -72,7 +73,7 @@ class Post:
                 updated_at=NOW,
                 notifications=(item,),
             )
-            self.store.add(record)
+            self.store.add_record(record)
             ids.append(item.id)
         return ids
 
@@ -82,7 +83,7 @@ class Post:
                 pass
 
     def item(self, id_: str) -> Notification:
-        found = self.store.notification(id_)
+        found = self.store.find_notification(id_)
         assert found is not None
         return found.notification
 
@@ -206,7 +207,7 @@ def test_a_digest_comes_again_with_the_same_key_and_the_same_contents_after_a_cr
         digest, alone = alone, digest
     assert digest.subject == "3 messages about jobs"
     assert alone.id == late[0]
-    assert not post.store.notifications(NotificationStatus.GATHERED, None, 10)
+    assert not post.store.list_notifications(NotificationStatus.GATHERED, None, 10)
 
 
 def test_a_digest_that_fails_is_tried_again_whole(post: Post) -> None:

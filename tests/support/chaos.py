@@ -288,15 +288,15 @@ class Chaos:
     def _settle(self) -> None:
         """Waits until nothing is reserved, nothing is open, and every message is out."""
         future = utc_now() + timedelta(days=1)
-        _until_none(lambda: self.store.reservations(future), "reservations")
-        _until_none(self.store.open_jobs, "open jobs")
+        _until_none(lambda: self.store.list_reservations(future), "reservations")
+        _until_none(self.store.list_open_jobs, "open jobs")
         ids = list(self.result.answered)
         _until_none(lambda: self._unsent(ids), "messages that are not out")
 
     def _unsent(self, uuids: list[str]) -> list[str]:
         return [
             record.uuid
-            for record in self.store.by_uuids(uuids).values()
+            for record in self.store.find_by_uuids(uuids).values()
             if [item.status for item in record.notifications] != [NotificationStatus.SENT]
         ]
 
@@ -305,7 +305,7 @@ class Chaos:
         for job in self._jobs_of_slurm(began):
             if job.name in known:
                 self.result.jobs.setdefault(job.name, set()).add(job.job_id)
-        records = self.store.by_uuids(list(known))
+        records = self.store.find_by_uuids(list(known))
         say = self.result.faulty.append
         for name, ids in self.result.jobs.items():
             record = records.get(name)

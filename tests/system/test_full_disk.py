@@ -64,9 +64,9 @@ def test_a_worker_that_starts_on_a_full_disk_beside_another_can_read(disk: tuple
     submitted = site.submit(key).json
     with full():
         with pytest.raises(StoreUnavailable):
-            site.services.store.add(make_record())
+            site.services.store.add_record(make_record())
         worker = SqliteStore(folder / "store.sqlite3")
-        assert worker.by_job_id(submitted["slurm_job_id"]) is not None
+        assert worker.find_by_job_id(submitted["slurm_job_id"]) is not None
         worker.close()
         assert site.call("GET", f"/monitor/task_uuid/{submitted['uuid']}", key).status_code == 200
     site.services.store.close()
@@ -98,17 +98,17 @@ def test_records_written_before_the_disk_was_full_are_kept(disk: tuple[Path, Ful
     store.prepare()
     kept: list[TaskRecord] = [make_record() for _ in range(20)]
     for record in kept:
-        store.add(record)
+        store.add_record(record)
 
     def add_many() -> None:
         for _ in range(200):
-            store.add(make_record())
+            store.add_record(make_record())
 
     with full(), pytest.raises(StoreUnavailable, match=r"full|disk I/O error"):
         add_many()
     for record in kept:
         with pytest.raises(DuplicateUuid):
-            store.add(record)
+            store.add_record(record)
     store.close()
 
 

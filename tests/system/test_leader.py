@@ -160,12 +160,12 @@ def job_that_has_ended(hosts: Hosts) -> TaskRecord:
     ended(client, job_id)
     client.close()
     record = TaskRecord(task=task, slurm_username=hosts.cluster.user, created_at=now, updated_at=now)
-    hosts.store.add(record)
-    assert hosts.store.accept(record, job_id, JobState.PENDING, now)
+    hosts.store.add_record(record)
+    assert hosts.store.accept_job(record, job_id, JobState.PENDING, now)
     return record
 
 
 def told(hosts: Hosts, record: TaskRecord) -> TaskRecord | None:
     """The record once its only message is out."""
-    found = hosts.store.by_uuids([record.uuid])[record.uuid]
+    found = hosts.store.find_by_uuids([record.uuid])[record.uuid]
     return found if [item.sent_at is not None for item in found.notifications] == [True] else None

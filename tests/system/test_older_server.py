@@ -109,7 +109,7 @@ def test_a_list_of_older_records_examines_only_those_that_it_returns(
     deployment.tasks.insert_many([older_document(number, words[number % 4]) for number in range(1, 2001)])
     database = deployment.client[deployment.database]
     database.command("profile", 2)
-    found = app.extensions["slurm_proxy"].store.by_state(JobState.UNKNOWN, usernames, 20)
+    found = app.extensions["slurm_proxy"].store.find_by_state(JobState.UNKNOWN, usernames, 20)
     database.command("profile", 0)
     assert len(found) == 20
     commands = list(database["system.profile"].find({"ns": f"{deployment.database}.jobs"}))
@@ -297,7 +297,7 @@ def test_several_servers_that_start_at_once_take_over_each_document_once(deploym
     stores = [build_services(read_settings(deployment.settings), deployment.slurm).store for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda store: store.prepare(), stores))
-    found = stores[0].by_uuids([newer["task"]["uuid"] for _, newer in pairs])
+    found = stores[0].find_by_uuids([newer["task"]["uuid"] for _, newer in pairs])
     for store in stores:
         store.close()
     keys = [document["uuid"] for document in deployment.tasks.find({}, {"uuid": 1})]

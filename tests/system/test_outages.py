@@ -399,14 +399,14 @@ def test_a_full_disk_refuses_new_records_and_keeps_the_old(tmp_path: Path) -> No
     store = SqliteStore(tmp_path / "store.sqlite3")
     store.prepare()
     kept = make_record()
-    store.add(kept)
+    store.add_record(kept)
     with store.reading() as connection:  # the one that the next call takes
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")  # as a disk without a free block does
     big = make_record(task=make_task(ballast="x" * 100_000))
     with pytest.raises(StoreUnavailable, match="full"):
-        store.add(big)
-    assert list(store.by_uuids([kept.uuid, big.uuid])) == [kept.uuid]
-    store.add(big)
-    assert len(store.by_uuids([kept.uuid, big.uuid])) == 2
+        store.add_record(big)
+    assert list(store.find_by_uuids([kept.uuid, big.uuid])) == [kept.uuid]
+    store.add_record(big)
+    assert len(store.find_by_uuids([kept.uuid, big.uuid])) == 2
     store.close()

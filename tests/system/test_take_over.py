@@ -83,9 +83,9 @@ def test_a_hundred_thousand_older_records_are_taken_over_in_seconds(deployment: 
     assert len(uuids) == ENDED + BARE + RUNNING + PAIRS
     for begin in range(0, len(uuids), 2000):
         some = uuids[begin : begin + 2000]
-        assert services.store.by_uuids(some).keys() == set(some)
+        assert services.store.find_by_uuids(some).keys() == set(some)
     for number in range(1, first + RUNNING, 50):
-        assert services.store.by_job_id(number) is not None
+        assert services.store.find_by_job_id(number) is not None
     client = app.test_client()
     for document in deployment.tasks.aggregate([{"$sample": {"size": 100}}]):
         by_id = client.get(f"/monitor/slurm_job_id/{document['slurm_job_id']}")
@@ -135,7 +135,7 @@ def assert_all_is_followed(
     assert deployment.tasks.count_documents({**running, "is_open": True}) == 2 * len(pairs)
     assert len(deployment.tasks.distinct("uuid", running)) == 2 * len(pairs)
     store = MongoStore(connect(deployment.uri, 30), deployment.database, "jobs")
-    found = store.by_uuids([newer["task"]["uuid"] for _, newer in pairs])
+    found = store.find_by_uuids([newer["task"]["uuid"] for _, newer in pairs])
     store.close()
     assert {record.slurm_job_id for record in found.values()} == {12}
     assert len(found) == len(pairs)

@@ -1,15 +1,17 @@
 """The store in MongoDB: one document for each task, its notifications inside.
 
-Writes wait for a majority and its journal: `w: 1` alone loses acknowledged records in a crash.
+Writes wait for a majority of the servers and its journal. With `w: 1`, a crash loses acknowledged records.
 """
 
 from app.store.mongo.database import connect
-from app.store.mongo.keys import MongoKeys
-from app.store.mongo.outbox import MongoOutbox
-from app.store.mongo.records import MongoRecords
+from app.store.mongo.keys import MongoKeyStore
+from app.store.mongo.lease import MongoLeaderLease
+from app.store.mongo.notification_queue import MongoNotificationQueue
+from app.store.mongo.rate_limiter import MongoRateLimiter
+from app.store.mongo.records import MongoRecordStore
 
 
-class MongoStore(MongoRecords, MongoOutbox, MongoKeys):
+class MongoStore(MongoRecordStore, MongoNotificationQueue, MongoRateLimiter, MongoLeaderLease, MongoKeyStore):
     """A TaskStore for any number of hosts."""
 
 

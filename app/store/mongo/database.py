@@ -1,62 +1,30 @@
-"""The connection, its collections and their indexes."""
+"""The connection to MongoDB, and the collections."""
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 
-import pymongo
 from bson import Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
-from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, WriteConcern
+from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    DocumentTooLarge,
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import ConfigurationError
 
 from app.clock import RemoteClock, steady_seconds
-from app.errors import RecordUnfit, SettingsError, StoreRefused, StoreUnavailable
-from app.store.mongo.take_over import KEY_INDEXES, NEWEST_FIRST, take_over
+from app.errors import SettingsError, StoreUnavailable
+from app.store.mongo.errors import translating_errors
+from app.store.mongo.indexes import create_key_index, create_task_indexes, create_window_index
+from app.store.mongo.take_over import take_over
 from app.store.mongo.types import Document
-
-logger = logging.getLogger(__name__)
 
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
-_WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
-_NOT_AUTHORIZED = 13
-_INDEX_EXISTS = {85, 86}  # under another name, or in another form
 _NOT_ENCODED = "it cannot be read: percent-encode special characters in its user and password"
-_TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
-
-
-_TASK_INDEXES = (
-    IndexModel([("idempotency_key", ASCENDING)], unique=True, sparse=True),
-    IndexModel([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)]),
-    IndexModel([("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
-    IndexModel([("slurm_username", ASCENDING), ("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
-    *(  # the few records that a cycle looks for
-        IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
-        for field in ("is_open", "is_reserved")
-    ),
-    IndexModel([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False}),
-    IndexModel([("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]),
-    *(
-        IndexModel([(f"notifications.{field}", ASCENDING)], sparse=True)
-        for field in ("id", "status", "digest")
-    ),
-    IndexModel([("caller", ASCENDING)], partialFilterExpression={"is_open": True}),
-)
 
 
 class _PlainInt(TypeDecoder):
-    """Large numbers come back as plain ones, as they were given."""
+    """A decoder that returns the driver's large numbers as plain ones, as they were given."""
 
     bson_type = Int64
 
@@ -99,9 +67,10 @@ def _has_stray_login(uri: str) -> bool:
 
 
 class MongoDatabase:
-    """Thread-safe; opens its connections when it is first used, so after any fork."""
+    """The collections of one store. Thread-safe; connects when it is first used, so after any fork."""
 
     def __init__(self, client: "MongoClient[Document]", database: str, collection: str) -> None:
+        """Use a database of `client`; the names of all collections begin with `collection`."""
         self.client = client
         self._clock = RemoteClock(self._server_time)
         self._clock_tried = 0.0
@@ -118,23 +87,23 @@ class MongoDatabase:
         )
 
     def prepare(self) -> None:
-        """Make the indexes, and take over the documents of the older server; safe in several processes.
+        """Create the indexes, and take over the documents of the older server; safe in several processes.
 
         Raises:
-            StoreUnavailable: MongoDB does not answer, or refuses.
+            StoreUnavailable: MongoDB does not answer.
             StoreRefused: An index is in the way.
         """
         self.ping()  # within the configured time; building an index of many documents takes longer
-        with answering(_INDEX_BUILD_TIMEOUT):
-            _create_indexes(self.tasks, [*_TASK_INDEXES, *KEY_INDEXES])
-            self.windows.create_index([("until", ASCENDING)], expireAfterSeconds=0)
-            self.api_keys.create_index([("valid_name", ASCENDING)], unique=True, sparse=True)
-        with answering():
+        with translating_errors(_INDEX_BUILD_TIMEOUT):
+            create_task_indexes(self.tasks)
+            create_window_index(self.windows)
+            create_key_index(self.api_keys)
+        with translating_errors():
             take_over(self.tasks)
 
     def record_count(self) -> int | None:
         """Return about how many records there are; None if the collection does not exist yet."""
-        with answering():
+        with translating_errors():
             count = self.tasks.estimated_document_count()
             if count or self.tasks.database.list_collection_names(filter={"name": self.tasks.name}):
                 return count
@@ -152,76 +121,19 @@ class MongoDatabase:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def _server_time(self) -> datetime:
-        with answering(_CLOCK_TIMEOUT if self._clock.is_known else None):
+        with translating_errors(_CLOCK_TIMEOUT if self._clock.is_known else None):
             local_time: datetime = self.client.admin.command("hello")["localTime"]
             return local_time.replace(tzinfo=UTC)
 
     def ping(self) -> None:
-        with answering():
+        """Return if MongoDB answers.
+
+        Raises:
+            StoreUnavailable: MongoDB does not answer.
+        """
+        with translating_errors():
             self.client.admin.command("ping")
 
     def close(self) -> None:
+        """Close the connections."""
         self.client.close()
-
-
-def _create_indexes(tasks: Collection[Document], indexes: Sequence[IndexModel]) -> None:
-    """Create the indexes. One that an operator has made in another form stays, unless ours must be unique.
-
-    Raises:
-        StoreRefused: An index has to be dropped first.
-    """
-    try:
-        tasks.create_indexes(indexes)
-    except OperationFailure as error:
-        if error.code not in _INDEX_EXISTS:
-            raise
-        for index in indexes:
-            _create_index(tasks, index)
-
-
-def _create_index(tasks: Collection[Document], index: IndexModel) -> None:
-    name = index.document["name"]
-    try:
-        tasks.create_indexes([index])
-    except OperationFailure as error:
-        if error.code not in _INDEX_EXISTS:
-            raise
-        if index.document.get("unique"):
-            words = (
-                f"drop the index {name} of the collection {tasks.name}: this service needs it in another form"
-            )
-            raise StoreRefused(words) from error
-        logger.warning("the index %s of %s exists in another form, and is used as it is", name, tasks.name)
-
-
-@contextmanager
-def answering(within: float | None = None) -> Iterator[None]:
-    """`within`: seconds for what is done inside, instead of the configured time for each operation."""
-    try:
-        with pymongo.timeout(within) if within is not None else nullcontext():
-            yield
-    except DocumentTooLarge as error:
-        raise RecordUnfit(f"MongoDB cannot keep it: {error}") from error
-    except BulkWriteError as error:
-        codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
-        if codes and codes <= _TOO_LARGE:
-            raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
-        raise StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}") from error
-    except OperationFailure as error:
-        raise _operation_error(error) from error
-    except PyMongoError as error:
-        raise StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}") from error
-
-
-def _shortened(error: PyMongoError) -> str:
-    """Return the driver's message without its time-outs and its description of the topology."""
-    return re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(error), flags=re.DOTALL)
-
-
-def _operation_error(error: OperationFailure) -> StoreUnavailable:
-    """Return the error for a failure that MongoDB reports."""
-    if error.code in _WRONG_LOGIN:
-        return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
-    if error.code == _NOT_AUTHORIZED:
-        return StoreRefused("MongoDB does not let this user write the database: grant the role readWrite")
-    return StoreUnavailable(f"MongoDB does not answer: {_shortened(error)}")

@@ -2,21 +2,29 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from app.job_state import JobState
-from app.models.record import (
-    Notification,
-    NotificationStatus,
-    TaskRecord,
-    kind_of_old_record,
-)
-from app.store.mongo.older_server import is_of_older_server, older_fields
+from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, kind_of_old_record
+from app.store.mongo.older_server import is_of_older_server, older_fields, read_job_id, read_state
 from app.store.mongo.types import Document
 
+OPEN_JOB_FIELDS = (  # that `read_open_job` needs
+    "uuid",
+    "slurm_job_id",
+    "slurm_job_state",
+    "slurm_username",
+    "created_at",
+    "job.submit_time",
+    "alarm_at",
+    "taken_over_at",
+)
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
 
 def state_fields(state: JobState | None) -> Document:
+    """Return the fields of a document that follow from the state of its job."""
     return {
         "slurm_job_state": state.value if state else None,
         "is_open": state is not None and not state.is_settled,
@@ -24,17 +32,18 @@ def state_fields(state: JobState | None) -> Document:
 
 
 def new_document(record: TaskRecord) -> Document:
+    """Return the document of a new record."""
     document = {
-        "uuid": record.uuid,  # the key; see take_over.py
-        "task": escaped(record.task),
+        "uuid": record.uuid,  # which is unique; see take_over.py
+        "task": escape(record.task),
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
         "is_reserved": record.is_reserved,
         **state_fields(record.slurm_job_state),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
-        "job": plain(record.job.model_dump()) if record.job else None,
-        "notifications": dumped(record.notifications),
+        "job": without_enums(record.job.model_dump()) if record.job else None,
+        "notifications": dump_notifications(record.notifications),
         "warnings": list(record.warnings),
         "submission_error": record.submission_error,
         "alarm_at": record.alarm_at,
@@ -46,50 +55,57 @@ def new_document(record: TaskRecord) -> Document:
     return document
 
 
-def escaped(value: object) -> object:
-    """As MongoDB may keep it: the driver reads an object with `$ref` and `$id` as a reference of its own."""
+def escape(value: object) -> object:
+    """Return `value` with another form of the keys `$ref`, `$id` and `$db`.
+
+    The driver reads an object with `$ref` and `$id` as a reference of its own.
+    """
     if isinstance(value, dict):
-        return {_escape(key): escaped(item) for key, item in value.items()}
-    return [escaped(item) for item in value] if isinstance(value, list) else value
+        return {_escape_key(key): escape(item) for key, item in value.items()}
+    return [escape(item) for item in value] if isinstance(value, list) else value
 
 
-def unescaped(value: object) -> object:
-    """What `escaped` was given."""
+def unescape(value: object) -> object:
+    """Return the value that `escape` was given."""
     if isinstance(value, dict):
-        return {_unescape(key): unescaped(item) for key, item in value.items()}
-    return [unescaped(item) for item in value] if isinstance(value, list) else value
+        return {_unescape_key(key): unescape(item) for key, item in value.items()}
+    return [unescape(item) for item in value] if isinstance(value, list) else value
 
 
-def _escape(key: str) -> str:
+def _escape_key(key: str) -> str:
     return f"${key}" if _REFERENCE.fullmatch(key) else key
 
 
-def _unescape(key: str) -> str:
+def _unescape_key(key: str) -> str:
     return key[1:] if key.startswith("$$") and _REFERENCE.fullmatch(key) else key
 
 
-def plain(document: Document) -> Document:
-    """Enumerations as plain words, which is all that BSON knows."""
+def without_enums(document: Document) -> Document:
+    """Return the document with plain words in place of enumerations, which BSON does not know."""
     return {
-        str(key): plain(value) if isinstance(value, dict) else str(value) if _is_word(value) else value
+        str(key): without_enums(value)
+        if isinstance(value, dict)
+        else str(value)
+        if _is_enum(value)
+        else value
         for key, value in document.items()
     }
 
 
-def _is_word(value: object) -> bool:
+def _is_enum(value: object) -> bool:
     return isinstance(value, JobState | NotificationStatus)
 
 
 def read_record(document: Document) -> TaskRecord:
-    """Return the record in `document`, whichever version of this service or of the older one wrote it.
+    """Return the record in a document, whichever version of this service or of the older one wrote it.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: The document cannot be read.
     """
     if is_of_older_server(document):
         document = {**document, **older_fields(document)}
     notifications = [read_notification(item) for item in document.get("notifications", ())]
-    task, key = unescaped(document["task"]), document.get("uuid")
+    task, key = unescape(document["task"]), document.get("uuid")
     has_own_key = isinstance(task, dict) and key != task.get("uuid")
     fields = {"task": task, "notifications": notifications, "key": key if has_own_key else None}
     record = TaskRecord.model_validate({**document, **fields})
@@ -98,12 +114,38 @@ def read_record(document: Document) -> TaskRecord:
     return record.model_copy(update={"kind": kind_of_old_record(record.uuid, record.job)})
 
 
+def read_open_job(document: Document) -> OpenJob:
+    """Return the part of a record that a polling cycle reads.
+
+    Raises:
+        ValueError: The older server left out what polling needs, or wrote it in a form of its own.
+    """
+    job_id, created_at, username = map(document.get, ("slurm_job_id", "created_at", "slurm_username"))
+    job_id = read_job_id(job_id)
+    if job_id is None or not isinstance(created_at, datetime) or not isinstance(username, str):
+        raise ValueError("its job cannot be polled without a job id, a time of creation and a user name")
+    job = document.get("job") or {}
+    return OpenJob(
+        document["uuid"],
+        job_id,
+        read_state(document.get("slurm_job_state")),
+        username,
+        max(created_at, _LONG_AGO),
+        job.get("submit_time"),
+        document.get("alarm_at"),
+        job.get("array_tasks") is not None,
+        "taken_over_at" in document,
+    )
+
+
 def read_notification(document: Document) -> Notification:
-    return Notification.model_validate({**document, "params": unescaped(document["params"])})
+    """Return the notification in an item of the list `notifications`."""
+    return Notification.model_validate({**document, "params": unescape(document["params"])})
 
 
-def dumped(notifications: Sequence[Notification]) -> list[Document]:
+def dump_notifications(notifications: Sequence[Notification]) -> list[Document]:
+    """Return the notifications as items of the list `notifications`."""
     return [
-        plain({**item.model_dump(exclude={"params"}), "params": escaped(item.params)})
+        without_enums({**item.model_dump(exclude={"params"}), "params": escape(item.params)})
         for item in notifications
     ]

@@ -1,4 +1,4 @@
-"""The API keys."""
+"""The API keys in MongoDB."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -7,16 +7,19 @@ from pymongo import ASCENDING, WriteConcern
 from pymongo.errors import DuplicateKeyError
 
 from app.models.api_key import ApiKey
-from app.store.mongo.database import MongoDatabase, answering
+from app.store.keys import KeyStore
+from app.store.mongo.database import MongoDatabase
+from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 
 
-class MongoKeys(MongoDatabase):
-    def add_key(self, key: ApiKey) -> bool:
-        """Add a key; see TaskStore.add_key.
+class MongoKeyStore(MongoDatabase, KeyStore):
+    """The API keys as documents, one each."""
 
-        `valid_name` is unique, and stays until the key is revoked, or expired and replaced. Keys of earlier
-        versions do not have it.
+    def add_key(self, key: ApiKey) -> bool:
+        """Insert the key, with its name in the unique field `valid_name`.
+
+        The field stays until the key is revoked, or expired and replaced. Keys of earlier versions lack it.
         """
         document = {
             "_id": key.id,
@@ -25,9 +28,9 @@ class MongoKeys(MongoDatabase):
             "valid_name": key.name,
         }
         is_expired = {"expires_at": {"$ne": None, "$lte": key.created_at}}
-        with answering():
+        with translating_errors():
             self.api_keys.update_many({"valid_name": key.name, **is_expired}, {"$unset": {"valid_name": ""}})
-            others = map(_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
+            others = map(_read_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
             if any(other.is_valid(key.created_at) for other in others):
                 return False
             with suppress(DuplicateKeyError):
@@ -35,26 +38,30 @@ class MongoKeys(MongoDatabase):
                 return True
         return False
 
-    def key(self, id_: str, within: float | None = None) -> ApiKey | None:
-        with answering(within):
+    def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
+        """Find the key by its id."""
+        with translating_errors(within):
             document = self.api_keys.find_one({"_id": id_})
-            return _key(document) if document else None
+            return _read_key(document) if document else None
 
-    def all_keys(self) -> list[ApiKey]:
-        with answering():
-            return [_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)]
+    def list_keys(self) -> list[ApiKey]:
+        """Read all keys."""
+        with translating_errors():
+            return [_read_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
-        with answering():
+        """Store the time of the revocation, and free the name."""
+        with translating_errors():
             wanted = {"_id": id_, "revoked_at": None}
             change = {"$set": {"revoked_at": at}, "$unset": {"valid_name": ""}}
             return self.api_keys.update_one(wanted, change).modified_count == 1
 
-    def key_used(self, id_: str, at: datetime) -> None:
-        keys = self.api_keys.with_options(write_concern=WriteConcern(w=1))  # losing it does no harm
-        with answering():
+    def record_key_use(self, id_: str, at: datetime) -> None:
+        """Store the time without waiting for the disk: to lose it in a crash does no harm."""
+        keys = self.api_keys.with_options(write_concern=WriteConcern(w=1))
+        with translating_errors():
             keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
 
 
-def _key(document: Document) -> ApiKey:
+def _read_key(document: Document) -> ApiKey:
     return ApiKey.model_validate({**document, "id": document["_id"]})

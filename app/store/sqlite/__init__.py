@@ -1,11 +1,15 @@
 """The embedded store: one SQLite file (WAL), for several threads and processes of one host."""
 
-from app.store.sqlite.keys import SqliteKeys
-from app.store.sqlite.outbox import SqliteOutbox
-from app.store.sqlite.records import SqliteRecords
+from app.store.sqlite.keys import SqliteKeyStore
+from app.store.sqlite.lease import SqliteLeaderLease
+from app.store.sqlite.notification_queue import SqliteNotificationQueue
+from app.store.sqlite.rate_limiter import SqliteRateLimiter
+from app.store.sqlite.records import SqliteRecordStore
 
 
-class SqliteStore(SqliteRecords, SqliteOutbox, SqliteKeys):
+class SqliteStore(
+    SqliteRecordStore, SqliteNotificationQueue, SqliteRateLimiter, SqliteLeaderLease, SqliteKeyStore
+):
     """A TaskStore for the processes of one host."""
 
 

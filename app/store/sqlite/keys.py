@@ -1,52 +1,64 @@
-"""The API keys."""
+"""The API keys in SQLite."""
 
 import sqlite3
 from datetime import datetime
 
 from app.models.api_key import ApiKey
-from app.store.sqlite.database import SqliteDatabase, milliseconds, milliseconds_if_any, moment_if_any
+from app.store.keys import KeyStore
+from app.store.sqlite.database import SqliteDatabase
+from app.store.sqlite.rows import to_datetime_or_none, to_milliseconds, to_milliseconds_or_none
 
-_MOMENTS = ("last_used_at", "revoked_at")
+_TIME_COLUMNS = ("last_used_at", "revoked_at")
 
 
-class SqliteKeys(SqliteDatabase):
+class SqliteKeyStore(SqliteDatabase, KeyStore):
+    """The rows of the table `keys`."""
+
     def add_key(self, key: ApiKey) -> bool:
+        """Compare the name with those of all valid keys, and insert the key, in one transaction."""
         with self.writing() as connection:
-            others = map(_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
+            others = map(_read_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
             if any(other.name == key.name and other.is_valid(key.created_at) for other in others):
                 return False
             connection.execute(
                 "INSERT INTO keys (id, last_used_at, revoked_at, key) VALUES (?, ?, ?, ?)",
                 (
                     key.id,
-                    milliseconds_if_any(key.last_used_at),
-                    milliseconds_if_any(key.revoked_at),
-                    key.model_dump_json(exclude=set(_MOMENTS)),
+                    to_milliseconds_or_none(key.last_used_at),
+                    to_milliseconds_or_none(key.revoked_at),
+                    key.model_dump_json(exclude=set(_TIME_COLUMNS)),
                 ),
             )
             return True
 
-    def key(self, id_: str, within: float | None = None) -> ApiKey | None:
+    def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
+        """Find the key by its id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM keys WHERE id = ?", (id_,)).fetchone()
-            return _key(row) if row else None
+            return _read_key(row) if row else None
 
-    def all_keys(self) -> list[ApiKey]:
+    def list_keys(self) -> list[ApiKey]:
+        """Read all keys."""
         with self.reading() as connection:
-            return [_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()]
+            return [
+                _read_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()
+            ]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
+        """Store the time of the revocation."""
         with self.writing() as connection:
             changed = connection.execute(
-                "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (milliseconds(at), id_)
+                "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
+                (to_milliseconds(at), id_),
             )
             return changed.rowcount == 1
 
-    def key_used(self, id_: str, at: datetime) -> None:
+    def record_key_use(self, id_: str, at: datetime) -> None:
+        """Store the time."""
         with self.writing() as connection:
-            connection.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (milliseconds(at), id_))
+            connection.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (to_milliseconds(at), id_))
 
 
-def _key(row: sqlite3.Row) -> ApiKey:
+def _read_key(row: sqlite3.Row) -> ApiKey:
     key = ApiKey.model_validate_json(row["key"])
-    return key.model_copy(update={name: moment_if_any(row[name]) for name in _MOMENTS})
+    return key.model_copy(update={name: to_datetime_or_none(row[name]) for name in _TIME_COLUMNS})

@@ -1,4 +1,4 @@
-"""The tasks, and the lease of the one who watches them."""
+"""The records in SQLite."""
 
 import json
 import sqlite3
@@ -7,23 +7,29 @@ from datetime import datetime
 
 from app.errors import DuplicateUuid
 from app.job_state import JobState
-from app.models.job import SlurmJob
-from app.models.record import Change, OpenJob, TaskRecord, kind_of_old_record
-from app.store import CLOCK_TOLERANCE, NEVER, log_impossible
-from app.store.sqlite.database import (
-    SqliteDatabase,
-    milliseconds,
-    milliseconds_if_any,
-    moment,
-    moment_if_any,
+from app.models.record import Change, OpenJob, TaskRecord
+from app.store.clock import NEVER
+from app.store.records import RecordStore
+from app.store.sqlite.database import SqliteDatabase
+from app.store.sqlite.lease import is_newest_fence
+from app.store.sqlite.rows import (
+    add_notifications,
+    insert_record,
+    read_record,
+    to_datetime,
+    to_datetime_or_none,
+    to_milliseconds,
+    to_milliseconds_or_none,
 )
-from app.store.sqlite.outbox import add_notifications, read_notification
 
 _THIS_RESERVATION = "uuid = ? AND created_at = ? AND slurm_job_id IS NULL AND slurm_job_state IS NULL"
 
 
-class SqliteRecords(SqliteDatabase):
-    def add(self, record: TaskRecord) -> None:
+class SqliteRecordStore(SqliteDatabase, RecordStore):
+    """The rows of the table `tasks`, with those of the table `notifications`."""
+
+    def add_record(self, record: TaskRecord) -> None:
+        """Insert the record, after deleting one whose submission failed."""
         with self.writing() as connection:
             connection.execute(
                 "DELETE FROM tasks WHERE uuid = ? AND slurm_job_id IS NULL AND slurm_job_state IS NULL"
@@ -36,25 +42,28 @@ class SqliteRecords(SqliteDatabase):
             ).fetchone()
             if taken is not None:
                 raise DuplicateUuid(record.uuid, taken[0])
-            _insert(connection, record)
+            insert_record(connection, record)
 
-    def release(self, record: TaskRecord) -> None:
+    def release_reservation(self, record: TaskRecord) -> None:
+        """Delete the row, unless it has a job."""
         with self.writing() as connection:
-            connection.execute("DELETE FROM tasks WHERE " + _THIS_RESERVATION, _this(record))  # noqa: S608
+            connection.execute("DELETE FROM tasks WHERE " + _THIS_RESERVATION, _values_of_reservation(record))  # noqa: S608
 
-    def fail(self, record: TaskRecord, reason: str, at: datetime) -> bool:
+    def fail_reservation(self, record: TaskRecord, reason: str, at: datetime) -> bool:
+        """Store the reason, and free the idempotency key."""
         with self.writing() as connection:
             changed = connection.execute(
                 "UPDATE tasks SET submission_error = ?, updated_at = ?, idempotency_key = NULL WHERE "  # noqa: S608
                 + _THIS_RESERVATION
                 + " AND submission_error IS NULL",
-                (reason, milliseconds(at), *_this(record)),
+                (reason, to_milliseconds(at), *_values_of_reservation(record)),
             )
             return changed.rowcount == 1
 
-    def accept(
+    def accept_job(
         self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
     ) -> bool:
+        """Give the row its job, unless it has one."""
         with self.writing() as connection:
             changed = connection.execute(
                 "UPDATE tasks SET slurm_job_id = ?, slurm_job_state = ?, is_open = ?, updated_at = ?,"  # noqa: S608
@@ -63,34 +72,39 @@ class SqliteRecords(SqliteDatabase):
                     job_id,
                     state,
                     not state.is_settled,
-                    milliseconds(at),
+                    to_milliseconds(at),
                     json.dumps(list(warnings)),
-                    *_this(record),
+                    *_values_of_reservation(record),
                 ),
             )
             return changed.rowcount == 1
 
-    def by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
+    def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
+        """Find the record by its idempotency key."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM tasks WHERE idempotency_key = ?", (key,)).fetchone()
-            return _record(connection, row) if row else None
+            return read_record(connection, row) if row else None
 
-    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
-        """Nothing is waited for: in WAL mode no writer is in a reader's way."""
+    def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+        """Find the records; `within` is not needed, because in WAL mode a reader waits for no writer."""
         with self.reading() as connection:
             marks = ",".join("?" * len(uuids))
             rows = connection.execute(f"SELECT * FROM tasks WHERE uuid IN ({marks})", uuids)  # noqa: S608
-            return {row["uuid"]: _record(connection, row) for row in rows.fetchall()}
+            return {row["uuid"]: read_record(connection, row) for row in rows.fetchall()}
 
-    def by_job_id(self, job_id: int) -> TaskRecord | None:
+    def find_by_job_id(self, job_id: int) -> TaskRecord | None:
+        """Find the newest record with that job id."""
         with self.reading() as connection:
             row = connection.execute(
                 "SELECT * FROM tasks WHERE slurm_job_id = ? ORDER BY created_at DESC, rowid DESC LIMIT 1",
                 (job_id,),
             ).fetchone()
-            return _record(connection, row) if row else None
+            return read_record(connection, row) if row else None
 
-    def by_state(self, state: JobState, usernames: Collection[str] | None, limit: int) -> list[TaskRecord]:
+    def find_by_state(
+        self, state: JobState, usernames: Collection[str] | None, limit: int
+    ) -> list[TaskRecord]:
+        """Find the newest records in that state."""
         of_users = "" if usernames is None else " AND slurm_username IN (SELECT value FROM json_each(?))"
         values = [] if usernames is None else [json.dumps(list(usernames))]
         with self.reading() as connection:
@@ -99,27 +113,31 @@ class SqliteRecords(SqliteDatabase):
                 " ORDER BY created_at DESC, rowid DESC LIMIT ?",
                 (state, *values, limit),
             )
-            return [_record(connection, row) for row in rows.fetchall()]
+            return [read_record(connection, row) for row in rows.fetchall()]
 
-    def usernames(self) -> list[str]:
+    def list_usernames(self) -> list[str]:
+        """Return the distinct names in the records."""
         with self.reading() as connection:
             return [row[0] for row in connection.execute("SELECT DISTINCT slurm_username FROM tasks")]
 
-    def open_jobs(self) -> list[OpenJob]:
+    def list_open_jobs(self) -> list[OpenJob]:
+        """Read a few columns of all open records."""
         with self.reading() as connection:
-            return _open_jobs(connection, "is_open")
+            return _read_open_jobs(connection, "is_open")
 
-    def ended_since(self, at: datetime, limit: int) -> list[OpenJob]:
+    def list_ended_jobs(self, since: datetime, limit: int) -> list[OpenJob]:
+        """Read a few columns of the records that were closed last."""
         ended = "NOT is_open AND updated_at >= ? AND slurm_job_id IS NOT NULL AND slurm_job_state != ?"
         with self.reading() as connection:
-            return _open_jobs(
+            return _read_open_jobs(
                 connection,
                 f"{ended} ORDER BY updated_at DESC LIMIT ?",
-                (milliseconds(at), JobState.UNKNOWN, limit),
+                (to_milliseconds(since), JobState.UNKNOWN, limit),
                 is_array="json_extract(job, '$.array_tasks') IS NOT NULL",
             )
 
-    def count_open(self, caller: str) -> int:
+    def count_open_tasks(self, caller: str) -> int:
+        """Count the caller's open records and reservations."""
         with self.reading() as connection:
             row = connection.execute(
                 "SELECT (SELECT count(*) FROM tasks WHERE is_open AND caller = ?)"
@@ -129,48 +147,31 @@ class SqliteRecords(SqliteDatabase):
             ).fetchone()
             return int(row[0])
 
-    def reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
+    def list_reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
+        """Find the records without a job, a state and an error."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM tasks WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL"
                 " AND submission_error IS NULL AND (created_at < ? OR created_at > ?)",
-                (milliseconds(before), milliseconds(after)),
+                (to_milliseconds(before), to_milliseconds(after)),
             )
-            return [_record(connection, row) for row in rows.fetchall()]
+            return [read_record(connection, row) for row in rows.fetchall()]
 
-    def apply(self, changes: Iterable[Change], fence: int) -> int:
+    def apply_changes(self, changes: Iterable[Change], fence: int) -> int:
+        """Compare the fencing token, and write all changes, in one transaction."""
         with self.writing() as connection:
-            newest = connection.execute("SELECT fence FROM leases WHERE name = 'monitor'").fetchone()
-            if newest is None or newest[0] != fence:
+            if not is_newest_fence(connection, fence):
                 return 0
-            return sum(_apply(connection, change) for change in changes)
-
-    def lead(self, owner: str, now: datetime, until: datetime) -> int | None:
-        latest = milliseconds(until + CLOCK_TOLERANCE)
-        with self.writing() as connection:
-            held = connection.execute("SELECT owner, until FROM leases WHERE name = 'monitor'").fetchone()
-            if held is not None and held["owner"] != owner and held["until"] > latest:
-                log_impossible(f"the monitor's lease until {moment(held['until'])}")
-            row = connection.execute(
-                "INSERT INTO leases (name, owner, until, fence) VALUES ('monitor', ?, ?, 1)"
-                " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until,"
-                " fence = fence + (owner != excluded.owner)"
-                " WHERE owner = excluded.owner OR until < ? OR until > ? RETURNING fence",
-                (owner, milliseconds(until), milliseconds(now), latest),
-            ).fetchone()
-            return row[0] if row else None
-
-    def resign(self, owner: str) -> None:
-        with self.writing() as connection:
-            connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))
+            return sum(_apply_change(connection, change) for change in changes)
 
 
-def _open_jobs(
-    connection: sqlite3.Connection, which: str, values: Sequence[object] = (), is_array: str = "FALSE"
+def _read_open_jobs(
+    connection: sqlite3.Connection, condition: str, values: Sequence[object] = (), is_array: str = "FALSE"
 ) -> list[OpenJob]:
+    """Return the jobs of the records that meet a condition in SQL; `is_array` is an expression in SQL."""
     rows = connection.execute(
         "SELECT uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time, alarm_at,"  # noqa: S608
-        f" {is_array} AS is_array FROM tasks WHERE {which}",
+        f" {is_array} AS is_array FROM tasks WHERE {condition}",
         values,
     )
     return [
@@ -179,48 +180,22 @@ def _open_jobs(
             row["slurm_job_id"],
             JobState(row["slurm_job_state"]),
             row["slurm_username"],
-            moment(row["created_at"]),
-            moment_if_any(row["submit_time"]),
-            moment_if_any(row["alarm_at"]),
+            to_datetime(row["created_at"]),
+            to_datetime_or_none(row["submit_time"]),
+            to_datetime_or_none(row["alarm_at"]),
             bool(row["is_array"]),
         )
         for row in rows
     ]
 
 
-def _this(record: TaskRecord) -> tuple[str, int]:
-    return record.uuid, milliseconds(record.created_at)
+def _values_of_reservation(record: TaskRecord) -> tuple[str, int]:
+    """Return the values of the condition _THIS_RESERVATION."""
+    return record.uuid, to_milliseconds(record.created_at)
 
 
-def _insert(connection: sqlite3.Connection, record: TaskRecord) -> None:
-    submit_time = record.job.submit_time if record.job else None
-    connection.execute(
-        "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
-        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
-        " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            record.uuid,
-            record.slurm_username,
-            record.slurm_job_id,
-            record.slurm_job_state,
-            record.is_open,
-            milliseconds(record.created_at),
-            milliseconds(record.updated_at),
-            milliseconds_if_any(submit_time),
-            json.dumps(record.task),
-            record.job.model_dump_json() if record.job else None,
-            record.idempotency_key,
-            json.dumps(list(record.warnings)),
-            record.submission_error,
-            milliseconds_if_any(record.alarm_at),
-            record.caller,
-            record.kind,
-        ),
-    )
-    add_notifications(connection, record.uuid, record.notifications)
-
-
-def _apply(connection: sqlite3.Connection, change: Change) -> bool:
+def _apply_change(connection: sqlite3.Connection, change: Change) -> bool:
+    """Apply a change and add its notifications; return False if the record has another state by now."""
     submit_time = change.job.submit_time if change.job else None
     changed = connection.execute(
         "UPDATE tasks SET slurm_job_state = ?, is_open = ?, updated_at = ?,"
@@ -231,38 +206,17 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
         (
             change.after,
             not change.after.is_settled,
-            milliseconds(change.at),
-            milliseconds_if_any(submit_time),
+            to_milliseconds(change.at),
+            to_milliseconds_or_none(submit_time),
             change.job.model_dump_json() if change.job else None,
             change.submission_error,
-            milliseconds_if_any(change.alarm_at),
+            to_milliseconds_or_none(change.alarm_at),
             change.uuid,
             change.before,
-            milliseconds_if_any(change.reserved_at),
+            to_milliseconds_or_none(change.reserved_at),
         ),
     )
     if changed.rowcount != 1:
         return False
     add_notifications(connection, change.uuid, change.notifications)
     return True
-
-
-def _record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
-    rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
-    job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
-    return TaskRecord(
-        kind=row["kind"] or kind_of_old_record(row["uuid"], job),
-        task=json.loads(row["task"]),
-        slurm_username=row["slurm_username"],
-        slurm_job_id=row["slurm_job_id"],
-        slurm_job_state=row["slurm_job_state"],
-        created_at=moment(row["created_at"]),
-        updated_at=moment(row["updated_at"]),
-        job=job,
-        notifications=tuple(map(read_notification, rows)),
-        idempotency_key=row["idempotency_key"],
-        warnings=tuple(json.loads(row["warnings"])),
-        submission_error=row["submission_error"],
-        alarm_at=moment_if_any(row["alarm_at"]),
-        caller=row["caller"],
-    )

@@ -1334,7 +1334,7 @@ def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site])
     again = site.call("POST", "/submit", key, {"task": oldest}, **retry)
     assert again.json == first.json, "a retry is no further job"
     site.slurm.put(second.json["slurm_job_id"], JobState.COMPLETED)
-    fence = site.services.store.lead("test", utc_now(), utc_now() + timedelta(minutes=1))
+    fence = site.services.store.acquire_lease("test", utc_now(), utc_now() + timedelta(minutes=1))
     site.services.monitor._poller.poll_once(utc_now(), fence)
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
 
@@ -1349,7 +1349,7 @@ def test_a_place_that_cannot_be_counted_is_given_back(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(site.services.store, "count_open", away)
+        patched.setattr(site.services.store, "count_open_tasks", away)
         assert site.call("POST", "/submit", key, {"task": task}).status_code == 503
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200
 
@@ -1439,7 +1439,7 @@ def test_a_refusal_is_on_record_while_the_store_is_away(
     def away(*_: Any) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(site.services.store, "key", away)
+    monkeypatch.setattr(site.services.store, "find_key", away)
     answer = site.submit(f"sp_{'0' * 12}_x")
     assert answer.status_code == 503
     assert entries(trail)[-1]["code"] == "store_unavailable"

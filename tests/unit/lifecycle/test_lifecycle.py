@@ -125,7 +125,7 @@ class Service:
         return task, int(self.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"])
 
     def record(self, task: dict[str, Any]) -> TaskRecord:
-        return self.store.by_uuids([task["uuid"]])[task["uuid"]]
+        return self.store.find_by_uuids([task["uuid"]])[task["uuid"]]
 
     def move(self, job_id: int, state: JobState, **fields: Any) -> None:
         self.slurm.put(job_id, state, **fields)
@@ -139,7 +139,7 @@ class Service:
         self.reconciler.reconcile(at, self.fence())
 
     def fence(self) -> int:
-        fence = self.store.lead("here", utc_now(), utc_now() - MINUTE)
+        fence = self.store.acquire_lease("here", utc_now(), utc_now() - MINUTE)
         assert fence is not None
         return fence
 
@@ -180,7 +180,7 @@ def test_the_intent_is_stored_before_slurm_hears_of_it(service: Service) -> None
         seen = None
 
         def submit(self, task: Any, *args: Any) -> tuple[int, list[str]]:
-            self.seen = service.store.by_uuids([task.uuid])[task.uuid]
+            self.seen = service.store.find_by_uuids([task.uuid])[task.uuid]
             return super().submit(task, *args)
 
     watching: Any = Watching()
@@ -245,7 +245,7 @@ def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
 
 def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Service) -> None:
     class FailsOnce(SqliteStore):
-        def accept(self, *args: Any) -> bool:
+        def accept_job(self, *args: Any) -> bool:
             raise StoreUnavailable("gone")
 
     broken = FailsOnce(service.store._path)
@@ -365,7 +365,7 @@ def test_an_answer_that_comes_after_all_is_kept(service: Service) -> None:
     task = left_open(service, exists=False)
     record = service.record(task)
     service.reconcile(utc_now() + 3 * MINUTE)
-    assert service.store.accept(record, 4711, JobState.PENDING, utc_now())
+    assert service.store.accept_job(record, 4711, JobState.PENDING, utc_now())
     found = service.record(task)
     assert (found.slurm_job_id, found.submission_error) == (4711, None)
 
@@ -376,8 +376,8 @@ def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
     service.reconcile(utc_now() + 3 * MINUTE)
     time.sleep(0.002)  # records are told apart by their millisecond
     answer = service.submitter.submit(OPERATOR, {"task": task})
-    assert not service.store.accept(old, 4711, JobState.PENDING, utc_now())
-    service.store.release(old)
+    assert not service.store.accept_job(old, 4711, JobState.PENDING, utc_now())
+    service.store.release_reservation(old)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
 
 
@@ -604,9 +604,9 @@ def test_a_uuid_that_is_freed_while_its_next_owner_looks_is_taken(service: Servi
     """A reservation stands in the way, and is settled before it can be read."""
 
     class SettledMeanwhile(SqliteStore):
-        def add(self, record: TaskRecord) -> None:
+        def add_record(self, record: TaskRecord) -> None:
             try:
-                super().add(record)
+                super().add_record(record)
             except DuplicateUuid:
                 service.reconcile(utc_now() + 3 * MINUTE)
                 raise
@@ -625,11 +625,11 @@ class GivesBack(SqliteStore):
         super().__init__(path)
         self.taken = 1
 
-    def add(self, record: TaskRecord) -> None:
+    def add_record(self, record: TaskRecord) -> None:
         if self.taken:
             self.taken -= 1
             raise DuplicateUuid(record.uuid, None)
-        super().add(record)
+        super().add_record(record)
 
 
 def test_a_uuid_that_is_given_back_meanwhile_is_taken(tmp_path: Path) -> None:
@@ -658,10 +658,10 @@ class Forgets(SqliteStore):
 
     is_away = True
 
-    def accept(self, *args: Any, **kwargs: Any) -> bool:
+    def accept_job(self, *args: Any, **kwargs: Any) -> bool:
         if self.is_away:
             raise StoreUnavailable("away")
-        return super().accept(*args, **kwargs)
+        return super().accept_job(*args, **kwargs)
 
 
 def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> None:
@@ -706,7 +706,7 @@ def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
     task, job_id = service.submit()
     fence = service.fence()
     service.slurm.put(job_id, JobState.COMPLETED)
-    assert service.store.lead("another", utc_now(), utc_now() + MINUTE) == fence + 1
+    assert service.store.acquire_lease("another", utc_now(), utc_now() + MINUTE) == fence + 1
     assert service.poller.poll_once(utc_now(), fence) == 0
     assert service.record(task).slurm_job_state is JobState.PENDING
 
@@ -1014,17 +1014,17 @@ class Broken(SqliteStore):
     unreadable = ""
     too_large = ""
 
-    def by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
+    def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         if self.unreadable in uuids:
             raise ValueError("a record that nobody can read")
-        return super().by_uuids(uuids, within)
+        return super().find_by_uuids(uuids, within)
 
-    def apply(self, changes: Iterable[Change], fence: int) -> int:
+    def apply_changes(self, changes: Iterable[Change], fence: int) -> int:
         changes = list(changes)
         large = [item for change in changes if change.uuid == self.too_large for item in change.notifications]
         if any(item.content for item in large):
             raise RecordUnfit("too large")
-        return super().apply(changes, fence)
+        return super().apply_changes(changes, fence)
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "too_large", "odd"])
@@ -1299,7 +1299,7 @@ def test_the_threads_notice_an_end_announce_it_and_stop(service: Service) -> Non
     finally:
         monitor.stop()
     monitor.stop()
-    assert service.store.lead("next", utc_now(), utc_now() + MINUTE), "the lease was given back"
+    assert service.store.acquire_lease("next", utc_now(), utc_now() + MINUTE), "the lease was given back"
 
 
 def test_the_threads_outlive_an_outage(service: Service) -> None:
@@ -1329,11 +1329,11 @@ def _until(condition: Callable[[], bool], seconds: float = 10) -> None:
 def test_a_change_of_state_is_never_applied_twice(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.put(job_id, JobState.COMPLETED)
-    stale = service.store.open_jobs()
+    stale = service.store.list_open_jobs()
     assert service.refresh(utc_now()) == 1
 
     class Paused(SqliteStore):
-        def open_jobs(self) -> list[OpenJob]:
+        def list_open_jobs(self) -> list[OpenJob]:
             return stale  # what a leader that was paused still has in hand
 
     late: Any = service.poller
@@ -1468,7 +1468,7 @@ def test_what_a_watched_task_holds_for_slurm_stops_nobodys_watch(service: Servic
     service.slurm.put(job_id, JobState.COMPLETED)
     service.refresh(utc_now())
     assert service.record(other).slurm_job_state is JobState.COMPLETED
-    assert service.store.open_jobs() == []
+    assert service.store.list_open_jobs() == []
 
 
 @pytest.mark.parametrize(

@@ -361,7 +361,7 @@ def test_a_refusal_without_a_reason_is_a_refusal_once_slurmctld_shows_no_job(
     for _ in range(5):  # the circuit does not open: Slurm does answer
         with pytest.raises(SlurmRefused, match="submit rules"):
             submitter.submit(OPERATOR, {"task": task})
-        assert store.by_uuids([task["uuid"]]) == {}
+        assert store.find_by_uuids([task["uuid"]]) == {}
     client.check()
 
 
@@ -379,7 +379,7 @@ def test_a_refusal_without_a_reason_stays_ambiguous_while_slurmctld_cannot_be_lo
     task = make_task()
     with pytest.raises(SlurmAmbiguous):
         submitter.submit(OPERATOR, {"task": task})
-    assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved
+    assert store.find_by_uuids([task["uuid"]])[task["uuid"]].is_reserved
 
 
 @pytest.mark.parametrize("error", [-1, 5005])
@@ -401,7 +401,7 @@ def test_a_job_of_the_same_user_that_cannot_be_read_frees_no_reservation(store: 
     submitter, _ = submitter_on(store, client_of(OLD, answers))
     with pytest.raises(SlurmAmbiguous):
         submitter.submit(OPERATOR, {"task": task})
-    assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved
+    assert store.find_by_uuids([task["uuid"]])[task["uuid"]].is_reserved
 
 
 def test_the_look_after_a_refusal_reads_only_the_newest_jobs() -> None:
@@ -505,11 +505,11 @@ def test_no_answer_to_a_submission_leaves_a_reservation_that_could_be_settled(
     task = make_task()
     try:
         job_id = submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
-        assert store.by_uuids([task["uuid"]])[task["uuid"]].slurm_job_id == job_id
+        assert store.find_by_uuids([task["uuid"]])[task["uuid"]].slurm_job_id == job_id
     except SlurmAmbiguous:
-        assert store.by_uuids([task["uuid"]])[task["uuid"]].is_reserved
+        assert store.find_by_uuids([task["uuid"]])[task["uuid"]].is_reserved
     except (SlurmRefused, SlurmUnavailable, SlurmMisbehaved):
-        assert store.by_uuids([task["uuid"]]) == {}
+        assert store.find_by_uuids([task["uuid"]]) == {}
 
 
 def test_what_cannot_be_read_of_the_parts_of_a_job_hides_nothing_else_of_it() -> None:

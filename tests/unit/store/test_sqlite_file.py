@@ -71,31 +71,31 @@ def test_many_threads_make_no_new_file_after_the_file_was_removed(site: Site, tm
 
 
 def test_a_file_that_is_moved_back_is_used_again(store: SqliteStore, tmp_path: Path) -> None:
-    store.add(make_record())
+    store.add_record(make_record())
     aside = tmp_path / "aside"
     aside.mkdir()
     for name in FILES:
         (tmp_path / name).rename(aside / name)
     with pytest.raises(StoreRefused):
-        store.add(make_record())
+        store.add_record(make_record())
     for name in FILES:
         (aside / name).rename(tmp_path / name)
-    store.add(make_record())
-    assert len(store.reservations(LATER)) == 2
+    store.add_record(make_record())
+    assert len(store.list_reservations(LATER)) == 2
 
 
 def test_a_file_that_was_replaced_is_used_after_a_restart_only(store: SqliteStore, tmp_path: Path) -> None:
     first = make_record()
-    store.add(first)
+    store.add_record(first)
     path = tmp_path / "store.sqlite3"
     backup = SqliteStore(tmp_path / "backup.sqlite3")
     backup.prepare()
     backup.close()
     shutil.move(tmp_path / "backup.sqlite3", path)
     with pytest.raises(StoreRefused, match="removed or replaced"):
-        store.add(make_record())
+        store.add_record(make_record())
     with pytest.raises(StoreRefused, match="removed or replaced"):
-        store.by_uuids([first.uuid])
+        store.find_by_uuids([first.uuid])
     worker = SqliteStore(path)  # of gunicorn, in place of one that has ended
     with pytest.raises(StoreRefused, match="removed or replaced"):
         worker.ping()
@@ -103,7 +103,7 @@ def test_a_file_that_was_replaced_is_used_after_a_restart_only(store: SqliteStor
     for name in FILES[1:]:
         (tmp_path / name).unlink(missing_ok=True)
     store.prepare()
-    store.add(make_record())
+    store.add_record(make_record())
 
 
 def test_a_write_is_not_acknowledged_if_the_file_is_removed_during_it(
@@ -133,7 +133,7 @@ def test_sqlite_file_with_special_characters_in_its_name_is_used(
     for path in (tmp_path / name, Path(name)):
         store = SqliteStore(path)
         store.prepare()
-        store.add(make_record())
+        store.add_record(make_record())
         assert {file.name for file in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
         store.close()
 
@@ -143,7 +143,7 @@ def test_only_the_owner_can_read_the_files_of_the_store(tmp_path: Path) -> None:
     try:
         store = SqliteStore(tmp_path / "store.sqlite3")
         store.prepare()
-        store.add(make_record())
+        store.add_record(make_record())
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     finally:
         os.umask(umask)

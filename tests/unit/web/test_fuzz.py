@@ -294,9 +294,9 @@ def test_whatever_was_taken_in_can_be_watched_to_its_end(guard: Guard) -> None:
     store, slurm = guard.services.store, guard.slurm
     for job_id in list(slurm.jobs):
         slurm.put(job_id, JobState.COMPLETED, exit_code=0, array_tasks={JobState.COMPLETED: 4})
-    assert len(store.open_jobs()) > 1000
+    assert len(store.list_open_jobs()) > 1000
     guard.services.monitor.run_cycle(utc_now())
-    assert store.open_jobs() == []
+    assert store.list_open_jobs() == []
     for path in ("/notifications?status=due&limit=1000", "/monitor/slurm_job_id/5"):
         assert guard.client.get(path).status_code == 200
 

@@ -80,8 +80,8 @@ def test_the_address_of_slurmrestd_and_a_login_in_it_are_shown_to_no_caller(
     path, port = tmp_path / "store.sqlite3", free_port()
     store = SqliteStore(path)
     store.prepare()
-    store.add(record := make_record())
-    store.accept(record, 4711, JobState.PENDING, datetime.now(UTC))
+    store.add_record(record := make_record())
+    store.accept_job(record, 4711, JobState.PENDING, datetime.now(UTC))
     store.close()
     host = f"http://ann:secret-word@127.0.0.1:{port}"
     with application(SLURM_REST_HOST=host, SQLITE_PATH=path) as app:

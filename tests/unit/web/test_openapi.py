@@ -21,7 +21,7 @@ from app.models.notification_request import EventName
 from app.models.record import NotificationStatus, utc_now
 from app.models.slurm_options import SlurmOptions
 from app.slurm.reply import Reply
-from app.store import Outcome
+from app.store.notification_queue import Outcome
 from app.version import VERSION
 from app.web.openapi.examples import HELLO_WORLD
 from app.web.openapi.operations import OPERATIONS
@@ -215,8 +215,8 @@ def test_a_record_without_a_job_and_stale_facts(call: Caller, app: Flask, slurm:
     slurm.failure, slurm.down = SlurmAmbiguous("no answer"), SlurmUnavailable("away")
     call("POST", "/submit", {"task": task})
     assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["slurm"]["job_state"] is None
-    record = store.by_uuids([task["uuid"]])[task["uuid"]]
-    store.fail(record, "Slurm never took it", utc_now())
+    record = store.find_by_uuids([task["uuid"]])[task["uuid"]]
+    store.fail_reservation(record, "Slurm never took it", utc_now())
     assert call("GET", f"/monitor/task_uuid/{task['uuid']}")["monitor"]["submission_error"]
     other = make_task()
     call("POST", "/submit", {"task": other})
@@ -279,7 +279,7 @@ def test_every_error_that_is_easy_to_cause(
     def away(*arguments: object) -> None:
         raise StoreUnavailable("the store does not answer")
 
-    for name in ("add", "by_uuids", "notifications"):
+    for name in ("add_record", "find_by_uuids", "list_notifications"):
         monkeypatch.setattr(app.extensions["slurm_proxy"].store, name, away)
     call("POST", "/submit", {"task": make_task()})
     call("GET", "/monitor/task_uuid/x")

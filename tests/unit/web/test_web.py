@@ -22,7 +22,7 @@ from app.job_state import JobState
 from app.models.caller import Caller, Grant, Scope
 from app.models.record import NotificationStatus, utc_now
 from app.services import build_services
-from app.store import Outcome
+from app.store.notification_queue import Outcome
 from tests.support.fakes import FakeSlurm
 from tests.support.tasks import make_email, make_task
 

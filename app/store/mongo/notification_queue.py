@@ -1,25 +1,28 @@
-"""The notifications inside the records: claimed, gathered, settled."""
+"""The notification queue in MongoDB: notifications are inside the documents of their records."""
 
 from datetime import datetime
-from typing import cast
 
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import DuplicateKeyError
 
 from app.models.record import NotificationStatus
-from app.store import CLOCK_TOLERANCE, NEVER, Claim, Outcome, log_impossible
-from app.store.mongo.database import MongoDatabase, answering
+from app.store.clock import CLOCK_TOLERANCE, NEVER, log_clock_set_back
+from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import read_notification
+from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
+from app.store.notification_queue import Claim, NotificationQueue, Outcome, StoredNotification
 
-_BATCH = 1000
+_BATCH_SIZE = 1000  # notifications; one operation retries so many well within its time-out
 _OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
 
 
-class MongoOutbox(MongoDatabase):
+class MongoNotificationQueue(MongoDatabase, NotificationQueue):
+    """The notifications in the list `notifications` of each record."""
+
     def claim(
         self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
     ) -> Claim | None:
+        """Claim a notification that is due, else one that waits longer than possible."""
         claimed = {"status": NotificationStatus.CLAIMED.value}
         due = {"method": method, "attempt_after": {"$lte": now}}
         impossible = {  # the clock was set back since
@@ -30,11 +33,11 @@ class MongoOutbox(MongoDatabase):
         if (claim := self._claim_one(due, token, until)) is not None:
             return claim
         if (claim := self._claim_one(impossible, token, until)) is not None:
-            log_impossible(f"the wait of message {claim.notification.id}")
+            log_clock_set_back(f"the wait of message {claim.notification.id}")
         return claim
 
     def _claim_one(self, due: Document, token: str, until: datetime) -> Claim | None:
-        with answering():
+        with translating_errors():
             document = self.tasks.find_one_and_update(
                 {"notifications": {"$elemMatch": due}},
                 {
@@ -53,6 +56,7 @@ class MongoOutbox(MongoDatabase):
         return Claim(document["uuid"], read_notification(document["notifications"][0]))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
+        """Store the outcome, after that of the others in the digest if there is one."""
         is_sent = outcome.status is NotificationStatus.SENT
         mine: Document = {"id": claim.notification.id, "claim": claim.notification.claim}
         if is_sent:
@@ -68,28 +72,34 @@ class MongoOutbox(MongoDatabase):
         update: Document = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
         if not outcome.was_attempt:
             update["$inc"] = {"notifications.$.attempts": -1}
-        with answering():
+        with translating_errors():
             if outcome.status in _OVER and claim.notification.recipient is not None:
-                self._settle_gathered(mine, ending)
+                self._settle_digest(mine, ending)
             result = self.tasks.update_one(
                 {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
             )
             return result.modified_count == 1
 
-    def _settle_gathered(self, head: Document, ending: Document) -> None:
-        """What a digest brought along, before its head: should this process end now, it comes again whole."""
-        for found in self._items(head, 1):
+    def _settle_digest(self, head: Document, ending: Document) -> None:
+        """Settle the others in the digest of the head.
+
+        The head is settled last: if this process dies in between, the whole digest is sent again.
+        """
+        for found in self._find_items(head, 1):
             if found.notification.digest is not None:
                 status = NotificationStatus.GATHERED.value
                 self._update_items({"digest": found.notification.digest, "status": status}, ending)
 
-    def gather(self, claim: Claim, now: datetime, digest: str) -> tuple[str, list[Claim]]:
+    def form_digest(
+        self, claim: Claim, now: datetime, digest_id: str
+    ) -> tuple[str, list[StoredNotification]]:
+        """Give the head the id of the digest first, then the others, so that only one call forms it."""
         head = claim.notification
         mine = {"id": head.id, "claim": head.claim, "digest": None}
-        with answering():
+        with translating_errors():
             first = self.tasks.update_one(
                 {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
-                {"$set": {"notifications.$.digest": digest}},
+                {"$set": {"notifications.$.digest": digest_id}},
             )
             if first.modified_count == 1:
                 due = {
@@ -99,45 +109,27 @@ class MongoOutbox(MongoDatabase):
                     "status": NotificationStatus.GATHERED.value,
                     "digest": None,
                 }
-                self._update_items(due, {"digest": digest, "attempt_after": None})
-            (whole,) = self._items({"id": head.id}, 1)
-            tied = whole.notification.digest or digest
-            found = self._items({"digest": tied}, None)
-            return tied, [item for item in found if item.notification.id != head.id]
+                self._update_items(due, {"digest": digest_id, "attempt_after": None})
+            (stored_head,) = self._find_items({"id": head.id}, 1)
+            formed = stored_head.notification.digest or digest_id
+            found = self._find_items({"digest": formed}, None)
+            return formed, [item for item in found if item.notification.id != head.id]
 
-    def take_slot(self, recipient: str, most: int, now: datetime, until: datetime) -> datetime | None:
-        latest = until + CLOCK_TOLERANCE
-        running = {"_id": recipient, "until": {"$gt": now, "$lte": latest}}
-        over = {"_id": recipient, "$or": [{"until": {"$lte": now}}, {"until": {"$gt": latest}}]}
-        with answering():
-            while True:
-                one_more = {**running, "count": {"$lt": most}}
-                if self.windows.update_one(one_more, {"$inc": {"count": 1}}).matched_count == 1:
-                    return None
-                try:
-                    began: Document = {"$set": {"until": until, "count": 1}}
-                    last = self.windows.find_one_and_update(over, began, upsert=True)
-                    if last is not None and last["until"] > latest:
-                        log_impossible(f"the rate limit of {recipient} until {last['until']}")
-                    return None
-                except DuplicateKeyError:  # a window that still runs
-                    full = self.windows.find_one({**running, "count": {"$gte": most}})
-                    if full is not None:
-                        return cast("datetime", full["until"])
+    def find_notification(self, id_: str) -> StoredNotification | None:
+        """Find the record that has a notification with that id."""
+        with translating_errors():
+            return next(iter(self._find_items({"id": id_}, 1)), None)
 
-    def give_slot_back(self, recipient: str) -> None:
-        with answering():
-            self.windows.update_one({"_id": recipient, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
-
-    def notification(self, id_: str) -> Claim | None:
-        with answering():
-            return next(iter(self._items({"id": id_}, 1)), None)
-
-    def notifications(self, status: NotificationStatus, method: str | None, most: int) -> list[Claim]:
-        with answering():
-            return self._items({"status": status.value, **({"method": method} if method else {})}, most)
+    def list_notifications(
+        self, status: NotificationStatus, method: str | None, limit: int
+    ) -> list[StoredNotification]:
+        """Find the records that have such notifications."""
+        with translating_errors():
+            wanted = {"status": status.value, **({"method": method} if method else {})}
+            return self._find_items(wanted, limit)
 
     def retry_dead(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
+        """Make the notifications due in batches, so that each operation ends in time."""
         # A message that fails again meanwhile is not retried twice by the same call.
         wanted: Document = {"revived_at": {"$not": {"$gte": at}}}
         wanted |= {"id": id_} if id_ else {}
@@ -150,14 +142,15 @@ class MongoOutbox(MongoDatabase):
         }
         # The head of a digest that is being retried keeps its digest; a dead one has none any more.
         no_digest: Document = {"recipient": None, "digest": None}
-        retrying = {**wanted, "status": NotificationStatus.RETRYING.value}
-        dead = {**wanted, "status": NotificationStatus.DEAD.value}
-        return self._retry(retrying, changes) + self._retry(dead, {**changes, **no_digest})
+        return self._make_due(
+            {**wanted, "status": NotificationStatus.RETRYING.value}, changes
+        ) + self._make_due({**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **no_digest})
 
-    def _retry(self, wanted: Document, changes: Document) -> int:
+    def _make_due(self, wanted: Document, changes: Document) -> int:
+        """Make `changes` in all notifications that are as `wanted`; return their number."""
         update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
-        retried = 0
-        while found := self._some(wanted):
+        changed = 0
+        while found := self._find_batch(wanted):
             updates = [
                 UpdateOne(
                     {
@@ -168,25 +161,27 @@ class MongoOutbox(MongoDatabase):
                 )
                 for item in found
             ]
-            with answering():
-                retried += self.tasks.bulk_write(updates, ordered=False).modified_count
-        return retried
+            with translating_errors():
+                changed += self.tasks.bulk_write(updates, ordered=False).modified_count
+        return changed
 
-    def _some(self, wanted: Document) -> list[Claim]:
-        """Return some of the wanted notifications, so few that each operation ends in time."""
-        with answering():
-            return self._items(wanted, _BATCH, in_order=False)
+    def _find_batch(self, wanted: Document) -> list[StoredNotification]:
+        """Return up to _BATCH_SIZE notifications that are as `wanted`, in any order."""
+        with translating_errors():
+            return self._find_items(wanted, _BATCH_SIZE, in_order=False)
 
     def _update_items(self, wanted: Document, changes: Document) -> None:
-        """Changes every notification that is as `wanted`; each record atomic by itself."""
+        """Change every notification that is as `wanted`; each record by itself is atomic."""
         self.tasks.update_many(
             {"notifications": {"$elemMatch": wanted}},
             {"$set": {f"notifications.$[item].{field}": value for field, value in changes.items()}},
             array_filters=[{f"item.{field}": value for field, value in wanted.items()}],
         )
 
-    def _items(self, wanted: Document, most: int | None, *, in_order: bool = True) -> list[Claim]:
-        """The notifications that are as `wanted`, the oldest first if `in_order`."""
+    def _find_items(
+        self, wanted: Document, limit: int | None, *, in_order: bool = True
+    ) -> list[StoredNotification]:
+        """Return the notifications that are as `wanted`, the oldest first if `in_order`."""
         stages: list[Document] = [
             {"$match": {"notifications": {"$elemMatch": wanted}}},
             {"$project": {"notifications": 1, "uuid": 1}},
@@ -195,9 +190,9 @@ class MongoOutbox(MongoDatabase):
         ]
         if in_order:
             stages.append({"$sort": {"notifications.created_at": 1, "notifications.id": 1}})
-        if most is not None:
-            stages.append({"$limit": most})
+        if limit is not None:
+            stages.append({"$limit": limit})
         return [
-            Claim(item["uuid"], read_notification(item["notifications"]))
+            StoredNotification(item["uuid"], read_notification(item["notifications"]))
             for item in self.tasks.aggregate(stages)
         ]

@@ -1,0 +1,53 @@
+"""The leader's lease, and the fencing token that refuses the writes of a former leader.
+
+Any number of processes share a store. One of them, the leader, polls Slurm and changes records.
+
+- **Acquiring.** Each process calls `acquire_lease` before each polling cycle. The call is one atomic write to
+  the one lease of the store, which has an owner, an end (`until`) and a fencing token (`fence`). It succeeds
+  if the lease has ended, or if the caller owns the lease already. Otherwise another process leads.
+- **Renewing.** The leader calls `acquire_lease` again well before the end, also during a long polling cycle,
+  but not while a cycle hangs (`app/monitor.py`). If the leader dies, another process leads once the lease has
+  ended. A leader that stops releases the lease, so that another process leads at once.
+- **Fencing.** A leader that was frozen may go on writing after its lease has ended. The lease alone cannot
+  prevent that. Therefore the fencing token grows by one whenever the lease goes to another owner, and the
+  leader passes its token to each write (`RecordStore.apply_changes`). A write whose token is no longer the
+  newest changes nothing. SQLite compares the tokens in the transaction that writes the records. MongoDB has
+  no transaction over both: a new leader first marks all open records with its token, and a write finds only
+  records without the mark of a later leader.
+- **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter. A lease that
+  ends later than possible was written before the store's clock was set back, and is taken over.
+
+`mongo/lease.py` and `sqlite/lease.py` are the two implementations.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+from app.store.clock import StoreClock
+
+LEASE_NAME = "monitor"  # of the only lease of a store
+
+
+class LeaderLease(StoreClock, Protocol):
+    """The right to poll Slurm and to change records, which one process holds for a short time.
+
+    Every method raises StoreUnavailable if the database does not answer.
+    """
+
+    def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
+        """Acquire or renew the lease until `until`; return None while another process holds it.
+
+        A lease that ends later than `until` plus CLOCK_TOLERANCE shows that the clock was set back. It is
+        taken over, and this is logged.
+
+        Args:
+            owner: The name of this process, which no other process has.
+            now: The store's time.
+            until: When the lease ends unless it is renewed.
+
+        Returns:
+            The fencing token, a number that grows whenever the lease goes to another owner.
+        """
+
+    def release_lease(self, owner: str) -> None:
+        """Release the lease if `owner` holds it, so that another process can lead at once."""

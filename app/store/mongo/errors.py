@@ -1,0 +1,57 @@
+"""Turn the driver's errors into those of this service."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import pymongo
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
+
+from app.errors import RecordUnfit, StoreRefused, StoreUnavailable
+
+_WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
+_NOT_AUTHORIZED = 13
+_TOO_LARGE = {10334, 17419, 17420}  # the server's codes for a document of more than 16 MB
+
+
+@contextmanager
+def translating_errors(within: float | None = None) -> Iterator[None]:
+    """Raise errors of the driver inside the block as errors of this service.
+
+    Args:
+        within: Seconds for the whole block, instead of the configured time for each operation.
+
+    Raises:
+        RecordUnfit: A document is too large for MongoDB.
+        StoreRefused: MongoDB refuses the login, or does not let the user write.
+        StoreUnavailable: MongoDB does not answer, or reports another failure.
+    """
+    try:
+        with pymongo.timeout(within) if within is not None else nullcontext():
+            yield
+    except DocumentTooLarge as error:
+        raise RecordUnfit(f"MongoDB cannot keep it: {error}") from error
+    except BulkWriteError as error:
+        codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
+        if codes and codes <= _TOO_LARGE:
+            raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
+        raise _no_answer(error) from error
+    except OperationFailure as error:
+        raise _operation_error(error) from error
+    except PyMongoError as error:
+        raise _no_answer(error) from error
+
+
+def _operation_error(error: OperationFailure) -> StoreUnavailable:
+    """Return the error for a failure that MongoDB reports."""
+    if error.code in _WRONG_LOGIN:
+        return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
+    if error.code == _NOT_AUTHORIZED:
+        return StoreRefused("MongoDB does not let this user write the database: grant the role readWrite")
+    return _no_answer(error)
+
+
+def _no_answer(error: PyMongoError) -> StoreUnavailable:
+    """Return the error with the driver's message, without its time-outs and its list of servers."""
+    message = re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(error), flags=re.DOTALL)
+    return StoreUnavailable(f"MongoDB does not answer: {message}")

@@ -1,0 +1,60 @@
+"""The leader's lease in MongoDB; `app/store/lease.py` explains how the lease and its fencing token work."""
+
+from datetime import UTC, datetime
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
+from app.store.lease import LEASE_NAME, LeaderLease
+from app.store.mongo.database import MongoDatabase
+from app.store.mongo.errors import translating_errors
+from app.store.mongo.types import Document
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
+def not_fenced_after(fence: int) -> Document:
+    """Return a condition for records without the mark of a later leader than the one with this token."""
+    return {"fence": {"$not": {"$gt": fence}}}
+
+
+class MongoLeaderLease(MongoDatabase, LeaderLease):
+    """The lease as one document."""
+
+    _fenced_with: int | None = None  # the token with which this process has marked all open records
+
+    def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
+        """Update the lease if it is free or the owner's; mark the open records if it has changed hands."""
+        latest = until + CLOCK_TOLERANCE
+        over = [{"until": {"$lt": now}}, {"until": {"$gt": latest}}]
+        free = {"_id": LEASE_NAME, "$or": [{"owner": owner}, *over]}
+        grown = {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [{"$eq": ["$owner", owner]}, 0, 1]}]}
+        taken = {"owner": {"$literal": owner}, "until": until, "fence": grown}
+        with translating_errors():
+            try:
+                held = self.leases.find_one_and_update(
+                    free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.BEFORE
+                )
+            except DuplicateKeyError:  # the lease exists, and another process holds it
+                return None
+            held = held or {"owner": "", "until": now, "fence": 0}
+            if held["owner"] != owner and held["until"] > latest:
+                log_clock_set_back(f"the monitor's lease until {held['until']}")
+            fence = int(held.get("fence") or 0) + int(held["owner"] != owner)
+            if fence != self._fenced_with:
+                self._fence_open_records(fence)
+            return fence
+
+    def release_lease(self, owner: str) -> None:
+        """Clear the owner and the end of the lease; its token stays."""
+        with translating_errors():
+            self.leases.update_one(
+                {"_id": LEASE_NAME, "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
+            )
+
+    def _fence_open_records(self, fence: int) -> None:
+        """Mark all records that an earlier leader may still want to change, so that its writes find none."""
+        for field in ("is_open", "is_reserved"):
+            self.tasks.update_many({field: True, **not_fenced_after(fence - 1)}, {"$set": {"fence": fence}})
+        self._fenced_with = fence

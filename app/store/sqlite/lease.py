@@ -1,0 +1,42 @@
+"""The leader's lease in SQLite; `app/store/lease.py` explains how the lease and its fencing token work."""
+
+import sqlite3
+from datetime import datetime
+
+from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
+from app.store.lease import LEASE_NAME, LeaderLease
+from app.store.sqlite.database import SqliteDatabase
+from app.store.sqlite.rows import to_datetime, to_milliseconds
+
+
+def is_newest_fence(connection: sqlite3.Connection, fence: int) -> bool:
+    """Return whether no other process has acquired the lease since this fencing token was given out."""
+    row = connection.execute("SELECT fence FROM leases WHERE name = ?", (LEASE_NAME,)).fetchone()
+    return row is not None and row[0] == fence
+
+
+class SqliteLeaderLease(SqliteDatabase, LeaderLease):
+    """The lease as the only row of the table `leases`."""
+
+    def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
+        """Update the lease if it is free or the owner's, in one transaction."""
+        latest = to_milliseconds(until + CLOCK_TOLERANCE)
+        with self.writing() as connection:
+            held = connection.execute(
+                "SELECT owner, until FROM leases WHERE name = ?", (LEASE_NAME,)
+            ).fetchone()
+            if held is not None and held["owner"] != owner and held["until"] > latest:
+                log_clock_set_back(f"the monitor's lease until {to_datetime(held['until'])}")
+            row = connection.execute(
+                "INSERT INTO leases (name, owner, until, fence) VALUES (?, ?, ?, 1)"
+                " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until,"
+                " fence = fence + (owner != excluded.owner)"
+                " WHERE owner = excluded.owner OR until < ? OR until > ? RETURNING fence",
+                (LEASE_NAME, owner, to_milliseconds(until), to_milliseconds(now), latest),
+            ).fetchone()
+            return row[0] if row else None
+
+    def release_lease(self, owner: str) -> None:
+        """Clear the owner and the end of the lease; its token stays."""
+        with self.writing() as connection:
+            connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))

@@ -1,0 +1,131 @@
+"""Records and notifications as rows, and back."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from app.models.job import SlurmJob
+from app.models.record import Notification, TaskRecord, kind_of_old_record
+
+# The columns of a notification that change; all the rest of it is in `message`.
+_MUTABLE_COLUMNS = (
+    "status",
+    "attempts",
+    "attempt_after",
+    "claim",
+    "last_error",
+    "sent_at",
+    "revived_at",
+    "recipient",
+    "digest",
+)
+_TIME_COLUMNS = ("attempt_after", "sent_at", "revived_at")
+
+
+def to_milliseconds(at: datetime) -> int:
+    """Return a time as it is stored: milliseconds since 1970 in UTC."""
+    return round(at.timestamp() * 1000)
+
+
+def to_milliseconds_or_none(at: datetime | None) -> int | None:
+    """Return a time as it is stored, or None."""
+    return to_milliseconds(at) if at is not None else None
+
+
+def to_datetime(milliseconds: int) -> datetime:
+    """Return a stored time as a datetime in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def to_datetime_or_none(milliseconds: int | None) -> datetime | None:
+    """Return a stored time as a datetime in UTC, or None."""
+    return to_datetime(milliseconds) if milliseconds is not None else None
+
+
+def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
+    """Insert a record and its notifications."""
+    submit_time = record.job.submit_time if record.job else None
+    connection.execute(
+        "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
+        " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
+        " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.uuid,
+            record.slurm_username,
+            record.slurm_job_id,
+            record.slurm_job_state,
+            record.is_open,
+            to_milliseconds(record.created_at),
+            to_milliseconds(record.updated_at),
+            to_milliseconds_or_none(submit_time),
+            json.dumps(record.task),
+            record.job.model_dump_json() if record.job else None,
+            record.idempotency_key,
+            json.dumps(list(record.warnings)),
+            record.submission_error,
+            to_milliseconds_or_none(record.alarm_at),
+            record.caller,
+            record.kind,
+        ),
+    )
+    add_notifications(connection, record.uuid, record.notifications)
+
+
+def read_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
+    """Return the record in a row of the table `tasks`, with its notifications."""
+    rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
+    job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
+    return TaskRecord(
+        kind=row["kind"] or kind_of_old_record(row["uuid"], job),
+        task=json.loads(row["task"]),
+        slurm_username=row["slurm_username"],
+        slurm_job_id=row["slurm_job_id"],
+        slurm_job_state=row["slurm_job_state"],
+        created_at=to_datetime(row["created_at"]),
+        updated_at=to_datetime(row["updated_at"]),
+        job=job,
+        notifications=tuple(map(read_notification, rows)),
+        idempotency_key=row["idempotency_key"],
+        warnings=tuple(json.loads(row["warnings"])),
+        submission_error=row["submission_error"],
+        alarm_at=to_datetime_or_none(row["alarm_at"]),
+        caller=row["caller"],
+    )
+
+
+def add_notifications(
+    connection: sqlite3.Connection, uuid: str, notifications: Sequence[Notification]
+) -> None:
+    """Insert notifications after those that the record has, without those that are stored already."""
+    first = connection.execute("SELECT count(*) FROM notifications WHERE uuid = ?", (uuid,)).fetchone()[0]
+    columns = ("id", "uuid", "position", "method", *_MUTABLE_COLUMNS, "message")
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO notifications ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608
+        [
+            (
+                item.id,
+                uuid,
+                position,
+                item.method,
+                *_mutable_values(item),
+                item.model_dump_json(exclude=set(_MUTABLE_COLUMNS)),
+            )
+            for position, item in enumerate(notifications, start=first)
+        ],
+    )
+
+
+def _mutable_values(item: Notification) -> Iterator[object]:
+    for column in _MUTABLE_COLUMNS:
+        value = getattr(item, column)
+        yield to_milliseconds_or_none(value) if column in _TIME_COLUMNS else value
+
+
+def read_notification(row: sqlite3.Row) -> Notification:
+    """Return the notification in a row of the table `notifications`."""
+    values = {column: row[column] for column in _MUTABLE_COLUMNS}
+    for column in _TIME_COLUMNS:
+        values[column] = to_datetime_or_none(values[column])
+    return Notification.model_validate({**json.loads(row["message"]), **values})
