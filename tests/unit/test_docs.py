@@ -206,6 +206,63 @@ def test_the_lines_of_the_owner_stay_as_they_are() -> None:
     assert [lines for lines in FIXED if lines not in pages] == []
 
 
+EXECUTED = {  # how a command begins, and the test that executes it
+    "make demo": "tests/system/test_run.py",
+    "wget -O- --content-on-error --post-data": "tests/system/test_end_to_end.py",
+    ".venv/bin/flask --app app keys": "tests/system/test_documented_commands.py",
+    "flask --app app keys": "tests/system/test_documented_commands.py",
+    "flask --app app check": "tests/system/test_check.py",
+    "echo $?": "tests/system/test_check.py",
+    "sqlite3 slurm-proxy.sqlite3": "tests/system/test_documented_commands.py",
+    "curl 'localhost:5001/notifications": "tests/system/test_documented_commands.py",
+    "curl -X POST": "tests/system/test_documented_commands.py",
+    "openapi-python-client generate": "tests/system/test_generated_client.py",
+    "python -m tests.support.chaos": "tests/system/test_chaos.py",
+}
+NOT_EXECUTED = {  # how a command begins, and why no test executes it
+    "cd docker": "needs a Docker engine",
+    "docker ": "needs a Docker engine",
+    "systemctl ": "needs systemd",
+    "rm -f slurm-proxy.sqlite3-": "belongs to a restore between two commands of systemctl",
+    "cp backup.sqlite3": "belongs to a restore between two commands of systemctl",
+    "wget -O- --content-on-error 127.0.0.1:5001/monitor/": "is a GET; the tutorial has the same by curl",
+    "curl -u pipeline": "needs a Keycloak",
+    "curl -H": "is a fragment, without a body",
+    "wget -O- --content-on-error --header": "is a fragment, without a body",
+    "curl --retry": "is a fragment, without a body and an address",
+    "pip install openapi-python-client": "is installed with the requirements of the tests",
+    "python -m benchmarks.": "measures for minutes, on a quiet machine",
+}
+
+
+def documented_commands() -> list[str]:
+    """Return the commands of all pages, without those of the tutorial, which one test runs as a whole."""
+    found = []
+    for page in PAGES:
+        blocks = re.findall(r"^ *```(sh|console)\n(.*?)^ *```$", page.read_text(), re.S | re.M)
+        for language, block in blocks if page.name != "first-task.md" else []:
+            lines = [line.strip() for line in block.splitlines() if line.strip()]
+            if language == "console":
+                lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+            found += lines
+    return found
+
+
+def test_every_documented_command_is_executed_or_listed() -> None:
+    known = (*EXECUTED, *NOT_EXECUTED)
+    assert [line for line in documented_commands() if not line.startswith(known)] == []
+    assert [
+        start for start in known if not any(line.startswith(start) for line in documented_commands())
+    ] == []
+    assert [test for test in EXECUTED.values() if not (ROOT / test).exists()] == []
+
+
+def test_no_block_hides_commands_from_the_list() -> None:
+    for page in PAGES:
+        for block in re.findall(r"^ *```\n(.*?)^ *```$", page.read_text(), re.S | re.M):
+            assert not re.match(r" *(\$ |curl|wget|flask|make|pip|python|docker|cd|sh|sudo) ?", block), block
+
+
 def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
     pages = "".join(page.read_text() for page in PAGES)
     assert pages.count("wget -O-") == pages.count("wget -O- --content-on-error") > 0

@@ -1,0 +1,146 @@
+"""The commands of the documentation, as a reader copies them.
+
+Those of the tutorial run in a shell, against a server on the stand-in for Slurm.
+"""
+
+import base64
+import contextlib
+import getpass
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import create_app
+from app.demo.cluster import LocalCluster
+from app.environment import read_settings
+from app.web.dev_server import Server
+from tests.support.real.processes import free_port
+from tests.support.service import ROOT
+
+DOCS = ROOT / "docs"
+KEY = "a2V5IG9mIHRoZSBzdGFuZC1pbiBmb3IgU2x1cm0sIDMyIGJ5dGVz"
+
+
+def shell_blocks(page: str) -> list[str]:
+    """Return the blocks of shell commands of a page."""
+    return re.findall(r"^ *```sh\n(.*?)^ *```$", (DOCS / page).read_text(), re.S | re.M)
+
+
+def commands(page: str, program: str) -> list[list[str]]:
+    """Return the arguments of each command of a page that begins with these words."""
+    words = program.split()
+    lines = re.findall(rf"^ *(?:\$ )?{re.escape(program)} .*$", (DOCS / page).read_text(), re.M)
+    found = [shlex.split(line.strip().removeprefix("$ ")) for line in lines]
+    return [line[len(words) :] for line in found]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Give the settings of a server on the stand-in; jobs run as the user of the tests."""
+    cluster = LocalCluster(key=base64.b64decode(KEY), cpus=2)
+    yield {
+        "SLURM_REST_HOST": cluster.start(),
+        "SLURM_JWT_HS256_KEY_BASE64": KEY,
+        "SQLITE_PATH": str(tmp_path / "store.sqlite3"),
+        "MONITOR_POLLING_SECONDS": "0.25",
+        "TASK_ALLOWED_SERVICE_USERS": getpass.getuser(),
+        "FLASK_APP_PORT": str(free_port()),
+    }
+    cluster.stop()
+
+
+def run(block: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a block as it is printed, on the port of the test, and return what it shows."""
+    script = block.replace("127.0.0.1:5001", f"127.0.0.1:{environment['FLASK_APP_PORT']}")
+    script = script.replace("curl ", "curl -sS ").replace(".venv/bin/flask", f"{sys.executable} -m flask")
+    path = os.environ["PATH"]
+    argv = ["bash", "-euc", script]
+    shown = subprocess.run(
+        argv,
+        cwd=folder,
+        env={"PATH": path, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
+def test_the_tutorial_shows_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:
+    demo, send, look, again, fail, create, use = shell_blocks("tutorial/first-task.md")
+    assert demo == "make demo\n"  # tests/system/test_run.py runs it
+    settings = read_settings({**environment, "FLASK_APP_HOST": "127.0.0.1"})
+    with Server(create_app({**environment}), settings):
+        assert '"uuid":"my-first-task"' in run(send, tmp_path, environment)
+        shown = run(look, tmp_path, environment)
+        assert '"COMPLETED"' in shown
+        assert '"subject":"My first task: COMPLETED"' in shown
+        assert re.search(r"^hello from job \d+$", shown, re.M)
+        assert '"duplicate_uuid"' in run(again, tmp_path, environment)
+        shown = run(fail, tmp_path, environment)
+        assert '"subject":"[FAILED] My first task: FAILED"' in shown
+    with_keys = {**environment, "ACCESS_METHODS": "keys"}
+    with Server(create_app({**with_keys}), read_settings(with_keys)):
+        shown = run(create + use, tmp_path, with_keys)
+        assert "my-first-key" in shown
+        assert '"not_authenticated"' in shown
+        assert '"uuid":"my-third-task"' in shown
+
+
+@pytest.mark.parametrize(
+    ("page", "flask"),
+    [
+        ("../README.md", ".venv/bin/flask"),
+        ("how-to/authenticate-callers.md", "flask"),
+        ("how-to/rotate-keys.md", "flask"),
+    ],
+)
+def test_the_commands_for_keys_work(environment: dict[str, str], page: str, flask: str) -> None:
+    run = create_app({**environment, "ACCESS_METHODS": "keys"}).test_cli_runner().invoke
+    first = run(args=["keys", "create", "first", "--user", "alice"])
+    (id_,) = re.findall("^sp_([0-9a-f]+)_", first.stdout)
+    lines = commands(page, f"{flask} --app app keys")
+    assert lines
+    for line in lines:
+        result = run(args=["keys", *(id_ if word == "1f0c7ab29de4" else word for word in line)])
+        assert result.exit_code == 0, result.output
+        assert line[0] != "create" or result.stdout.startswith("sp_")
+
+
+def test_the_commands_that_send_messages_again_work(environment: dict[str, str]) -> None:
+    app = create_app({**environment, "ACCESS_METHODS": "keys"})
+    create = ["keys", "create", "ops", "--scope", "admin", "--any-user"]
+    key = app.test_cli_runner().invoke(args=create).stdout.strip()
+    answers = []
+    for line in commands("how-to/retry-notifications.md", "curl"):
+        method = "POST" if line[:2] == ["-X", "POST"] else "GET"
+        path = line[-1].removeprefix("localhost:5001")
+        headers = {"Authorization": f"Bearer {key}"}
+        answers.append(app.test_client().open(path, method=method, headers=headers).json)
+    listed, retried, all_retried = answers
+    assert listed == {"notifications": [], "more": False}
+    assert retried is not None
+    assert retried["code"] == "unknown_notification"
+    assert all_retried == {"retried": 0}
+
+
+def test_a_backup_has_all_records(tmp_path: Path, environment: dict[str, str]) -> None:
+    app = create_app({**environment, "ACCESS_METHODS": "keys"})
+    app.test_cli_runner().invoke(args=["keys", "create", "first", "--user", "alice"])
+    ((file, statement),) = commands("how-to/back-up.md", "sqlite3")
+    assert file == "slurm-proxy.sqlite3"
+    with contextlib.closing(sqlite3.connect(environment["SQLITE_PATH"])) as store:
+        store.execute(statement.replace("backup.sqlite3", str(tmp_path / "backup.sqlite3")))
+    restored = create_app(
+        {**environment, "SQLITE_PATH": tmp_path / "backup.sqlite3", "ACCESS_METHODS": "keys"}
+    )
+    assert "first" in restored.test_cli_runner().invoke(args=["keys", "list"]).stdout
