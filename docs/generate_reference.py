@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from app import create_app
 from app.constants import Settings
 from app.models.caller import Scope
-from app.web.api_docs import _Reader as SchemaReader
 from app.web.openapi.operations import OPERATIONS
+from app.web.openapi.schema_reader import SchemaReader
 
 REFERENCE = Path(__file__).parent / "reference"
 _MARKED = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.S)

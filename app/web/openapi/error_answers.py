@@ -1,4 +1,4 @@
-"""The answers to requests that fail, as the OpenAPI document describes them."""
+"""Describe the answers to requests that fail."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from app.errors import (
     UnsupportedEncoding,
 )
 from app.models.answers import Error, SlurmAnswer
-from app.web.openapi.examples import answer_to
+from app.web.openapi.examples import example_answer
 from app.web.openapi.operations import Operation
 from app.web.openapi.schemas import REF, Schema
 
@@ -24,7 +24,7 @@ _SLURM_ANSWER: Schema = {"$ref": REF + SlurmAnswer.__name__}
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """A code of error answers: its meaning, and an example of the answer."""
+    """One code of an error answer, with its meaning and an example of the answer."""
 
     code: str
     meaning: str
@@ -56,8 +56,8 @@ _HTTP = {
 _ACCESS = (NotAuthenticated, Forbidden, TooManyRequests, IdentityProviderUnavailable, StoreUnavailable)
 
 
-def error_answers(operation: Operation) -> Schema:
-    """Return each status that is no success, with the codes that it may carry."""
+def build_error_answers(operation: Operation) -> Schema:
+    """Return the error answers of an operation, by status, each with its codes."""
     statuses: dict[int, dict[str, _Fault]] = {405: {}, 500: {}}
     if "{" in operation.path:
         statuses[404] = {}
@@ -67,22 +67,22 @@ def error_answers(operation: Operation) -> Schema:
         statuses[status][_HTTP[status].code] = _HTTP[status]
     waits = {429, 503} if operation.scopes else set()
     for error in operation.errors:
-        statuses.setdefault(error.status, {})[error.code] = _fault(error)
+        statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
         waits |= {error.status} if error.retry_after is not None else set()
     if operation.body is not None:
-        statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _fault(UnsupportedEncoding)}
+        statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _fault_of(UnsupportedEncoding)}
     if operation.scopes:
         for error in _ACCESS:
-            statuses.setdefault(error.status, {})[error.code] = _fault(error)
+            statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
     others = [_SLURM_ANSWER] if operation.passes_on else []  # which may have any status
     return {
-        str(status): _error(faults.values(), status in waits, others)
+        str(status): _describe_error_answer(faults.values(), status in waits, others)
         for status, faults in sorted(statuses.items())
     }
 
 
-def _error(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
-    """Return an error answer; `others` are further forms that it may have."""
+def _describe_error_answer(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
+    """Return the description of one error answer; `others`: further schemas that it may have."""
     schema = {"allOf": [_ERROR], "properties": {"code": {"enum": [fault.code for fault in faults]}}}
     examples = {fault.code: {"summary": fault.meaning, "value": fault.example} for fault in faults}
     described: Schema = {
@@ -105,17 +105,17 @@ def _error(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Sch
     return described
 
 
-def _fault(error: type[SlurmProxyError]) -> _Fault:
-    return _Fault(error.code, (error.__doc__ or "").partition("\n")[0], answer_to(error))
+def _fault_of(error: type[SlurmProxyError]) -> _Fault:
+    return _Fault(error.code, (error.__doc__ or "").partition("\n")[0], example_answer(error))
 
 
-def error_codes() -> list[str]:
+def list_error_codes() -> list[str]:
     """Return the codes of all errors that callers see."""
     found = {fault.code for fault in _HTTP.values()}
-    left = SlurmProxyError.__subclasses__()
-    while left:
-        error = left.pop()
-        left += error.__subclasses__()
+    classes = SlurmProxyError.__subclasses__()
+    while classes:
+        error = classes.pop()
+        classes += error.__subclasses__()
         if error.status != SlurmProxyError.status:
             found.add(error.code)
     return sorted(found)

@@ -87,6 +87,6 @@ _ANSWERS: dict[type[SlurmProxyError], dict[str, Any]] = {
 }
 
 
-def answer_to(error: type[SlurmProxyError]) -> dict[str, Any]:
-    """Return what a caller is answered when a request raises `error`."""
+def example_answer(error: type[SlurmProxyError]) -> dict[str, Any]:
+    """Return an example of the answer to a request that raises `error`."""
     return _ANSWERS[error]

@@ -1,4 +1,4 @@
-"""A meaning and an example for each option of `task.slurm`, for the people who read the document."""
+"""The meaning of each option of `task.slurm`, and an example."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The parameters of operations: what stands in a path, in a query or in a header."""
+"""The parameters of operations: in the path, in the query and in headers."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user to su
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter in a path, a query or a header."""
+    """One parameter in the path, in the query or in a header."""
 
-    place: str
+    place: str  # path, query or header
     schema: Schema
     is_user: bool = False  # the parameter names the user to act as, and is required
 

@@ -1,6 +1,7 @@
-"""JSON Schemas of the requests: those of the models that check them, for one server's catalogue and channels.
+"""Build the JSON Schemas of requests and answers from the models.
 
-What only a server knows (task names, users it refuses, channels) is no part of a model, and is added here.
+A model does not know what depends on the settings of a server: the task names, the refused users, the
+channels. These are added here.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -20,83 +21,72 @@ Schema = dict[str, Any]
 
 REF = "#/components/schemas/"
 _VALUE: Schema = {"$ref": f"{REF}JsonValue"}
-# Keys of the caller's own.
-KEPT: Schema = {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": _VALUE}
+# An object with any keys of the caller's choice.
+CALLER_KEYS: Schema = {"propertyNames": {"pattern": NO_NUL}, "additionalProperties": _VALUE}
 _SPELLINGS = {**{method: method for method in SENDERS}, **METHOD_ALIASES}
-
-
 # A task with `argv`, which has neither `cmd` nor `params`.
 _ARGV: Schema = {"required": ["argv"], "properties": {"argv": {"type": "array"}}}
 
 
 class _Generator(GenerateJsonSchema):
+    """The generator of pydantic, without a title for each field."""
+
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
-def schemas_of(models: Collection[type[BaseModel]]) -> dict[str, Schema]:
-    """The schemas of `models` and of all that they hold, by name."""
+def build_schemas(models: Collection[type[BaseModel]]) -> dict[str, Schema]:
+    """Return the schemas of `models`, and of all models in their fields, by name."""
     _, found = models_json_schema(
         [(model, "validation") for model in models],
         ref_template=REF + "{model}",
         schema_generator=_Generator,
     )
     schemas: dict[str, Schema] = found["$defs"]
-    tell_rules(schemas)
+    rules_to_descriptions(schemas)
     return schemas
 
 
-def request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dict[str, Schema]:
-    """Return the schemas of the requests.
+def build_request_schemas(catalogue: Catalogue, refused_users: Collection[str]) -> dict[str, Schema]:
+    """Return the schemas of all request bodies, by name.
 
-    What fits is accepted and what does not fit is refused, as far as JSON Schema can express it.
+    A body is valid if and only if the service accepts it, as far as JSON Schema can express the rules.
     """
     params = {method: sender.Params for method, sender in SENDERS.items()}
-    schemas = schemas_of([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
-    schemas["JsonValue"] = _json_value()
+    schemas = build_schemas([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
+    schemas["JsonValue"] = _build_json_value_schema()
     _describe_options(schemas["SlurmOptions"])
-    _say_what_is_kept(schemas)
-    needs = {model: _taken_out(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
-    conditions = list(_conditions(catalogue, {method: needs[model] for method, model in params.items()}))
-    wish, task = schemas["NotificationRequest"]["properties"], schemas["Task"]
-    wish["methods"]["items"] = {"enum": list(_SPELLINGS)}
-    wish["methods"]["not"] = {
-        "anyOf": [
-            {"allOf": [{"contains": {"const": word}} for word in names]} for names in METHOD_ALIASES.items()
-        ]
-    }
-    wish["params"] = {
-        "type": "object",
-        "description": "For each method an object.",
-        "not": {"anyOf": [{"required": list(names)} for names in METHOD_ALIASES.items()]},
-        "properties": {word: {"$ref": REF + params[method].__name__} for word, method in _SPELLINGS.items()},
-        "additionalProperties": False,
-    }
+    _allow_caller_keys(schemas)
+    needs = {model: _pop_requirements(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
+    conditions = list(
+        _params_conditions(catalogue, {method: needs[model] for method, model in params.items()})
+    )
+    _describe_methods(schemas["NotificationRequest"]["properties"], params)
+    task = schemas["Task"]
     task["properties"]["name"]["enum"] = list(catalogue)
     for schema in (task, schemas["WatchedTask"]):
         schema["properties"]["username"]["not"] = {"enum": sorted(refused_users)}
-    needy = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
-    for name in ("cmd", "params"):
-        field = task["properties"][name]
-        field["description"] += f" Required for {needy}, unless `argv` is given." if needy else ""
-    task["allOf"] = [*_commands(catalogue), *conditions]
+    names = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
+    for field in ("cmd", "params") if names else ():
+        task["properties"][field]["description"] += f" Required for {names}, unless `argv` is given."
+    task["allOf"] = [*_command_conditions(catalogue), *conditions]
     schemas["WatchedTask"]["allOf"] = conditions
     return schemas
 
 
-def tell_rules(node: object) -> None:
-    """The words of `must` become descriptions."""
+def rules_to_descriptions(node: object) -> None:
+    """Append the rule of each field to its description, everywhere in a schema."""
     if isinstance(node, list):
         for item in node:
-            tell_rules(item)
+            rules_to_descriptions(item)
     if isinstance(node, dict):
         for item in node.values():
-            tell_rules(item)
+            rules_to_descriptions(item)
         if (rule := node.pop(RULE, None)) is not None:
             node["description"] = " ".join(filter(None, [node.get("description"), f"Must {rule}."]))
 
 
-def _json_value() -> Schema:
+def _build_json_value_schema() -> Schema:
     """Return the schema of any JSON that can be kept: app/models/json_body.py.
 
     Generators of clients do not read conditions, so the value has any type for them. They refuse a union that
@@ -106,7 +96,7 @@ def _json_value() -> Schema:
     others = _if_of_type("array", {"items": _VALUE}, numbers)
     return {
         "description": "Any JSON without NUL characters, whole numbers of 64 bits.",
-        **_if_of_type("string", {"pattern": NO_NUL}, _if_of_type("object", KEPT, others)),
+        **_if_of_type("string", {"pattern": NO_NUL}, _if_of_type("object", CALLER_KEYS, others)),
     }
 
 
@@ -121,40 +111,63 @@ def _describe_options(options: Schema) -> None:
         field["examples"] = [example]
 
 
-def _say_what_is_kept(schemas: dict[str, Schema]) -> None:
+def _describe_methods(fields: Schema, params: Mapping[str, type[BaseModel]]) -> None:
+    """Describe the methods of a notification and the parameters of each; an alias excludes its method."""
+    fields["methods"]["items"] = {"enum": list(_SPELLINGS)}
+    fields["methods"]["not"] = {
+        "anyOf": [
+            {"allOf": [{"contains": {"const": word}} for word in names]} for names in METHOD_ALIASES.items()
+        ]
+    }
+    fields["params"] = {
+        "type": "object",
+        "description": "For each method an object.",
+        "not": {"anyOf": [{"required": list(names)} for names in METHOD_ALIASES.items()]},
+        "properties": {word: {"$ref": REF + params[method].__name__} for word, method in _SPELLINGS.items()},
+        "additionalProperties": False,
+    }
+
+
+def _allow_caller_keys(schemas: dict[str, Schema]) -> None:
+    """Describe the keys and values of each object that takes any keys."""
     for schema in schemas.values():
         if schema.get("additionalProperties") is True:
-            schema |= KEPT
+            schema |= CALLER_KEYS
 
 
-def _taken_out(schema: Schema) -> Schema:
-    """What a method cannot do without: it may come from the catalogue, or the method may not be used."""
+def _pop_requirements(schema: Schema) -> Schema:
+    """Remove the requirements from the schema of a method's parameters, and return them.
+
+    They apply only where the method is used, and the catalogue may fulfil them.
+    """
     for name in schema.get("required", ()):
         words = schema["properties"][name].get("description", "")
         schema["properties"][name]["description"] = f"Required where the method is used. {words}".strip()
     return {name: schema.pop(name) for name in ("required", "anyOf") if name in schema}
 
 
-def _commands(catalogue: Catalogue) -> Iterator[Schema]:
+def _command_conditions(catalogue: Catalogue) -> Iterator[Schema]:
+    """Yield which tasks need a command, and that `argv` excludes `cmd` and `params`."""
     for name, entry in catalogue.items():
         if entry.requires_command:
             given = {"cmd": {"type": "string"}, "params": {"type": "array"}}
             words = {"required": list(given), "properties": given}
-            yield {"if": _named([name]), "then": {"anyOf": [words, _ARGV]}}
+            yield {"if": _task_named([name]), "then": {"anyOf": [words, _ARGV]}}
     without = {"properties": {name: {"type": "null"} for name in ("cmd", "params")}}
     yield {"if": _ARGV, "then": without}
 
 
-def _conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Iterator[Schema]:
-    """What `notification.params` must hold beside what the catalogue does."""
+def _params_conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Iterator[Schema]:
+    """Yield what `notification.params` must have for each task name: all that the catalogue does not have."""
     own = {name: entry.notification for name, entry in catalogue.items() if entry.notification.params}
-    yield {"if": {"not": _named(own)}, "then": {"allOf": list(_complete(NotificationRequest(), needs))}}
-    for name, wish in own.items():
-        yield {"if": _named([name]), "then": {"allOf": list(_complete(wish, needs))}}
+    general = list(_unmet_requirements(NotificationRequest(), needs))
+    yield {"if": {"not": _task_named(own)}, "then": {"allOf": general}}
+    for name, notification in own.items():
+        yield {"if": _task_named([name]), "then": {"allOf": list(_unmet_requirements(notification, needs))}}
 
 
-def _complete(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator[Schema]:
-    """What each method needs where it is used, less what the catalogue has: `own`."""
+def _unmet_requirements(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator[Schema]:
+    """Yield what each method requires where it is used, without what `own`, of the catalogue, has."""
     yield {}
     for method, need in needs.items():
         given = own.params.get(method, {})
@@ -167,14 +180,14 @@ def _complete(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator
             "anyOf": [{"required": [word]} for word in words],
             "properties": dict.fromkeys(words, complete),
         }
-        then = _at("notification", _at("params", params))
-        used = _at("notification", _at("methods", {"type": "array", "contains": {"enum": words}}))
+        then = _property("notification", _property("params", params))
+        used = _property("notification", _property("methods", {"type": "array", "contains": {"enum": words}}))
         yield then if method in own.methods else {"if": used, "then": then}
 
 
-def _named(names: Collection[str]) -> Schema:
-    return _at("name", {"enum": list(names)})
+def _task_named(names: Collection[str]) -> Schema:
+    return _property("name", {"enum": list(names)})
 
 
-def _at(name: str, schema: Schema) -> Schema:
+def _property(name: str, schema: Schema) -> Schema:
     return {"required": [name], "properties": {name: schema}}
