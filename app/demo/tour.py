@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from app import create_app
+from app.access.audit import open_audit_trail
 from app.constants import Settings
 from app.demo.cluster import LocalCluster
 from app.environment import read_settings
@@ -42,6 +43,7 @@ def run_demo(folder: Path) -> int:
         "TASK_ALLOWED_SERVICE_USERS": getpass.getuser(),
         "FLASK_APP_HOST": "127.0.0.1",
         "LOG_LEVEL": "WARNING",
+        "AUDIT_LOG_PATH": folder / "audit.log",  # its lines would interrupt the story
         "ACCESS_METHODS": (),
         "ACCESS_WITHOUT_PROOF": False,
         "FLASK_APP_PORT": _free_port(read_settings().FLASK_APP_PORT),
@@ -56,6 +58,7 @@ def run_demo(folder: Path) -> int:
 
 
 def _demonstrate(settings: Settings, config: dict[str, Any], folder: Path) -> int:
+    open_audit_trail(settings.AUDIT_LOG_PATH)
     with Server(create_app(config), settings) as server:
         _say(_WARNING + f"\n\nslurm-proxy listens on {server.url}\n")
         task = _hello_world(folder)

@@ -71,7 +71,7 @@ def without_figures(output: str) -> set[str]:
 
 def test_the_demo_shows_a_task_from_end_to_end(tmp_path: Path) -> None:
     done = run(tmp_path, "--demo", FLASK_APP_PORT="0")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "local stand-in for Slurm" in done.stdout
     states = re.findall(r"^ +\d+\.\d s  (\w+)$", done.stdout, re.MULTILINE)
     assert states[-1] == "COMPLETED"
@@ -107,6 +107,7 @@ def test_with_a_terminal_the_demo_goes_on_serving_until_ctrl_c(tmp_path: Path) -
     try:
         until(serves, 60, "the end of the demonstration")
         assert process.poll() is None
+        assert re.findall(rb"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL)\b.*", said) == []
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
     finally:
