@@ -19,6 +19,7 @@ from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
+from tests.support.databases import SharedDatabase
 from tests.support.mongomock_server import uncovered
 from tests.support.real import RealPartMissing
 from tests.support.real.mongod import Mongod
@@ -130,6 +131,20 @@ def mongod(request: pytest.FixtureRequest, mongod_if_any: Mongod | None) -> Mong
     if mongod_if_any is None:
         pytest.skip(request.config.stash[_NOT_COVERED][_MONGODB])
     return mongod_if_any
+
+
+@pytest.fixture(scope="session")
+def _mongo_database(mongod: Mongod) -> Iterator[SharedDatabase]:
+    database = SharedDatabase(mongod.uri)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def mongo_database(_mongo_database: SharedDatabase) -> SharedDatabase:
+    """An empty database on a real MongoDB, with its indexes."""
+    _mongo_database.empty()
+    return _mongo_database
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,11 @@ from app.monitor import Monitor
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
-from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 from tests.conftest import until
+from tests.support.databases import SharedDatabase
 from tests.support.fakes import FakeSlurm, RecordingSender
-from tests.support.real.mongod import Mongod
-from tests.support.tasks import make_email, make_task, new_uuid
+from tests.support.tasks import make_email, make_task
 
 SKEW = timedelta(seconds=60)
 LIFE = timedelta(seconds=96)
@@ -155,15 +154,11 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "sqlite":
         path = tmp_path / "store.sqlite3"
         site = Site(lambda clock: SqliteStore(path, host_clock=clock), is_one_host=True)
-        drop: Callable[[], object] = lambda: None  # noqa: E731
     else:
-        mongod: Mongod = request.getfixturevalue("mongod")
-        client, database = connect(mongod.uri, 5), f"test_{new_uuid()}"
-        site = Site(lambda _: MongoStore(client, database, "jobs"), is_one_host=False)
-        drop = lambda: client.drop_database(database)  # noqa: E731
+        database: SharedDatabase = request.getfixturevalue("mongo_database")
+        site = Site(lambda _: database.store(), is_one_host=False)
     site.first.store.prepare()
     yield site
-    drop()
     site.first.store.close()
     site.second.store.close()
 

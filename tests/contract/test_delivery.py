@@ -3,7 +3,7 @@
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,11 +20,10 @@ from app.models.content import Content
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message
 from app.store import TaskStore
-from app.store.mongo import MongoStore, connect
 from app.store.notification_queue import Claim, Outcome
 from app.store.sqlite import SqliteStore
+from tests.support.databases import SharedDatabase
 from tests.support.fakes import RecordingSender
-from tests.support.real.mongod import Mongod
 from tests.support.tasks import make_task, new_uuid
 
 NOW = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)  # MongoDB removes rate windows that have passed
@@ -95,15 +94,11 @@ class Post:
 def post(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Post]:
     if request.param == "sqlite":
         store: Any = SqliteStore(tmp_path / "store.sqlite3")
-        drop: Callable[[], object] = lambda: None  # noqa: E731
     else:
-        mongod: Mongod = request.getfixturevalue("mongod")
-        client, database = connect(mongod.uri, 5), f"test_{new_uuid()}"
-        store = MongoStore(client, database, "jobs")
-        drop = lambda: client.drop_database(database)  # noqa: E731
+        database: SharedDatabase = request.getfixturevalue("mongo_database")
+        store = database.store()
     store.prepare()
     yield Post(store)
-    drop()
     store.close()
 
 

@@ -27,8 +27,8 @@ from app.store.mongo import MongoStore, connect
 from app.store.notification_queue import Claim, Outcome, StoredNotification
 from app.store.sqlite import SqliteStore
 from tests.conftest import USES_MONGOMOCK
+from tests.support.databases import SharedDatabase
 from tests.support.mongomock_server import MongomockServer, mark_unsupported
-from tests.support.real.mongod import Mongod
 from tests.support.tasks import make_task, new_uuid
 
 NOW = datetime(2099, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)  # MongoDB removes rate windows that have passed
@@ -49,9 +49,8 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Factory]
         server = MongomockServer()
         make = lambda: MongoStore(server.connect(), "test", "jobs")  # noqa: E731
     else:
-        mongod: Mongod = request.getfixturevalue("mongod")
-        database = f"test_{new_uuid()}"
-        make = lambda: MongoStore(connect(mongod.uri, 5), database, "jobs")  # noqa: E731
+        database: SharedDatabase = request.getfixturevalue("mongo_database")
+        make = database.store
 
     def prepared() -> TaskStore:
         store = make()
@@ -60,10 +59,6 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Factory]
         return store
 
     yield prepared
-    if request.param == "mongodb":
-        client = connect(mongod.uri, 5)
-        client.drop_database(database)
-        client.close()
     for store in made:
         store.close()
 
@@ -745,16 +740,14 @@ class DiesAgain(MongoStore):
 
 
 @pytest.mark.real
-def test_what_dies_again_is_not_revived_again_by_the_same_call(mongod: Mongod) -> None:
-    client, database = connect(mongod.uri, 5), f"test_{new_uuid()}"
-    store = DiesAgain(client, database, "jobs")
+def test_what_dies_again_is_not_revived_again_by_the_same_call(mongo_database: SharedDatabase) -> None:
+    store = DiesAgain(connect(mongo_database.uri, 5), mongo_database.name, mongo_database.collection)
     store.prepare()
     store.add_record(make_running(notifications=(make_notification(),)))
     assert len(store._find_batch({"status": "dead"})) == 1
     assert store.retry_dead(LATER) == 1
     assert len(store.list_notifications(NotificationStatus.DEAD, None, 10)) == 1
     assert store.retry_dead(LATER + timedelta(seconds=1)) == 1
-    client.drop_database(database)
     store.close()
 
 
@@ -1006,9 +999,8 @@ def test_of_several_keys_with_one_name_that_are_created_at_once_one_is_stored(fa
 
 
 @pytest.mark.real
-def test_a_key_of_an_earlier_version_keeps_its_name(mongod: Mongod) -> None:
-    database = f"test_{new_uuid()}"
-    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+def test_a_key_of_an_earlier_version_keeps_its_name(mongo_database: SharedDatabase) -> None:
+    store = mongo_database.store()
     store.prepare()
     old = make_key(name="ci")
     assert store.add_key(old)
@@ -1016,7 +1008,6 @@ def test_a_key_of_an_earlier_version_keeps_its_name(mongod: Mongod) -> None:
     assert not store.add_key(make_key(name="ci"))
     assert store.revoke_key(old.id, LATER)
     assert store.add_key(make_key(name="ci"))
-    store.client.drop_database(database)
     store.close()
 
 
@@ -1115,9 +1106,8 @@ def test_a_record_without_a_kind_is_read_by_what_slurm_said_of_its_job(
     assert found.kind is kind
 
 
-def test_a_document_of_the_older_service_counts_as_registered(mongod: Mongod) -> None:
-    database = f"test_{new_uuid()}"
-    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+def test_a_document_of_the_older_service_counts_as_registered(mongo_database: SharedDatabase) -> None:
+    store = mongo_database.store()
     store.prepare()
     record = make_running()
     store.add_record(record)
@@ -1125,7 +1115,6 @@ def test_a_document_of_the_older_service_counts_as_registered(mongod: Mongod) ->
     found = find(store, record.uuid)
     assert found is not None
     assert found.kind is RecordKind.REGISTERED
-    store.tasks.database.client.drop_database(database)
     store.close()
 
 
@@ -1150,9 +1139,8 @@ def test_records_in_a_state_are_the_newest_first_and_those_of_the_users_asked_fo
     assert sorted(store.list_usernames()) == ["alice", "bob"]
 
 
-def test_a_page_of_a_state_reads_only_its_own_documents(mongod: Mongod) -> None:
-    database = f"test_{new_uuid()}"
-    store = MongoStore(connect(mongod.uri, 5), database, "jobs")
+def test_a_page_of_a_state_reads_only_its_own_documents(mongo_database: SharedDatabase) -> None:
+    store = mongo_database.store()
     store.prepare()
     for number in range(50):
         store.add_record(make_running(slurm_job_id=number + 1))
@@ -1160,7 +1148,6 @@ def test_a_page_of_a_state_reads_only_its_own_documents(mongod: Mongod) -> None:
         found = store.tasks.find({"slurm_job_state": "RUNNING", **wanted})
         plan = found.sort([("created_at", -1), ("_id", -1)]).limit(10).explain()
         assert plan["executionStats"]["totalDocsExamined"] <= 10
-    store.tasks.database.client.drop_database(database)
     store.close()
 
 
