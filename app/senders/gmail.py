@@ -18,7 +18,7 @@ from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import one_line
 from app.senders.base import Message, parse_retry_after
 from app.senders.deadline import Deadline
-from app.senders.http import exchange
+from app.senders.http import send_request
 from app.senders.mail import MailParams, MailSender, mail, params_of_test, parsed
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
@@ -54,7 +54,9 @@ class _Http:
         sent = body.encode() if isinstance(body, str) else body or b""
         # The libraries request compressed answers, which are not decompressed here.
         plain = {name: value for name, value in (headers or {}).items() if name.lower() != "accept-encoding"}
-        answer = exchange(self._deadline, method, uri, sent, plain, timeout=self._timeout, trust=self._trust)
+        answer = send_request(
+            self._deadline, method, uri, sent, plain, timeout=self._timeout, trust=self._trust
+        )
         head = Response({**dict(answer.headers.items()), "status": str(answer.status)})
         head.reason = answer.reason
         return head, answer.content

@@ -23,7 +23,7 @@ class Answer:
     content: bytes
 
 
-def exchange(
+def send_request(
     deadline: Deadline,
     method: str,
     url: str,

@@ -18,7 +18,7 @@ from app.messages.placeholders import one_line
 from app.models.rules import Line, ShellText
 from app.senders.base import Message, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
-from app.senders.http import exchange
+from app.senders.http import send_request
 
 _LONGEST_SECTION = 3000  # characters, Slack's own limit
 # What Slack says when it, and not the message, has a problem: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -90,7 +90,7 @@ class _Client(WebClient):
             "Content-Type": "application/json;charset=utf-8",
         }
         with Deadline(2 * self._timeout) as deadline:
-            answer = exchange(
+            answer = send_request(
                 deadline,
                 "POST",
                 url,

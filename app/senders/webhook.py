@@ -25,7 +25,7 @@ from app.messages.placeholders import one_line
 from app.models.rules import Line, must
 from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
-from app.senders.http import exchange
+from app.senders.http import send_request
 
 # Beside 5xx. 401, 403 and 407 refuse this service: its signature, its address, or its login at the proxy.
 _PASSING = (401, 403, 407, 408, 409, 425, 429)
@@ -179,7 +179,7 @@ class WebhookSender(Sender):
         headers = _signed(message.id, int(time.time()), body, self._secrets[receiver])
         try:
             with Deadline(2 * self._timeout) as deadline:
-                answer = exchange(
+                answer = send_request(
                     deadline,
                     "POST",
                     params.url,

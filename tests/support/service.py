@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 class Service:
     """`python run.py` with settings; may be killed and started again, and leaves with its context."""
 
+    root = ROOT  # the folder of the program
+
     def __init__(self, folder: Path, cluster: Cluster, smtp: SmtpServer, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -51,7 +53,7 @@ class Service:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "run.py")], env=self.environment, stdout=log, stderr=log
+                [sys.executable, str(self.root / "run.py")], env=self.environment, stdout=log, stderr=log
             )
         until(self._answers, 60, f"/ping (see {self.log})")
 
@@ -67,7 +69,7 @@ class Service:
         """What the operator's command line prints, with the server's settings."""
         argv = [sys.executable, "-m", "flask", "--app", "app", *arguments]
         done = subprocess.run(
-            argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=True
+            argv, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=60, check=True
         )
         return done.stdout.strip()
 

@@ -4,7 +4,6 @@ import configparser
 import json
 import re
 import shlex
-import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from app import create_app
 from app.constants import MAX_BODY_BYTES
 from app.environment import read_settings
-from app.errors import DeliveryFailed
 from app.job_state import JobState
 from app.messages.placeholders import PLACEHOLDERS
 from app.messages.plan import Planner
@@ -26,7 +24,7 @@ from app.models.notification_request import EventName
 from app.models.record import TaskRecord
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
-from app.senders import SENDERS, Message, find_channel
+from app.senders import SENDERS, find_channel
 from app.web.openapi.operations import OPERATIONS, Operation
 from docs import generate_reference
 from tests.support.tasks import make_email, make_task
@@ -270,31 +268,6 @@ def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1000
-
-
-def test_the_example_of_a_channel_is_short_and_works(tmp_path: Path) -> None:
-    (source,) = blocks("channels.md", "python")
-    assert len(source.splitlines()) < 60
-    module: dict[str, Any] = {}
-    exec(compile(source, "syslog.py", "exec"), module)  # noqa: S102 - it is ours, and shown
-
-    sender: Any = module["SyslogSender"]
-
-    class HereSender(sender):  # type: ignore[misc]
-        path = tmp_path / "log"
-
-    assert HereSender.from_settings(read_settings()) is None
-    sender = HereSender()
-    message = Message("key-1", "end", EXAMPLES["Failed"])
-    with pytest.raises(DeliveryFailed, match="the system's log does not answer") as failure:
-        sender.send(message, sender.Params())
-    assert not failure.value.permanent
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-        log.bind(str(HereSender.path))
-        log.settimeout(5)
-        assert HereSender.from_settings(read_settings()) is not None
-        sender.send(message, sender.Params(tag="cluster"))
-        assert log.recv(4096).decode() == f"<13>cluster: {message.subject} [key-1]"
 
 
 @pytest.mark.parametrize("page", ["how-to/authenticate-callers.md", "how-to/deploy-on-a-network.md"])
