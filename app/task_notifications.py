@@ -1,10 +1,11 @@
 """`/notifications`: messages that did not arrive, for the operator; never open to ordinary callers."""
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 
 from app.errors import InvalidRequest
 from app.models.caller import Scope
 from app.web.auth import make_scope_check
+from app.web.json_response import json_response
 from app.web.request_context import get_services
 
 blueprint = Blueprint("task_notifications", __name__, url_prefix="/notifications")
@@ -14,7 +15,7 @@ blueprint.before_request(make_scope_check(Scope.ADMIN))
 @blueprint.get("")
 def list_notifications() -> Response:
     """Return the messages that were given up, or those in another status, the oldest first."""
-    return jsonify(
+    return json_response(
         get_services().dead_letters.find(
             **{"status": "dead", "limit": "100", **_read_query("status", "method", "limit")}
         )
@@ -24,13 +25,13 @@ def list_notifications() -> Response:
 @blueprint.post("/<notification_id>/retry")
 def retry_notification(notification_id: str) -> Response:
     """Retry a message at once that is dead or waits for its next attempt."""
-    return jsonify(get_services().dead_letters.retry(notification_id))
+    return json_response(get_services().dead_letters.retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_notifications() -> Response:
     """Retry all messages at once, or those of one method, that are dead or wait for their next attempt."""
-    return jsonify(get_services().dead_letters.retry_all(**_read_query("method")))
+    return json_response(get_services().dead_letters.retry_all(**_read_query("method")))
 
 
 def _read_query(*known: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """`/submit`: submit a task."""
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 
 from app.models.rules import idempotency_key
+from app.web.json_response import json_response
 from app.web.request_context import get_caller, get_services, read_body
 
 blueprint = Blueprint("task_submission", __name__)
@@ -12,4 +13,4 @@ blueprint = Blueprint("task_submission", __name__)
 def submit_task() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    return jsonify(get_services().submitter.submit(get_caller(), read_body(), key))
+    return json_response(get_services().submitter.submit(get_caller(), read_body(), key))

@@ -1,11 +1,11 @@
 """Cancel the job of a task; the end of the job is then announced like any other."""
 
 from collections.abc import Collection
-from typing import Any
 
 from app.access.authorization import require_allowed_user, require_grants, require_scope
 from app.errors import AlreadyOver, NoSuchTask
 from app.lifecycle.job_identity import is_same_job, open_job
+from app.models.answers import Cancelled
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
 from app.models.rules import job_id_in_path
@@ -22,7 +22,7 @@ class Cancellation:
         self._slurm = slurm
         self._refused_users = refused_users
 
-    def cancel(self, caller: Caller, uuid: str) -> dict[str, Any]:
+    def cancel(self, caller: Caller, uuid: str) -> Cancelled:
         """Cancel the job of a task, as the task's user.
 
         Raises:
@@ -36,7 +36,7 @@ class Cancellation:
         unknown = f"no task {uuid} is recorded here"
         return self._cancel(caller, record, "task_uuid", f"the job of {uuid}", unknown)
 
-    def cancel_job(self, caller: Caller, text: str) -> dict[str, Any]:
+    def cancel_job(self, caller: Caller, text: str) -> Cancelled:
         """Cancel the job with that id, if the newest record with the id is about this job.
 
         Raises:
@@ -50,7 +50,7 @@ class Cancellation:
 
     def _cancel(
         self, caller: Caller, record: TaskRecord | None, field: str, name: str, unknown: str
-    ) -> dict[str, Any]:
+    ) -> Cancelled:
         """Cancel the job of a record.
 
         Args:
@@ -78,8 +78,4 @@ class Cancellation:
             raise AlreadyOver(f"{field}: Slurm does not know {name} any more")
         if job.job_state.is_final or not self._slurm.cancel(job_id, record.slurm_username):
             raise has_ended
-        return {
-            "uuid": record.uuid,
-            "slurm_job_id": job_id,
-            "slurm_username": record.slurm_username,
-        }
+        return Cancelled(uuid=record.uuid, slurm_job_id=job_id, slurm_username=record.slurm_username)

@@ -1,9 +1,8 @@
 """What an operator does about messages that did not arrive: sees them, and has them sent again."""
 
-from typing import Any
-
 from app.errors import InvalidRequest, NotDead, UnknownNotification
-from app.lifecycle.responses import shown_claim
+from app.lifecycle.responses import describe_stored_notification
+from app.models.answers import KeptNotification, Notifications, Retried
 from app.models.record import Notification, NotificationStatus
 from app.store.notification_queue import NotificationQueue
 
@@ -25,7 +24,7 @@ class DeadLetters:
         self._store = store
         self._methods = methods
 
-    def find(self, status: str, limit: str, method: str | None = None) -> dict[str, Any]:
+    def find(self, status: str, limit: str, method: str | None = None) -> Notifications:
         """The oldest notifications in that status; InvalidRequest names the parameter that is wrong."""
         faults = [] if status in list(NotificationStatus) else [_choice("status", list(NotificationStatus))]
         faults += self._method_faults(method)
@@ -34,25 +33,25 @@ class DeadLetters:
         if faults:
             raise InvalidRequest(faults)
         found = self._store.list_notifications(NotificationStatus(status), method, int(limit) + 1)
-        shown = [shown_claim(item) for item in found[: int(limit)]]
-        return {"notifications": shown, "more": len(found) > len(shown)}
+        shown = [describe_stored_notification(item) for item in found[: int(limit)]]
+        return Notifications(notifications=shown, more=len(found) > len(shown))
 
-    def retry(self, id_: str) -> dict[str, Any]:
+    def retry(self, id_: str) -> KeptNotification:
         """Retry one message at once that is dead or waits for its next attempt.
 
         Raises:
             UnknownNotification: There is no notification with that id.
             NotDead: The message is neither dead nor waiting for its next attempt.
         """
-        if self._store.retry_dead(self._store.now(), id_=id_) == 0:
-            found = self._store.find_notification(id_)
-            if found is None:
-                raise UnknownNotification(f"there is no notification {id_}")
-            raise NotDead(f"the notification {id_} {_why_not(found.notification)}")
+        retried = self._store.retry_dead(self._store.now(), id_=id_)
         found = self._store.find_notification(id_)
-        return shown_claim(found) if found else {}
+        if found is None:
+            raise UnknownNotification(f"there is no notification {id_}")
+        if not retried:
+            raise NotDead(f"the notification {id_} {_why_not(found.notification)}")
+        return describe_stored_notification(found)
 
-    def retry_all(self, method: str | None = None) -> dict[str, Any]:
+    def retry_all(self, method: str | None = None) -> Retried:
         """Retry all messages at once that are dead or wait for their next attempt.
 
         Raises:
@@ -60,7 +59,7 @@ class DeadLetters:
         """
         if faults := self._method_faults(method):
             raise InvalidRequest(faults)
-        return {"retried": self._store.retry_dead(self._store.now(), method=method)}
+        return Retried(retried=self._store.retry_dead(self._store.now(), method=method))
 
     def _method_faults(self, method: str | None) -> list[str]:
         return [] if method is None or method in self._methods else [_choice("method", self._methods)]

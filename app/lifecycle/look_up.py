@@ -18,7 +18,8 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.job_identity import is_same_job, open_job
-from app.lifecycle.responses import shown_job, shown_record
+from app.lifecycle.responses import describe_job, describe_record
+from app.models.answers import Records, Shown, SlurmFacts
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
@@ -45,7 +46,7 @@ class LookUp:
         )
         self._job = cached(cache, condition=threading.Condition())(self._ask)
 
-    def by_job_id(self, caller: Caller, text: str) -> dict[str, Any]:
+    def by_job_id(self, caller: Caller, text: str) -> Shown:
         """Return the newest record of a job id, and what Slurm says of the job.
 
         Raises:
@@ -59,7 +60,7 @@ class LookUp:
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
         return self._answer(record)
 
-    def by_state(self, caller: Caller, word: str) -> dict[str, Any]:
+    def by_state(self, caller: Caller, word: str) -> Records:
         """Return the newest records in a state, of the users that the caller may read.
 
         Slurm is not asked: these are the states of the last polls.
@@ -76,34 +77,34 @@ class LookUp:
         if not caller.may_for_all(Scope.READ):
             usernames = [name for name in self._store.list_usernames() if caller.may(Scope.READ, name)]
         found = self._store.find_by_state(JobState(word), usernames, _MOST_RECORDS)
-        return {"monitor": [shown_record(record) for record in found]}
+        return Records(monitor=[describe_record(record) for record in found])
 
-    def by_uuid(self, caller: Caller, uuid: str) -> dict[str, Any]:
+    def by_uuid(self, caller: Caller, uuid: str) -> Shown:
         require_scope(caller, Scope.READ)
         record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.may(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
         return self._answer(record)
 
-    def _answer(self, record: TaskRecord) -> dict[str, Any]:
-        return {"slurm": self._scheduler_says(record), "monitor": shown_record(record)}
+    def _answer(self, record: TaskRecord) -> Shown:
+        return Shown(slurm=self._job_facts(record), monitor=describe_record(record))
 
-    def _scheduler_says(self, record: TaskRecord) -> dict[str, Any]:
+    def _job_facts(self, record: TaskRecord) -> SlurmFacts:
         """Return the facts of the record's job.
 
         For a job that has ended these are the stored facts. While Slurm does not answer, they are the last
         known facts, marked as stale.
         """
         is_from_slurm = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
-        stored = shown_job(record, record.job, record.updated_at if is_from_slurm else None)
+        stored = describe_job(record, record.job, record.updated_at if is_from_slurm else None)
         if record.slurm_job_id is None or not record.is_open:
             return stored
         job, as_of = self._job(record.slurm_job_id)
         if isinstance(job, SlurmProxyError):
-            return {**stored, "stale": True, "error": job.for_callers}
+            return stored.model_copy(update={"stale": True, "error": job.for_callers})
         if not is_same_job(open_job(record, record.slurm_job_id), job):
-            return {**shown_job(record, None, as_of), "job_state": JobState.UNKNOWN}
-        return shown_job(record, job, as_of)
+            return describe_job(record, None, as_of).model_copy(update={"job_state": JobState.UNKNOWN})
+        return describe_job(record, job, as_of)
 
     def _ask(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
         """Return the job, or the error of the request, and the time of the answer.

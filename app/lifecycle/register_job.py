@@ -5,9 +5,10 @@ from typing import Any
 
 from app.errors import DuplicateUuid, NotTheOwner, UnknownJob
 from app.lifecycle.reservations import duplicate_uuid
-from app.lifecycle.responses import shown_record
+from app.lifecycle.responses import describe_record
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
+from app.models.answers import Record
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
@@ -28,7 +29,7 @@ class JobRegistration:
         self._planner = planner
         self._validator = validator
 
-    def register(self, caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
+    def register(self, caller: Caller, body: Mapping[str, Any]) -> Record:
         """Store the record of a job that Slurm has already; the poller monitors the job from then on.
 
         Raises:
@@ -53,7 +54,7 @@ class JobRegistration:
         except DuplicateUuid as error:
             owner = self._store.find_by_uuids([record.uuid]).get(record.uuid)
             raise duplicate_uuid(record, owner) from error
-        return shown_record(record)
+        return describe_record(record)
 
     def _new_record(
         self, caller: Caller, body: dict[str, Any], task: WatchedTask, job: SlurmJob

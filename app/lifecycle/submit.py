@@ -33,6 +33,7 @@ from app.lifecycle.reservations import Reservations, duplicate_uuid
 from app.lifecycle.untagged_jobs import may_be_job_of
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
+from app.models.answers import Submitted
 from app.models.caller import Caller
 from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
@@ -83,7 +84,7 @@ class TaskSubmitter:
         self._submission_life = submission_life
         self._max_open_tasks = max_open_tasks
 
-    def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+    def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Submitted:
         """Reserve the uuid, submit one Slurm job as the task's user, and monitor the job from then on.
 
         Raises:
@@ -204,7 +205,7 @@ class TaskSubmitter:
             raise TooManyJobs(words, _ROOM_SECONDS)
 
 
-def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> dict[str, Any]:
+def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> Submitted:
     """Answer a request whose uuid or idempotency key belongs to an earlier one: see the head of this module.
 
     Args:
@@ -228,9 +229,13 @@ def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) ->
     raise DuplicateUuid(record.uuid, None)
 
 
-def _first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> dict[str, Any]:
-    answer = {"uuid": record.uuid, "slurm_job_id": job_id, "slurm_job_state": JobState.PENDING}
-    return {**answer, "warnings": list(warnings)} if warnings else answer
+def _first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> Submitted:
+    return Submitted(
+        uuid=record.uuid,
+        slurm_job_id=job_id,
+        slurm_job_state=JobState.PENDING,
+        warnings=list(warnings),
+    )
 
 
 def _stored_key(caller: str, key: str) -> str:

@@ -31,7 +31,7 @@ def content(event: Event, own_subject: str, own_text: str, record: TaskRecord, j
     If the job did not succeed, its state stands first, whatever the caller's own text says.
     """
     known = facts(record, job)
-    run_time = job.run_seconds()
+    run_time = job.elapsed_seconds()
     values = {
         **known,
         "event": event.name,
@@ -68,7 +68,7 @@ def facts(record: TaskRecord, job: SlurmJob) -> dict[str, Any]:
         "failed_tasks": job.failed_tasks,
         "start_time": start.isoformat() if start else None,
         "end_time": end.isoformat() if end else None,
-        "run_seconds": job.run_seconds(),
+        "run_seconds": job.elapsed_seconds(),
         "time_limit_seconds": None if limit is None else 60 * limit,
         "cpus": job.cpus,
         "cpu_seconds": job.cpu_seconds,

@@ -15,7 +15,7 @@ _SMALL_MB = 1024  # less memory than this is not worth a remark
 
 def cpu_efficiency(job: SlurmJob) -> float | None:
     """The share of its CPUs that the job kept busy, 0 to 1."""
-    run = job.run_seconds()
+    run = job.elapsed_seconds()
     if not run or not job.cpus or job.cpu_seconds is None or job.array_tasks:
         return None
     return job.cpu_seconds / (run * job.cpus)
@@ -73,7 +73,7 @@ def _cpus_wasted(job: SlurmJob) -> str | None:
     share = cpu_efficiency(job)
     if not job.job_state.is_success or share is None or not job.cpus or job.cpus < 2:
         return None
-    if share >= 1.5 / job.cpus or (job.run_seconds() or 0) < _SHORT:
+    if share >= 1.5 / job.cpus or (job.elapsed_seconds() or 0) < _SHORT:
         return None
     return f"It kept {share * job.cpus:.1f} of {job.cpus} CPUs busy: with fewer it may start sooner."
 

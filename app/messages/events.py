@@ -89,7 +89,7 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
 def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime) -> Event | None:
     """Return the event of the largest share of the time limit that the job has used up, if any."""
     limit = _limit(job)
-    run = job.run_seconds_until(at)
+    run = job.elapsed_seconds_until(at)
     if limit is None or run is None:
         return None
     reached = [

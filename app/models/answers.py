@@ -1,15 +1,36 @@
-"""What callers are answered, as the document of the service describes it (see app/web/openapi/).
+"""The answers of the service: each body is one of these models, with its fields in this order.
 
-The answers themselves are made in app/lifecycle/; tests hold them against these models.
+- `GET /monitor/task_uuid/...` and `GET /monitor/slurm_job_id/...` contain a `Shown`: in `slurm` the facts
+  of the job (`SlurmFacts`), and in `monitor` the record (`Record`) with its notifications.
+- `GET /monitor/slurm_job_state/...` contains `Records`.
+- `POST /submit` returns a `Submitted`, `POST /monitor` a `Record`.
+
+To add a field to an answer, add it here. A field that has the name of one of TaskRecord, Notification or
+SlurmJob takes its value from there; app/lifecycle/responses.py sets the others. The OpenAPI document is made
+of these models: callers read their docstrings and descriptions.
 """
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from app.job_state import JobState
 from app.models.job import SlurmJob, Utc
 from app.models.record import NotificationStatus
+
+# Facts of a job that stand at the end of an answer, where there are any.
+_LAST_FACTS = ("as_of", "stale", "error")
+
+
+def _is_empty(value: object) -> bool:
+    """Return whether a field is left out of an answer because nothing is in it."""
+    return not value
 
 
 class Submitted(BaseModel):
@@ -19,7 +40,9 @@ class Submitted(BaseModel):
     slurm_job_id: int
     slurm_job_state: JobState
     warnings: list[str] = Field(
-        default_factory=list, description="What is to be known all the same; only where there is anything."
+        default_factory=list,
+        description="What is to be known all the same; only where there is anything.",
+        exclude_if=_is_empty,
     )
 
 
@@ -35,8 +58,12 @@ class ShownNotification(BaseModel):
     attempt_after: Utc | None = Field(description="When it is tried (again).")
     last_error: str | None
     sent_at: Utc | None
-    revived_at: Utc | None = Field(None, description="When an operator last retried it.")
-    digest: str | None = Field(None, description="The id of the notification that brings this one along.")
+    revived_at: Utc | None = Field(
+        None, description="When an operator last retried it.", exclude_if=_is_empty
+    )
+    digest: str | None = Field(
+        None, description="The id of the notification that brings this one along.", exclude_if=_is_empty
+    )
     to: str
     subject: str
     text: str
@@ -50,8 +77,10 @@ class Record(BaseModel):
     slurm_job_state: JobState | None
     created_at: Utc
     updated_at: Utc
-    warnings: list[str] = Field(default_factory=list, description="Those of the first answer.")
-    submission_error: str | None = Field(None, description="Why there is no job.")
+    warnings: list[str] = Field(
+        default_factory=list, description="Those of the first answer.", exclude_if=_is_empty
+    )
+    submission_error: str | None = Field(None, description="Why there is no job.", exclude_if=_is_empty)
     task: dict[str, Any] = Field(description="As it was sent, verbatim.")
     notifications: list[ShownNotification]
 
@@ -61,11 +90,23 @@ class SlurmFacts(SlurmJob):
 
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
     job_state: JobState | None  # type: ignore[assignment]
-    ran: float | None = Field(None, alias="run_seconds")  # which is a method of the job's
+    run_seconds: float | None = None
     as_of: Utc | None = Field(None, description="When Slurm reported these facts.")
     hint: str | None = Field(None, description="What may help a job that failed or cannot start.")
     stale: bool = Field(False, description="Slurm does not answer: these are the last known facts.")
     error: str | None = Field(None, description="Why they are stale.")
+
+    @model_serializer(mode="wrap")
+    def _set_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields that were set, in the order that callers know.
+
+        A fact that Slurm does not report is null. Without a job there are no facts but user, id and state.
+        """
+        body = {name: value for name, value in handler(self).items() if name in self.model_fields_set}
+        last = {name: body.pop(name) for name in _LAST_FACTS if name in body}
+        if "name" in body:  # Slurm has described the job
+            return body | last
+        return {"username": body.pop("username"), **body, **last}
 
 
 class Shown(BaseModel):
@@ -85,6 +126,10 @@ class KeptNotification(ShownNotification):
     """A notification with the task that it belongs to."""
 
     task_uuid: str
+
+    @model_serializer(mode="wrap")
+    def _task_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"task_uuid": self.task_uuid, **handler(self)}
 
 
 class Notifications(BaseModel):

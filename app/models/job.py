@@ -74,11 +74,11 @@ class SlurmJob(BaseModel):
         """Return whether the job ended before it began."""
         return self.job_state.is_final and self.start_time is None
 
-    def run_seconds(self) -> float | None:
+    def elapsed_seconds(self) -> float | None:
         """Return how long an ended job ran, without the time for which it was suspended."""
-        return None if self.end_time is None else self.run_seconds_until(self.end_time)
+        return None if self.end_time is None else self.elapsed_seconds_until(self.end_time)
 
-    def run_seconds_until(self, moment: datetime) -> float | None:
+    def elapsed_seconds_until(self, moment: datetime) -> float | None:
         """Return how long a job had run at `moment`; None where its start is not known."""
         if self.start_time is None:
             return None

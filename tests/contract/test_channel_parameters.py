@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from app.constants import Settings
 from app.environment import read_settings
 from app.job_state import JobState
-from app.lifecycle.responses import shown_notification
+from app.lifecycle.responses import describe_notification
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Notification, NotificationStatus, TaskRecord
@@ -98,17 +98,17 @@ def announced(method: str, **words: str) -> Notification:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_address_of_every_channel_is_shown(method: str) -> None:
-    assert shown_notification(announced(method))["to"] == EXAMPLES[method][1]
+    assert describe_notification(announced(method)).to == EXAMPLES[method][1]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_own_subject_and_text_of_every_channel_are_in_the_message(method: str) -> None:
     subject, text = names_of_text(method)
-    shown = shown_notification(
+    shown = describe_notification(
         announced(method, **{subject: "own ${name}", text: "my text, job ${slurm_job_id}"})
     )
-    assert shown["subject"].startswith("own ")
-    assert "my text, job 4711" in shown["text"]
+    assert shown.subject.startswith("own ")
+    assert "my text, job 4711" in shown.text
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -164,7 +164,7 @@ def test_notification_by_a_method_that_exists_no_more_still_shows_its_address() 
         status=NotificationStatus.DEAD,
         created_at=NOW,
     )
-    assert shown_notification(item)["to"] == "ann, http://pager"
+    assert describe_notification(item).to == "ann, http://pager"
 
 
 def test_settings_of_every_channel_begin_with_its_prefix() -> None:

@@ -32,6 +32,7 @@ from app.slurm.client import SlurmClient
 from app.store import TaskStore
 from app.store.sqlite import SqliteStore
 from tests.conftest import until
+from tests.support.answers import body_of
 from tests.support.databases import SharedDatabase
 from tests.support.fakes import FakeSlurm, RecordingSender
 from tests.support.tasks import make_email, make_task
@@ -129,7 +130,7 @@ class Process:
         )
 
     def submit(self, task: dict[str, Any]) -> dict[str, Any]:
-        return self.submitter.submit(OPERATOR, {"task": task})
+        return body_of(self.submitter.submit(OPERATOR, {"task": task}))
 
     def run_cycle(self) -> bool:
         return self.monitor.run_cycle(self.store.now())
@@ -286,7 +287,7 @@ def test_a_repeated_submission_gets_its_first_answer_whatever_the_clocks_say(sit
     task = make_task()
     job_id = site.first.submit(task)["slurm_job_id"]
     site.first.clock.shift = timedelta(hours=1)
-    answer = site.first.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
+    answer = body_of(site.first.submitter.submit(OPERATOR, {"task": task}, task["uuid"]))
     assert answer["slurm_job_id"] == job_id
 
 

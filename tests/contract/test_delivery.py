@@ -22,6 +22,7 @@ from app.senders import Message
 from app.store import TaskStore
 from app.store.notification_queue import Claim, Outcome
 from app.store.sqlite import SqliteStore
+from tests.support.answers import body_of
 from tests.support.databases import SharedDatabase
 from tests.support.fakes import RecordingSender
 from tests.support.tasks import make_task, new_uuid
@@ -383,13 +384,13 @@ def test_a_dead_message_is_found_and_sent_again(post: Post) -> None:
     post.people.failures = [DeliveryFailed("550 no such user", permanent=True)]
     (id_,) = post.write()
     post.deliver()
-    (shown,) = dead_letters.find("dead", "100")["notifications"]
+    (shown,) = body_of(dead_letters.find("dead", "100"))["notifications"]
     assert (shown["id"], shown["last_error"], shown["subject"]) == (id_, "550 no such user", "job 1")
     assert "params" not in shown
-    assert dead_letters.retry(id_)["status"] == "retrying"
+    assert body_of(dead_letters.retry(id_))["status"] == "retrying"
     post.deliver(datetime.now(UTC))
     assert [message.id for message in post.people.messages] == [id_]
-    assert dead_letters.find("dead", "100") == {"notifications": [], "more": False}
+    assert body_of(dead_letters.find("dead", "100")) == {"notifications": [], "more": False}
 
 
 def test_a_revived_message_has_its_whole_time_again(post: Post) -> None:
@@ -482,7 +483,7 @@ def test_a_message_that_waits_for_no_attempt_cannot_be_retried(
             post.store.settle(claim, Outcome(status, NOW))
     with pytest.raises(NotDead, match=words):
         dead_letters.retry(id_)
-    assert dead_letters.retry_all() == {"retried": 0}
+    assert body_of(dead_letters.retry_all()) == {"retried": 0}
     with pytest.raises(UnknownNotification):
         dead_letters.retry("nothing")
 
@@ -494,12 +495,12 @@ def test_many_are_sent_again_at_once(post: Post) -> None:
     post.write(2)
     post.write(3, method="webhook")
     post.deliver()
-    assert dead_letters.find("dead", "2", "webhook")["more"] is True
-    assert dead_letters.retry_all("webhook") == {"retried": 3}
-    assert dead_letters.retry_all("email") == {"retried": 2}
-    assert dead_letters.retry_all() == {"retried": 5}, "they wait, and are tried at once"
+    assert body_of(dead_letters.find("dead", "2", "webhook"))["more"] is True
+    assert body_of(dead_letters.retry_all("webhook")) == {"retried": 3}
+    assert body_of(dead_letters.retry_all("email")) == {"retried": 2}
+    assert body_of(dead_letters.retry_all()) == {"retried": 5}, "they wait, and are tried at once"
     post.deliver(datetime.now(UTC))
-    assert dead_letters.retry_all() == {"retried": 0}
+    assert body_of(dead_letters.retry_all()) == {"retried": 0}
 
 
 @pytest.mark.parametrize(

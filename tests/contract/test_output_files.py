@@ -193,7 +193,12 @@ def test_a_job_that_is_cancelled_before_it_begins_never_ran(
     accounted = ended_in_slurmdbd(client, one.job_id)
     for job in (one.ended(), accounted):
         assert job.job_state is JobState.CANCELLED
-        assert (job.never_ran, job.start_time, job.run_seconds(), job.exit_code) == (True, None, None, None)
+        assert (job.never_ran, job.start_time, job.elapsed_seconds(), job.exit_code) == (
+            True,
+            None,
+            None,
+            None,
+        )
         assert output_files(one.record, job) == (None, None)
     assert below(folder) == set()
 
@@ -262,4 +267,4 @@ def test_suspended_time_is_no_run_time(
         assert job.start_time is not None
         assert job.end_time is not None
         whole = (job.end_time - job.start_time).total_seconds()
-        assert 4 <= whole - (job.run_seconds() or 0) <= 8
+        assert 4 <= whole - (job.elapsed_seconds() or 0) <= 8

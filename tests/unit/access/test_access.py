@@ -49,6 +49,7 @@ from app.slurm.connection import Connection
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.conftest import until
+from tests.support.answers import body_of
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.real.http_services import Answer, Request
@@ -277,7 +278,7 @@ def proof(site: Site, provider: IdentityProvider, who: str) -> str | None:
 def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
     """One request about a job of alice's."""
     task = make_task()
-    job_id = site.services.submitter.submit(Caller("test", (ALICE,)), {"task": task})["slurm_job_id"]
+    job_id = site.services.submitter.submit(Caller("test", (ALICE,)), {"task": task}).slurm_job_id
     elsewhere = site.slurm.put(900_000 + job_id, JobState.RUNNING).job_id
     watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
     calls: dict[str, tuple[str, str, Any]] = {
@@ -697,7 +698,7 @@ def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site:
     grant = Grant(scopes=ORDINARY, users="any")
     bodies = [{"task": make_task()}, {"task": make_task()}]
     for caller, key, body in (("ci", "x y", bodies[0]), ("ci x", "y", bodies[1])):
-        answer = site.services.submitter.submit(Caller(caller, (grant,)), body, key)
+        answer = body_of(site.services.submitter.submit(Caller(caller, (grant,)), body, key))
         assert answer["uuid"] == body["task"]["uuid"]
     assert len(site.slurm.submitted) == 2
     names = ("a", "a b", "a%20b", "a ", "%", "%25")

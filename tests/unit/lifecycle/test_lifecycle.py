@@ -50,6 +50,7 @@ from app.monitor import Monitor
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
+from tests.support.answers import body_of
 from tests.support.fakes import FakeSlurm, RecordingSender
 from tests.support.tasks import make_email, make_task
 
@@ -122,7 +123,7 @@ class Service:
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:
         task = make_task(**fields)
-        return task, int(self.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"])
+        return task, int(self.submitter.submit(OPERATOR, {"task": task}).slurm_job_id)
 
     def record(self, task: dict[str, Any]) -> TaskRecord:
         return self.store.find_by_uuids([task["uuid"]])[task["uuid"]]
@@ -204,13 +205,13 @@ def test_what_never_became_a_job_leaves_the_uuid_free(service: Service, failure:
     service.slurm.failure = failure
     with pytest.raises(type(failure)):
         service.submitter.submit(OPERATOR, {"task": task})
-    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
+    assert service.submitter.submit(OPERATOR, {"task": task}).slurm_job_id
 
 
 def test_an_ambiguous_answer_adopts_the_job_that_exists(service: Service) -> None:
     task = make_task()
     service.slurm.failure, service.slurm.keeps_job = SlurmAmbiguous("time-out"), True
-    answer = service.submitter.submit(OPERATOR, {"task": task})
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}))
     assert answer["slurm_job_id"] == service.record(task).slurm_job_id
     assert len(service.slurm.submitted) == 1
 
@@ -225,7 +226,7 @@ def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service
     service.reconcile(utc_now())
     assert service.record(task).slurm_job_id is None, "too early to tell"
     service.reconcile(utc_now() + 3 * MINUTE)
-    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
+    assert service.submitter.submit(OPERATOR, {"task": task}).slurm_job_id
 
 
 def test_reconcile_adopts_what_a_crash_left_behind(service: Service) -> None:
@@ -251,7 +252,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
     broken = FailsOnce(service.store._path)
     service.reservations._store = broken
     task = make_task()
-    answer = service.submitter.submit(OPERATOR, {"task": task})
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}))
     broken.close()
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert "database" in answer["warnings"][0]
@@ -262,7 +263,7 @@ def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Servi
 def test_a_method_without_a_server_is_a_warning_and_stands_in_the_record(service: Service) -> None:
     params = {"rabbithq": {"queue": "jobs"}}
     task = make_task(notification={"methods": ["slack", "rabbithq", "test"], "params": params})
-    answer = service.submitter.submit(OPERATOR, {"task": task})
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}))
     assert answer["warnings"] == [
         "this server is not configured for slack",
         "this server is not configured for rabbitmq",
@@ -297,10 +298,12 @@ def purge(service: Service) -> None:
 
 def test_a_retry_with_its_key_gets_the_first_answer(service: Service) -> None:
     task = make_task(notification={"methods": ["slack"]})
-    first = service.submitter.submit(OPERATOR, {"task": task}, "a key")
+    first = body_of(service.submitter.submit(OPERATOR, {"task": task}, "a key"))
     assert first["warnings"]
-    assert service.submitter.submit(OPERATOR, {"task": task}, "a key") == first
-    assert service.submitter.submit(OPERATOR, {"task": task}, task["uuid"]) == first, "the uuid is a key, too"
+    assert body_of(service.submitter.submit(OPERATOR, {"task": task}, "a key")) == first
+    assert body_of(service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])) == first, (
+        "the uuid is a key, too"
+    )
     assert len(service.slurm.submitted) == 1
 
 
@@ -322,7 +325,7 @@ def test_a_retry_before_it_is_settled_is_told_to_wait(service: Service) -> None:
     with pytest.raises(SlurmAmbiguous):
         service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
     service.reconcile(utc_now() + MINUTE)
-    answer = service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}, task["uuid"]))
     assert answer["slurm_job_id"] in service.slurm.jobs
     assert len(service.slurm.submitted) == 1
 
@@ -335,11 +338,14 @@ def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Serv
     service.reconcile(utc_now() + MINUTE)
     assert service.record(task).is_reserved, "its request may still be on its way"
     service.reconcile(utc_now() + 3 * MINUTE)
-    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
+    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
     assert "made no job" in answer["monitor"]["submission_error"]
     assert answer["slurm"]["job_state"] is None
-    again = service.submitter.submit(OPERATOR, {"task": task}, "a key")
-    assert service.look_up.by_uuid(OPERATOR, task["uuid"])["monitor"]["slurm_job_id"] == again["slurm_job_id"]
+    again = body_of(service.submitter.submit(OPERATOR, {"task": task}, "a key"))
+    assert (
+        body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["monitor"]["slurm_job_id"]
+        == again["slurm_job_id"]
+    )
 
 
 def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Service) -> None:
@@ -375,7 +381,7 @@ def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
     old = service.record(task)
     service.reconcile(utc_now() + 3 * MINUTE)
     time.sleep(0.002)  # records are told apart by their millisecond
-    answer = service.submitter.submit(OPERATOR, {"task": task})
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}))
     assert not service.store.accept_job(old, 4711, JobState.PENDING, utc_now())
     service.store.release_reservation(old)
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
@@ -582,7 +588,7 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
         service.submitter.submit(OPERATOR, {"task": task})
     assert service.record(task) == before
     service.slurm.known_down = None
-    assert service.submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
+    assert service.submitter.submit(OPERATOR, {"task": task}).slurm_job_id
 
 
 def test_a_job_of_another_task_is_not_followed_however_often_it_was_requeued(service: Service) -> None:
@@ -613,7 +619,7 @@ def test_a_uuid_that_is_freed_while_its_next_owner_looks_is_taken(service: Servi
 
     task = left_open(service, exists=False)
     service.reservations._store = store = SettledMeanwhile(service.store._path)
-    answer = service.submitter.submit(OPERATOR, {"task": task}, key)
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": task}, key))
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
     store.close()
 
@@ -668,7 +674,7 @@ def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> N
     service = Service(tmp_path / "store.sqlite3")
     store = Forgets(tmp_path / "store.sqlite3")
     service.reservations._store = store
-    answer = service.submitter.submit(OPERATOR, {"task": (task := make_task())})
+    answer = body_of(service.submitter.submit(OPERATOR, {"task": (task := make_task())}))
     assert "completed as soon as" in answer["warnings"][0]
     assert service.record(task).is_reserved
     with pytest.raises(StoreUnavailable):
@@ -699,7 +705,7 @@ def test_while_slurm_is_known_to_be_down_nothing_is_reserved(service: Service) -
         service.look_up.by_uuid(OPERATOR, task["uuid"])
     with pytest.raises(DuplicateUuid):
         service.submitter.submit(OPERATOR, {"task": taken})
-    assert service.submitter.submit(OPERATOR, {"task": taken}, taken["uuid"])["slurm_job_id"] == job_id
+    assert service.submitter.submit(OPERATOR, {"task": taken}, taken["uuid"]).slurm_job_id == job_id
 
 
 def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
@@ -717,7 +723,7 @@ def test_a_leader_that_was_paused_writes_nothing(service: Service) -> None:
 def watch(service: Service, job_id: int, **fields: Any) -> dict[str, Any]:
     task = {"username": "alice", "uuid": make_task()["uuid"], **fields.pop("task", {})}
     monitor = {"task": task, "slurm_job_id": job_id, **fields}
-    return service.registration.register(OPERATOR, {"monitor": monitor})
+    return body_of(service.registration.register(OPERATOR, {"monitor": monitor}))
 
 
 def test_a_job_from_elsewhere_is_taken_over(service: Service) -> None:
@@ -1222,8 +1228,8 @@ def test_a_callers_parameters_never_reach_another_task(service: Service) -> None
 def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
-    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
-    assert answer == service.look_up.by_job_id(OPERATOR, str(job_id))
+    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
+    assert answer == body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))
     assert answer["slurm"]["job_state"] == "RUNNING"
     assert answer["slurm"]["nodes"] == "n1"
     assert answer["monitor"]["slurm_job_state"] == "PENDING"
@@ -1241,7 +1247,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.FAILED, exit_code=3)
     service.slurm.forget(job_id)
-    answer = service.look_up.by_uuid(OPERATOR, task["uuid"])
+    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
     assert (answer["slurm"]["job_state"], answer["slurm"]["exit_code"]) == ("FAILED", 3)
     assert "job" not in service.slurm.calls
 
@@ -1249,7 +1255,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
 def test_while_slurm_is_down_the_last_known_facts_are_marked(service: Service) -> None:
     task, _ = service.submit()
     service.slurm.down = SlurmUnavailable("slurmctld is down")
-    slurm = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    slurm = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert (slurm["job_state"], slurm["stale"], slurm["error"]) == ("PENDING", True, "slurmctld is down")
 
 
@@ -1258,7 +1264,7 @@ def test_another_job_of_the_same_id_is_not_shown(service: Service) -> None:
     service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(
         update={"username": "bob", "name": "secret"}
     )
-    slurm = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    slurm = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert (slurm["job_state"], slurm["username"]) == ("UNKNOWN", "alice")
     assert "name" not in slurm
 
@@ -1586,7 +1592,7 @@ def test_job_that_can_never_start_is_announced_once(service: Service) -> None:
     assert item.content.subject.startswith("[cannot start] ")
     why = "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit)."
     assert item.content.hint == why
-    assert service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]["hint"] == why
+    assert body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]["hint"] == why
     service.move(job_id, JobState.CANCELLED)
     assert [item.event for item in service.record(task).notifications] == ["cannot_start", "end"]
 
@@ -1629,7 +1635,7 @@ def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(
     service.slurm.put(5, JobState.RUNNING, standard_output="/their/own", standard_error="/their/error")
     task = make_task(notification=make_email(body="see ${output} and ${error_output}"))
     service.registration.register(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
-    slurm = service.look_up.by_job_id(OPERATOR, "5")["slurm"]
+    slurm = body_of(service.look_up.by_job_id(OPERATOR, "5"))["slurm"]
     assert (slurm["standard_output"], slurm["standard_error"]) == ("/their/own", "/their/error")
     service.move(5, JobState.COMPLETED, start_time=utc_now(), end_time=utc_now())
     service.deliver()
@@ -1640,7 +1646,7 @@ def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(
 def test_a_submitted_jobs_files_are_those_of_its_task(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.FAILED, standard_output="/dev/null", exit_code=3, start_time=utc_now())
-    slurm = service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+    slurm = body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
     assert slurm["standard_output"] == task["dirs"]["output"] + "/out.txt"
     assert slurm["standard_error"] == task["dirs"]["error"] + "/err.txt"
 
@@ -1648,11 +1654,11 @@ def test_a_submitted_jobs_files_are_those_of_its_task(service: Service) -> None:
 def test_a_failed_job_has_the_hint_of_its_message(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.put(job_id, JobState.FAILED, exit_code=127, start_time=utc_now())
-    live = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    live = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
     service.refresh(utc_now())
     service.deliver()
     (message,) = service.email.messages
-    stored = service.look_up.by_uuid(OPERATOR, task["uuid"])["slurm"]
+    stored = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert stored["hint"] == live["hint"] == message.content.hint
     assert "127" in stored["hint"]
 
@@ -1661,12 +1667,14 @@ def test_a_job_that_did_not_fail_has_no_hint(service: Service) -> None:
     for state in (JobState.RUNNING, JobState.COMPLETED):
         _, job_id = service.submit()
         service.move(job_id, state, memory_mb=4096, max_memory_bytes=2**20, start_time=utc_now())
-        assert "hint" not in service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+        assert "hint" not in body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
 
 
 def test_facts_say_when_slurm_said_them(service: Service) -> None:
     def as_of(job_id: int) -> datetime:
-        return datetime.fromisoformat(service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]["as_of"])
+        return datetime.fromisoformat(
+            body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]["as_of"]
+        )
 
     before = utc_now()
     task, job_id = service.submit()
@@ -1680,7 +1688,7 @@ def test_stale_facts_say_when_slurm_said_them(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.RUNNING)
     service.slurm.down = SlurmUnavailable("away")
-    slurm = service.look_up.by_job_id(OPERATOR, str(job_id))["slurm"]
+    slurm = body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
     assert slurm["stale"]
     assert datetime.fromisoformat(slurm["as_of"]) == service.record(task).updated_at
 
@@ -1696,5 +1704,5 @@ def test_the_files_of_a_registered_array_are_kept_where_slurmdbd_does_not_know_t
     more = {"standard_output": None, "array_tasks": {JobState.COMPLETED: 3}}
     service.slurm.ended[5] = ended.model_copy(update=more)
     service.refresh(utc_now())
-    slurm = service.look_up.by_job_id(OPERATOR, "5")["slurm"]
+    slurm = body_of(service.look_up.by_job_id(OPERATOR, "5"))["slurm"]
     assert (slurm["job_state"], slurm["standard_output"]) == ("COMPLETED", "/their/")

@@ -57,7 +57,7 @@ def of_slurmdbd(state: str = "COMPLETED", **fields: Any) -> dict[str, Any]:
 )
 def test_a_job_that_was_cancelled_before_it_began_never_ran(job: SlurmJob) -> None:
     assert job.never_ran
-    assert (job.start_time, job.run_seconds(), job.exit_code, job.signal) == (None, None, None, None)
+    assert (job.start_time, job.elapsed_seconds(), job.exit_code, job.signal) == (None, None, None, None)
     assert job.end_time == datetime.fromtimestamp(AT, UTC)
 
 
@@ -67,25 +67,25 @@ def test_a_job_that_was_cancelled_while_it_ran_did_run() -> None:
         accounting_job(of_slurmdbd("CANCELLED")),
         controller_job(of_22_05()),
     ):
-        assert (job.never_ran, job.run_seconds()) == (False, 0)
+        assert (job.never_ran, job.elapsed_seconds()) == (False, 0)
 
 
 @pytest.mark.parametrize("form", [of_22_05, of_24_11])
 def test_suspended_time_is_left_out_of_the_run_time(form: Any) -> None:
     times = {"start_time": AT, "suspend_time": AT + 13, "pre_sus_time": 3}
     ended = controller_job(form(end_time=AT + 20, **times))
-    assert (ended.suspended_seconds, ended.run_seconds()) == (10, 10)
+    assert (ended.suspended_seconds, ended.elapsed_seconds()) == (10, 10)
     running = controller_job(form("RUNNING", **times))
-    assert running.run_seconds_until(datetime.fromtimestamp(AT + 33, UTC)) == 23
+    assert running.elapsed_seconds_until(datetime.fromtimestamp(AT + 33, UTC)) == 23
     killed = {"suspend_time": AT + 3, "pre_sus_time": 3, "end_time": AT + 3}
-    assert controller_job(form("CANCELLED", **killed)).run_seconds() == 3
+    assert controller_job(form("CANCELLED", **killed)).elapsed_seconds() == 3
     requeued = {"suspend_time": AT - 60, "pre_sus_time": 5, "end_time": AT + 9}
-    assert controller_job(form(**requeued)).run_seconds() == 9
+    assert controller_job(form(**requeued)).elapsed_seconds() == 9
 
 
 def test_slurmdbd_tells_the_suspended_time() -> None:
     times = {"submission": AT, "start": AT, "end": AT + 13, "elapsed": 3, "suspended": 10}
-    assert accounting_job(of_slurmdbd(time=times)).run_seconds() == 3
+    assert accounting_job(of_slurmdbd(time=times)).elapsed_seconds() == 3
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def test_an_error_without_a_reason_is_no_refusal_where_the_job_is_there(
     listed = [controller_job(OLD, 7, user_name=task["username"], comment=tag_of(task["uuid"]))]
     answers: Answers = {"POST job/submit": (500, ERRORS[OLD] % error), "GET jobs": on_the_wire(listed, b"")}
     submitter, _ = submitter_on(store, client_of(OLD, answers))
-    assert submitter.submit(OPERATOR, {"task": task})["slurm_job_id"] == 7
+    assert submitter.submit(OPERATOR, {"task": task}).slurm_job_id == 7
 
 
 def test_a_job_of_the_same_user_that_cannot_be_read_frees_no_reservation(store: SqliteStore) -> None:
@@ -504,7 +504,7 @@ def test_no_answer_to_a_submission_leaves_a_reservation_that_could_be_settled(
     )
     task = make_task()
     try:
-        job_id = submitter.submit(OPERATOR, {"task": task})["slurm_job_id"]
+        job_id = submitter.submit(OPERATOR, {"task": task}).slurm_job_id
         assert store.find_by_uuids([task["uuid"]])[task["uuid"]].slurm_job_id == job_id
     except SlurmAmbiguous:
         assert store.find_by_uuids([task["uuid"]])[task["uuid"]].is_reserved
