@@ -1,6 +1,5 @@
-"""Read the settings from the environment, which no other module does, and find names that may be wrong."""
+"""Read the settings from the environment, which no other module does, and warn of names that may be wrong."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,43 +12,13 @@ from pydantic import ValidationError
 
 from app.constants import Settings
 from app.errors import SettingsError
-
-_CHANNELS = "NOTIFICATIONS_"  # the prefix of the settings that belong to channels
-_ALIKE_WITH_PREFIX = 0.92  # with the prefix; SLACK_TOKEN reaches it, CACHE_RETRY_SECONDS does not
-_ALIKE = 0.88  # of a misspelt name with a setting; SLURM_SUBMIT_HOST and MONGODB_USER do not reach it
-
-# The environment names of the server that this one replaces, each with the setting that it means now.
-OLDER_NAMES: Mapping[str, str] = {
-    **{
-        name: f"NOTIFICATIONS_{name}"
-        for name in (
-            "RABBITMQ_HOST",
-            "RABBITMQ_PORT",
-            "RABBITMQ_USERNAME",
-            "RABBITMQ_PASSWORD",
-            "RABBITMQ_PATH",
-            "SMTP_SERVER",
-            "SMTP_PORT",
-            "SMTP_USERNAME",
-            "SMTP_PASSWORD",
-            "GMAIL_CREDENTIALS_PATH",
-            "SLACK_BOT_TOKEN",
-            "SLACK_CHANNEL",
-        )
-    },
-    "MONGODB_TIMEOUT": "MONGODB_TIMEOUT_SECONDS",
-    "MONITOR_POLLING_INTERVAL": "MONITOR_POLLING_SECONDS",
-}
-_OTHER_NAMES = {  # that operators try, and that are not similar enough to a setting
-    "MONGODB_COLLECTION": "MONGODB_MONITOR_JOBS_COLLECTION",
-    "MONGODB_DATABASE": "MONGODB_MONITOR_DB",
-    "MONGODB_DB": "MONGODB_MONITOR_DB",
-    "MONGODB_JOBS_COLLECTION": "MONGODB_MONITOR_JOBS_COLLECTION",
-    "SLURM_JWT_KEY": "SLURM_JWT_HS256_KEY_PATH",
-    "SLURM_JWT_KEY_FILE": "SLURM_JWT_HS256_KEY_PATH",
-    "SLURM_JWT_KEY_PATH": "SLURM_JWT_HS256_KEY_PATH",
-}
-_OLDER_UNITS = {"MONGODB_TIMEOUT": ("milliseconds", 0.001), "MONITOR_POLLING_INTERVAL": ("minutes", 60)}
+from app.setting_names import (
+    OLDER_NAMES,
+    OLDER_UNITS,
+    advise_replacement,
+    convert_older_unit,
+    find_similar_name,
+)
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -66,8 +35,8 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 def read_usable_settings(overrides: Mapping[str, Any] | None = None) -> tuple[Settings, list[str]]:
     """Return the settings without the wrong ones, and a sentence about each wrong one."""
-    given, faults = _values_in_environment()
-    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
+    given, faults = _read_values()
+    older_names = {name: older for older, name, has_effect in find_older_names() if has_effect}
     given.update(overrides or {})
     while True:
         try:
@@ -91,38 +60,24 @@ def _in_plain_words(message: str) -> str:
     return plain.replace("a valid integer", "a whole number").split(", unable to ")[0]
 
 
-def older_names_in_use() -> Iterator[tuple[str, str, bool]]:
-    """Yield each variable with a name of the older server, the name of the setting, and whether it counts."""
+def find_older_names() -> Iterator[tuple[str, str, bool]]:
+    """Yield each variable of the older server, the name of its setting, and whether the variable counts."""
     for older, name in OLDER_NAMES.items():
         if os.environ.get(older):
             yield older, name, not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
-def _from_older_unit(older: str) -> float:
-    """Return the value of the older server's variable in seconds.
-
-    Raises:
-        SettingsError: The value is not a number.
-    """
-    value = os.environ[older]
-    unit, seconds = _OLDER_UNITS[older]
-    try:
-        return float(value) * seconds
-    except ValueError:
-        raise SettingsError(f"{older} must be a number of {unit}, not {value!r}") from None
-
-
-def misspelt() -> Iterator[tuple[str, str]]:
-    """Yield variables whose names are similar to a setting, each with that setting."""
+def find_misspelt_names() -> Iterator[tuple[str, str]]:
+    """Yield each variable whose name is similar to that of a setting, with that setting."""
     known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
     for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
-        if (meant := _nearest_name(name.upper(), known)) is not None:
+        if (meant := find_similar_name(name.upper(), known)) is not None:
             yield name, meant
 
 
-def setting_warnings(settings: Settings) -> Iterator[str]:
+def list_setting_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning for each setting that may not have the effect that its operator expects."""
-    yield from name_warnings()
+    yield from list_name_warnings()
     if settings.SLURM_JWT_HS256_KEY_BASE64 and settings.SLURM_JWT_HS256_KEY_PATH:
         yield (
             "SLURM_JWT_HS256_KEY_PATH is ignored, because SLURM_JWT_HS256_KEY_BASE64 is set:"
@@ -137,50 +92,30 @@ def setting_warnings(settings: Settings) -> Iterator[str]:
         )
 
 
-def name_warnings() -> Iterator[str]:
+def list_name_warnings() -> Iterator[str]:
     """Yield a warning for each variable that may be a misspelt setting or has a name of the older server."""
-    for name, meant in misspelt():
+    for name, meant in find_misspelt_names():
         yield f"{name} is no setting: did you mean {meant}?"
-    for older, name, has_effect in older_names_in_use():
+    for older, name, has_effect in find_older_names():
         if has_effect:
-            yield f"{older} is the older server's name for {name}: {_replacement(older, name)}"
+            advice = advise_replacement(older, os.environ[older])
+            yield f"{older} is the older server's name for {name}: {advice}"
         else:
             yield f"{older} is ignored, because {name} is set: remove it"
 
 
-def _replacement(older: str, name: str) -> str:
-    """Return what an operator has to do about the older server's variable."""
-    if older not in _OLDER_UNITS:
-        return "rename it"
-    try:
-        assignment = f"{name}={_from_older_unit(older):.10g}"
-    except SettingsError:  # the value is reported as a fault
-        assignment = name
-    return f"write {assignment} instead (seconds, no longer {_OLDER_UNITS[older][0]})"
-
-
-def _nearest_name(name: str, known: list[str]) -> str | None:
-    """Return the known name that is most similar, with or without a prefix; None if none is similar."""
-    plain = name.removeprefix("SLURM_PROXY_")
-    if plain in _OTHER_NAMES:
-        return _OTHER_NAMES[plain]
-    for candidate in (plain, _CHANNELS + plain, _CHANNELS + plain.replace("HOST", "SERVER")):
-        if candidate in known:
-            return candidate
-    close = difflib.get_close_matches(name, known, 1, _ALIKE)
-    close += difflib.get_close_matches(_CHANNELS + name, known, 1, _ALIKE_WITH_PREFIX)
-    return close[0] if close else None
-
-
-def _values_in_environment() -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that are given, and a sentence about each that cannot be read."""
+def _read_values() -> tuple[dict[str, Any], list[str]]:
+    """Return the values that are set, and a sentence about each value that cannot be read."""
     given: dict[str, Any] = {}
     faults: list[str] = []
-    older_names = {name: older for older, name, has_effect in older_names_in_use() if has_effect}
+    older_names = {name: older for older, name, has_effect in find_older_names() if has_effect}
     for name in Settings.model_fields:
         older = older_names.get(name)
         try:
-            value = _from_older_unit(older) if older in _OLDER_UNITS else _from_environment(older or name)
+            if older in OLDER_UNITS:
+                value: object = convert_older_unit(older, os.environ[older])
+            else:
+                value = _read_variable(older or name)
         except SettingsError as error:
             faults.append(str(error))
         else:
@@ -189,7 +124,12 @@ def _values_in_environment() -> tuple[dict[str, Any], list[str]]:
     return given, faults
 
 
-def _from_environment(name: str) -> str | None:
+def _read_variable(name: str) -> str | None:
+    """Return the value of a variable, or of the file that NAME_FILE names; None if neither is set.
+
+    Raises:
+        SettingsError: The file cannot be read.
+    """
     path = os.environ.get(f"{name}_FILE")
     if not path or os.environ.get(name):
         return os.environ.get(name)
@@ -199,8 +139,12 @@ def _from_environment(name: str) -> str | None:
         raise SettingsError(f"{name}_FILE: {error}") from error
 
 
-def require_readable(path: Path) -> None:
-    """Raise SettingsError if the file exists, but a line of it sets nothing: python-dotenv only skips it."""
+def require_readable_file(path: Path) -> None:
+    """Check that each line of a file sets a variable; a file that does not exist is fine.
+
+    Raises:
+        SettingsError: The file or a line of it cannot be read; python-dotenv would only skip the line.
+    """
     if not path.exists():
         return
     try:
@@ -218,9 +162,10 @@ def _is_bare(binding: Binding) -> bool:
 
 
 class EnvironmentFile:
-    """Loads the variables of a file such as `.env`; variables that the environment had before win."""
+    """A file of variables such as `.env`; variables that the environment had before win."""
 
     def __init__(self, path: Path) -> None:
+        """Name the file; `load` reads it."""
         self._path = path
         self.variables: Mapping[str, str] = {}
 
@@ -230,7 +175,7 @@ class EnvironmentFile:
         Raises:
             SettingsError: The file exists, but cannot be read. The environment stays as it was.
         """
-        require_readable(self._path)
+        require_readable_file(self._path)
         self.restore({})
         given = set(os.environ)
         load_dotenv(self._path)

@@ -15,12 +15,12 @@ from app.errors import SettingsError
 from app.logs import configure
 from app.services import build_services
 from app.startup import (
+    find_socket_folder_faults,
     log_access_mode,
     log_setting_warnings,
     log_slurm_outage,
     prepare_store_or_exit,
     run_start_checks,
-    socket_folder_faults,
 )
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class GunicornSettings:
             settings = read_settings()
             if self._in_use is not None:
                 self._try_out(settings, self._in_use)
-            elif faults := list(socket_folder_faults(settings)):
+            elif faults := list(find_socket_folder_faults(settings)):
                 raise SettingsError("; ".join(faults))
         except (SettingsError, SystemExit) as error:
             if self._in_use is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.constants import Settings
-from app.environment import setting_warnings
+from app.environment import list_setting_warnings
 from app.errors import SettingsError, SlurmMisbehaved, SlurmUnavailable, StoreRefused, StoreUnavailable
 from app.services import Services
 from app.slurm.diagnosis import check_slurm
@@ -52,11 +52,11 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
         else:
             print(f"slurm-proxy cannot start: SQLITE_PATH: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(3)
-    place = store_place(settings)
-    logger.info("%s %s", place, "was created" if count is None else f"has {in_records(count)}")
+    store = describe_store(settings)
+    logger.info("%s %s", store, "was created" if count is None else f"has {format_record_count(count)}")
 
 
-def socket_folder_faults(settings: Settings) -> Iterator[str]:
+def find_socket_folder_faults(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each Unix socket of GUNICORN_BIND whose folder is missing."""
     for address in settings.gunicorn_addresses():
         folder = Path(address.removeprefix("unix:").removeprefix("//")).parent
@@ -64,14 +64,14 @@ def socket_folder_faults(settings: Settings) -> Iterator[str]:
             yield f"GUNICORN_BIND: there is no folder {folder}: make it, owned by the user of this service"
 
 
-def store_place(settings: Settings) -> str:
+def describe_store(settings: Settings) -> str:
     """Return where the records are: a collection of MongoDB, or a file."""
     if settings.MONGODB_URI is None:
         return str(settings.SQLITE_PATH)
     return f"MongoDB {settings.MONGODB_MONITOR_DB}.{settings.MONGODB_MONITOR_JOBS_COLLECTION}"
 
 
-def in_records(count: int) -> str:
+def format_record_count(count: int) -> str:
     """Return a number of records in words."""
     return "1 record" if count == 1 else f"{count} records"
 
@@ -90,7 +90,7 @@ def log_slurm_outage(settings: Settings) -> None:
 
 def log_setting_warnings(settings: Settings) -> None:
     """Log each setting that may not have the effect that its operator expects."""
-    for sentence in setting_warnings(settings):
+    for sentence in list_setting_warnings(settings):
         logger.warning(sentence)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from app.constants import Settings
 from app.demo.cluster import LocalCluster
-from app.environment import OLDER_NAMES
+from app.setting_names import OLDER_NAMES
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.session import Session

@@ -1,4 +1,4 @@
-"""Build the application of the command line, which also runs with wrong settings."""
+"""Build the application of the command line, which also runs where settings are wrong."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from dotenv import find_dotenv
 from flask import Flask, current_app
 from flask.helpers import get_load_dotenv
 
-from app.environment import require_readable
+from app.environment import require_readable_file
 from app.errors import SettingsError
 from app.services import Services
 
@@ -28,7 +28,7 @@ def require_readable_files() -> None:
         return
     for name in (".env", ".flaskenv"):
         if path := find_dotenv(name, usecwd=True):
-            require_readable(Path(path))
+            require_readable_file(Path(path))
 
 
 def command_application(error: SettingsError) -> Flask:

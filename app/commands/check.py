@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from app.builders import build_catalogue, build_request_guard, build_store
 from app.commands.application import require_readable_files
 from app.constants import Settings
-from app.environment import read_usable_settings, setting_warnings
+from app.environment import list_setting_warnings, read_usable_settings
 from app.errors import SettingsError, SlurmProxyError, StoreUnavailable
 from app.models.content import Content
 from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender, settings_prefix
 from app.slurm.diagnosis import check_accounting, check_slurm
-from app.startup import in_records, socket_folder_faults, store_place
+from app.startup import describe_store, find_socket_folder_faults, format_record_count
 from app.unwritable_file import why_unwritable
 
 _CONTENT = Content(
@@ -33,7 +33,7 @@ _CONTENT = Content(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check, in one line."""
+    """The result of one check."""
 
     status: str
     subject: str
@@ -108,7 +108,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    warnings = [*setting_warnings(settings), *map(_before_gunicorn, socket_folder_faults(settings))]
+    warnings = [*list_setting_warnings(settings), *map(_before_gunicorn, find_socket_folder_faults(settings))]
     yield from (Finding("warning", "settings", sentence) for sentence in warnings)
 
 
@@ -167,8 +167,8 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
     finally:
         store.close()
     if count is None:
-        return _ok("store", f"{store_place(settings)} does not exist yet and will be created")
-    return _ok("store", f"{store_place(settings)} can be written and has {in_records(count)}")
+        return _ok("store", f"{describe_store(settings)} does not exist yet and will be created")
+    return _ok("store", f"{describe_store(settings)} can be written and has {format_record_count(count)}")
 
 
 def _check_channel(method: str, kind: type[Sender], settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`flask --app app keys create | list | revoke`."""
+"""Run the commands `flask --app app keys create | list | revoke`."""
 
 import grp
 import os
@@ -8,20 +8,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
 from app.access.audit import AuditEntry, open_audit_trail, write_audit_entry
 from app.access.keys import ApiKeys
 from app.commands.application import require_services
-from app.constants import Settings
 from app.errors import SettingsError, SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import ORDINARY, Grant, Scope
 from app.models.record import utc_now
 from app.models.username import is_username, username_rule
 from app.senders import SENDERS
+from app.web.request_context import get_settings
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
 
@@ -47,52 +46,59 @@ def create(name: str, **options: Any) -> None:
 
     All options but --any-user and --days can be repeated.
     """
-    lasts = timedelta(days=options["days"]) if options["days"] else None
+    lifetime = timedelta(days=options["days"]) if options["days"] else None
     try:
-        grant = _grant(options)
-        _require_allowed_users(grant)
-        kept = _keys()
-        _open_trail()
-        text, key = kept.create(name, grant, lasts)
+        grant = _build_grant(options)
+        _require_no_refused_user(grant)
+        api_keys = _require_keys()
+        _open_audit_file()
+        text, key = api_keys.create(name, grant, lifetime)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
         option = f"--{str(fault['loc'][0]).removesuffix('s')}: " if fault["loc"] else ""
         raise click.UsageError(option + fault["msg"].removeprefix("Value error, ")) from error
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
-    _note("keys create", key)
+    _audit("keys create", key)
     click.echo(text)
-    for words in _doubts(grant):
+    for words in _grant_warnings(grant):
         click.echo(f"Warning: {words}", err=True)
-    click.echo(f"This is the key {key.id} of {name}, kept in {_place()}. It is not shown again.", err=True)
+    click.echo(
+        f"This is the key {key.id} of {name}, kept in {_store_location()}. It is not shown again.", err=True
+    )
 
 
 @keys.command("list")
 def list_() -> None:
     """List all keys, the oldest first."""
-    kept = _keys()
+    api_keys = _require_keys()
     click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
-    for key in kept.list_all():
-        moments = map(_moment, (key.expires_at, key.last_used_at, key.revoked_at))
-        click.echo(_LINE.format(key.id, key.name, *moments, _granted(key)))
+    for key in api_keys.list_all():
+        moments = map(_format_time, (key.expires_at, key.last_used_at, key.revoked_at))
+        click.echo(_LINE.format(key.id, key.name, *moments, _describe_grant(key)))
 
 
 @keys.command("revoke")
 @click.argument("id_", metavar="ID")
 def revoke(id_: str) -> None:
     """Revoke the key with that ID, which `keys list` shows. The next request with it is refused."""
-    kept = _keys()
-    _open_trail()
-    is_revoked = kept.revoke(id_)
-    key = next((key for key in kept.list_all() if key.id == id_), None)
+    api_keys = _require_keys()
+    _open_audit_file()
+    is_revoked = api_keys.revoke(id_)
+    key = next((key for key in api_keys.list_all() if key.id == id_), None)
     if key is None or not is_revoked:
         words = "is revoked already" if key else "does not exist: give an ID that `keys list` shows"
         raise click.ClickException(f"the key {id_} {words}")
-    _note("keys revoke", key)
+    _audit("keys revoke", key)
     click.echo(f"The key {id_} is revoked.")
 
 
-def _keys() -> ApiKeys:
+def _require_keys() -> ApiKeys:
+    """Return the keys of a store that is ready.
+
+    Raises:
+        ClickException: The store cannot be used.
+    """
     services = require_services()
     try:
         services.store.prepare()
@@ -101,9 +107,13 @@ def _keys() -> ApiKeys:
     return services.keys
 
 
-def _open_trail() -> None:
-    """Open the audit trail if it is a file. Call this before anything is changed."""
-    path = _settings().AUDIT_LOG_PATH
+def _open_audit_file() -> None:
+    """Open the audit trail if it is a file; call this before any change.
+
+    Raises:
+        ClickException: The file cannot be written.
+    """
+    path = get_settings().AUDIT_LOG_PATH
     try:
         if path is not None:
             open_audit_trail(path)
@@ -111,20 +121,20 @@ def _open_trail() -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _note(action: str, key: ApiKey) -> None:
+def _audit(action: str, key: ApiKey) -> None:
     entry = AuditEntry(
         at=utc_now(),
         request_id="-",
-        caller=_operator(),
+        caller=_operator_name(),
         address="-",
         action=action,
         key=f"key:{key.name}:{key.id}",
-        grant=_granted(key),
+        grant=_describe_grant(key),
     )
     write_audit_entry(entry)
 
 
-def _operator() -> str:
+def _operator_name() -> str:
     """Return the user of this process, and the user who logged in at the terminal if that is another."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -137,12 +147,13 @@ def _operator() -> str:
     return f"cli:{user}" if login == user else f"cli:{user} (logged in as {login})"
 
 
-def _settings() -> Settings:
-    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
-    return settings
+def _build_grant(options: Mapping[str, Any]) -> Grant:
+    """Return the grant that the options describe.
 
-
-def _grant(options: Mapping[str, Any]) -> Grant:
+    Raises:
+        UsageError: The options contradict each other, or a user name is not valid.
+        ValidationError: An option has a value that is not valid.
+    """
     named = (*options["users"], *options["groups"])
     if options["any_user"] and named:
         raise click.UsageError("say whom it acts for by --any-user, or by --user and --group: not both")
@@ -152,8 +163,7 @@ def _grant(options: Mapping[str, Any]) -> Grant:
         raise click.UsageError("say whom it acts for: --user or --group, or else --any-user")
     if "any" in options["users"]:
         raise click.UsageError("--user any would be a user of that name: for all users there is --any-user")
-    settings: Settings = current_app.config["SLURM_PROXY_SETTINGS"]
-    pattern = settings.TASK_USERNAME_PATTERN
+    pattern = get_settings().TASK_USERNAME_PATTERN
     if odd := [name for name in options["users"] if not is_username(name, pattern)]:
         raise click.UsageError(f"--user {odd[0]}: must {username_rule(pattern)}")
     fields = {
@@ -165,14 +175,19 @@ def _grant(options: Mapping[str, Any]) -> Grant:
     return Grant.model_validate(fields, context={"methods": SENDERS})
 
 
-def _require_allowed_users(grant: Grant) -> None:
+def _require_no_refused_user(grant: Grant) -> None:
+    """Check that the grant names no user for whom nothing is done.
+
+    Raises:
+        UsageError: The grant names such a user.
+    """
     refused = [name for name in grant.users if name in require_services().validator.refused_users]
     if grant.users != "any" and refused:
         words = "nothing is done as that user unless TASK_ALLOWED_SERVICE_USERS names it"
         raise click.UsageError(f"--user {refused[0]}: {words}")
 
 
-def _doubts(grant: Grant) -> Iterator[str]:
+def _grant_warnings(grant: Grant) -> Iterator[str]:
     """Yield a warning for each name that this machine does not know."""
     for user in () if grant.users == "any" else grant.users:
         if not _is_known(pwd.getpwnam, user):
@@ -185,20 +200,20 @@ def _doubts(grant: Grant) -> Iterator[str]:
 def _is_known(look_up: Callable[[str], object], name: str) -> bool:
     try:
         look_up(name)
-    except (KeyError, ValueError):  # ValueError: no name could be so
+    except (KeyError, ValueError):  # ValueError: a text that cannot be a name
         return False
     return True
 
 
-def _place() -> str:
-    return "MongoDB" if _settings().MONGODB_URI else str(_settings().SQLITE_PATH)
+def _store_location() -> str:
+    return "MongoDB" if get_settings().MONGODB_URI else str(get_settings().SQLITE_PATH)
 
 
-def _moment(at: datetime | None) -> str:
+def _format_time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%MZ}" if at else "-"
 
 
-def _granted(key: ApiKey) -> str:
+def _describe_grant(key: ApiKey) -> str:
     grant = key.grant
     named = [*grant.users, *(f"group {name}" for name in grant.groups)]
     words = f"{' '.join(sorted(grant.scopes))} for {'any user' if grant.users == 'any' else ', '.join(named)}"

@@ -16,6 +16,7 @@ LAYERS = {
     "app.clock": 0,
     "app.outages": 0,
     "app.close_matches": 0,
+    "app.setting_names": 0,
     "app.setting_values": 0,
     "app.slow_patterns": 0,
     "app.unwritable_file": 0,
@@ -52,6 +53,7 @@ LAYERS = {
 SIDEWAYS = {
     ("app.constants", "app.errors"),
     ("app.constants", "app.setting_values"),
+    ("app.setting_names", "app.errors"),
     ("app.setting_values", "app.slow_patterns"),
 }
 ONE_PLACE = {

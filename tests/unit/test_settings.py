@@ -10,15 +10,15 @@ from pydantic import SecretStr
 
 from app.constants import Settings
 from app.environment import (
-    OLDER_NAMES,
-    misspelt,
-    name_warnings,
-    older_names_in_use,
+    find_misspelt_names,
+    find_older_names,
+    list_name_warnings,
+    list_setting_warnings,
     read_settings,
-    setting_warnings,
 )
 from app.errors import SettingsError
 from app.services import build_services
+from app.setting_names import OLDER_NAMES
 from app.setting_values import decode_key
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_a_misspelt_name_is_told_from_those_of_others(
     monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
 ) -> None:
     monkeypatch.setenv(name, "x")
-    assert list(misspelt()) == ([(name, meant)] if meant else [])
+    assert list(find_misspelt_names()) == ([(name, meant)] if meant else [])
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_a_name_of_the_older_server_sets_what_it_means_now(
     value, expected = OLDER_VALUES[older]
     monkeypatch.setenv(older, value)
     assert _plain(getattr(read_settings(), OLDER_NAMES[older])) == expected
-    assert list(older_names_in_use()) == [(older, OLDER_NAMES[older], True)]
-    assert list(misspelt()) == []
+    assert list(find_older_names()) == [(older, OLDER_NAMES[older], True)]
+    assert list(find_misspelt_names()) == []
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,9 @@ def test_warning_for_an_older_name_gives_the_value_in_the_new_unit(
     monkeypatch: pytest.MonkeyPatch, older: str, value: str, advice: str
 ) -> None:
     monkeypatch.setenv(older, value)
-    assert list(name_warnings()) == [f"{older} is the older server's name for {OLDER_NAMES[older]}: {advice}"]
+    assert list(list_name_warnings()) == [
+        f"{older} is the older server's name for {OLDER_NAMES[older]}: {advice}"
+    ]
 
 
 @pytest.mark.parametrize("ending", ["", "_FILE"])
@@ -266,7 +268,7 @@ def test_the_new_name_wins_over_that_of_the_older_server(
     monkeypatch.setenv(older, "8000")
     monkeypatch.setenv(name + ending, str(tmp_path / "value") if ending else "7")
     assert str(getattr(read_settings(), name)).removesuffix(".0") == "7"
-    assert list(older_names_in_use()) == [(older, name, False)]
+    assert list(find_older_names()) == [(older, name, False)]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ def test_error_for_a_wrong_value_has_the_name_that_the_operator_used(
     ],
 )
 def test_a_database_in_the_uri_that_is_not_used_leads_to_a_warning(uri: str, named: str | None) -> None:
-    assert list(setting_warnings(read_settings({"MONGODB_URI": uri}))) == (
+    assert list(list_setting_warnings(read_settings({"MONGODB_URI": uri}))) == (
         [
             f"MONGODB_URI names the database {named}, which counts only for the login: the records are in"
             f" monitordb; if they are in {named}, set MONGODB_MONITOR_DB={named}"
@@ -315,7 +317,7 @@ def test_an_address_that_gunicorn_can_bind_is_a_value_of_gunicorn_bind(bind: str
 
 def test_two_keys_for_slurm_lead_to_a_warning() -> None:
     settings = read_settings({**CLUSTER, "SLURM_JWT_HS256_KEY_PATH": "/key"})
-    assert list(setting_warnings(settings)) == [
+    assert list(list_setting_warnings(settings)) == [
         "SLURM_JWT_HS256_KEY_PATH is ignored, because SLURM_JWT_HS256_KEY_BASE64 is set: remove one of them"
     ]
 
