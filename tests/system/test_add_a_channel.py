@@ -67,22 +67,24 @@ def test_a_channel_added_by_the_page_passes_the_linter_and_the_tests_of_channels
 def test_a_channel_added_by_the_page_delivers_the_message_of_a_job(
     copy: Path, ntfy: HttpService, local_cluster: Cluster, local_user: str, smtp: SmtpServer, tmp_path: Path
 ) -> None:
-    service = Service(tmp_path, local_cluster, smtp, NOTIFICATIONS_NTFY_URL=ntfy.url)
+    settings = {"NOTIFICATIONS_NTFY_URL": ntfy.url, "TASK_ALLOWED_SERVICE_USERS": local_user}
+    service = Service(tmp_path, local_cluster, smtp, **settings)
     service.root = copy
     params = {"topic": "jobs", "text": "Job ${slurm_job_id} is ${slurm_job_state}."}
     notification = {"methods": ["ntfy"], "params": {"ntfy": params}}
-    task = make_task(local_user, str(tmp_path), cmd="true", notification=notification)
+    folder = "/tmp/slurm-proxy-channels"
+    task = make_task(local_user, folder, cwd="/tmp", cmd="true", params=[], notification=notification)
     with service:
         service.start()
         assert service.post("/submit", {"task": task}).status_code == 200
         until(lambda: ntfy.requests, 60, "the message")
         (request,) = ntfy.requests
-        item = until(lambda: service.record(task)["notifications"], 10, "the notification")[0]
         until(lambda: service.record(task)["notifications"][0]["status"] == "sent", 10, "its status")
+        record = service.record(task)
+        (item,) = record["notifications"]
         assert (item["method"], item["to"], item["event"]) == ("ntfy", "jobs", "end")
         message = request.json()
         assert (message["topic"], message["title"]) == ("jobs", item["subject"])
-        job_id = service.record(task)["slurm_job_id"]
-        assert f"Job {job_id} is COMPLETED." in message["message"]
+        assert f"Job {record['slurm_job_id']} is COMPLETED." in message["message"]
         assert "message by ntfy: it was sent to other" in service.flask("check", "--send", "ntfy:other")
     assert [request.json()["topic"] for request in ntfy.requests] == ["jobs", "other"]
