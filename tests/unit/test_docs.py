@@ -193,6 +193,13 @@ def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_project_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`((?:app|tests|docs|docker|benchmarks)/[\w./-]*)`", page.read_text())
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert missing <= {"app/senders/ntfy.py"}  # the example of a channel
+
+
 def test_the_index_lists_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"README.md"}
@@ -218,6 +225,8 @@ EXECUTED = {  # how a command begins, and the test that executes it
     "python -m tests.support.chaos": "tests/system/test_chaos.py",
 }
 NOT_EXECUTED = {  # how a command begins, and why no test executes it
+    "make check": "runs the tests themselves",
+    "NOTIFICATIONS_NTFY_URL=https://ntfy.sh flask": "needs the code that its page adds",
     "cd docker": "needs a Docker engine",
     "docker ": "needs a Docker engine",
     "systemctl ": "needs systemd",
