@@ -1,13 +1,12 @@
 """Writes one message: the caller's own words, and the facts of the job."""
 
-from typing import Any
-
 from app.job_state import JobState
 from app.messages.efficiency import cpu_efficiency, duration, hint
 from app.messages.events import Event
 from app.messages.placeholders import filled, one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
+from app.models.job_facts import JobFacts
 from app.models.output_files import output_files, sent_job_name
 from app.models.record import RecordKind, TaskRecord
 
@@ -30,55 +29,53 @@ def content(event: Event, own_subject: str, own_text: str, record: TaskRecord, j
 
     If the job did not succeed, its state stands first, whatever the caller's own text says.
     """
-    known = facts(record, job)
+    facts = _job_facts(record, job)
     run_time = job.elapsed_seconds()
     values = {
-        **known,
+        **facts.model_dump(),
         "event": event.name,
         "run_time": None if run_time is None else duration(run_time),
     }
     is_bad_end = event.name in _ENDS and job.job_state.is_settled and not job.job_state.is_success
     mark = str(job.job_state) if is_bad_end else event.mark
-    default = f"{known['name']} (job {job.job_id})" + ("" if event.mark else f": {job.job_state}")
+    default = f"{facts.name} (job {job.job_id})" + ("" if event.mark else f": {job.job_state}")
     subject = filled(own_subject, values).strip() or default
     return Content(
         subject=one_line(f"[{mark}] {subject}" if mark else subject),
         headline=_bad_news(job) if is_bad_end else event.headline,
         words=filled(own_text, values),
-        facts=known,
+        facts=facts,
         hint=hint(job) if event.name in _WITH_HINT else "",
         is_bad_news=is_bad_end,
     )
 
 
-def facts(record: TaskRecord, job: SlurmJob) -> dict[str, Any]:
-    """Return the known facts of the job, by names that programs can rely on; unknown ones are left out."""
+def _job_facts(record: TaskRecord, job: SlurmJob) -> JobFacts:
     start, end, limit = job.start_time, job.end_time, job.time_limit_minutes
     files = output_files(record, job)
-    known = {
-        "task_uuid": record.uuid,
-        "slurm_job_id": job.job_id or None,
-        "slurm_job_state": str(job.job_state),
-        "name": _title(record, job),
-        "username": record.slurm_username,
-        "reason": None if job.job_state.is_success else job.reason,
-        "exit_code": job.exit_code,
-        "signal": job.signal,
-        "array_tasks": {str(state): count for state, count in (job.array_tasks or {}).items()} or None,
-        "failed_tasks": job.failed_tasks,
-        "start_time": start.isoformat() if start else None,
-        "end_time": end.isoformat() if end else None,
-        "run_seconds": job.elapsed_seconds(),
-        "time_limit_seconds": None if limit is None else 60 * limit,
-        "cpus": job.cpus,
-        "cpu_seconds": job.cpu_seconds,
-        "cpu_efficiency": cpu_efficiency(job),
-        "max_memory_bytes": job.max_memory_bytes,
-        "memory_bytes": None if job.memory_mb is None else job.memory_mb * _MB,
-        "output": files.output,
-        "error_output": files.error,
-    }
-    return {name: value for name, value in known.items() if value is not None}
+    return JobFacts(
+        task_uuid=record.uuid,
+        slurm_job_id=job.job_id or None,
+        slurm_job_state=str(job.job_state),
+        name=_title(record, job),
+        username=record.slurm_username,
+        reason=None if job.job_state.is_success else job.reason,
+        exit_code=job.exit_code,
+        signal=job.signal,
+        array_tasks={str(state): count for state, count in (job.array_tasks or {}).items()} or None,
+        failed_tasks=job.failed_tasks,
+        start_time=start.isoformat() if start else None,
+        end_time=end.isoformat() if end else None,
+        run_seconds=job.elapsed_seconds(),
+        time_limit_seconds=None if limit is None else 60 * limit,
+        cpus=job.cpus,
+        cpu_seconds=job.cpu_seconds,
+        cpu_efficiency=cpu_efficiency(job),
+        max_memory_bytes=job.max_memory_bytes,
+        memory_bytes=None if job.memory_mb is None else job.memory_mb * _MB,
+        output=files.output,
+        error_output=files.error,
+    )
 
 
 def _title(record: TaskRecord, job: SlurmJob) -> str:

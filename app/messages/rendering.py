@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from app.messages.efficiency import duration, size
 from app.models.content import Content
+from app.models.job_facts import JobFacts
 
 Row = tuple[str, str]
 
@@ -17,26 +18,28 @@ _templates = Environment(
 )
 
 
-def rows(facts: Mapping[str, Any]) -> list[Row]:
+def rows(facts: JobFacts) -> list[Row]:
     """Return the known facts, each with its label, in a form for people."""
-    is_array = bool(facts.get("array_tasks"))  # whose limits are those of one task
+    is_array = bool(facts.array_tasks)  # whose limits are those of one task
+    time_limit = None if is_array else facts.time_limit_seconds
+    limit_alone = facts.time_limit_seconds if facts.run_seconds is None else None
     known = [
-        ("Task", facts.get("task_uuid")),
-        ("Job", facts.get("slurm_job_id")),
-        ("Name", facts.get("name")),
-        ("User", facts.get("username")),
-        ("State", facts.get("slurm_job_state")),
-        ("Tasks", _tasks(facts.get("array_tasks"))),
-        ("Failed", facts.get("failed_tasks")),
-        ("Reason", facts.get("reason")),
-        ("Exit code", facts.get("exit_code")),
-        ("Signal", facts.get("signal")),
-        ("Run time", _of(facts, "run_seconds", None if is_array else "time_limit_seconds", duration)),
-        ("Time limit", None if "run_seconds" in facts else _alone(facts, "time_limit_seconds", duration)),
+        ("Task", facts.task_uuid),
+        ("Job", facts.slurm_job_id),
+        ("Name", facts.name),
+        ("User", facts.username),
+        ("State", facts.slurm_job_state),
+        ("Tasks", _tasks(facts.array_tasks)),
+        ("Failed", facts.failed_tasks),
+        ("Reason", facts.reason),
+        ("Exit code", facts.exit_code),
+        ("Signal", facts.signal),
+        ("Run time", _used_of_limit(facts.run_seconds, time_limit, duration)),
+        ("Time limit", _value_or_none(limit_alone, duration)),
         ("CPU", _cpu(facts)),
-        ("Memory", _of(facts, "max_memory_bytes", "memory_bytes", size)),
-        ("Output", facts.get("output")),
-        ("Errors", _unless_equal(facts.get("error_output"), facts.get("output"))),
+        ("Memory", _used_of_limit(facts.max_memory_bytes, facts.memory_bytes, size)),
+        ("Output", facts.output),
+        ("Errors", _unless_equal(facts.error_output, facts.output)),
     ]
     return [(label, str(value)) for label, value in known if value is not None]
 
@@ -61,7 +64,7 @@ def as_html(content: Content) -> str:
 
 def as_event(message_id: str, event: str, content: Content) -> dict[str, Any]:
     """For programs: the facts by their names, and the same words that people get."""
-    named = {"id": message_id, "event": event, **content.facts}
+    named = {"id": message_id, "event": event, **content.facts.model_dump()}
     return {**named, "subject": content.subject, "text": as_text(content)}
 
 
@@ -79,7 +82,7 @@ def digest(contents: Sequence[Content]) -> Content:
 
 def _line(content: Content) -> str:
     facts = content.facts
-    job, state = f"job {facts.get('slurm_job_id', '?')}", facts.get("slurm_job_state", "")
+    job, state = f"job {facts.slurm_job_id or '?'}", facts.slurm_job_state or ""
     return f"{job:<14} {state:<13} {content.subject}"
 
 
@@ -94,18 +97,19 @@ def _unless_equal(value: object, other: object) -> object:
     return None if value == other else value
 
 
-def _alone(facts: Mapping[str, Any], name: str, form: Callable[[float], str]) -> str | None:
-    return None if facts.get(name) is None else form(facts[name])
+def _value_or_none(value: float | None, form: Callable[[float], str]) -> str | None:
+    return None if value is None else form(value)
 
 
-def _of(facts: Mapping[str, Any], used: str, limit: str | None, form: Callable[[float], str]) -> str | None:
-    if facts.get(used) is None:
+def _used_of_limit(used: float | None, limit: float | None, form: Callable[[float], str]) -> str | None:
+    """Return a text such as "0:30:00 of 1:00:00"; without a limit, only what was used."""
+    if used is None:
         return None
-    return form(facts[used]) + (f" of {form(facts[limit])}" if limit and facts.get(limit) else "")
+    return form(used) + (f" of {form(limit)}" if limit else "")
 
 
-def _cpu(facts: Mapping[str, Any]) -> str | None:
-    share, cpus = facts.get("cpu_efficiency"), facts.get("cpus")
+def _cpu(facts: JobFacts) -> str | None:
+    share, cpus = facts.cpu_efficiency, facts.cpus
     if share is None or not cpus:
         return None
     return f"{100 * share:.0f} % of {cpus} CPU{'s' if cpus > 1 else ''}"

@@ -1,8 +1,8 @@
 """What one message says, before any channel gives it a form."""
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from app.models.job_facts import JobFacts
 
 
 class Content(BaseModel):
@@ -13,6 +13,6 @@ class Content(BaseModel):
     subject: str
     headline: str = ""  # what must be known first, such as bad news
     words: str = ""  # the caller's own
-    facts: dict[str, Any] = Field(default_factory=dict)  # for programs; the layout makes rows of them
+    facts: JobFacts = JobFacts()
     hint: str = ""  # one plain sentence on what to do better
     is_bad_news: bool = False  # the job has ended, and not well

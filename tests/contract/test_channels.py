@@ -18,6 +18,7 @@ from app.errors import DeliveryFailed
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
+from app.models.job_facts import JobFacts
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import SENDERS, Message, Sender
 from app.store.notification_queue import Claim, Outcome
@@ -52,7 +53,9 @@ POLICY = DeliveryPolicy(claim_timeout=CLAIM_FOR, retry_window=timedelta(days=1))
 CONTENT = Content(
     subject="Größe: the job has ended — well",
     words="Hello, Ünï!\n.\nThe results are in $HOME.",
-    facts={"slurm_job_id": 4711, "slurm_job_state": "COMPLETED", "name": "a job", "exit_code": 0},
+    facts=JobFacts.model_validate(
+        {"slurm_job_id": 4711, "slurm_job_state": "COMPLETED", "name": "a job", "exit_code": 0}
+    ),
     hint="Ask for 2 GB the next time.",
 )
 
@@ -86,7 +89,9 @@ class Outbox:
             event="end",
             method=channel.method,
             params={**channel.params(), **params},
-            content=content.model_copy(update={"facts": {"task_uuid": task["uuid"], **content.facts}}),
+            content=content.model_copy(
+                update={"facts": content.facts.model_copy(update={"task_uuid": task["uuid"]})}
+            ),
             status=NotificationStatus.DUE,
             created_at=NOW,
             attempt_after=NOW,
@@ -426,7 +431,7 @@ HOSTILE = Content(
     subject="done\r\nBcc: evil@example.com\r\n\r\n<!channel> <https://evil.example.com|see> <b>&amp;",
     words="<!channel> <@U123> <https://evil.example.com|click> *bold*\n"
     ".\r\nBcc: evil@example.com\n<script>x()</script>",
-    facts={"name": "<img src=x onerror=alert(1)>", "slurm_job_state": "COMPLETED"},
+    facts=JobFacts(name="<img src=x onerror=alert(1)>", slurm_job_state="COMPLETED"),
     hint="<i>&",
 )
 
@@ -462,7 +467,11 @@ def assert_html_is_harmless(html: str) -> None:
 
 
 def test_a_message_of_any_length_fits(channel: Channel, tmp_path: Path) -> None:
-    content = Content(subject="a long one", words="0123456789 " * 10_000, facts={"slurm_job_id": 4711})
+    content = Content(
+        subject="a long one",
+        words="0123456789 " * 10_000,
+        facts=JobFacts(slurm_job_id=4711),
+    )
     outbox = Outbox(tmp_path / "store.sqlite3", channel, content)
     assert outbox.deliver().status is NotificationStatus.SENT
     outbox.store.close()

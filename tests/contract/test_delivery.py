@@ -17,6 +17,7 @@ from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.retry_policy import DeliveryPolicy
 from app.models.content import Content
+from app.models.job_facts import JobFacts
 from app.models.record import Notification, NotificationStatus, TaskRecord
 from app.senders import Message
 from app.store import TaskStore
@@ -59,7 +60,7 @@ class Post:
                 event="end",
                 method=method,
                 params={"recipient": recipient, **params},
-                content=Content(subject=f"job {number}", facts={"slurm_job_id": number}),
+                content=Content(subject=f"job {number}", facts=JobFacts(slurm_job_id=number)),
                 status=NotificationStatus.DUE,
                 created_at=NOW,
                 attempt_after=NOW,

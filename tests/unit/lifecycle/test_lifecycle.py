@@ -922,7 +922,7 @@ def test_an_ended_job_that_is_requeued_is_open_again_and_its_new_end_is_announce
     service.refresh(now + 4 * MINUTE)
     assert service.record(task).slurm_job_state is JobState.COMPLETED
     service.deliver(now + 5 * MINUTE)
-    assert [message.content.facts["slurm_job_state"] for message in service.email.messages] == [
+    assert [message.content.facts.slurm_job_state for message in service.email.messages] == [
         "FAILED",
         "COMPLETED",
     ]

@@ -358,7 +358,7 @@ def test_the_figures_that_people_look_up_stand_in_the_message() -> None:
 
 def test_suspended_time_is_no_run_time_in_a_message() -> None:
     content = the_content(make_job(suspended_seconds=1777.0))
-    assert content.facts["run_seconds"] == 23
+    assert content.facts.run_seconds == 23
     assert "Run time   0:00:23 of 1:00:00" in as_text(content).splitlines()
 
 
@@ -366,7 +366,7 @@ def test_a_job_that_never_ran_has_no_run_time_no_exit_code_and_no_files_in_its_m
     content = the_content(make_job(JobState.CANCELLED, start_time=None, nodes=None))
     assert content.headline == "The job did not succeed: it was cancelled, and never ran."
     known = {"start_time", "run_seconds", "exit_code", "output", "error_output"}
-    assert not known & content.facts.keys()
+    assert not known & content.facts.model_dump().keys()
     labels = {line[:10].strip() for line in as_text(content).splitlines()}
     assert not {"Run time", "Exit code", "Output", "Errors"} & labels
 
@@ -374,8 +374,8 @@ def test_a_job_that_never_ran_has_no_run_time_no_exit_code_and_no_files_in_its_m
 def test_the_message_of_a_registered_job_names_slurms_own_file_whatever_its_task_holds() -> None:
     record = make_record().model_copy(update={"kind": RecordKind.REGISTERED})
     facts = the_content(make_job(standard_output="/their/own", standard_error="/their/error"), record).facts
-    assert (facts["output"], facts["error_output"]) == ("/their/own", "/their/error")
-    assert "output" not in the_content(make_job(), record).facts
+    assert (facts.output, facts.error_output) == ("/their/own", "/their/error")
+    assert the_content(make_job(), record).facts.output is None
 
 
 def test_error_is_shown_where_it_has_a_file_of_its_own() -> None:
@@ -390,7 +390,7 @@ def test_error_is_shown_where_it_has_a_file_of_its_own() -> None:
 def test_what_is_not_known_is_left_out() -> None:
     job = SlurmJob(job_id=7, username="alice", job_state=JobState.UNKNOWN)
     content = the_content(job)
-    assert set(content.facts) == {
+    assert set(content.facts.model_dump()) == {
         "task_uuid",
         "slurm_job_id",
         "slurm_job_state",

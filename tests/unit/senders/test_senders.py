@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app.environment import read_settings
 from app.errors import DeliveryFailed
 from app.models.content import Content
+from app.models.job_facts import JobFacts
 from app.senders import SENDERS, Message, Sender
 from app.senders.email import EmailSender
 from app.senders.mail import MailParams, mail
@@ -217,7 +218,7 @@ def test_the_test_method_logs_its_key_and_not_a_word_of_the_message(
 ) -> None:
     caplog.set_level("INFO")
     sender = TestSender.from_settings(read_settings({}))
-    content = Content(subject="a private subject", words="private words", facts={"name": "private"})
+    content = Content(subject="a private subject", words="private words", facts=JobFacts(name="private"))
     sender.send(Message("key-2", "end", content), TestSender.Params())
     assert "key-2" in caplog.text
     assert "private" not in caplog.text
