@@ -89,7 +89,7 @@ def live_through(store: TaskStore, number: int) -> None:
         standard_output=task["dirs"]["output"] + "/" + task["slurm"]["output"],
         comment=f"slurm-proxy:{record.uuid}",
     )
-    due = Planner({}, ["email"], find_channel).at_look(record, job, now).notifications
+    due = Planner({}, ["email"], find_channel).plan_events(record, job, now).notifications
     fence = store.acquire_lease("me", now, now + timedelta(minutes=1))
     assert fence is not None
     store.apply_changes([Change(record.uuid, JobState.PENDING, JobState.COMPLETED, now, job, due)], fence)

@@ -23,7 +23,7 @@ from app.lifecycle.retry_policy import (
     requested_delay,
     retry_deadline,
 )
-from app.messages.rendering import digest
+from app.messages.rendering import compose_digest
 from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog
@@ -147,7 +147,7 @@ class Delivery:
             id_, gathered = self._store.form_digest(claim, now, secrets.token_hex(16))
             others = [other.notification.content for other in gathered if other.notification.content]
             if others:
-                message = Message(id_, "digest", digest([message.content, *others]))
+                message = Message(id_, "digest", compose_digest([message.content, *others]))
         try:
             sender.send(message, params)
         except DeliveryFailed:

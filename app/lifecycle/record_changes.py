@@ -112,7 +112,7 @@ class ChangeWriter:
 def plan_or_nothing(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
     """Return what is due with this description of the job; nothing for a task that cannot be read."""
     try:
-        return planner.at_look(record, job, now)
+        return planner.plan_events(record, job, now)
     except Exception:
         logger.exception("task %s: what is due cannot be told", record.uuid)
         return Plan((), None)

@@ -72,9 +72,9 @@ class JobRegistration:
             caller=caller.name,
             warnings=tuple(suggest_misspelt_keys(task)),
         )
-        plan = self._planner.at_submission(record, now)
+        plan = self._planner.plan_submission(record, now)
         record = record.with_notifications(plan.notifications, plan.alarm_at)
         if record.is_open:
             return record
-        plan = self._planner.at_look(record, job, now)
+        plan = self._planner.plan_events(record, job, now)
         return record.with_notifications(plan.notifications, plan.alarm_at)

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from app.messages.efficiency import hint
-from app.messages.rendering import as_text
+from app.messages.efficiency import find_hint
+from app.messages.rendering import render_text
 from app.models.answers import KeptNotification, Record, ShownNotification, SlurmFacts
 from app.models.job import SlurmJob
 from app.models.output_files import output_files
@@ -30,7 +30,7 @@ def describe_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | Non
             **facts,
         )
     files = output_files(record, job)
-    if not job.job_state.is_success and (words := hint(job)):
+    if not job.job_state.is_success and (words := find_hint(job)):
         facts["hint"] = words
     facts |= {"standard_output": files.output, "standard_error": files.error}
     return SlurmFacts.model_validate({**job.model_dump(), **facts, "run_seconds": job.elapsed_seconds()})
@@ -60,5 +60,5 @@ def _notification_fields(item: Notification) -> dict[str, Any]:
         **dict(item),
         "to": find_channel(item.method).address(item.params),
         "subject": content.subject if content else "",
-        "text": as_text(content) if content else "",
+        "text": render_text(content) if content else "",
     }

@@ -130,7 +130,7 @@ class TaskSubmitter:
             idempotency_key=_stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
         )
-        plan = self._planner.at_submission(record, now)
+        plan = self._planner.plan_submission(record, now)
         return record.with_notifications(plan.notifications, plan.alarm_at)
 
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from app.access.authorization import Receivers, require_grant_for_task, require_scope
 from app.constants import Settings
 from app.errors import InvalidRequest
-from app.messages.plan import Catalogue, merged_params
+from app.messages.plan import Catalogue, merge_params
 from app.models.caller import Caller, Scope
 from app.models.notification_request import NotificationRequest
 from app.models.task import (
@@ -92,7 +92,7 @@ class RequestValidator:
             wanted = NotificationRequest.model_validate(named, context=self._context)
         except (ValidationError, TypeError):
             return  # listed with the faults of the body
-        merged = merged_params(self.catalogue, body.get("name"), wanted)
+        merged = merge_params(self.catalogue, body.get("name"), wanted)
         where = ".".join((*path, "notification", "params"))
         for method, params in merged.items():
             yield from faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
@@ -104,7 +104,7 @@ class RequestValidator:
     def _receivers(self, task: Task | WatchedTask) -> Receivers:
         """Return the receivers of the task's messages, also by methods that are not configured."""
         found = {}
-        for method, params in merged_params(self.catalogue, task.name, task.notification).items():
+        for method, params in merge_params(self.catalogue, task.name, task.notification).items():
             sender = SENDERS[method]
             parsed = sender.Params.model_validate(params, context=self._context)
             found[method] = sender.receivers(parsed)

@@ -1,1 +1,1 @@
-"""What is told: which events are due, what a message says, and how it looks."""
+"""The content of messages: which events are due, what a message says, and how it is rendered."""

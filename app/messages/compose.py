@@ -1,9 +1,9 @@
-"""Writes one message: the caller's own words, and the facts of the job."""
+"""Composes the content of one message from the caller's own text and the facts of the job."""
 
 from app.job_state import JobState
-from app.messages.efficiency import cpu_efficiency, duration, hint
+from app.messages.efficiency import compute_cpu_efficiency, find_hint, format_duration
 from app.messages.events import Event
-from app.messages.placeholders import filled, one_line
+from app.messages.placeholders import fill_placeholders, to_one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.job_facts import JobFacts
@@ -11,8 +11,10 @@ from app.models.output_files import output_files, sent_job_name
 from app.models.record import RecordKind, TaskRecord
 
 _MB = 1024 * 1024
-_ENDS = ("end", "fail")
-_WITH_HINT = (*_ENDS, "cannot_start")
+_END_EVENTS = ("end", "fail")
+_EVENTS_WITH_HINT = (*_END_EVENTS, "cannot_start")
+# What happened to the job, after "The job did not succeed: it ".
+# What happened to the job, after "The job did not succeed: it ".
 _OUTCOMES = {
     JobState.CANCELLED: "was cancelled",
     JobState.OUT_OF_MEMORY: "ran out of memory",
@@ -24,28 +26,31 @@ _OUTCOMES = {
 }
 
 
-def content(event: Event, own_subject: str, own_text: str, record: TaskRecord, job: SlurmJob) -> Content:
+def compose_content(
+    event: Event, own_subject: str, own_text: str, record: TaskRecord, job: SlurmJob
+) -> Content:
     """Return the content of a message about `event`, with the caller's own subject and text.
 
-    If the job did not succeed, its state stands first, whatever the caller's own text says.
+    If the job did not succeed, its state stands first, whatever the caller's own text says. `own_subject` and
+    `own_text` are the caller's, with placeholders.
     """
     facts = _job_facts(record, job)
     run_time = job.elapsed_seconds()
     values = {
         **facts.model_dump(),
         "event": event.name,
-        "run_time": None if run_time is None else duration(run_time),
+        "run_time": None if run_time is None else format_duration(run_time),
     }
-    is_bad_end = event.name in _ENDS and job.job_state.is_settled and not job.job_state.is_success
-    mark = str(job.job_state) if is_bad_end else event.mark
-    default = f"{facts.name} (job {job.job_id})" + ("" if event.mark else f": {job.job_state}")
-    subject = filled(own_subject, values).strip() or default
+    is_bad_end = event.name in _END_EVENTS and job.job_state.is_settled and not job.job_state.is_success
+    prefix = str(job.job_state) if is_bad_end else event.subject_prefix
+    default = f"{facts.name} (job {job.job_id})" + ("" if event.subject_prefix else f": {job.job_state}")
+    subject = fill_placeholders(own_subject, values).strip() or default
     return Content(
-        subject=one_line(f"[{mark}] {subject}" if mark else subject),
+        subject=to_one_line(f"[{prefix}] {subject}" if prefix else subject),
         headline=_bad_news(job) if is_bad_end else event.headline,
-        words=filled(own_text, values),
+        words=fill_placeholders(own_text, values),
         facts=facts,
-        hint=hint(job) if event.name in _WITH_HINT else "",
+        hint=find_hint(job) if event.name in _EVENTS_WITH_HINT else "",
         is_bad_news=is_bad_end,
     )
 
@@ -70,7 +75,7 @@ def _job_facts(record: TaskRecord, job: SlurmJob) -> JobFacts:
         time_limit_seconds=None if limit is None else 60 * limit,
         cpus=job.cpus,
         cpu_seconds=job.cpu_seconds,
-        cpu_efficiency=cpu_efficiency(job),
+        cpu_efficiency=compute_cpu_efficiency(job),
         max_memory_bytes=job.max_memory_bytes,
         memory_bytes=None if job.memory_mb is None else job.memory_mb * _MB,
         output=files.output,
@@ -81,11 +86,11 @@ def _job_facts(record: TaskRecord, job: SlurmJob) -> JobFacts:
 def _title(record: TaskRecord, job: SlurmJob) -> str:
     """Return the job's name from the task, or else from Slurm.
 
-    Only the `name` of a registered task was checked.
+    Of a registered task only `name` is read, because nothing else in it was validated.
     """
     is_submitted = record.kind is RecordKind.SUBMITTED
     name = sent_job_name(record.task) if is_submitted else record.task.get("name")
-    return one_line(name or job.name or record.uuid)
+    return to_one_line(name or job.name or record.uuid)
 
 
 def _bad_news(job: SlurmJob) -> str:

@@ -1,56 +1,57 @@
-"""What people look up by hand after a job: how much of what it asked for it has used, and one hint."""
+"""How much of its CPUs and memory a job has used, and one hint on what to do better."""
 
 from collections.abc import Callable
 from datetime import timedelta
 
 from app.job_state import JobState
-from app.messages.pending_reasons import why_not_started
+from app.messages.pending_reasons import explain_never_started
 from app.models.job import SlurmJob
 
 _MB = 1024 * 1024
-_FEW = 0.25  # of what was asked for
-_SHORT = 60.0  # seconds; a shorter run says little about efficiency
-_SMALL_MB = 1024  # less memory than this is not worth a remark
+_LOW_USE = 0.25  # a use below this share of the memory requested is worth a hint
+_SHORT_RUN = 60.0  # seconds; a shorter run says little about efficiency
+_SMALL_MEMORY_MB = 1024  # a smaller request is not worth a hint
 
 
-def cpu_efficiency(job: SlurmJob) -> float | None:
-    """The share of its CPUs that the job kept busy, 0 to 1."""
+def compute_cpu_efficiency(job: SlurmJob) -> float | None:
+    """Return the share of its CPUs that the job kept busy, from 0 to 1; None if unknown, or for an array."""
     run = job.elapsed_seconds()
     if not run or not job.cpus or job.cpu_seconds is None or job.array_tasks:
         return None
     return job.cpu_seconds / (run * job.cpus)
 
 
-def size(number_of_bytes: float) -> str:
-    """As people write it: 512 MB, 4.0 GB."""
+def format_bytes(number_of_bytes: float) -> str:
+    """Return a size in the form 512 MB or 4.0 GB."""
     megabytes = number_of_bytes / _MB
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return a duration in the form 1:02:03, or 1 day, 2:03:04."""
     return str(timedelta(seconds=int(seconds)))
 
 
-def hint(job: SlurmJob) -> str:
-    """The most useful piece of advice, or none."""
-    return next((words for rule in _RULES if (words := rule(job))), "")
+def find_hint(job: SlurmJob) -> str:
+    """Return the most useful piece of advice about the job; empty if there is none."""
+    return next((words for rule in _HINT_RULES if (words := rule(job))), "")
 
 
-def _memory_short(job: SlurmJob) -> str | None:
+def _advise_more_memory(job: SlurmJob) -> str | None:
     if job.job_state is not JobState.OUT_OF_MEMORY:
         return None
-    limit = f" at {size(job.memory_mb * _MB)}" if job.memory_mb else ""
+    limit = f" at {format_bytes(job.memory_mb * _MB)}" if job.memory_mb else ""
     return f"It was killed for memory{limit}: ask for more with task.slurm.mem."
 
 
-def _time_short(job: SlurmJob) -> str | None:
+def _advise_more_time(job: SlurmJob) -> str | None:
     if job.job_state is not JobState.TIMEOUT:
         return None
-    limit = f" of {duration(60 * job.time_limit_minutes)}" if job.time_limit_minutes else ""
+    limit = f" of {format_duration(60 * job.time_limit_minutes)}" if job.time_limit_minutes else ""
     return f"Its time limit{limit} was too short: ask for more with task.slurm.time, or save its progress."
 
 
-def _command_missing(job: SlurmJob) -> str | None:
+def _explain_exit_code(job: SlurmJob) -> str | None:
     return {
         72: "Exit code 72 is slurm-proxy's own: the working directory, task.cwd, is not there for this user.",
         73: "Exit code 73 is slurm-proxy's own: this user could not make a folder of task.dirs or an"
@@ -60,29 +61,30 @@ def _command_missing(job: SlurmJob) -> str | None:
     }.get(job.exit_code or 0)
 
 
-def _memory_wasted(job: SlurmJob) -> str | None:
+def _advise_less_memory(job: SlurmJob) -> str | None:
     used, asked = job.max_memory_bytes, job.memory_mb
-    if not job.job_state.is_success or not used or not asked or asked < _SMALL_MB:
+    if not job.job_state.is_success or not used or not asked or asked < _SMALL_MEMORY_MB:
         return None
-    if used >= _FEW * asked * _MB:
+    if used >= _LOW_USE * asked * _MB:
         return None
-    return f"It used {size(used)} of {size(asked * _MB)}: with less task.slurm.mem it may start sooner."
+    share = f"{format_bytes(used)} of {format_bytes(asked * _MB)}"
+    return f"It used {share}: with less task.slurm.mem it may start sooner."
 
 
-def _cpus_wasted(job: SlurmJob) -> str | None:
-    share = cpu_efficiency(job)
+def _advise_fewer_cpus(job: SlurmJob) -> str | None:
+    share = compute_cpu_efficiency(job)
     if not job.job_state.is_success or share is None or not job.cpus or job.cpus < 2:
         return None
-    if share >= 1.5 / job.cpus or (job.elapsed_seconds() or 0) < _SHORT:
+    if share >= 1.5 / job.cpus or (job.elapsed_seconds() or 0) < _SHORT_RUN:
         return None
     return f"It kept {share * job.cpus:.1f} of {job.cpus} CPUs busy: with fewer it may start sooner."
 
 
-_RULES: tuple[Callable[[SlurmJob], str | None], ...] = (
-    why_not_started,
-    _memory_short,
-    _time_short,
-    _command_missing,
-    _memory_wasted,
-    _cpus_wasted,
+_HINT_RULES: tuple[Callable[[SlurmJob], str | None], ...] = (
+    explain_never_started,
+    _advise_more_memory,
+    _advise_more_time,
+    _explain_exit_code,
+    _advise_less_memory,
+    _advise_fewer_cpus,
 )

@@ -1,4 +1,4 @@
-"""What has happened to a job that its caller wishes to be told of, and when there may be more to tell."""
+"""The events of a job that its caller requested, and the time of the next one that no change announces."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,60 +10,68 @@ from app.models.job import SlurmJob
 from app.models.notification_request import EventName, PendingOver
 from app.models.record import TaskRecord
 
-Wishes = Sequence[EventName | PendingOver]
+RequestedEvents = Sequence[EventName | PendingOver]
 
-_LIMITS = {EventName.TIME_LIMIT_50: 0.5, EventName.TIME_LIMIT_80: 0.8, EventName.TIME_LIMIT_90: 0.9}
-_NEVER = "DependencyNeverSatisfied"
+_TIME_LIMIT_SHARES = {
+    EventName.TIME_LIMIT_50: 0.5,
+    EventName.TIME_LIMIT_80: 0.8,
+    EventName.TIME_LIMIT_90: 0.9,
+}
+_NEVER_STARTS = "DependencyNeverSatisfied"
 _REQUEUED_AND_HELD = (JobState.SPECIAL_EXIT, JobState.REQUEUE_HOLD)
-_LOOK_AT_DEPENDENCIES = timedelta(minutes=1)  # a state of its own Slurm has none for them
-# Ages of a record at which its waiting job is read to see whether it can start. Slurm gives its reason within
-# seconds (22.05, 24.11), but later in a long queue.
-_LOOK_AT_REASONS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(days=1))
+_DEPENDENCY_CHECK_INTERVAL = timedelta(minutes=1)  # Slurm has no state for a job whose dependency failed
+# Ages of a record at which its waiting job is read, to find out whether it can start. Slurm gives its reason
+# within seconds (22.05, 24.11), but later in a long queue.
+_REASON_CHECK_AGES = (timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to tell of. `key` is what tells it from all others of the task: a job may begin twice."""
+    """An event of a job that is announced. `key` is unique in the task, as a job may begin twice."""
 
     name: str
     key: str
     headline: str = ""
-    mark: str = ""  # what stands before the caller's own subject
+    subject_prefix: str = ""  # stands before the caller's own subject, in brackets
 
 
-def events_of(wishes: Wishes, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
-    """Return the events that are or were due; the caller leaves out those that were announced already."""
-    names = [wish for wish in wishes if isinstance(wish, EventName)]
-    if EventName.END in names:  # which tells of a bad end, too
+def find_events(requested: RequestedEvents, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
+    """Return the requested events that have happened, including events that were announced already."""
+    names = [item for item in requested if isinstance(item, EventName)]
+    if EventName.END in names:  # it announces a bad end, too
         names = [name for name in names if name is not EventName.FAIL]
-    if EventName.INVALID_DEPEND in names and job.reason == _NEVER:
+    if EventName.INVALID_DEPEND in names and job.reason == _NEVER_STARTS:
         names = [name for name in names if name is not EventName.CANNOT_START]
-    found = [_moved(name, record, job) for name in names]
-    found.append(_time_used(wishes, job, at))
-    found += [_waited(wish, record, job, at) for wish in wishes if isinstance(wish, PendingOver)]
+    found = [_find_state_event(name, record, job) for name in names]
+    found.append(_find_time_limit_event(requested, job, at))
+    found += [
+        _find_pending_event(item, record, job, at) for item in requested if isinstance(item, PendingOver)
+    ]
     return [event for event in found if event is not None]
 
 
-def alarm(wishes: Wishes, record: TaskRecord, job: SlurmJob | None, at: datetime) -> datetime | None:
-    """Return the next moment after `at` when an event may be due without a change of the job's state."""
+def next_event_check(
+    requested: RequestedEvents, record: TaskRecord, job: SlurmJob | None, at: datetime
+) -> datetime | None:
+    """Return the next time after `at` when an event may be due without a change of the job's state."""
     state = job.job_state if job else JobState.PENDING
     moments: list[datetime] = []
     if state.is_waiting:
-        waits = [wish for wish in wishes if isinstance(wish, PendingOver)]
-        moments += [_waiting_since(record, job) + timedelta(minutes=wish.pending_over) for wish in waits]
+        waits = [item for item in requested if isinstance(item, PendingOver)]
+        moments += [_waiting_since(record, job) + timedelta(minutes=item.pending_over) for item in waits]
         is_told = any(item.event == EventName.CANNOT_START for item in record.notifications)
-        if EventName.CANNOT_START in wishes and not is_told:
-            moments += [_whole_minute(record.created_at + age) for age in _LOOK_AT_REASONS]
-        if EventName.INVALID_DEPEND in wishes:
-            moments.append(_whole_minute(at + _LOOK_AT_DEPENDENCIES))
-    if job is not None and (limit := _limit(job)) is not None and job.start_time is not None:
+        if EventName.CANNOT_START in requested and not is_told:
+            moments += [_round_up_to_minute(record.created_at + age) for age in _REASON_CHECK_AGES]
+        if EventName.INVALID_DEPEND in requested:
+            moments.append(_round_up_to_minute(at + _DEPENDENCY_CHECK_INTERVAL))
+    if job is not None and (limit := _time_limit(job)) is not None and job.start_time is not None:
         # Suspended time does not count towards the time limit.
         began = job.start_time + timedelta(seconds=job.suspended_seconds)
-        moments += [began + share * limit for name, share in _LIMITS.items() if name in wishes]
+        moments += [began + share * limit for name, share in _TIME_LIMIT_SHARES.items() if name in requested]
     return min((moment for moment in moments if moment > at), default=None)
 
 
-def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
+def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
     """Return the event that follows from the job's state, reason or number of restarts, if any."""
     state, again = job.job_state, f":{job.restarts}" if job.restarts else ""
     if name is EventName.END and state.is_settled:
@@ -73,11 +81,11 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
     has_begun = not state.is_waiting and state is not JobState.CONFIGURING
     if name is EventName.BEGIN and job.start_time and job.nodes and has_begun:
         return Event("begin", f"begin{again}", "The job has begun.", "begun")
-    if name is EventName.REQUEUE and job.restarts > _restarts(record):
+    if name is EventName.REQUEUE and job.restarts > _known_restarts(record):
         held = ", and is held there until it is released" if state in _REQUEUED_AND_HELD else ""
         words = f"The job was put back into the queue (restart {job.restarts}){held}."
         return Event("requeue", f"requeue{again}", words, "requeued")
-    if name is EventName.INVALID_DEPEND and job.reason == _NEVER:
+    if name is EventName.INVALID_DEPEND and job.reason == _NEVER_STARTS:
         words = "The job can never begin: what it depends on did not end as it had to."
         return Event("invalid_depend", "invalid_depend", words, "cannot begin")
     if name is EventName.CANNOT_START and can_never_start(job):
@@ -86,16 +94,18 @@ def _moved(name: EventName, record: TaskRecord, job: SlurmJob) -> Event | None:
     return None
 
 
-def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime) -> Event | None:
+def _find_time_limit_event(
+    requested: Iterable[EventName | PendingOver], job: SlurmJob, at: datetime
+) -> Event | None:
     """Return the event of the largest share of the time limit that the job has used up, if any."""
-    limit = _limit(job)
+    limit = _time_limit(job)
     run = job.elapsed_seconds_until(at)
     if limit is None or run is None:
         return None
     reached = [
         (share, name)
-        for name, share in _LIMITS.items()
-        if name in wishes and timedelta(seconds=run) >= share * limit
+        for name, share in _TIME_LIMIT_SHARES.items()
+        if name in requested and timedelta(seconds=run) >= share * limit
     ]
     if not reached:
         return None
@@ -104,27 +114,27 @@ def _time_used(wishes: Iterable[EventName | PendingOver], job: SlurmJob, at: dat
     return Event(name, f"{name}:{job.restarts}" if job.restarts else name, f"The job has used {used}.", used)
 
 
-def _waited(wish: PendingOver, record: TaskRecord, job: SlurmJob, at: datetime) -> Event | None:
+def _find_pending_event(item: PendingOver, record: TaskRecord, job: SlurmJob, at: datetime) -> Event | None:
     if not job.job_state.is_waiting or at < _waiting_since(record, job) + timedelta(
-        minutes=wish.pending_over
+        minutes=item.pending_over
     ):
         return None
-    minutes = f"{wish.pending_over} minute{'s' if wish.pending_over > 1 else ''}"
+    minutes = f"{item.pending_over} minute{'s' if item.pending_over > 1 else ''}"
     words = f"The job has been waiting for more than {minutes}."
-    return Event("pending_over", f"pending_over:{wish.pending_over}", words, "still waiting")
+    return Event("pending_over", f"pending_over:{item.pending_over}", words, "still waiting")
 
 
-def _whole_minute(moment: datetime) -> datetime:
-    """Rounded up, so that many jobs are looked at together."""
+def _round_up_to_minute(moment: datetime) -> datetime:
+    """Return the next whole minute, so that many jobs are read together."""
     return moment + timedelta(seconds=-moment.timestamp() % 60)
 
 
-def _restarts(record: TaskRecord) -> int:
+def _known_restarts(record: TaskRecord) -> int:
     return record.job.restarts if record.job else 0
 
 
-def _limit(job: SlurmJob) -> timedelta | None:
-    """Its time limit while it runs."""
+def _time_limit(job: SlurmJob) -> timedelta | None:
+    """Return the time limit of a job that runs; None if unlimited, or for an array."""
     if job.job_state is not JobState.RUNNING or job.time_limit_minutes is None or job.array_tasks:
         return None
     return timedelta(minutes=job.time_limit_minutes)

@@ -4,13 +4,13 @@ import re
 
 from app.models.job import SlurmJob
 
-_LIMITS_OF_A_JOB = r"(QOS|Assoc)Max\w+Per(Job|Node)\w*|QOSMin\w+|(QOS|Association)TimeLimit|MaxMemPerLimit"
+_JOB_LIMITS = r"(QOS|Assoc)Max\w+Per(Job|Node)\w*|QOSMin\w+|(QOS|Association)TimeLimit|MaxMemPerLimit"
 # Limits of a user, a group or an account are not among them: such a job may start when others have ended.
-_NEVER = re.compile(
-    rf"Partition(Config|NodeLimit|TimeLimit)|{_LIMITS_OF_A_JOB}|BadConstraints|DependencyNeverSatisfied"
+_NEVER_STARTS = re.compile(
+    rf"Partition(Config|NodeLimit|TimeLimit)|{_JOB_LIMITS}|BadConstraints|DependencyNeverSatisfied"
     r"|Invalid(Account|QOS)|(Account|QOS)NotAllowed"
 )
-_WHY = (
+_EXPLANATIONS = (
     ("DependencyNeverSatisfied", "what it depends on did not end as it had to"),
     ("BadConstraints", "no node has what it asks for"),
     ("Account|QOS$|NotAllowed", "its account or QOS may not be used there"),
@@ -19,18 +19,20 @@ _WHY = (
     ("Cpu", "the limits do not allow its number of CPUs"),
     ("Node", "the limits do not allow its number of nodes"),
 )
-_OTHERWISE = "the limits do not allow what it asks for"
+_DEFAULT_EXPLANATION = "the limits do not allow what it asks for"
 
 
 def can_never_start(job: SlurmJob) -> bool:
-    """Return whether Slurm gives a reason for which the waiting job will not start as it is."""
-    return job.job_state.is_waiting and _NEVER.fullmatch(job.reason or "") is not None
+    """Return whether Slurm names a reason for which the waiting job never starts as it is."""
+    return job.job_state.is_waiting and _NEVER_STARTS.fullmatch(job.reason or "") is not None
 
 
-def why_not_started(job: SlurmJob) -> str | None:
+def explain_never_started(job: SlurmJob) -> str | None:
     """Return a sentence about why Slurm never starts the job; None if it may start."""
     if not can_never_start(job):
         return None
     reason = job.reason or ""
-    why = next((words for pattern, words in _WHY if re.search(pattern, reason)), _OTHERWISE)
+    why = next(
+        (words for pattern, words in _EXPLANATIONS if re.search(pattern, reason)), _DEFAULT_EXPLANATION
+    )
     return f"Slurm will not start it as it is: {why} ({reason})."

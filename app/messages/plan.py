@@ -1,4 +1,4 @@
-"""Decides who is told what, and when to look again. Pure: no clock, no database, no network."""
+"""Plans the notifications of a job, and when to read it again. Pure: no clock, no database, no network."""
 
 import copy
 import hashlib
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from app.messages.compose import content
-from app.messages.events import Event, Wishes, alarm, events_of
+from app.messages.compose import compose_content
+from app.messages.events import Event, RequestedEvents, find_events, next_event_check
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, NotificationRequest
@@ -19,82 +19,86 @@ Catalogue = Mapping[str, CatalogueEntry]
 
 
 class Channel(Protocol):
-    """What the text of a message needs of its channel, which alone knows the names of its parameters."""
+    """The part of a channel that the planner needs: the channel alone knows the names of its parameters."""
 
     @property
-    def rate_limited(self) -> bool: ...
+    def rate_limited(self) -> bool:
+        """Return whether people read the messages, and not programs."""
 
-    def own_subject(self, params: Mapping[str, Any], /) -> str: ...
+    def own_subject(self, params: Mapping[str, Any], /) -> str:
+        """Return the caller's own subject."""
 
-    def own_text(self, params: Mapping[str, Any], /) -> str: ...
+    def own_text(self, params: Mapping[str, Any], /) -> str:
+        """Return the caller's own text."""
 
-    def split_recipients(self, params: Mapping[str, Any], /) -> Mapping[str, dict[str, Any]]: ...
+    def split_recipients(self, params: Mapping[str, Any], /) -> Mapping[str, dict[str, Any]]:
+        """Return the parameters of each message by its recipient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one look at a job leads to."""
+    """The notifications that are due, and when to read the job again if its state does not change."""
 
     notifications: tuple[Notification, ...]
     alarm_at: datetime | None
 
 
 class Planner:
-    """Knows the catalogue, and which channels this server is configured for."""
+    """Plans notifications, from the catalogue and the channels that are configured."""
 
     def __init__(
         self, catalogue: Catalogue, methods: Collection[str], find_channel: Callable[[str], Channel]
     ) -> None:
-        """Create a planner. `methods`: the configured ones; `find_channel` returns the channel of any."""
+        """Create a planner. `methods` are those that are configured; `find_channel` knows all."""
         self.catalogue = catalogue
         self._methods = methods
         self._find_channel = find_channel
 
-    def at_submission(self, record: TaskRecord, at: datetime) -> Plan:
-        """Return the notifications by channels that are not configured, and when to look for the first event.
+    def plan_submission(self, record: TaskRecord, at: datetime) -> Plan:
+        """Return the notifications that can never be sent, and when to read the job for the first event.
 
-        The record shows these notifications at once.
+        The record shows at once which methods are not configured.
         """
-        wishes = self._wishes(record)
-        name = EventName.END if EventName.END in wishes else _name(wishes[0])
+        requested = self._requested_events(record)
+        name = EventName.END if EventName.END in requested else _event_name(requested[0])
         notifications = [
             item
-            for item in self._blanks(record, Event(name, name), at)
+            for item in self._new_notifications(record, Event(name, name), at)
             if item.status is NotificationStatus.UNDELIVERABLE
         ]
-        return Plan(tuple(notifications), alarm(wishes, record, record.job, at))
+        return Plan(tuple(notifications), next_event_check(requested, record, record.job, at))
 
-    def at_look(self, record: TaskRecord, job: SlurmJob, at: datetime) -> Plan:
-        """Return the notifications that are due with this description of the job, and were not due before."""
-        wishes = self._wishes(record)
+    def plan_events(self, record: TaskRecord, job: SlurmJob, at: datetime) -> Plan:
+        """Return the notifications that are due with these facts of the job, and were not due before."""
+        requested = self._requested_events(record)
         known = {notification.id for notification in record.notifications}
-        asked = self._asked_events(record)
+        asked = self._named_events(record)
         due = [
             item.model_copy(update={"content": self._content(event, item, record, job)})
-            for event in events_of(wishes, record, job, at)
-            for item in self._blanks(record, event, at)
+            for event in find_events(requested, record, job, at)
+            for item in self._new_notifications(record, event, at)
             if item.id not in known and (asked or self._is_default(event, item.method))
         ]
-        return Plan(tuple(due), alarm(wishes, record, job, at))
+        return Plan(tuple(due), next_event_check(requested, record, job, at))
 
-    def _wishes(self, record: TaskRecord) -> Wishes:
-        """Return the catalogue's events and the task's own, or the default if neither names any.
+    def _requested_events(self, record: TaskRecord) -> RequestedEvents:
+        """Return the events of the catalogue and of the task, or the default if neither names any.
 
-        The default is the end. People are also told that a job cannot start. A program that did not ask for
+        The default is the end. People are also told that a job cannot start. A program that did not request
         this event may take every message for an end.
         """
-        if asked := self._asked_events(record):
+        if asked := self._named_events(record):
             return asked
-        methods = merged_params(self.catalogue, record.task.get("name"), request_of(record.task))
+        methods = merge_params(self.catalogue, record.task.get("name"), read_request(record.task))
         are_people_told = any(map(self._is_read_by_people, methods))
         return [EventName.END, EventName.CANNOT_START] if are_people_told else [EventName.END]
 
-    def _asked_events(self, record: TaskRecord) -> Wishes:
-        requests = _requests(self.catalogue, record.task.get("name"), request_of(record.task))
-        return list(dict.fromkeys(wish for request in requests for wish in request.events or ()))
+    def _named_events(self, record: TaskRecord) -> RequestedEvents:
+        requests = _requests(self.catalogue, record.task.get("name"), read_request(record.task))
+        return list(dict.fromkeys(item for request in requests for item in request.events or ()))
 
     def _is_default(self, event: Event, method: str) -> bool:
-        """Return whether the method announces the event where no events are named."""
+        """Return whether the method announces the event if no events are named."""
         return event.name != EventName.CANNOT_START or self._is_read_by_people(method)
 
     def _is_read_by_people(self, method: str) -> bool:
@@ -102,12 +106,14 @@ class Planner:
 
     def _content(self, event: Event, item: Notification, record: TaskRecord, job: SlurmJob) -> Content:
         channel = self._find_channel(item.method)
-        return content(event, channel.own_subject(item.params), channel.own_text(item.params), record, job)
+        return compose_content(
+            event, channel.own_subject(item.params), channel.own_text(item.params), record, job
+        )
 
-    def _blanks(self, record: TaskRecord, event: Event, at: datetime) -> Iterator[Notification]:
-        """Yield one notification for each method and each of its recipients: one may fail and another not."""
-        wanted = request_of(record.task)
-        for method, params in merged_params(self.catalogue, record.task.get("name"), wanted).items():
+    def _new_notifications(self, record: TaskRecord, event: Event, at: datetime) -> Iterator[Notification]:
+        """Yield one notification for each method and recipient, with its first status."""
+        wanted = read_request(record.task)
+        for method, params in merge_params(self.catalogue, record.task.get("name"), wanted).items():
             for recipient, own in self._find_channel(method).split_recipients(params).items():
                 can_send = method in self._methods
                 words = f"{record.key or record.uuid} {event.key} {method} {recipient}"
@@ -123,12 +129,13 @@ class Planner:
                 )
 
 
-def merged_params(
+def merge_params(
     catalogue: Catalogue, name: object, wanted: NotificationRequest
 ) -> dict[str, dict[str, Any]]:
-    """The channels of a task called `name`, the catalogue's first, each with its parameters.
+    """Return the parameters of each method of a task called `name`, those of the catalogue first.
 
-    The task's own parameters win over the catalogue's, key by key; nothing is shared with the catalogue.
+    A parameter of the task has precedence over the same one of the catalogue. Nothing is shared with the
+    catalogue.
     """
     requests = _requests(catalogue, name, wanted)
     merged: dict[str, dict[str, Any]] = {}
@@ -142,10 +149,10 @@ def merged_params(
     return merged
 
 
-def request_of(task: Mapping[str, Any]) -> NotificationRequest:
+def read_request(task: Mapping[str, Any]) -> NotificationRequest:
     """Return the notification request of a stored task.
 
-    Nothing else of the task is read: the older server took tasks that are refused today.
+    Nothing else of the task is read: the older server accepted tasks that are refused today.
     """
     given = task.get("notification") or {}
     known = {name: given[name] for name in NotificationRequest.model_fields if name in given}
@@ -157,5 +164,5 @@ def _requests(catalogue: Catalogue, name: object, wanted: NotificationRequest) -
     return [entry.notification, wanted] if entry else [wanted]
 
 
-def _name(wish: object) -> str:
-    return wish if isinstance(wish, EventName) else "pending_over"
+def _event_name(item: object) -> str:
+    return item if isinstance(item, EventName) else "pending_over"

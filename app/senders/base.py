@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationInfo
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.rendering import as_event, as_html, as_text, parts
+from app.messages.rendering import render_event, render_html, render_parts, render_text
 from app.models.content import Content
 
 _LONGEST_WAIT = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
@@ -31,20 +31,20 @@ class Message:
 
     @property
     def text(self) -> str:
-        return as_text(self.content)
+        return render_text(self.content)
 
     @property
     def parts(self) -> list[str]:
         """The text in pieces, for a channel that has room for each."""
-        return parts(self.content)
+        return render_parts(self.content)
 
     @property
     def html(self) -> str:
-        return as_html(self.content)
+        return render_html(self.content)
 
     def as_event(self) -> dict[str, Any]:
         """For programs: a JSON object."""
-        return as_event(self.id, self.event, self.content)
+        return render_event(self.id, self.event, self.content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.placeholders import one_line
+from app.messages.placeholders import to_one_line
 from app.senders.base import Message, unusable_server
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
@@ -132,7 +132,7 @@ def _hand_over(smtp: smtplib.SMTP, message: EmailMessage) -> None:
 def _refused(command: Command, code: int, words: bytes | str) -> DeliveryFailed:
     said = words.decode(errors="replace") if isinstance(words, bytes) else words
     return DeliveryFailed(
-        f"the mail server refuses it: {code} {one_line(said)}",
+        f"the mail server refuses it: {code} {to_one_line(said)}",
         permanent=is_final(command, code, said),
         is_of_channel=is_of_the_session(code, said),
     )

@@ -15,7 +15,7 @@ from httplib2 import CA_CERTS, HttpLib2Error, Response
 
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
-from app.messages.placeholders import one_line
+from app.messages.placeholders import to_one_line
 from app.senders.base import Message, parse_retry_after
 from app.senders.deadline import Deadline
 from app.senders.http import send_request
@@ -115,7 +115,7 @@ class GmailSender(MailSender):
             words = "Gmail cannot be reached: what answers is not Google"
             raise DeliveryFailed(words, permanent=False) from error
         except (GoogleAuthError, HttpLib2Error, OSError) as error:
-            words = f"Gmail cannot be reached: {one_line(str(error))}"
+            words = f"Gmail cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
         if not isinstance(sent, dict) or "id" not in sent:  # by something in between
             raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
@@ -139,7 +139,7 @@ class GmailSender(MailSender):
         except RefreshError as error:
             raise _no_access(error, sender or "this account") from error
         except (GoogleAuthError, HttpLib2Error, OSError, TypeError, ValueError) as error:
-            words = f"Gmail cannot be reached: {one_line(str(error))}"
+            words = f"Gmail cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
         return True
 

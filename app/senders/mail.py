@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.placeholders import one_line
+from app.messages.placeholders import to_one_line
 from app.models.record import utc_now
 from app.models.rules import CONTROL, Line, ShellText, must
 from app.senders.base import (
@@ -56,7 +56,7 @@ def parsed(value: str) -> Address:
 
 def _plain(words: str) -> str:
     """Fit for a header: one line, and no encoded word (RFC 2047), in which further lines could hide."""
-    return one_line(words).replace("=?", "= ?")
+    return to_one_line(words).replace("=?", "= ?")
 
 
 def _address(value: str) -> str:

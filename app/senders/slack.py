@@ -14,7 +14,7 @@ from slack_sdk.web.slack_response import SlackResponse
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.placeholders import one_line
+from app.messages.placeholders import to_one_line
 from app.models.rules import Line, ShellText
 from app.senders.base import Message, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
@@ -193,7 +193,7 @@ def _escaped(text: str) -> str:
 
 
 def _unreachable(error: Exception) -> DeliveryFailed:
-    words = f"Slack cannot be reached: {one_line(str(error))}"
+    words = f"Slack cannot be reached: {to_one_line(str(error))}"
     return DeliveryFailed(words, permanent=False, is_of_channel=True)
 
 

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
-from app.messages.placeholders import one_line
+from app.messages.placeholders import to_one_line
 from app.models.rules import Line, must
 from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
@@ -190,7 +190,7 @@ class WebhookSender(Sender):
                     has_content=False,
                 )
         except OSError as error:
-            words = f"the receiver at {receiver} cannot be reached: {one_line(str(error))}"
+            words = f"the receiver at {receiver} cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False) from error
         if not 200 <= answer.status < 300:
             raise DeliveryFailed(

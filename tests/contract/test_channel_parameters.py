@@ -92,7 +92,7 @@ def announced(method: str, **words: str) -> Notification:
         task=make_task("ann", notification=notification), slurm_username="ann", created_at=NOW, updated_at=NOW
     )
     job = SlurmJob(job_id=4711, username="ann", job_state=JobState.COMPLETED)
-    (item,) = Planner({}, [method], find_channel).at_look(record, job, NOW).notifications
+    (item,) = Planner({}, [method], find_channel).plan_events(record, job, NOW).notifications
     return item
 
 

@@ -17,7 +17,7 @@ from app.environment import read_settings
 from app.job_state import JobState
 from app.messages.placeholders import PLACEHOLDERS
 from app.messages.plan import Planner
-from app.messages.rendering import as_text, digest
+from app.messages.rendering import compose_digest, render_text
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName
@@ -77,7 +77,7 @@ def content_of(job: SlurmJob, at: datetime = START, events: tuple[str, ...] = ("
         notification={**notification, "events": list(events)},
     )
     record = TaskRecord(task=task, slurm_username="ann", created_at=START, updated_at=START)
-    (item,) = Planner({}, ["email"], find_channel).at_look(record, job, at).notifications
+    (item,) = Planner({}, ["email"], find_channel).plan_events(record, job, at).notifications
     assert item.content is not None
     return item.content
 
@@ -112,12 +112,12 @@ EXAMPLES = {
             failed_tasks="2,7-8",
         )
     ),
-    "Digest": digest([content_of(GOOD), content_of(BAD), content_of(GOOD)]),
+    "Digest": compose_digest([content_of(GOOD), content_of(BAD), content_of(GOOD)]),
 }
 
 
 def shown(content: Content) -> str:
-    return f"Subject: {content.subject}\n\n{as_text(content)}"
+    return f"Subject: {content.subject}\n\n{render_text(content)}"
 
 
 def blocks(name: str, language: str) -> list[str]:

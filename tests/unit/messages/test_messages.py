@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.messages.efficiency import hint
-from app.messages.placeholders import PLACEHOLDERS, filled, one_line
-from app.messages.plan import Planner, request_of
-from app.messages.rendering import as_event, as_html, as_text, digest
+from app.messages.efficiency import find_hint
+from app.messages.placeholders import PLACEHOLDERS, fill_placeholders, to_one_line
+from app.messages.plan import Planner, read_request
+from app.messages.rendering import compose_digest, render_event, render_html, render_text
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.record import Notification, NotificationStatus, RecordKind, TaskRecord
@@ -45,7 +45,9 @@ def make_job(state: JobState = JobState.COMPLETED, **fields: Any) -> SlurmJob:
 
 
 def due(record: TaskRecord, job: SlurmJob, at: datetime = NOW) -> list[Notification]:
-    return list(Planner(CATALOGUE, ["email", "test"], find_channel).at_look(record, job, at).notifications)
+    return list(
+        Planner(CATALOGUE, ["email", "test"], find_channel).plan_events(record, job, at).notifications
+    )
 
 
 def the_content(job: SlurmJob, record: TaskRecord | None = None, at: datetime = NOW) -> Content:
@@ -180,13 +182,13 @@ def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not
 
     def methods_told(notification: dict[str, Any]) -> list[str]:
         record = make_record(notification=notification)
-        return [item.method for item in planner.at_look(record, job, NOW).notifications]
+        return [item.method for item in planner.plan_events(record, job, NOW).notifications]
 
     assert methods_told(both) == ["email"]
     assert methods_told({**both, "events": ["end"]}) == []
     assert methods_told({**both, "events": ["CANNOT_START"]}) == ["email", "rabbitmq"]
     assert methods_told({**both, "events": ["ALL"]}) == ["email", "rabbitmq"]
-    ended = planner.at_look(make_record(notification=both), make_job(), NOW).notifications
+    ended = planner.plan_events(make_record(notification=both), make_job(), NOW).notifications
     assert [(item.method, item.event) for item in ended] == [("email", "end"), ("rabbitmq", "end")]
 
 
@@ -198,7 +200,7 @@ def test_waiting_job_is_read_again_only_if_people_can_be_told(
 ) -> None:
     planner = Planner(CATALOGUE, ["email", "rabbitmq"], find_channel)
     record = make_record(notification={**make_email(), "methods": methods})
-    plan = planner.at_submission(record, NOW)
+    plan = planner.plan_submission(record, NOW)
     assert plan.alarm_at == (NOW + timedelta(seconds=115) if is_read_again else None)
 
 
@@ -226,7 +228,7 @@ def test_the_events_of_the_catalogue_and_of_the_task_are_taken_together() -> Non
 
 
 def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
-    (item,) = Planner(CATALOGUE, [], find_channel).at_look(make_record(), make_job(), NOW).notifications
+    (item,) = Planner(CATALOGUE, [], find_channel).plan_events(make_record(), make_job(), NOW).notifications
     assert item.status is NotificationStatus.UNDELIVERABLE
     assert (item.attempt_after, item.last_error) == (None, "this server is not configured for email")
 
@@ -256,14 +258,16 @@ def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
 def test_the_next_look_is_due_when_there_may_be_something_to_tell(
     events: list[Any], state: JobState, after: int, expected: float | None
 ) -> None:
-    plan = Planner(CATALOGUE, ["email"], find_channel).at_look(
+    plan = Planner(CATALOGUE, ["email"], find_channel).plan_events(
         make_record(events), make_job(state), NOW + after * MINUTE
     )
     assert plan.alarm_at == (None if expected is None else NOW + expected * MINUTE)
 
 
 def test_the_first_alarm_is_set_at_submission() -> None:
-    plan = Planner(CATALOGUE, ["email"], find_channel).at_submission(make_record([{"pending_over": 5}]), NOW)
+    plan = Planner(CATALOGUE, ["email"], find_channel).plan_submission(
+        make_record([{"pending_over": 5}]), NOW
+    )
     assert plan.alarm_at == NOW + 5 * MINUTE
 
 
@@ -273,7 +277,7 @@ def test_suspended_time_is_no_run_time_for_events_and_alarms() -> None:
     job = make_job(JobState.RUNNING, suspended_seconds=25 * 60.0)
     assert due(record, job, NOW + 54 * MINUTE) == []
     assert [item.event for item in due(record, job, NOW + 55 * MINUTE)] == ["time_limit_50"]
-    plan = Planner(CATALOGUE, ["email"], find_channel).at_look(record, job, NOW + 30 * MINUTE)
+    plan = Planner(CATALOGUE, ["email"], find_channel).plan_events(record, job, NOW + 30 * MINUTE)
     assert plan.alarm_at == NOW + 55 * MINUTE
     assert due(record, make_job(JobState.SUSPENDED), NOW + 55 * MINUTE) == []
 
@@ -298,12 +302,12 @@ def test_placeholders_are_filled_in_subject_and_body() -> None:
     ["$HOME", "${HOME}", "$$", "${unknown}", "${", "${name", "${name.__class__}", "{name}", "%(name)s"],
 )
 def test_all_that_is_no_placeholder_stays_as_it_is(words: str) -> None:
-    assert filled(words, {"name": "x"}) == words
+    assert fill_placeholders(words, {"name": "x"}) == words
 
 
 def test_a_value_is_never_taken_for_a_placeholder() -> None:
-    assert filled("${name}", {"name": "${output}", "output": "secret"}) == "${output}"
-    assert filled("<${exit_code}>", {}) == "<>"
+    assert fill_placeholders("${name}", {"name": "${output}", "output": "secret"}) == "${output}"
+    assert fill_placeholders("<${exit_code}>", {}) == "<>"
 
 
 def test_every_placeholder_is_known_for_an_ended_job() -> None:
@@ -314,7 +318,7 @@ def test_every_placeholder_is_known_for_an_ended_job() -> None:
 
 @pytest.mark.parametrize("control", ["\r\n", "\n", "\r", "\0", "\x0b", "\x85", "\u2028"])
 def test_a_subject_is_one_line_whatever_a_job_is_called(control: str) -> None:
-    assert one_line(f"a{control}Bcc: x@example.com") == "a Bcc: x@example.com"
+    assert to_one_line(f"a{control}Bcc: x@example.com") == "a Bcc: x@example.com"
     record = TaskRecord(
         kind=RecordKind.REGISTERED,
         task={"uuid": "u", "username": "alice", "notification": {"methods": ["test"]}},
@@ -327,19 +331,19 @@ def test_a_subject_is_one_line_whatever_a_job_is_called(control: str) -> None:
 
 
 def test_a_subject_is_never_longer_than_mail_allows() -> None:
-    assert len(one_line("ü" * 5000)) <= 900
+    assert len(to_one_line("ü" * 5000)) <= 900
 
 
 @pytest.mark.parametrize("state", [state for state in JobState if state.is_settled and not state.is_success])
 def test_bad_news_stands_before_the_callers_promise(state: JobState) -> None:
     record = make_record(notification=make_email(subject="Task completed", body="It has succeeded."))
     content = the_content(make_job(state), record)
-    text = as_text(content)
+    text = render_text(content)
     assert content.subject == f"[{state}] Task completed"
     assert text.startswith("The job did not succeed: it ")
     assert text.index("did not succeed") < text.index("What the sender wrote before the job ran")
-    assert as_html(content).index("did not succeed") < as_html(content).index("It has succeeded.")
-    assert as_event("k", "end", content)["slurm_job_state"] == state
+    assert render_html(content).index("did not succeed") < render_html(content).index("It has succeeded.")
+    assert render_event("k", "end", content)["slurm_job_state"] == state
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -347,7 +351,7 @@ def test_bad_news_stands_before_the_callers_promise(state: JobState) -> None:
 
 def test_the_figures_that_people_look_up_stand_in_the_message() -> None:
     job = make_job(cpus=4, cpu_seconds=5400.0, max_memory_bytes=3 * 2**30, memory_mb=4096)
-    text = as_text(the_content(job))
+    text = render_text(the_content(job))
     for line in (
         "Run time   0:30:00 of 1:00:00",
         "CPU        75 % of 4 CPUs",
@@ -359,7 +363,7 @@ def test_the_figures_that_people_look_up_stand_in_the_message() -> None:
 def test_suspended_time_is_no_run_time_in_a_message() -> None:
     content = the_content(make_job(suspended_seconds=1777.0))
     assert content.facts.run_seconds == 23
-    assert "Run time   0:00:23 of 1:00:00" in as_text(content).splitlines()
+    assert "Run time   0:00:23 of 1:00:00" in render_text(content).splitlines()
 
 
 def test_a_job_that_never_ran_has_no_run_time_no_exit_code_and_no_files_in_its_message() -> None:
@@ -367,7 +371,7 @@ def test_a_job_that_never_ran_has_no_run_time_no_exit_code_and_no_files_in_its_m
     assert content.headline == "The job did not succeed: it was cancelled, and never ran."
     known = {"start_time", "run_seconds", "exit_code", "output", "error_output"}
     assert not known & content.facts.model_dump().keys()
-    labels = {line[:10].strip() for line in as_text(content).splitlines()}
+    labels = {line[:10].strip() for line in render_text(content).splitlines()}
     assert not {"Run time", "Exit code", "Output", "Errors"} & labels
 
 
@@ -380,7 +384,7 @@ def test_the_message_of_a_registered_job_names_slurms_own_file_whatever_its_task
 
 def test_error_is_shown_where_it_has_a_file_of_its_own() -> None:
     def lines(**slurm: Any) -> list[str]:
-        return as_text(the_content(make_job(), make_record(slurm={"output": "o", **slurm}))).splitlines()
+        return render_text(the_content(make_job(), make_record(slurm={"output": "o", **slurm}))).splitlines()
 
     (errors,) = [line for line in lines(error="e.%j") if line.startswith("Errors")]
     assert errors.endswith("/error/e.7")
@@ -399,7 +403,7 @@ def test_what_is_not_known_is_left_out() -> None:
         "output",
         "error_output",
     }
-    assert "None" not in as_text(content)
+    assert "None" not in render_text(content)
 
 
 GOOD = JobState.COMPLETED
@@ -424,8 +428,8 @@ SHORT: dict[str, Any] = {"start_time": NOW, "end_time": NOW + timedelta(seconds=
     ],
 )
 def test_one_plain_hint_when_it_helps(job: SlurmJob, expected: str | None) -> None:
-    assert (expected or "") in hint(job)
-    assert bool(hint(job)) == (expected is not None)
+    assert (expected or "") in find_hint(job)
+    assert bool(find_hint(job)) == (expected is not None)
 
 
 # --- layout ----------------------------------------------------------------------------------
@@ -436,14 +440,14 @@ def test_html_shows_words_as_words() -> None:
         notification=make_email(body="<script>alert(1)</script> & <b>"),
         slurm={"job_name": "<img src=x onerror=alert(1)>"},
     )
-    html = as_html(the_content(make_job(reason="<i>"), record))
+    html = render_html(the_content(make_job(reason="<i>"), record))
     assert "<script>" not in html
     assert "<img" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;" in html
 
 
 def test_an_event_for_programs_is_json_with_the_facts_by_their_names() -> None:
-    event = as_event("key", "end", the_content(make_job(JobState.FAILED, exit_code=3)))
+    event = render_event("key", "end", the_content(make_job(JobState.FAILED, exit_code=3)))
     assert json.loads(json.dumps(event)) == event
     wanted = {"id": "key", "event": "end", "slurm_job_id": 7, "slurm_job_state": "FAILED", "exit_code": 3}
     assert wanted.items() <= event.items()
@@ -453,7 +457,7 @@ def test_an_event_for_programs_is_json_with_the_facts_by_their_names() -> None:
 def test_an_array_is_one_summary() -> None:
     counts = {JobState.COMPLETED: 97, JobState.FAILED: 3}
     job = make_job(JobState.FAILED, array_tasks=counts, failed_tasks="2,7-8")
-    lines = as_text(the_content(job)).splitlines()
+    lines = render_text(the_content(job)).splitlines()
     assert "Tasks      97 COMPLETED, 3 FAILED" in lines
     assert "Failed     2,7-8" in lines
 
@@ -463,19 +467,19 @@ def test_a_digest_says_how_many_it_holds_and_how_each_job_stands() -> None:
         the_content(make_job(job_id=number, job_state=JobState.FAILED if number == 3 else GOOD))
         for number in range(1, 6)
     ]
-    gathered = digest(contents)
+    gathered = compose_digest(contents)
     assert gathered.subject == "5 messages about jobs, 1 of them bad news"
-    text = as_text(gathered)
+    text = render_text(gathered)
     assert "these 5 are gathered in one" in text
     assert "job 3          FAILED        [FAILED] the test job has ended" in text.splitlines()
     assert "job 5          COMPLETED     the test job has ended" in text.splitlines()
-    many = digest(contents * 1000)
+    many = compose_digest(contents * 1000)
     assert many.subject.startswith("5000 messages about jobs")
-    assert as_text(many).splitlines()[-1] == "… and 4900 more"
+    assert render_text(many).splitlines()[-1] == "… and 4900 more"
 
 
 def test_a_stored_task_that_has_a_method_under_two_names_is_still_read() -> None:
     """Such tasks were taken before; their ends have to be announced."""
     params = {"rabbithq": {"queue": "a"}, "rabbitmq": {"queue": "b"}}
-    wanted = request_of({"notification": {"methods": ["rabbithq", "rabbitmq"], "params": params}})
+    wanted = read_request({"notification": {"methods": ["rabbithq", "rabbitmq"], "params": params}})
     assert wanted.params == {"rabbitmq": {"queue": "b"}}
