@@ -1,4 +1,20 @@
-"""What the service can be asked: one entry of OPERATIONS for each route and method."""
+"""All operations of the service: one entry of OPERATIONS for each route and method.
+
+A new route takes these steps. Tests fail while one of them is missing.
+
+1. Write a use case in `app/lifecycle/`, and add it to `Services` in `app/services.py`. It checks the caller's
+   grants with `app/access/authorization.py`.
+2. Describe its answer as a model in `app/models/answers.py`, and a body as a model in `app/models/task.py`.
+3. Write the function of the route in `app/task_*.py`, with at most eight lines. Its docstring becomes the
+   summary in the OpenAPI document. List a new module in `app/__init__.py`, and its layer in
+   `tests/unit/test_layers.py`.
+4. Add the entry below. Its `id` is the function's name in camelCase. It lists each error that the use case
+   raises, and the scopes that a caller needs.
+5. Describe each new parameter in `parameters.py`, and give each new error an example in `examples.py`.
+6. Run `python -m docs.generate_reference`, which writes the rows of `docs/reference/routes.md`.
+
+The tests are in `tests/unit/web/test_openapi.py`, `tests/unit/test_layers.py` and `tests/unit/test_docs.py`.
+"""
 
 from dataclasses import dataclass
 
@@ -46,11 +62,14 @@ _FOR_OPERATORS = (InvalidRequest, Forbidden)
 class Operation:
     """A route with a method, as the OpenAPI document describes it.
 
-    Args:
-        id: the name of the function in generated clients; it never changes.
-        answer: a model, the media type of what is no JSON, or object for any JSON object.
-        errors: what is raised beside what HTTP, the access rules and a failing server answer.
-        body: as `answer`; None for a request without a body.
+    Attributes:
+        id: The name of the function in generated clients; it never changes.
+        answer: A model, the media type of an answer that is not JSON, or `object` for any JSON object.
+        errors: The errors of the use case. Those of HTTP, of authentication and of a server that fails are
+            added to each operation.
+        parameters: The parameters of the query and the headers.
+        body: As `answer`; None for a request without a body.
+        scopes: The scopes that a caller needs. Without any, the route needs no authentication.
     """
 
     id: str
@@ -58,9 +77,9 @@ class Operation:
     path: str
     answer: type | str
     errors: tuple[type[SlurmProxyError], ...] = ()
-    parameters: tuple[str, ...] = ()  # beside those of the path
+    parameters: tuple[str, ...] = ()
     body: type | None = None
-    scopes: tuple[Scope, ...] = ()  # that a caller needs; none where callers are not authenticated
+    scopes: tuple[Scope, ...] = ()
 
     @property
     def passes_on(self) -> bool:
