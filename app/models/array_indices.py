@@ -1,12 +1,14 @@
-"""The task indices of a job array as a bit mask: bit n stands for task n."""
+"""Read and write the task indices of a job array; in a bit mask, bit n stands for task n."""
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
+_SPEC_RANGE = re.compile(r"0*(\d{1,7})(?:-0*(\d{1,7})(?::(\d{1,7}))?)?\Z")
 _MAX_INDEX = 4_000_000  # the largest MaxArraySize that Slurm accepts
 _MAX_LISTED_RANGES = 100
+_MAX_COUNTED = 100_000  # tasks of ranges that overlap
 
 
 def mask_of_indices(indices: Iterable[int]) -> int:
@@ -45,6 +47,24 @@ def list_of_mask(mask: int) -> str:
     parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
     parts[_MAX_LISTED_RANGES:] = ["…"] * (len(parts) > _MAX_LISTED_RANGES)
     return ",".join(parts)
+
+
+def count_of_spec(spec: str) -> int | None:
+    """Return how many tasks an `--array` such as "0-15:4,20%2" has; None if sbatch does not accept it."""
+    parts = []
+    for part in spec.partition("%")[0].split(","):
+        match = _SPEC_RANGE.match(part.strip())
+        if match is None:
+            return None
+        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        if step == 0 or max(first, last) > _MAX_INDEX:
+            return None
+        parts.append(range(first, last + 1, step))
+    parts.sort(key=lambda part: part.start)
+    total = sum(map(len, parts))
+    if all(before.stop <= after.start for before, after in pairwise(parts)):
+        return total
+    return len(set().union(*parts)) if total <= _MAX_COUNTED else None
 
 
 def _mask_of_range(first: int, last: int, step: int) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from app.models.rules import Line, must
+from app.models.rules import Line, Rule
 from app.models.username import Username
 
 
@@ -33,11 +33,11 @@ class Grant(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scopes: Annotated[
-        frozenset[Scope], Field(min_length=1), must(f"be of {', '.join(Scope)}, at least one of them")
+        frozenset[Scope], Field(min_length=1), Rule(f"be of {', '.join(Scope)}, at least one of them")
     ]
     users: Annotated[
         Literal["any"] | tuple[Username, ...],
-        must('be "any", or user names'),
+        Rule('be "any", or user names'),
     ] = ()
     groups: tuple[Line, ...] = ()  # Unix groups of this machine, whose members are users, too
     partitions: tuple[Line, ...] | None = None

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.models.rules import Line, Minutes, must
+from app.models.rules import Line, Minutes, Rule
 
 METHOD_ALIASES = {"rabbithq": "rabbitmq"}  # another spelling, and the method that it means
 
@@ -97,7 +97,7 @@ EventWord = Annotated[
 ]
 EventWish = Annotated[
     EventWord | PendingOver,
-    must(f'be one of {", ".join((*EventName, _ALL))}, or {{"pending_over": minutes}}'),
+    Rule(f'be one of {", ".join((*EventName, _ALL))}, or {{"pending_over": minutes}}'),
 ]
 
 

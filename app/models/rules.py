@@ -25,7 +25,7 @@ MAX_INT = 2**31 - 1
 MAX_JOB_ID = 2**32 - 4
 _MOST_DIGITS = 12  # of a job id in a path, leading zeros included
 _LONGEST_SHOWN = 20  # characters of a pattern in an error
-RULE = "x-rule"  # in a JSON Schema: the words of `must`
+RULE = "x-rule"  # in a JSON Schema: the words of a `Rule`
 
 # Patterns as ECMA-262 has them, for the schemas that callers read.
 CONTROL = r"\u0000-\u001f\u007f\u0085\u2028\u2029"
@@ -41,7 +41,7 @@ _TIMESTAMP = (
 _CONTROL = re.compile(f"[{CONTROL}]")
 
 
-class must:  # noqa: N801 - read as a word of the rule
+class Rule:
     """Whatever is wrong with the value, the fault reads "must <words>".
 
     `schema`: what a JSON Schema has to say of the value and pydantic cannot know.
@@ -115,13 +115,13 @@ def _moment(value: object) -> object:
 Uuid = Annotated[
     str,
     StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:-]{1,128}$"),
-    must("be a string of 1 to 128 letters, digits, '.', '_', ':' or '-'"),
+    Rule("be a string of 1 to 128 letters, digits, '.', '_', ':' or '-'"),
 ]
 AbsolutePath = Annotated[
     str,
     StringConstraints(strict=True, max_length=1024),
     AfterValidator(_path),
-    must(
+    Rule(
         "be an absolute path, a string of at most 1024 characters without control characters and backslashes",
         pattern=rf"^/[^{CONTROL}\\]*$",
     ),
@@ -130,7 +130,7 @@ FileName = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=255),
     AfterValidator(_file_name),
-    must(
+    Rule(
         "be a file name (no folder), a string of at most 255 without control characters and backslashes",
         pattern=rf"^(?!\.{{1,2}}$)([^{CONTROL}/\\%]|%%|%[0-9]*[{PATTERN_LETTERS}])+$",
     ),
@@ -140,31 +140,31 @@ Line = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=1024),
     AfterValidator(_one_line),
-    must("be one line of text, 1 to 1024 characters", pattern=ONE_LINE),
+    Rule("be one line of text, 1 to 1024 characters", pattern=ONE_LINE),
 ]
-ShellText = Annotated[str, Field(strict=True), must("be a string", pattern=NO_NUL)]
+ShellText = Annotated[str, Field(strict=True), Rule("be a string", pattern=NO_NUL)]
 Command = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, pattern=r"\S"),
-    must("be a command, a string that is not empty", pattern=r"^(?![\s\u0085]*$)[^\u0000]*$"),
+    Rule("be a command, a string that is not empty", pattern=r"^(?![\s\u0085]*$)[^\u0000]*$"),
 ]
-Flag = Annotated[bool, Field(strict=True), must("be true or false")]
+Flag = Annotated[bool, Field(strict=True), Rule("be true or false")]
 Count = Annotated[
-    int, Field(strict=True, gt=0, le=MAX_INT), must(f"be a positive integer of at most {MAX_INT}")
+    int, Field(strict=True, gt=0, le=MAX_INT), Rule(f"be a positive integer of at most {MAX_INT}")
 ]
 Minutes = Annotated[
     int,
     Field(strict=True, gt=0, le=MAX_INT),
-    must(f"be a positive integer of at most {MAX_INT} (minutes)"),
+    Rule(f"be a positive integer of at most {MAX_INT} (minutes)"),
 ]
 CountOrText = Annotated[
     Annotated[int, Field(strict=True, gt=0, le=MAX_INT)] | Line,
-    must("be a positive integer or one line of text"),
+    Rule("be a positive integer or one line of text"),
 ]
 Nice = Annotated[
     int,
     Field(strict=True, ge=-MAX_INT, le=MAX_INT),
-    must("be an integer between -2147483647 and 2147483647"),
+    Rule("be an integer between -2147483647 and 2147483647"),
 ]
 Moment = Annotated[
     int,
@@ -178,10 +178,10 @@ Moment = Annotated[
             ]
         }
     ),
-    must("be seconds since the epoch, or an ISO 8601 time with its offset"),
+    Rule("be seconds since the epoch, or an ISO 8601 time with its offset"),
 ]
 _A_JOB_ID = f"be a Slurm job id, an integer from 1 to {MAX_JOB_ID}"
-JobId = Annotated[int, Field(strict=True, gt=0, le=MAX_JOB_ID), must(_A_JOB_ID)]
+JobId = Annotated[int, Field(strict=True, gt=0, le=MAX_JOB_ID), Rule(_A_JOB_ID)]
 
 
 IDEMPOTENCY_KEY = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from app.models.rules import MAX_INT, must
+from app.models.rules import MAX_INT, Rule
 
 _MEMORY = re.compile(r"(?P<number>[0-9]{1,15})(?:(?P<unit>[KMGT])B?)?", re.IGNORECASE)
 _KILOBYTES = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
@@ -116,27 +116,27 @@ Memory = Annotated[
     _whole_number(MAX_INT),
     _read_text(memory_mb),
     _number_or_text(_MEMORY_PATTERN, MAX_INT),
-    must('be megabytes, or a size such as "4G" (K, M, G or T); 0 for all memory of a node'),
+    Rule('be megabytes, or a size such as "4G" (K, M, G or T); 0 for all memory of a node'),
 ]
 TimeLimit = Annotated[
     int,
     _whole_number(MAX_INT),
     _read_text(time_minutes),
     _number_or_text(_TIME_PATTERN, MAX_INT),
-    must('be minutes, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit'),
+    Rule('be minutes, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit'),
 ]
 MinimumTime = Annotated[
     int,
     _whole_number(MAX_INT, least=1),
     _read_text(time_minutes),
     _number_or_text(_SOME_TIME_PATTERN, MAX_INT, least=1),
-    must('be minutes, at least 1, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"'),
+    Rule('be minutes, at least 1, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"'),
 ]
 HoursOrTime = Annotated[
     Annotated[int, _whole_number(_MOST_HOURS)]
     | Annotated[str, Field(strict=True), AfterValidator(_check_clock)],
     _number_or_text(_CLOCK_PATTERN, _MOST_HOURS),
-    must(
+    Rule(
         f"be hours, at most {_MOST_HOURS} (minutes where the server's TASK_TIME_UNIT says so), or a time such"
         ' as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit'
     ),
@@ -145,5 +145,5 @@ Switches = Annotated[
     Annotated[int, _whole_number(_MOST_SWITCHES, least=1)] | Annotated[str, Field(strict=True)],
     AfterValidator(_check_switches),
     _number_or_text(_SWITCHES_PATTERN, _MOST_SWITCHES, least=1),
-    must('be a number of switches, at least 1, or one with the longest time to wait for it: "1@0:30:00"'),
+    Rule('be a number of switches, at least 1, or one with the longest time to wait for it: "1@0:30:00"'),
 ]

@@ -1,9 +1,15 @@
-"""`task.slurm`: the documented keys, and sbatch's long options with underscores."""
+"""`task.slurm`: the documented keys, and sbatch's long options with underscores.
+
+To add an option of sbatch, add a field to `SlurmOptions`: its type from rules.py or sbatch_values.py, and a
+description and an example for the documentation. The option then reaches Slurm under its own name. Only if
+slurmrestd has another name or form for it, add that to app/slurm/submission.py (`_NAMES`, `_SHAPED`), and
+to app/demo/cluster/submission.py for the demonstration. tests/contract/test_slurm_options.py fails until it
+has a `Case` for the option, and if the option does not change the request in every API version.
+"""
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
@@ -20,15 +26,12 @@ from app.models.rules import (
     Line,
     Moment,
     Nice,
-    must,
+    Rule,
 )
 from app.models.sbatch_values import HoursOrTime, Memory, MinimumTime, Switches, TimeLimit, time_minutes
 
-_RANGE = re.compile(r"0*(\d{1,7})(?:-0*(\d{1,7})(?::(\d{1,7}))?)?\Z")
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
 _EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
-_COUNTED_ONE_BY_ONE = 100_000  # tasks of ranges that overlap
-_MOST_INDEX = 4_000_000  # Slurm's own largest MaxArraySize
 _VARIABLE = re.compile(rf"{VARIABLE}\Z")
 _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
@@ -63,31 +66,18 @@ Environment = Annotated[
             ]
         }
     ),
-    must('be "K=V", a list of such strings, or an object of strings; K is a shell variable name'),
+    Rule('be "K=V", a list of such strings, or an object of strings; K is a shell variable name'),
 ]
-
-
-def array_size(spec: str) -> int | None:
-    """How many tasks an `--array` such as "0-15:4,20%2" has; None for what is none."""
-    parts = []
-    for part in spec.partition("%")[0].split(","):
-        match = _RANGE.match(part.strip())
-        if match is None:
-            return None
-        first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-        if step == 0 or max(first, last) > _MOST_INDEX:
-            return None
-        parts.append(range(first, last + 1, step))
-    parts.sort(key=lambda part: part.start)
-    total = sum(map(len, parts))
-    if all(before.stop <= after.start for before, after in pairwise(parts)):
-        return total
-    return len(set().union(*parts)) if total <= _COUNTED_ONE_BY_ONE else None
 
 
 def _not_both(one: str, other: str) -> JsonDict:
     given: JsonDict = {one: {"not": {"type": "null"}}, other: {"not": {"type": "null"}}}
     return {"not": {"required": [one, other], "properties": given}}
+
+
+def _option(description: str, example: Any) -> Any:
+    """Return the field of an option that need not be given."""
+    return Field(default=None, description=description, examples=[example])
 
 
 class SlurmOptions(BaseModel):
@@ -101,46 +91,76 @@ class SlurmOptions(BaseModel):
         extra="forbid", frozen=True, json_schema_extra={"allOf": [_not_both(*pair) for pair in _EXCLUSIVE]}
     )
 
-    output: FileName | None = None
-    error: FileName | None = None
-    job_name: Line | None = None
-    mem: Memory | None = None
-    cpus_per_task: Count | None = None
-    nodes: Count | None = None
-    ntasks_per_node: Count | None = None
-    partition: Line | None = None
-    time: HoursOrTime | None = None
-    time_minutes: TimeLimit | None = None
-    environment: Environment = Field(default_factory=lambda: dict(DEFAULT_ENVIRONMENT))
+    output: FileName | None = _option(
+        "The file for standard output, below `dirs.output`. Slurm's patterns %j %x %u %A %a %N and %% work.",
+        "align.%j.out",
+    )
+    error: FileName | None = _option(
+        "The file for standard error, below `dirs.error`, with the same patterns.", "align.%j.err"
+    )
+    job_name: Line | None = _option("The job's name in Slurm; by default the task's `name`.", "align-17")
+    mem: Memory | None = _option("Memory for each of the job's nodes; not together with `mem_per_cpu`.", 4000)
+    cpus_per_task: Count | None = _option("CPUs for each task.", 4)
+    nodes: Count | None = _option("The number of nodes.", 1)
+    ntasks_per_node: Count | None = _option("The number of tasks on each node.", 2)
+    partition: Line | None = _option("The partition, a group of nodes with limits of its own.", "long")
+    time: HoursOrTime | None = _option("The time limit; not together with `time_minutes`.", 30)
+    time_minutes: TimeLimit | None = _option("The time limit; not together with `time`.", 90)
+    environment: Environment = Field(
+        default_factory=lambda: dict(DEFAULT_ENVIRONMENT),
+        description="Environment variables, in addition to those that sbatch sets; `PATH` has a default.",
+        examples=[{"THREADS": "4"}],
+    )
 
-    account: Line | None = None
-    array: Line | None = None
-    begin: Moment | None = None
-    comment: Line | None = None
-    constraint: Line | None = None
-    deadline: Moment | None = None
-    dependency: Line | None = None
-    exclude: Line | None = None
-    exclusive: Annotated[Flag | Literal["user"], must('be true, false or "user"')] | None = None
-    gpus: CountOrText | None = None
-    gpus_per_node: CountOrText | None = None
-    gpus_per_task: CountOrText | None = None
-    gres: Line | None = None
-    hold: Flag | None = None
-    licenses: Line | None = None
-    mem_per_cpu: Memory | None = None
-    nice: Nice | None = None
-    nodelist: Line | None = None
-    ntasks: Count | None = None
-    open_mode: Annotated[Literal["append", "truncate"], must('be "append" or "truncate"')] | None = None
-    prefer: Line | None = None
-    qos: Line | None = None
-    requeue: Flag | None = None
-    reservation: Line | None = None
-    switches: Switches | None = None
-    threads_per_core: Count | None = None
-    time_min: MinimumTime | None = None
-    wckey: Line | None = None
+    account: Line | None = _option("The account that the job is charged to.", "genomics")
+    array: Line | None = _option(
+        "The indices of an array of jobs. A number after % limits how many run at a time.", "0-15%4"
+    )
+    begin: Moment | None = _option(
+        "The earliest time at which the job may start.", "2027-01-31T20:00:00+01:00"
+    )
+    comment: Line | None = _option("A comment, which Slurm keeps with the job.", "second attempt")
+    constraint: Line | None = _option("Features that the nodes must have.", "avx512&ssd")
+    deadline: Moment | None = _option(
+        "The job is removed if it cannot end by this time.", "2027-02-01T08:00:00+01:00"
+    )
+    dependency: Line | None = _option(
+        "Other jobs that must have started or ended before this one starts.", "afterok:4711"
+    )
+    exclude: Line | None = _option("Nodes that the job does not run on.", "node[07-09]")
+    exclusive: Annotated[Flag | Literal["user"], Rule('be true, false or "user"')] | None = _option(
+        'No other job runs on the job\'s nodes; with "user", no job of another user.', True
+    )
+    gpus: CountOrText | None = _option("GPUs for the whole job: a number, or a type and a number.", "a100:2")
+    gpus_per_node: CountOrText | None = _option("GPUs on each node: a number, or a type and a number.", 1)
+    gpus_per_task: CountOrText | None = _option("GPUs for each task: a number, or a type and a number.", 1)
+    gres: Line | None = _option("Generic resources on each node.", "gpu:a100:1")
+    hold: Flag | None = _option("The job is submitted in hold, and waits until it is released.", True)
+    licenses: Line | None = _option("Licenses that the job needs.", "matlab:2")
+    mem_per_cpu: Memory | None = _option("Memory for each CPU; not together with `mem`.", 2000)
+    nice: Nice | None = _option(
+        "Lowers the job's priority by this number; operators of Slurm may raise it with one below 0.", 100
+    )
+    nodelist: Line | None = _option("Nodes that the job runs on; Slurm may add others.", "node[01-02]")
+    ntasks: Count | None = _option("The number of tasks that the job starts at most.", 8)
+    open_mode: Annotated[Literal["append", "truncate"], Rule('be "append" or "truncate"')] | None = _option(
+        "Whether existing output files are appended to or emptied first.", "append"
+    )
+    prefer: Line | None = _option("Features that the nodes have if possible.", "ssd")
+    qos: Line | None = _option("The quality of service, which has a priority and limits of its own.", "short")
+    requeue: Flag | None = _option(
+        "Whether Slurm may start the job again, for example after a node has failed.", False
+    )
+    reservation: Line | None = _option("The reservation whose nodes the job uses.", "course-2027")
+    switches: Switches | None = _option(
+        "The most leaf switches that the nodes are spread over, and after @ how long the job waits for that.",
+        "1@00:30:00",
+    )
+    threads_per_core: Count | None = _option("How many threads of each core are used.", 1)
+    time_min: MinimumTime | None = _option(
+        "The time limit may be lowered to this one, so that the job starts earlier.", 30
+    )
+    wckey: Line | None = _option("A key by which accounting groups jobs.", "project-x")
 
     @model_validator(mode="after")
     def _exclusive_pairs(self) -> Self:

@@ -25,9 +25,9 @@ from app.models.rules import (
     Command,
     JobId,
     Line,
+    Rule,
     ShellText,
     Uuid,
-    must,
 )
 from app.models.slurm_options import SlurmOptions
 from app.models.username import Username
@@ -153,7 +153,7 @@ class WatchedJob(BaseModel):
 
     task: WatchedTask
     slurm_job_id: JobId
-    slurm_job_state: Annotated[JobState, must("be one of Slurm's job states")] | None = None
+    slurm_job_state: Annotated[JobState, Rule("be one of Slurm's job states")] | None = None
 
 
 class MonitorRequest(BaseModel):

@@ -17,7 +17,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
 from app.models.record import utc_now
-from app.models.rules import CONTROL, Line, ShellText, must
+from app.models.rules import CONTROL, Line, Rule, ShellText
 from app.senders.base import (
     Message,
     Receiver,
@@ -106,7 +106,7 @@ def _may_be_answered(value: str, info: ValidationInfo) -> str:
 MailAddress = Annotated[
     Line,
     AfterValidator(_address),
-    must(
+    Rule(
         "be an e-mail address without a route to another one (such as x%example.net before the @)",
         pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$",
     ),
@@ -126,7 +126,7 @@ class MailParams(BaseModel):
                 json_schema_input_type=MailAddress
                 | Annotated[list[MailAddress], Field(min_length=1, max_length=100)],
             ),
-            must("be an e-mail address or a list of at most 100"),
+            Rule("be an e-mail address or a list of at most 100"),
         ],
         AfterValidator(_may_receive),
     ]

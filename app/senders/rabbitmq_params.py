@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.models.rules import ONE_LINE, Flag, Line, is_one_line, must
+from app.models.rules import ONE_LINE, Flag, Line, Rule, is_one_line
 
 _SHORT = 255  # bytes
 
@@ -29,13 +29,13 @@ Exchange = Annotated[
     Field(strict=True),
     AfterValidator(_short),
     AfterValidator(_one_line_or_empty),
-    must(
+    Rule(
         "be the name of an exchange, one line of at most 255 bytes, or empty for the default one",
         maxLength=_SHORT,
         pattern=ONE_LINE,
     ),
 ]
-Key = Annotated[Line, AfterValidator(_short), must("be one line of 1 to 255 bytes", maxLength=_SHORT)]
+Key = Annotated[Line, AfterValidator(_short), Rule("be one line of 1 to 255 bytes", maxLength=_SHORT)]
 
 
 class RabbitmqParams(BaseModel):

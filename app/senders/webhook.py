@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import to_one_line
-from app.models.rules import Line, must
+from app.models.rules import Line, Rule
 from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context, text_param
 from app.senders.deadline import Deadline
 from app.senders.http import send_request
@@ -89,7 +89,7 @@ class WebhookParams(BaseModel):
         Annotated[
             Line,
             AfterValidator(_url),
-            must(
+            Rule(
                 "be an http or https URL in ASCII, without blanks, backslashes, a user or dot segments in it",
                 pattern=r'^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-\[\]-~][!-\[\]-~]*$',
             ),

@@ -15,7 +15,6 @@ from app.models.notification_request import METHOD_ALIASES, NotificationRequest
 from app.models.rules import NO_NUL, RULE
 from app.models.task import MonitorRequest, SubmitRequest
 from app.senders import SENDERS
-from app.web.openapi.option_descriptions import OPTION_DESCRIPTIONS
 
 Schema = dict[str, Any]
 
@@ -55,7 +54,6 @@ def build_request_schemas(catalogue: Catalogue, refused_users: Collection[str]) 
     params = {method: sender.Params for method, sender in SENDERS.items()}
     schemas = build_schemas([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
     schemas["JsonValue"] = _build_json_value_schema()
-    _describe_options(schemas["SlurmOptions"])
     _allow_caller_keys(schemas)
     needs = {model: _pop_requirements(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
     conditions = list(
@@ -102,13 +100,6 @@ def _build_json_value_schema() -> Schema:
 
 def _if_of_type(name: str, then: Schema, otherwise: Schema) -> Schema:
     return {"if": {"type": name}, "then": then, "else": otherwise}
-
-
-def _describe_options(options: Schema) -> None:
-    for name, (meaning, example) in OPTION_DESCRIPTIONS.items():
-        field = options["properties"][name]
-        field["description"] = " ".join(filter(None, [meaning, field.get("description")]))
-        field["examples"] = [example]
 
 
 def _describe_methods(fields: Schema, params: Mapping[str, type[BaseModel]]) -> None:

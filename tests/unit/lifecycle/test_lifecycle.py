@@ -42,9 +42,9 @@ from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
+from app.models.array_indices import count_of_spec
 from app.models.caller import OPERATOR
 from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
-from app.models.slurm_options import array_size
 from app.models.task import CatalogueEntry
 from app.monitor import Monitor
 from app.senders import find_channel
@@ -1508,7 +1508,7 @@ def test_without_slurmdbd_an_array_that_is_not_known_whole_is_never_a_success(
     ],
 )
 def test_the_size_of_an_array(spec: str, size: int | None) -> None:
-    assert array_size(spec) == size
+    assert count_of_spec(spec) == size
 
 
 @pytest.mark.parametrize("failure", ["no slurmdbd", "down", "odd"])
