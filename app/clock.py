@@ -1,18 +1,27 @@
-"""A clock that is never set, and the clocks of other machines as they are computed from it."""
+"""A clock that is never set, and the clocks of other machines, computed from their last reading."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _MAX_ERROR = 1.0  # seconds; a reading with a larger error, as in a process that was frozen, is repeated
-_ATTEMPTS = 3
+_MAX_ATTEMPTS = 3
 
 
 def steady_seconds() -> float:
     """Return seconds of a clock that is never set, and that runs on while the machine sleeps."""
-    return time.clock_gettime(_STEADY)
+    return time.clock_gettime(_STEADY_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """One reading of another machine's clock."""
+
+    at: datetime  # the other machine's time
+    steady: float  # this host's steady clock at that moment
+    error: float  # seconds
 
 
 class RemoteClock:
@@ -25,15 +34,16 @@ class RemoteClock:
         """Create a clock that is not read yet.
 
         Args:
-            read: returns the other machine's time at the moment of its answer.
-            steady: returns the seconds of a clock that is never set.
+            read: Returns the other machine's time at the moment of its answer.
+            steady: Returns the seconds of a clock that is never set.
         """
         self._read = read
         self._steady = steady
-        self._reading: _Reading | None = None
+        self._reading: ClockReading | None = None
 
     @property
     def is_known(self) -> bool:
+        """Return whether the clock was ever read."""
         return self._reading is not None
 
     @property
@@ -46,32 +56,25 @@ class RemoteClock:
         """Return how many seconds ago the clock was read."""
         return self._steady() - self._reading.steady if self._reading else float("inf")
 
-    def refresh(self, read: Callable[[], datetime] | None = None) -> "_Reading":
+    def refresh(self, read: Callable[[], datetime] | None = None) -> ClockReading:
         """Read the clock, with `read` if it is given.
 
-        An exception of `read` is passed on; the last reading is then kept.
+        If the reading raises an exception, the last reading is kept.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             began = self._steady()
             at = (read or self._read)()
             ended = self._steady()
-            reading = _Reading(at, (began + ended) / 2, (ended - began) / 2)
+            reading = ClockReading(at, (began + ended) / 2, (ended - began) / 2)
             if reading.error <= _MAX_ERROR:
                 break
         self._reading = reading
         return reading
 
     def now(self) -> datetime:
-        """Return the other machine's time.
+        """Return the other machine's time; read the clock first if it was never read.
 
-        If the clock was never read, it is read now, and an exception of that reading is passed on.
+        The exceptions of such a reading are raised.
         """
         reading = self._reading or self.refresh()
         return reading.at + timedelta(seconds=self._steady() - reading.steady)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    at: datetime
-    steady: float  # this host's steady clock at that moment
-    error: float  # seconds

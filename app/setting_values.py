@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from app.slow_patterns import is_slow
+from app.slow_patterns import is_slow_pattern
 
 UNIX_SOCKET = "unix"  # in ACCESS_TRUSTED_PROXIES
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
@@ -132,7 +132,7 @@ def _check_pattern(value: str) -> str:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"must be a regular expression: {error}") from None
-    if is_slow(value):
+    if is_slow_pattern(value):
         raise ValueError("must not repeat what is repeated already, as (a+)+ does: matching may take hours")
     return value
 

@@ -1,17 +1,17 @@
-"""Recognizes regular expressions that some texts can occupy for seconds or for ever."""
+"""Recognize regular expressions that need seconds or hours for some texts."""
 
 import re
 import time
 
-# Most texts that fail at their end make a slow expression try all ways to divide what is before the end.
+# A slow expression tries all ways to divide the beginning of a text that does not match because of its end.
 _BEGINNINGS = ("a", "A", "0", "a.", "aA", "a1", "a-", "a_", "a@")
 _ENDS = ("-", "-+", "-$")
 _LENGTHS = (12, 16, 20, 24, 28, 40, 60, 90, 130, 190, 255)  # in small steps: each may take many times longer
-_MOST_SECONDS = 0.02  # of this thread's computing time
+_MAX_SECONDS = 0.02  # of this thread's computing time
 
 
-def is_slow(pattern: str) -> bool:
-    """Return whether matching a text of at most 257 characters takes long; not every such pattern is found.
+def is_slow_pattern(pattern: str) -> bool:
+    """Return whether matching a text of at most 257 characters takes long; some slow patterns are not found.
 
     While Python matches a regular expression, no other thread of the process runs.
     """
@@ -22,6 +22,6 @@ def is_slow(pattern: str) -> bool:
                 text = (beginning * length)[:length] + end
                 began = time.thread_time()
                 compiled.fullmatch(text)
-                if time.thread_time() - began > _MOST_SECONDS:
+                if time.thread_time() - began > _MAX_SECONDS:
                     return True
     return False

@@ -1,9 +1,9 @@
-"""Say why a file cannot be written."""
+"""Explain why a file cannot be written."""
 
 from pathlib import Path
 
 
-def why_unwritable(path: Path) -> str:
+def explain_unwritable(path: Path) -> str:
     """Return what is wrong with the path of a file that could not be written, and the remedy."""
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}: make it, owned by the user of this service"

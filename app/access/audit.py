@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.errors import SettingsError
 from app.models.job import Utc
-from app.unwritable_file import why_unwritable
+from app.unwritable_file import explain_unwritable
 
 logger = logging.getLogger("app.audit")
 
@@ -67,7 +67,7 @@ def open_audit_trail(path: Path | None) -> None:
     try:
         handler = _PrivateFile(path, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"AUDIT_LOG_PATH: {why_unwritable(path)}") from error
+        raise SettingsError(f"AUDIT_LOG_PATH: {explain_unwritable(path)}") from error
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
 

@@ -23,7 +23,7 @@ from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender, settings_prefix
 from app.slurm.diagnosis import check_accounting, check_slurm
 from app.startup import describe_store, find_socket_folder_faults, format_record_count
-from app.unwritable_file import why_unwritable
+from app.unwritable_file import explain_unwritable
 
 _CONTENT = Content(
     subject="A test message of slurm-proxy",
@@ -104,7 +104,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
                 faults.append(str(error))
     audit = settings.AUDIT_LOG_PATH
     if audit is not None and (audit.is_dir() or not _can_write(audit)):
-        faults.append(f"AUDIT_LOG_PATH: {why_unwritable(audit)}")
+        faults.append(f"AUDIT_LOG_PATH: {explain_unwritable(audit)}")
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")

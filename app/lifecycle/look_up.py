@@ -7,7 +7,7 @@ from typing import Any
 from cachetools import TTLCache, cached
 
 from app.access.authorization import require_scope
-from app.close_matches import suggestion
+from app.close_matches import suggest_similar_word
 from app.errors import (
     InvalidRequest,
     SlurmMisbehaved,
@@ -71,7 +71,9 @@ class LookUp:
         """
         require_scope(caller, Scope.READ)
         if word not in JobState.__members__:
-            meant = suggestion(word.upper(), JobState, "it must be a word such as PENDING or COMPLETED")
+            meant = suggest_similar_word(
+                word.upper(), JobState, "it must be a word such as PENDING or COMPLETED"
+            )
             raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
         usernames = None
         if not caller.may_for_all(Scope.READ):

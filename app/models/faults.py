@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from app.close_matches import LONGEST_WORD, suggestion
+from app.close_matches import MAX_WORD_LENGTH, suggest_similar_word
 
 _MANY_KEYS = 10  # so many known keys are not listed in an error
 _WORDS = {
@@ -21,7 +21,7 @@ def described_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str)
     """Return the sentence for one of pydantic's errors about a value of `model` that stands at `root`."""
     path = root
     for part in fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{str(part)[:LONGEST_WORD]}"
+        path += f"[{part}]" if isinstance(part, int) else f".{str(part)[:MAX_WORD_LENGTH]}"
     if fault["type"] == "extra_forbidden":
         words = f"is not known; {_suggested_key(model, fault['loc'])}"
     else:
@@ -31,7 +31,7 @@ def described_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str)
 
 def comparable_key(key: str) -> str:
     """Return a key as it is compared with known ones: as short as they are, in lower case, without dashes."""
-    return key[:LONGEST_WORD].lower().replace("-", "_")
+    return key[:MAX_WORD_LENGTH].lower().replace("-", "_")
 
 
 def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
@@ -43,4 +43,4 @@ def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
     all_known = (
         f"known here: {', '.join(known)}" if len(known) < _MANY_KEYS else "GET /docs lists the known keys"
     )
-    return suggestion(comparable_key(key), known, all_known)
+    return suggest_similar_word(comparable_key(key), known, all_known)

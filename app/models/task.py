@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.close_matches import LONGEST_WORD, nearest_word
+from app.close_matches import MAX_WORD_LENGTH, find_similar_word
 from app.errors import InvalidRequest
 from app.job_state import JobState
 from app.models.faults import comparable_key, described_fault
@@ -217,10 +217,10 @@ def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
     known |= {name: name for name in type(task).model_fields}
     given = (options.model_fields_set if options else set()) | task.model_fields_set
     for key in islice(task.model_extra or {}, _MOST_COMPARED):
-        near = nearest_word(comparable_key(key), known, _ALIKE)
+        near = find_similar_word(comparable_key(key), known, _ALIKE)
         if near and key not in known and near not in given:
             words = f"is not known, and only kept; did you mean {known[near]}?"
-            yield f"task.{key[:LONGEST_WORD]}: {words}"
+            yield f"task.{key[:MAX_WORD_LENGTH]}: {words}"
 
 
 _MOST_COMPARED = 100  # keys of the caller's own

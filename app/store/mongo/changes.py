@@ -3,17 +3,17 @@
 from pymongo import UpdateOne
 
 from app.models.record import Change
-from app.store.mongo.documents import dump_notifications, state_fields, without_enums
-from app.store.mongo.lease import not_fenced_after
-from app.store.mongo.older_server import stored_words
+from app.store.mongo.documents import notifications_to_documents, replace_enums, state_fields
+from app.store.mongo.lease import match_not_fenced_after
+from app.store.mongo.older_server import match_state
 from app.store.mongo.types import Document
 
 
 def change_to_update(change: Change, fence: int) -> UpdateOne:
-    """Return the update for a change.
+    """Return the update for a change, by the leader with the fencing token `fence`.
 
-    It finds nothing if the record has another state by now, if a later leader than the one with the token
-    `fence` has marked the record, or if the record has one of the notifications already.
+    The update finds no document if the record has another state by now, if a later leader has marked the
+    record, or if the record has one of the notifications already.
     """
     changes: Document = {
         **state_fields(change.after),
@@ -22,16 +22,16 @@ def change_to_update(change: Change, fence: int) -> UpdateOne:
         "fence": fence,
         "alarm_at": change.alarm_at,
     }
-    wanted: Document = {"uuid": change.uuid, "slurm_job_state": None, **not_fenced_after(fence)}
+    wanted: Document = {"uuid": change.uuid, "slurm_job_state": None, **match_not_fenced_after(fence)}
     if change.before is None:
         wanted |= {"is_reserved": True, "created_at": change.reserved_at}
         changes["submission_error"] = change.submission_error
     else:
-        wanted["slurm_job_state"] = stored_words(change.before)
+        wanted["slurm_job_state"] = match_state(change.before)
     if change.job is not None:
-        changes["job"] = without_enums(change.job.model_dump())
+        changes["job"] = replace_enums(change.job.model_dump())
     update: Document = {"$set": changes}
     if change.notifications:
         wanted["notifications.id"] = {"$nin": [item.id for item in change.notifications]}
-        update["$push"] = {"notifications": {"$each": dump_notifications(change.notifications)}}
+        update["$push"] = {"notifications": {"$each": notifications_to_documents(change.notifications)}}
     return UpdateOne(wanted, update)

@@ -44,16 +44,14 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
         return MongoClient(
             uri,
             tz_aware=True,
-            datetime_conversion="DATETIME_AUTO",  # a time that Python cannot hold must not hide other records
+            datetime_conversion="DATETIME_AUTO",  # a time out of Python's range must not hide other records
             type_registry=TypeRegistry([_PlainInt()]),
             serverSelectionTimeoutMS=int(timeout * 1000),
             timeoutMS=int(timeout * 1000),
         )
     except (ConfigurationError, ValueError) as error:
-        words = str(error)
-        if "@" in uri:  # the driver's words may hold a part of the password
-            words = _NOT_ENCODED
-        raise SettingsError(f"MONGODB_URI: {words}") from error
+        # The driver's message may hold a part of the password.
+        raise SettingsError(f"MONGODB_URI: {_NOT_ENCODED if '@' in uri else error}") from error
 
 
 def _has_stray_login(uri: str) -> bool:
@@ -81,7 +79,7 @@ class MongoDatabase:
         )
         self.windows: Collection[Document] = client[database].get_collection(
             f"{collection}_windows", write_concern=WriteConcern(w=1)
-        )  # to lose a count in a crash does no harm
+        )  # losing a count in a crash does no harm
         self.api_keys: Collection[Document] = client[database].get_collection(
             f"{collection}_keys", write_concern=concern
         )

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, kind_of_old_record
-from app.store.mongo.older_server import is_of_older_server, older_fields, read_job_id, read_state
+from app.store.mongo.older_server import is_of_older_server, parse_job_id, parse_state, translate_fields
 from app.store.mongo.types import Document
 
-OPEN_JOB_FIELDS = (  # that `read_open_job` needs
+OPEN_JOB_FIELDS = (  # that `document_to_open_job` needs
     "uuid",
     "slurm_job_id",
     "slurm_job_state",
@@ -31,19 +31,19 @@ def state_fields(state: JobState | None) -> Document:
     }
 
 
-def new_document(record: TaskRecord) -> Document:
+def record_to_document(record: TaskRecord) -> Document:
     """Return the document of a new record."""
     document = {
         "uuid": record.uuid,  # which is unique; see take_over.py
-        "task": escape(record.task),
+        "task": escape_references(record.task),
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
         "is_reserved": record.is_reserved,
         **state_fields(record.slurm_job_state),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
-        "job": without_enums(record.job.model_dump()) if record.job else None,
-        "notifications": dump_notifications(record.notifications),
+        "job": replace_enums(record.job.model_dump()) if record.job else None,
+        "notifications": notifications_to_documents(record.notifications),
         "warnings": list(record.warnings),
         "submission_error": record.submission_error,
         "alarm_at": record.alarm_at,
@@ -55,21 +55,21 @@ def new_document(record: TaskRecord) -> Document:
     return document
 
 
-def escape(value: object) -> object:
-    """Return `value` with another form of the keys `$ref`, `$id` and `$db`.
+def escape_references(value: object) -> object:
+    """Return `value` with a further `$` before the keys `$ref`, `$id` and `$db`.
 
     The driver reads an object with `$ref` and `$id` as a reference of its own.
     """
     if isinstance(value, dict):
-        return {_escape_key(key): escape(item) for key, item in value.items()}
-    return [escape(item) for item in value] if isinstance(value, list) else value
+        return {_escape_key(key): escape_references(item) for key, item in value.items()}
+    return [escape_references(item) for item in value] if isinstance(value, list) else value
 
 
-def unescape(value: object) -> object:
-    """Return the value that `escape` was given."""
+def unescape_references(value: object) -> object:
+    """Return the value that `escape_references` was given."""
     if isinstance(value, dict):
-        return {_unescape_key(key): unescape(item) for key, item in value.items()}
-    return [unescape(item) for item in value] if isinstance(value, list) else value
+        return {_unescape_key(key): unescape_references(item) for key, item in value.items()}
+    return [unescape_references(item) for item in value] if isinstance(value, list) else value
 
 
 def _escape_key(key: str) -> str:
@@ -80,32 +80,27 @@ def _unescape_key(key: str) -> str:
     return key[1:] if key.startswith("$$") and _REFERENCE.fullmatch(key) else key
 
 
-def without_enums(document: Document) -> Document:
-    """Return the document with plain words in place of enumerations, which BSON does not know."""
-    return {
-        str(key): without_enums(value)
-        if isinstance(value, dict)
-        else str(value)
-        if _is_enum(value)
-        else value
-        for key, value in document.items()
-    }
+def replace_enums(document: Document) -> Document:
+    """Return a document with plain strings in place of enumerations, which BSON does not have."""
+    return {str(key): _replace_enum(value) for key, value in document.items()}
 
 
-def _is_enum(value: object) -> bool:
-    return isinstance(value, JobState | NotificationStatus)
+def _replace_enum(value: object) -> object:
+    if isinstance(value, dict):
+        return replace_enums(value)
+    return str(value) if isinstance(value, JobState | NotificationStatus) else value
 
 
-def read_record(document: Document) -> TaskRecord:
+def document_to_record(document: Document) -> TaskRecord:
     """Return the record in a document, whichever version of this service or of the older one wrote it.
 
     Raises:
         ValueError: The document cannot be read.
     """
     if is_of_older_server(document):
-        document = {**document, **older_fields(document)}
-    notifications = [read_notification(item) for item in document.get("notifications", ())]
-    task, key = unescape(document["task"]), document.get("uuid")
+        document = {**document, **translate_fields(document)}
+    notifications = [document_to_notification(item) for item in document.get("notifications", ())]
+    task, key = unescape_references(document["task"]), document.get("uuid")
     has_own_key = isinstance(task, dict) and key != task.get("uuid")
     fields = {"task": task, "notifications": notifications, "key": key if has_own_key else None}
     record = TaskRecord.model_validate({**document, **fields})
@@ -114,21 +109,21 @@ def read_record(document: Document) -> TaskRecord:
     return record.model_copy(update={"kind": kind_of_old_record(record.uuid, record.job)})
 
 
-def read_open_job(document: Document) -> OpenJob:
+def document_to_open_job(document: Document) -> OpenJob:
     """Return the part of a record that a polling cycle reads.
 
     Raises:
         ValueError: The older server left out what polling needs, or wrote it in a form of its own.
     """
     job_id, created_at, username = map(document.get, ("slurm_job_id", "created_at", "slurm_username"))
-    job_id = read_job_id(job_id)
+    job_id = parse_job_id(job_id)
     if job_id is None or not isinstance(created_at, datetime) or not isinstance(username, str):
         raise ValueError("its job cannot be polled without a job id, a time of creation and a user name")
     job = document.get("job") or {}
     return OpenJob(
         document["uuid"],
         job_id,
-        read_state(document.get("slurm_job_state")),
+        parse_state(document.get("slurm_job_state")),
         username,
         max(created_at, _LONG_AGO),
         job.get("submit_time"),
@@ -138,14 +133,14 @@ def read_open_job(document: Document) -> OpenJob:
     )
 
 
-def read_notification(document: Document) -> Notification:
+def document_to_notification(document: Document) -> Notification:
     """Return the notification in an item of the list `notifications`."""
-    return Notification.model_validate({**document, "params": unescape(document["params"])})
+    return Notification.model_validate({**document, "params": unescape_references(document["params"])})
 
 
-def dump_notifications(notifications: Sequence[Notification]) -> list[Document]:
+def notifications_to_documents(notifications: Sequence[Notification]) -> list[Document]:
     """Return the notifications as items of the list `notifications`."""
     return [
-        without_enums({**item.model_dump(exclude={"params"}), "params": escape(item.params)})
+        replace_enums({**item.model_dump(exclude={"params"}), "params": escape_references(item.params)})
         for item in notifications
     ]

@@ -20,7 +20,7 @@ _TASK_INDEXES = (
     IndexModel([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)]),
     IndexModel([("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
     IndexModel([("slurm_username", ASCENDING), ("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
-    *(  # the few records that a cycle looks for
+    *(  # the few records that a polling cycle reads
         IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
         for field in ("is_open", "is_reserved")
     ),

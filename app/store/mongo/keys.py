@@ -30,7 +30,7 @@ class MongoKeyStore(MongoDatabase, KeyStore):
         is_expired = {"expires_at": {"$ne": None, "$lte": key.created_at}}
         with translating_errors():
             self.api_keys.update_many({"valid_name": key.name, **is_expired}, {"$unset": {"valid_name": ""}})
-            others = map(_read_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
+            others = map(_document_to_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
             if any(other.is_valid(key.created_at) for other in others):
                 return False
             with suppress(DuplicateKeyError):
@@ -42,12 +42,14 @@ class MongoKeyStore(MongoDatabase, KeyStore):
         """Find the key by its id."""
         with translating_errors(within):
             document = self.api_keys.find_one({"_id": id_})
-            return _read_key(document) if document else None
+            return _document_to_key(document) if document else None
 
     def list_keys(self) -> list[ApiKey]:
         """Read all keys."""
         with translating_errors():
-            return [_read_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)]
+            return [
+                _document_to_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)
+            ]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
         """Store the time of the revocation, and free the name."""
@@ -57,11 +59,11 @@ class MongoKeyStore(MongoDatabase, KeyStore):
             return self.api_keys.update_one(wanted, change).modified_count == 1
 
     def record_key_use(self, id_: str, at: datetime) -> None:
-        """Store the time without waiting for the disk: to lose it in a crash does no harm."""
+        """Store the time without waiting for the disk; losing it in a crash does no harm."""
         keys = self.api_keys.with_options(write_concern=WriteConcern(w=1))
         with translating_errors():
             keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
 
 
-def _read_key(document: Document) -> ApiKey:
+def _document_to_key(document: Document) -> ApiKey:
     return ApiKey.model_validate({**document, "id": document["_id"]})

@@ -14,7 +14,7 @@ from app.store.mongo.types import Document
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
-def not_fenced_after(fence: int) -> Document:
+def match_not_fenced_after(fence: int) -> Document:
     """Return a condition for records without the mark of a later leader than the one with this token."""
     return {"fence": {"$not": {"$gt": fence}}}
 
@@ -56,5 +56,7 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
     def _fence_open_records(self, fence: int) -> None:
         """Mark all records that an earlier leader may still want to change, so that its writes find none."""
         for field in ("is_open", "is_reserved"):
-            self.tasks.update_many({field: True, **not_fenced_after(fence - 1)}, {"$set": {"fence": fence}})
+            self.tasks.update_many(
+                {field: True, **match_not_fenced_after(fence - 1)}, {"$set": {"fence": fence}}
+            )
         self._fenced_with = fence

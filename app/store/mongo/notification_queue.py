@@ -7,13 +7,13 @@ from pymongo import ReturnDocument, UpdateOne
 from app.models.record import NotificationStatus
 from app.store.clock import CLOCK_TOLERANCE, NEVER, log_clock_set_back
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.documents import read_notification
+from app.store.mongo.documents import document_to_notification
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 from app.store.notification_queue import Claim, NotificationQueue, Outcome, StoredNotification
 
 _BATCH_SIZE = 1000  # notifications; one operation retries so many well within its time-out
-_OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
+_FINAL_STATUSES = (NotificationStatus.SENT, NotificationStatus.DEAD)
 
 
 class MongoNotificationQueue(MongoDatabase, NotificationQueue):
@@ -37,6 +37,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         return claim
 
     def _claim_one(self, due: Document, token: str, until: datetime) -> Claim | None:
+        """Claim a notification that matches `due`, with the expiry `until`."""
         with translating_errors():
             document = self.tasks.find_one_and_update(
                 {"notifications": {"$elemMatch": due}},
@@ -53,7 +54,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
             )
         if document is None:
             return None
-        return Claim(document["uuid"], read_notification(document["notifications"][0]))
+        return Claim(document["uuid"], document_to_notification(document["notifications"][0]))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         """Store the outcome, after that of the others in the digest if there is one."""
@@ -73,7 +74,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         if not outcome.was_attempt:
             update["$inc"] = {"notifications.$.attempts": -1}
         with translating_errors():
-            if outcome.status in _OVER and claim.notification.recipient is not None:
+            if outcome.status in _FINAL_STATUSES and claim.notification.recipient is not None:
                 self._settle_digest(mine, ending)
             result = self.tasks.update_one(
                 {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}}, update
@@ -142,12 +143,12 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         }
         # The head of a digest that is being retried keeps its digest; a dead one has none any more.
         no_digest: Document = {"recipient": None, "digest": None}
-        return self._make_due(
-            {**wanted, "status": NotificationStatus.RETRYING.value}, changes
-        ) + self._make_due({**wanted, "status": NotificationStatus.DEAD.value}, {**changes, **no_digest})
+        retrying = {**wanted, "status": NotificationStatus.RETRYING.value}
+        dead = {**wanted, "status": NotificationStatus.DEAD.value}
+        return self._make_due(retrying, changes) + self._make_due(dead, {**changes, **no_digest})
 
     def _make_due(self, wanted: Document, changes: Document) -> int:
-        """Make `changes` in all notifications that are as `wanted`; return their number."""
+        """Make `changes` in all notifications that match `wanted`; return their number."""
         update = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
         changed = 0
         while found := self._find_batch(wanted):
@@ -166,12 +167,12 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         return changed
 
     def _find_batch(self, wanted: Document) -> list[StoredNotification]:
-        """Return up to _BATCH_SIZE notifications that are as `wanted`, in any order."""
+        """Return up to _BATCH_SIZE notifications that match `wanted`, in any order."""
         with translating_errors():
             return self._find_items(wanted, _BATCH_SIZE, in_order=False)
 
     def _update_items(self, wanted: Document, changes: Document) -> None:
-        """Change every notification that is as `wanted`; each record by itself is atomic."""
+        """Change every notification that matches `wanted`; each record is changed atomically."""
         self.tasks.update_many(
             {"notifications": {"$elemMatch": wanted}},
             {"$set": {f"notifications.$[item].{field}": value for field, value in changes.items()}},
@@ -181,7 +182,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
     def _find_items(
         self, wanted: Document, limit: int | None, *, in_order: bool = True
     ) -> list[StoredNotification]:
-        """Return the notifications that are as `wanted`, the oldest first if `in_order`."""
+        """Return the notifications that match `wanted`, the oldest first if `in_order`."""
         stages: list[Document] = [
             {"$match": {"notifications": {"$elemMatch": wanted}}},
             {"$project": {"notifications": 1, "uuid": 1}},
@@ -193,6 +194,6 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         if limit is not None:
             stages.append({"$limit": limit})
         return [
-            StoredNotification(item["uuid"], read_notification(item["notifications"]))
+            StoredNotification(item["uuid"], document_to_notification(item["notifications"]))
             for item in self.tasks.aggregate(stages)
         ]

@@ -1,4 +1,4 @@
-"""Read the documents of the service that this one replaces, as they are."""
+"""Read the documents of the older server, the service that this one replaces, as they are."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from app.models.record import RecordKind
 from app.models.rules import MAX_JOB_ID
 from app.store.mongo.types import Document
 
-# Conditions of which each document of the older server meets one, as in `is_of_older_server`.
+# Each document of the older server meets one of these conditions, as in `is_of_older_server`.
 OF_OLDER_SERVER: tuple[Document, ...] = (
     {"taken_over_at": {"$exists": True}},
     {"notifications": {"$exists": False}},
@@ -20,30 +20,30 @@ _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def is_of_older_server(document: Document) -> bool:
-    """Return whether the older server wrote the document: its documents had no list of notifications."""
+    """Return whether the older server wrote a document: it stored no list of notifications."""
     return "taken_over_at" in document or "notifications" not in document
 
 
-def read_state(word: object) -> JobState:
-    """Return the state that `word` stands for; UNKNOWN for all that Slurm never says."""
-    return JobState(word) if isinstance(word, str) and word in JobState.__members__ else JobState.UNKNOWN
+def parse_state(value: object) -> JobState:
+    """Return the state that a stored value stands for; UNKNOWN for a value that is no state of Slurm."""
+    return JobState(value) if isinstance(value, str) and value in JobState.__members__ else JobState.UNKNOWN
 
 
-def stored_words(state: JobState) -> object:
-    """Return a condition for the words that are read as `state`."""
+def match_state(state: JobState) -> object:
+    """Return a condition for the stored values that are read as `state`."""
     if state is not JobState.UNKNOWN:
         return state.value
     return {"$nin": [known.value for known in JobState if known is not JobState.UNKNOWN]}
 
 
-def stored_uuids(uuids: Iterable[str]) -> list[object]:
-    """Return all values that are read as one of these uuids: the older server also stored numbers."""
+def list_stored_forms(uuids: Iterable[str]) -> list[object]:
+    """Return all stored values that are read as one of these uuids; the older server also stored numbers."""
     texts = list(uuids)
     numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
     return [*texts, *numbers]
 
 
-def read_job_id(value: object) -> int | None:
+def parse_job_id(value: object) -> int | None:
     """Return the job id in a number or in a string of digits; None for anything else."""
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
     if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -54,43 +54,44 @@ def read_job_id(value: object) -> int | None:
     return number if 0 < number <= MAX_JOB_ID else None
 
 
-def read_task(document: Document) -> dict[str, Any]:
-    """Return the task of a document; an empty one if it is no object. Values that JSON lacks become text."""
-    task = _as_json(document.get("task"))
+def parse_task(document: Document) -> dict[str, Any]:
+    """Return the task of a document, or an empty one if the task is no object."""
+    task = _replace_non_json(document.get("task"))
     return task if isinstance(task, dict) else {}
 
 
-def older_fields(document: Document) -> Document:
-    """Return the fields of a record that are read differently in a document of the older server.
+def translate_fields(document: Document) -> Document:
+    """Return those fields of a document of the older server that this service stores in another form.
 
     A record that was never updated counts as updated when it was created.
     """
-    created_at = _utc(document.get("created_at")) or datetime.fromtimestamp(0, UTC)
-    task = read_task(document)
+    created_at = _parse_time(document.get("created_at")) or datetime.fromtimestamp(0, UTC)
+    task = parse_task(document)
     usernames = (document.get("slurm_username"), task.get("username"))
     return {
         "kind": RecordKind.REGISTERED,  # its jobs were submitted another way
         "task": task,
         "slurm_username": next((name for name in usernames if name and isinstance(name, str)), ""),
-        "slurm_job_id": read_job_id(document.get("slurm_job_id")),
-        "slurm_job_state": read_state(document.get("slurm_job_state")),
+        "slurm_job_id": parse_job_id(document.get("slurm_job_id")),
+        "slurm_job_state": parse_state(document.get("slurm_job_state")),
         "created_at": created_at,
-        "updated_at": _utc(document.get("updated_at")) or created_at,
+        "updated_at": _parse_time(document.get("updated_at")) or created_at,
     }
 
 
-def _as_json(value: object) -> object:
+def _replace_non_json(value: object) -> object:
+    """Return `value` with text in place of everything that JSON does not have, such as dates and NaN."""
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
+        return {key: _replace_non_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_json(item) for item in value]
+        return [_replace_non_json(item) for item in value]
     is_finite = not isinstance(value, float) or math.isfinite(value)
     is_json = value is None or (isinstance(value, str | int | float) and is_finite)
     return value if is_json else str(value)
 
 
-def _utc(value: object) -> datetime | None:
-    """Return the time in a date or in a text as ISO 8601 has it; one without a time zone is in UTC."""
+def _parse_time(value: object) -> datetime | None:
+    """Return the time in a date or an ISO 8601 text, in UTC unless it has a time zone; None for others."""
     try:
         found = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
         if not isinstance(found, datetime):

@@ -17,13 +17,13 @@ from app.store.mongo.changes import change_to_update
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import (
     OPEN_JOB_FIELDS,
-    new_document,
-    read_open_job,
-    read_record,
+    document_to_open_job,
+    document_to_record,
+    record_to_document,
     state_fields,
 )
 from app.store.mongo.errors import translating_errors
-from app.store.mongo.older_server import OF_OLDER_SERVER, read_job_id, stored_uuids, stored_words
+from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, match_state, parse_job_id
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 from app.store.records import RecordStore
@@ -39,7 +39,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
 
     def add_record(self, record: TaskRecord) -> None:
         """Insert the document; unique indexes refuse a second one."""
-        document = new_document(record)
+        document = record_to_document(record)
         with translating_errors():
             self._refuse_uuid_of_older_server(record.uuid)
             try:
@@ -53,10 +53,10 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         Raises:
             DuplicateUuid: A document of the older server has it.
         """
-        wanted = {"task.uuid": {"$in": stored_uuids([uuid])}, "uuid": {"$ne": uuid}}
+        wanted = {"task.uuid": {"$in": list_stored_forms([uuid])}, "uuid": {"$ne": uuid}}
         taken = self.tasks.find_one(wanted, {"slurm_job_id": 1}, sort=NEWEST_FIRST)
         if taken is not None:
-            raise DuplicateUuid(uuid, read_job_id(taken.get("slurm_job_id")))
+            raise DuplicateUuid(uuid, parse_job_id(taken.get("slurm_job_id")))
 
     def _replace_failed_record(
         self, record: TaskRecord, document: Document, error: DuplicateKeyError
@@ -66,7 +66,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         Raises:
             DuplicateUuid: The uuid or the idempotency key is used already.
         """
-        failed = {**_this_reservation(record), "submission_error": {"$ne": None}}
+        failed = {**_match_reservation(record), "submission_error": {"$ne": None}}
         del failed["created_at"], document["_id"]
         try:
             if self.tasks.replace_one(failed, document).modified_count == 1:
@@ -74,22 +74,21 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         except DuplicateKeyError:  # of the idempotency key
             pass
         is_key = "idempotency_key" in (error.details or {}).get("keyPattern", {})
-        field = "idempotency_key" if is_key else "uuid"
-        value = record.idempotency_key if field == "idempotency_key" else record.uuid
-        taken = self.tasks.find_one({field: value}, {"slurm_job_id": 1}) or {}
+        wanted = {"idempotency_key": record.idempotency_key} if is_key else {"uuid": record.uuid}
+        taken = self.tasks.find_one(wanted, {"slurm_job_id": 1}) or {}
         raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
 
     def release_reservation(self, record: TaskRecord) -> None:
         """Delete the document, unless it has a job."""
         with translating_errors():
-            self.tasks.delete_one(_this_reservation(record))
+            self.tasks.delete_one(_match_reservation(record))
 
     def fail_reservation(self, record: TaskRecord, reason: str, at: datetime) -> bool:
         """Store the reason, and free the idempotency key."""
         changes = {"submission_error": reason, "is_reserved": False, "updated_at": at}
         with translating_errors():
             result = self.tasks.update_one(
-                {**_this_reservation(record), "submission_error": None},
+                {**_match_reservation(record), "submission_error": None},
                 {"$set": changes, "$unset": {"idempotency_key": ""}},
             )
             return result.modified_count == 1
@@ -107,59 +106,59 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             "submission_error": None,
         }
         with translating_errors():
-            return self.tasks.update_one(_this_reservation(record), {"$set": changes}).modified_count == 1
+            return self.tasks.update_one(_match_reservation(record), {"$set": changes}).modified_count == 1
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
         """Find the document by its idempotency key."""
         with translating_errors(within):
             document = self.tasks.find_one({"idempotency_key": key})
-            return read_record(document) if document else None
+            return document_to_record(document) if document else None
 
     def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
-        """Find the documents by uuid; those of the older server only for uuids without another one."""
+        """Find the documents by `uuid`; look for the other uuids among those of the older server."""
         with translating_errors(within):
             found = self.tasks.find({"uuid": {"$in": list(uuids)}})
-            records = {document["uuid"]: read_record(document) for document in found}
+            records = {document["uuid"]: document_to_record(document) for document in found}
             if missing := [uuid for uuid in uuids if uuid not in records]:
                 records |= self._find_newest_of_older_server(missing)
             return records
 
     def _find_newest_of_older_server(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
-        found = self.tasks.find({"task.uuid": {"$in": stored_uuids(uuids)}})
-        records = map(read_record, found.sort([(field, ASCENDING) for field, _ in NEWEST_FIRST]))
+        """Return the newest record of the older server for each uuid that has one."""
+        found = self.tasks.find({"task.uuid": {"$in": list_stored_forms(uuids)}})
+        records = map(document_to_record, found.sort([(field, ASCENDING) for field, _ in NEWEST_FIRST]))
         return {record.uuid: record for record in records}  # the newest comes last
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Find the newest document with that job id."""
         with translating_errors():
             either = {"$in": [job_id, str(job_id)]}  # the older server may have stored ids as strings
-            document = self.tasks.find_one(
-                {"slurm_job_id": either}, sort=[("created_at", DESCENDING), ("_id", DESCENDING)]
-            )
-            return read_record(document) if document else None
+            document = self.tasks.find_one({"slurm_job_id": either}, sort=NEWEST_FIRST)
+            return document_to_record(document) if document else None
 
     def find_by_state(
         self, state: JobState, usernames: Collection[str] | None, limit: int
     ) -> list[TaskRecord]:
         """Find the newest documents in that state that can be read."""
         with translating_errors():
-            is_unknown = state is JobState.UNKNOWN
-            wanted: Document = self._read_as_unknown() if is_unknown else {"slurm_job_state": state.value}
+            wanted: Document = {"slurm_job_state": state.value}
+            if state is JobState.UNKNOWN:
+                wanted = self._match_unknown_state()
             if usernames is not None:
                 wanted["slurm_username"] = {"$in": list(usernames)}
             found = self.tasks.find(wanted).sort(NEWEST_FIRST)
-            return list(_read_all(found.limit(limit), read_record))
+            return list(_read_all(found.limit(limit), document_to_record))
 
-    def _read_as_unknown(self) -> Document:
+    def _match_unknown_state(self) -> Document:
         """Return a condition for the records whose state is read as UNKNOWN.
 
-        It lists the words, so that an index returns the records in their order. No state at all is read as
-        UNKNOWN only in records of the older server.
+        The condition lists the stored values, so that an index returns the records in their order. A missing
+        state is read as UNKNOWN only in records of the older server.
         """
-        other_words = stored_words(JobState.UNKNOWN)
-        words = self.tasks.distinct("slurm_job_state", {"slurm_job_state": other_words})
+        is_unknown = {"slurm_job_state": match_state(JobState.UNKNOWN)}
+        values = self.tasks.distinct("slurm_job_state", is_unknown)
         has_state: Document = {"slurm_job_state": {"$ne": None}}
-        return {"slurm_job_state": {"$in": [*words, None]}, "$or": [has_state, *OF_OLDER_SERVER]}
+        return {"slurm_job_state": {"$in": [*values, None]}, "$or": [has_state, *OF_OLDER_SERVER]}
 
     def list_usernames(self) -> list[str]:
         """Return the distinct names in the documents."""
@@ -170,7 +169,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         """Read a few fields of all open documents."""
         with translating_errors():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(OPEN_JOB_FIELDS, 1))
-            return list(_read_all(found, read_open_job))
+            return list(_read_all(found, document_to_open_job))
 
     def list_ended_jobs(self, since: datetime, limit: int) -> list[OpenJob]:
         """Read a few fields of the documents that were closed last."""
@@ -182,7 +181,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         }
         with translating_errors():
             found = self.tasks.find(ended, dict.fromkeys((*OPEN_JOB_FIELDS, "job.array_tasks"), 1))
-            return list(_read_all(found.sort("updated_at", DESCENDING).limit(limit), read_open_job))
+            return list(_read_all(found.sort("updated_at", DESCENDING).limit(limit), document_to_open_job))
 
     def count_open_tasks(self, caller: str) -> int:
         """Count the caller's documents by their flags `is_open` and `is_reserved`."""
@@ -197,7 +196,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         made = [{"created_at": {"$lt": before}}, {"created_at": {"$gt": after}}]
         with translating_errors():
             found = self.tasks.find({"is_reserved": True, "$or": made})
-            return [read_record(document) for document in found]
+            return [document_to_record(document) for document in found]
 
     def apply_changes(self, changes: Iterable[Change], fence: int) -> int:
         """Write all changes as one bulk of conditional updates."""
@@ -217,7 +216,7 @@ def _read_all(documents: Iterable[Document], read: Callable[[Document], _Read]) 
             logger.exception("the document %s cannot be read", document["_id"])
 
 
-def _this_reservation(record: TaskRecord) -> Document:
+def _match_reservation(record: TaskRecord) -> Document:
     """Return a condition for the document of this record, as long as it has no job."""
     return {
         "uuid": record.uuid,

@@ -37,7 +37,7 @@ class SqliteDatabase:
         self._file = DatabaseFile(path)
         self._timeout = timeout
         self._opening = threading.Lock()
-        self._first: sqlite3.Connection | None = None  # never used; see _open
+        self._first: sqlite3.Connection | None = None  # never used; see _open_connection
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_CONNECTIONS)
 
     def prepare(self) -> None:
@@ -80,7 +80,7 @@ class SqliteDatabase:
         if self._first is not None:
             self._first.close()
             self._first = None
-        self._file.forget()
+        self._file.forget_identities()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -90,9 +90,9 @@ class SqliteDatabase:
             StoreRefused: The file was removed or replaced, or cannot be used.
             StoreUnavailable: SQLite reports another failure.
         """
-        self._file.check()
+        self._file.check_identities()
         try:
-            connection = self._take()
+            connection = self._take_connection()
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
         try:
@@ -101,9 +101,9 @@ class SqliteDatabase:
             connection.close()  # it may be broken; the next call gets a new one
             raise self._unavailable(error) from error
         except BaseException:
-            self._give_back(connection)
+            self._return_connection(connection)
             raise
-        self._give_back(connection)
+        self._return_connection(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -122,21 +122,21 @@ class SqliteDatabase:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
-            self._file.check()  # a file that was removed meanwhile would lose the change
+            self._file.check_identities()  # a file that was removed meanwhile would lose the change
 
-    def _take(self) -> sqlite3.Connection:
+    def _take_connection(self) -> sqlite3.Connection:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return self._open()
+            return self._open_connection()
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _return_connection(self, connection: sqlite3.Connection) -> None:
         try:
             self._idle.put_nowait(connection)
         except queue.Full:
             connection.close()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open_connection(self) -> sqlite3.Connection:
         """Return a new connection.
 
         The first one only keeps the files beside the database. SQLite removes these when the last connection
@@ -145,7 +145,7 @@ class SqliteDatabase:
         with self._opening:
             if self._first is None:
                 self._first = self._file.connect(self._timeout)
-                self._file.remember()
+                self._file.remember_identities()
         connection = self._file.connect(self._timeout)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
@@ -154,6 +154,6 @@ class SqliteDatabase:
 
     def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
         """Return the error of this service for one of SQLite."""
-        if (words := self._file.refusal(error)) is not None:
-            return StoreRefused(words)
+        if (explanation := self._file.explain_error(error)) is not None:
+            return StoreRefused(explanation)
         return StoreUnavailable(f"the store {self._path} does not answer: {error}")

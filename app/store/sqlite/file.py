@@ -5,16 +5,16 @@ import sqlite3
 from pathlib import Path
 
 from app.errors import StoreRefused
-from app.unwritable_file import why_unwritable
+from app.unwritable_file import explain_unwritable
 
-_BESIDE = ("-wal", "-shm")  # the endings of the files that SQLite keeps beside the database
-_CANNOT_USE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_SUFFIXES = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
+_UNUSABLE_FILE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 _Identity = tuple[int, int]  # device and inode
 
-# The file at each path at the start. gunicorn's workers inherit it from the main process, so that a worker
-# that takes another one's place, after a crash or a reload, refuses a file that has been replaced meanwhile.
-_at_start: dict[Path, _Identity | None] = {}
+# The file at each path at the start; gunicorn's workers inherit this from the main process. Therefore a
+# worker that replaces another one, after a crash or a reload, refuses a file that was replaced meanwhile.
+_identity_at_start: dict[Path, _Identity | None] = {}
 
 
 class DatabaseFile:
@@ -25,12 +25,13 @@ class DatabaseFile:
     """
 
     def __init__(self, path: Path) -> None:
+        """Use the file at `path`, without opening it yet."""
         self._path = path
-        self._paths = [str(path), *(f"{path}{ending}" for ending in _BESIDE)]
+        self._paths = [str(path), *(f"{path}{suffix}" for suffix in _SUFFIXES)]
         self._opened: list[_Identity | None] | None = None
 
     def create(self) -> None:
-        """Create the file with mode 0600 if there is none; SQLite gives the files beside it the same mode.
+        """Create the file with mode 0600 if there is none; SQLite gives its other files the same mode.
 
         Raises:
             StoreRefused: The file is missing and cannot be created.
@@ -39,34 +40,37 @@ class DatabaseFile:
             self._path.touch(mode=0o600)
         except OSError as error:
             if not self._path.exists():  # opening an existing file gives a better error
-                raise StoreRefused(why_unwritable(self._path)) from error
-        _at_start[self._path] = _file_identity(str(self._path))
+                raise StoreRefused(explain_unwritable(self._path)) from error
+        _identity_at_start[self._path] = _file_identity(str(self._path))
 
     def connect(self, timeout: float) -> sqlite3.Connection:
-        """Open a connection in WAL mode; `timeout`: seconds that a statement waits for another's write.
+        """Open a connection in WAL mode.
+
+        Args:
+            timeout: Seconds that a statement waits for another process's write.
 
         Raises:
             sqlite3.Error: The file is missing, or cannot be used.
         """
-        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # which does not create it
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # does not create the file
         connection = sqlite3.connect(uri, timeout, uri=True, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("SELECT count(*) FROM sqlite_schema")  # opens the files beside it, too
+            connection.execute("SELECT count(*) FROM sqlite_schema")  # opens SQLite's other files, too
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def remember(self) -> None:
-        """Remember which files are at the path: those that have just been opened."""
+    def remember_identities(self) -> None:
+        """Remember which files are at the path, because they have just been opened."""
         self._opened = self._identities()
 
-    def forget(self) -> None:
-        """Forget the files, because all connections are closed."""
+    def forget_identities(self) -> None:
+        """Forget which files were opened, because all connections are closed."""
         self._opened = None
 
-    def check(self) -> None:
+    def check_identities(self) -> None:
         """Compare the files at the path with those that were opened.
 
         Raises:
@@ -74,22 +78,22 @@ class DatabaseFile:
         """
         found = self._identities()
         is_replaced = self._opened is not None and found != self._opened
-        if is_replaced or found[0] != _at_start.get(self._path, found[0]):
+        if is_replaced or found[0] != _identity_at_start.get(self._path, found[0]):
             raise StoreRefused(
                 f"{self._path} was removed or replaced while the server was running: put the same file back,"
                 " or restart the service to use what is there now"
             )
 
-    def refusal(self, error: sqlite3.Error) -> str | None:
-        """Return what is wrong with the file, and the remedy; None for errors that pass."""
+    def explain_error(self, error: sqlite3.Error) -> str | None:
+        """Return what is wrong with the file, and the remedy; None if the file is not the cause."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details of an extended code
         if code == sqlite3.SQLITE_NOTADB:
             return f"{self._path} is no SQLite database: name another file, or move this one away"
-        if code not in _CANNOT_USE:
+        if code not in _UNUSABLE_FILE:
             return None
         if self._path.parent.is_dir() and not self._path.exists():
             return f"there is no file {self._path}: put it back, or restart the service to create a new one"
-        return why_unwritable(self._path)
+        return explain_unwritable(self._path)
 
     def _identities(self) -> list[_Identity | None]:
         return [_file_identity(path) for path in self._paths]

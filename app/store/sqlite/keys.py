@@ -17,7 +17,7 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
     def add_key(self, key: ApiKey) -> bool:
         """Compare the name with those of all valid keys, and insert the key, in one transaction."""
         with self.writing() as connection:
-            others = map(_read_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
+            others = map(_row_to_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
             if any(other.name == key.name and other.is_valid(key.created_at) for other in others):
                 return False
             connection.execute(
@@ -35,13 +35,13 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
         """Find the key by its id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM keys WHERE id = ?", (id_,)).fetchone()
-            return _read_key(row) if row else None
+            return _row_to_key(row) if row else None
 
     def list_keys(self) -> list[ApiKey]:
         """Read all keys."""
         with self.reading() as connection:
             return [
-                _read_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()
+                _row_to_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()
             ]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
@@ -59,6 +59,6 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
             connection.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (to_milliseconds(at), id_))
 
 
-def _read_key(row: sqlite3.Row) -> ApiKey:
+def _row_to_key(row: sqlite3.Row) -> ApiKey:
     key = ApiKey.model_validate_json(row["key"])
     return key.model_copy(update={name: to_datetime_or_none(row[name]) for name in _TIME_COLUMNS})

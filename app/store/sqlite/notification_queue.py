@@ -6,9 +6,9 @@ from app.models.record import NotificationStatus
 from app.store.clock import CLOCK_TOLERANCE, NEVER, log_clock_set_back
 from app.store.notification_queue import Claim, NotificationQueue, Outcome, StoredNotification
 from app.store.sqlite.database import SqliteDatabase
-from app.store.sqlite.rows import read_notification, to_milliseconds, to_milliseconds_or_none
+from app.store.sqlite.rows import row_to_notification, to_milliseconds, to_milliseconds_or_none
 
-_OVER = (NotificationStatus.SENT, NotificationStatus.DEAD)
+_FINAL_STATUSES = (NotificationStatus.SENT, NotificationStatus.DEAD)
 _CLAIM = (
     "UPDATE notifications SET status = ?, claim = ?, attempt_after = ?, attempts = attempts + 1"
     " WHERE id = (SELECT id FROM notifications WHERE method = ? AND {} ORDER BY attempt_after LIMIT 1)"
@@ -34,7 +34,7 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
                 row = connection.execute(_CLAIM.format(_IMPOSSIBLE), (*claimed, *impossible)).fetchone()
                 if row is not None:
                     log_clock_set_back(f"the wait of message {row['id']}")
-            return Claim(row["uuid"], read_notification(row)) if row else None
+            return Claim(row["uuid"], row_to_notification(row)) if row else None
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         """Store the outcome, also for the others in the digest, in one transaction."""
@@ -58,7 +58,7 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
                     NotificationStatus.SENT,
                 ),
             )
-            if changed.rowcount == 1 and outcome.status in _OVER:
+            if changed.rowcount == 1 and outcome.status in _FINAL_STATUSES:
                 connection.execute(
                     "UPDATE notifications SET status = ?, last_error = ?, sent_at = ? WHERE status = ?"
                     " AND digest = (SELECT digest FROM notifications WHERE id = ?) AND id != ?",
@@ -94,14 +94,14 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
                 "SELECT * FROM notifications WHERE digest = ? AND id != ? ORDER BY rowid", (row[0], head.id)
             )
             return row[0], [
-                StoredNotification(row["uuid"], read_notification(row)) for row in rows.fetchall()
+                StoredNotification(row["uuid"], row_to_notification(row)) for row in rows.fetchall()
             ]
 
     def find_notification(self, id_: str) -> StoredNotification | None:
         """Find the notification by its id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM notifications WHERE id = ?", (id_,)).fetchone()
-            return StoredNotification(row["uuid"], read_notification(row)) if row else None
+            return StoredNotification(row["uuid"], row_to_notification(row)) if row else None
 
     def list_notifications(
         self, status: NotificationStatus, method: str | None, limit: int
@@ -112,7 +112,7 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
                 "SELECT * FROM notifications WHERE status = ? AND ? IN (method, '') ORDER BY rowid LIMIT ?",
                 (status, method or "", limit),
             )
-            return [StoredNotification(row["uuid"], read_notification(row)) for row in rows.fetchall()]
+            return [StoredNotification(row["uuid"], row_to_notification(row)) for row in rows.fetchall()]
 
     def retry_dead(self, at: datetime, *, id_: str | None = None, method: str | None = None) -> int:
         """Make the notifications due in one statement."""

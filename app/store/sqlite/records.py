@@ -15,9 +15,8 @@ from app.store.sqlite.lease import is_newest_fence
 from app.store.sqlite.rows import (
     add_notifications,
     insert_record,
-    read_record,
-    to_datetime,
-    to_datetime_or_none,
+    row_to_open_job,
+    row_to_record,
     to_milliseconds,
     to_milliseconds_or_none,
 )
@@ -83,14 +82,14 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
         """Find the record by its idempotency key."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM tasks WHERE idempotency_key = ?", (key,)).fetchone()
-            return read_record(connection, row) if row else None
+            return row_to_record(connection, row) if row else None
 
     def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         """Find the records; `within` is not needed, because in WAL mode a reader waits for no writer."""
         with self.reading() as connection:
             marks = ",".join("?" * len(uuids))
             rows = connection.execute(f"SELECT * FROM tasks WHERE uuid IN ({marks})", uuids)  # noqa: S608
-            return {row["uuid"]: read_record(connection, row) for row in rows.fetchall()}
+            return {row["uuid"]: row_to_record(connection, row) for row in rows.fetchall()}
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Find the newest record with that job id."""
@@ -99,7 +98,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
                 "SELECT * FROM tasks WHERE slurm_job_id = ? ORDER BY created_at DESC, rowid DESC LIMIT 1",
                 (job_id,),
             ).fetchone()
-            return read_record(connection, row) if row else None
+            return row_to_record(connection, row) if row else None
 
     def find_by_state(
         self, state: JobState, usernames: Collection[str] | None, limit: int
@@ -113,7 +112,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
                 " ORDER BY created_at DESC, rowid DESC LIMIT ?",
                 (state, *values, limit),
             )
-            return [read_record(connection, row) for row in rows.fetchall()]
+            return [row_to_record(connection, row) for row in rows.fetchall()]
 
     def list_usernames(self) -> list[str]:
         """Return the distinct names in the records."""
@@ -155,7 +154,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
                 " AND submission_error IS NULL AND (created_at < ? OR created_at > ?)",
                 (to_milliseconds(before), to_milliseconds(after)),
             )
-            return [read_record(connection, row) for row in rows.fetchall()]
+            return [row_to_record(connection, row) for row in rows.fetchall()]
 
     def apply_changes(self, changes: Iterable[Change], fence: int) -> int:
         """Compare the fencing token, and write all changes, in one transaction."""
@@ -174,19 +173,7 @@ def _read_open_jobs(
         f" {is_array} AS is_array FROM tasks WHERE {condition}",
         values,
     )
-    return [
-        OpenJob(
-            row["uuid"],
-            row["slurm_job_id"],
-            JobState(row["slurm_job_state"]),
-            row["slurm_username"],
-            to_datetime(row["created_at"]),
-            to_datetime_or_none(row["submit_time"]),
-            to_datetime_or_none(row["alarm_at"]),
-            bool(row["is_array"]),
-        )
-        for row in rows
-    ]
+    return [row_to_open_job(row) for row in rows]
 
 
 def _values_of_reservation(record: TaskRecord) -> tuple[str, int]:

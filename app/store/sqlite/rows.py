@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from app.job_state import JobState
 from app.models.job import SlurmJob
-from app.models.record import Notification, TaskRecord, kind_of_old_record
+from app.models.record import Notification, OpenJob, TaskRecord, kind_of_old_record
 
 # The columns of a notification that change; all the rest of it is in `message`.
 _MUTABLE_COLUMNS = (
@@ -72,7 +73,7 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
     add_notifications(connection, record.uuid, record.notifications)
 
 
-def read_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
+def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
     """Return the record in a row of the table `tasks`, with its notifications."""
     rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
     job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
@@ -85,12 +86,26 @@ def read_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
         created_at=to_datetime(row["created_at"]),
         updated_at=to_datetime(row["updated_at"]),
         job=job,
-        notifications=tuple(map(read_notification, rows)),
+        notifications=tuple(map(row_to_notification, rows)),
         idempotency_key=row["idempotency_key"],
         warnings=tuple(json.loads(row["warnings"])),
         submission_error=row["submission_error"],
         alarm_at=to_datetime_or_none(row["alarm_at"]),
         caller=row["caller"],
+    )
+
+
+def row_to_open_job(row: sqlite3.Row) -> OpenJob:
+    """Return the job in a row with the columns that a polling cycle reads, and `is_array`."""
+    return OpenJob(
+        row["uuid"],
+        row["slurm_job_id"],
+        JobState(row["slurm_job_state"]),
+        row["slurm_username"],
+        to_datetime(row["created_at"]),
+        to_datetime_or_none(row["submit_time"]),
+        to_datetime_or_none(row["alarm_at"]),
+        bool(row["is_array"]),
     )
 
 
@@ -123,7 +138,7 @@ def _mutable_values(item: Notification) -> Iterator[object]:
         yield to_milliseconds_or_none(value) if column in _TIME_COLUMNS else value
 
 
-def read_notification(row: sqlite3.Row) -> Notification:
+def row_to_notification(row: sqlite3.Row) -> Notification:
     """Return the notification in a row of the table `notifications`."""
     values = {column: row[column] for column in _MUTABLE_COLUMNS}
     for column in _TIME_COLUMNS:
