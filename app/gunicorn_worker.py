@@ -10,7 +10,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
+from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, build_error_answer
 from app.connections.table import ConnectionTable
 from app.constants import MAX_BODY_BYTES
 from app.web.request_slots import RequestSlots
@@ -117,7 +117,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if keeps_open:
             conn.client_socket.become_idle()
         else:
-            conn.client_socket.answer_timeout()
+            conn.client_socket.send_timeout_answer()
             conn.client_socket.begin_linger(_LINGER_SECONDS)
             util.close_graceful(conn.sock, _LINGER_SECONDS)
         return keeps_open
@@ -137,16 +137,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if answer is _FAILED:
             logger.error("a request failed", exc_info=exc)
         elif answer is not _OUTSIDE_PREFIX:
-            self.clients.count_unreadable()
+            self.clients.count_unreadable_request()
         with suppress(OSError):
-            client.sendall(error_answer(*answer))
+            client.sendall(build_error_answer(*answer))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Return whether another request may follow; drop what is left of this request's body."""
         try:
             return bool(super()._keepalive_after(conn, keepalive))
         except errors.ParseException:  # the rest cannot be read, but this request was answered
-            self.clients.count_unreadable()
+            self.clients.count_unreadable_request()
             return False
 
     def _handle_and_finish(self, conn: Connection) -> None:

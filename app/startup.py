@@ -41,7 +41,7 @@ def prepare_store_or_exit(services: Services, settings: Settings) -> None:
         SettingsError: The store refuses this service.
     """
     try:
-        count = services.store.record_count()
+        count = services.store.count_records()
         services.store.prepare()
     except StoreRefused as error:
         raise SettingsError(f"{'MONGODB_URI' if settings.MONGODB_URI else 'SQLITE_PATH'}: {error}") from error

@@ -161,7 +161,7 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
         return _failed("store", error)
     try:
         store.release_lease("check")  # a write that changes nothing
-        count = store.record_count()
+        count = store.count_records()
     except StoreUnavailable as error:
         return _failed("store", f"{name}: {error}")
     finally:

@@ -11,36 +11,37 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from app.connections.answers import error_answer
+from app.connections.answers import build_error_answer
 from app.connections.peer_user import PeerUser, find_peer_user
 
 if TYPE_CHECKING:
     from app.connections.table import ConnectionTable
 
 _ENVIRON_KEYS = ("gunicorn.socket", "werkzeug.socket")
-_REQUEST_TIMEOUT = error_answer(
+_REQUEST_TIMEOUT = build_error_answer(
     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time; send it again"
 )
 
 
-def socket_of_request(environ: Mapping[str, Any]) -> socket.socket | None:
-    """Return the socket that a request came from; None under a server that does not give it."""
+def find_request_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """Return the socket that a request came from; None if the WSGI server does not pass it on."""
     found = (environ.get(key) for key in _ENVIRON_KEYS)
     return next((client for client in found if isinstance(client, socket.socket)), None)
 
 
 class ClientTooSlow(ConnectionResetError):
-    """A client took too long to send its request or to read its answer.
+    """The error of a client that took too long to send its request or to read its answer.
 
-    Both servers treat it as a connection that the client has closed: neither logs it.
+    Both servers treat this error like a connection that the client has closed: neither logs it.
     """
 
     def __init__(self) -> None:
+        """Create the error with the number and the message that the servers expect."""
         super().__init__(errno.ECONNRESET, "the client was too slow")
 
 
 class Phase(Enum):
-    """What a connection is doing; in every phase but WORKING the server waits for the client."""
+    """The work of a connection; in every phase but WORKING the server waits for the client."""
 
     IDLE = auto()
     READING = auto()
@@ -55,6 +56,7 @@ class ClientSocket(socket.socket):
     """
 
     def __init__(self, accepted: socket.socket, table: "ConnectionTable") -> None:
+        """Take over an accepted socket, which cannot be used by itself any more."""
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self._table = table
         self.is_evicted = False
@@ -71,7 +73,7 @@ class ClientSocket(socket.socket):
             self._deadline = self.began + self._table.request_seconds
 
     def begin_work(self) -> None:
-        """Mark the request as read: from here on the server does not wait for the client."""
+        """Mark the request as read, because the server does not wait for the client from here on."""
         self.phase = Phase.WORKING
 
     def become_idle(self) -> None:
@@ -81,23 +83,32 @@ class ClientSocket(socket.socket):
     def begin_linger(self, seconds: float) -> None:
         """Start the deadline for data that a client still sends after its answer."""
         self._deadline = time.monotonic() + seconds
-        self._has_received = False  # what comes now belongs to no further request
+        self._has_received = False  # the data belong to no further request
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive data before the deadline of the request.
+
+        Raises:
+            ClientTooSlow: The deadline has passed, or the connection was evicted.
+        """
         self.phase = Phase.READING
         data: bytes = self._run_until(self._deadline, super().recv, bufsize, flags)
-        self._note_received(bool(data))
+        self._record_received(bool(data))
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
-        """Receive into a buffer; after the answer an error counts as the end of the data.
+        """Receive into a buffer, before the deadline of the request.
 
-        Werkzeug 3.1 reads on after its answer, and leaks a file descriptor if that raises an exception.
+        After the answer, an error counts as the end of the data. Werkzeug 3.1 reads on after its answer, and
+        leaks a file descriptor if that raises an exception.
+
+        Raises:
+            ClientTooSlow: The deadline has passed, or the connection was evicted, before the answer.
         """
         self.phase = Phase.READING
         try:
             count: int = self._run_until(self._deadline, super().recv_into, buffer, nbytes, flags)
-            self._note_received(count > 0)
+            self._record_received(count > 0)
         except OSError:
             if not self._has_answered:
                 raise
@@ -105,14 +116,24 @@ class ClientSocket(socket.socket):
         return count
 
     def send(self, data: Any, flags: int = 0, /) -> int:
+        """Send data before the deadline of the answer; return how many bytes were sent.
+
+        Raises:
+            ClientTooSlow: The deadline has passed.
+        """
         count: int = self._write(super().send, data, flags)
         return count
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Send all data before the deadline of the answer.
+
+        Raises:
+            ClientTooSlow: The deadline has passed.
+        """
         self._write(super().sendall, data, flags)
 
-    def answer_timeout(self) -> None:
-        """Answer 408, unless the client sent nothing of a request or has an answer already."""
+    def send_timeout_answer(self) -> None:
+        """Send the answer 408, unless the client sent nothing of a request or has an answer already."""
         if self._has_received and not self._has_answered:
             with suppress(OSError):
                 self.sendall(_REQUEST_TIMEOUT)
@@ -133,20 +154,23 @@ class ClientSocket(socket.socket):
         return bool(poll.poll(0))
 
     def close(self) -> None:
+        """Close the socket, and remove the connection from the table."""
         with self._table.lock:  # an eviction must not use a file descriptor that has a new owner already
             super().close()
             self._table.remove(self)
 
     @cached_property
     def peer_user(self) -> PeerUser:
-        """Return whose process the client is. The kernel is asked once, at the first use."""
+        """Return the kind of user whose process the client is. The kernel is asked once, at the first use."""
         return find_peer_user(self)
 
     @property
     def is_evictable(self) -> bool:
+        """Return whether the server waits for the client, and the connection is not evicted yet."""
         return self.phase is not Phase.WORKING and not self.is_evicted
 
     def _write(self, write: Callable[..., Any], data: Any, flags: int) -> Any:
+        """Write a part of the answer; the first part starts the deadline of the answer."""
         phase, self.phase = self.phase, Phase.WRITING
         if self._answer_deadline is None:
             self._answer_deadline = time.monotonic() + self._table.response_seconds
@@ -159,7 +183,11 @@ class ClientSocket(socket.socket):
                 self._answer_deadline = None
 
     def _run_until(self, deadline: float, operation: Callable[..., Any], *arguments: Any) -> Any:
-        """Run an operation until the deadline, or until the socket's own time-out; return its result."""
+        """Run an operation until the deadline, or until the socket's own time-out; return its result.
+
+        Raises:
+            ClientTooSlow: The deadline has passed.
+        """
         own_timeout = self.gettimeout()
         remaining = deadline - time.monotonic()
         if remaining <= 0:
@@ -174,12 +202,18 @@ class ClientSocket(socket.socket):
         finally:
             self.settimeout(own_timeout)
 
-    def _note_received(self, has_data: bool) -> None:
+    def _record_received(self, has_data: bool) -> None:
+        """Record whether the client sent data.
+
+        Raises:
+            ClientTooSlow: The connection was evicted, and there are no more data.
+        """
         if not has_data and self.is_evicted:
             raise ClientTooSlow
         self._has_received = self._has_received or has_data
 
     def _raise_too_slow(self) -> NoReturn:
+        """Count the client if it began a request, and raise ClientTooSlow."""
         if self._has_received and not self.is_evicted:
-            self._table.count_slow()
+            self._table.count_slow_client()
         raise ClientTooSlow

@@ -17,27 +17,32 @@ _NO_TABLE = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 class PeerUser(Enum):
-    """Whose process is at the other end of a connection."""
+    """The kind of user whose process is at the other end of a connection."""
 
     TRUSTED = auto()  # a process of root, or of the user that this service runs as
     OTHER = auto()  # a process of another user, or one that has closed the connection already
-    UNKNOWN = auto()  # this system does not show it
+    UNKNOWN = auto()  # this system does not show the user
 
 
 def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
-    """Return whose process is at the other end of a connection on this machine."""
+    """Return the kind of user whose process is at the other end of a connection on this machine.
+
+    Args:
+        connection: The connection, which this process has accepted.
+        proc: The folder of the kernel's tables.
+    """
     if connection.family == socket.AF_UNIX:
-        return _peer_of_unix_socket(connection, proc)
+        return _find_unix_peer(connection, proc)
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return PeerUser.UNKNOWN
     try:
-        own, peer = _addresses(connection)
+        own, peer = _get_addresses(connection)
     except OSError:  # the peer has reset the connection
         return PeerUser.OTHER
     for _ in range(_READINGS):
         try:
             table = _read_table(proc)
-        except OSError as error:  # or there are no free file descriptors
+        except OSError as error:  # no such table, or no free file descriptor
             return PeerUser.UNKNOWN if isinstance(error, _NO_TABLE) else PeerUser.OTHER
         user = _find_user(table, own, peer, os.fstat(connection.fileno()).st_ino)
         if user is not None:
@@ -46,7 +51,8 @@ def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
     return PeerUser.OTHER if _has_listener(table, own[1]) else PeerUser.UNKNOWN
 
 
-def _peer_of_unix_socket(connection: socket.socket, proc: Path) -> PeerUser:
+def _find_unix_peer(connection: socket.socket, proc: Path) -> PeerUser:
+    """Return the kind of user whose process has opened the other end of a Unix socket."""
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     except (OSError, AttributeError):  # not on this system
@@ -55,8 +61,12 @@ def _peer_of_unix_socket(connection: socket.socket, proc: Path) -> PeerUser:
     return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
 
 
-def _addresses(connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Return address and port of both ends, this one first."""
+def _get_addresses(connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Return address and port of both ends, those of this process first.
+
+    Raises:
+        OSError: The peer has reset the connection.
+    """
     (host, port, *_), (peer_host, peer_port, *_) = connection.getsockname(), connection.getpeername()
     return (host, port), (peer_host, peer_port)
 
@@ -76,8 +86,14 @@ def _read_table(proc: Path) -> bytes:
 def _find_user(table: bytes, own: tuple[str, int], peer: tuple[str, int], inode: int) -> int | None:
     """Return the user id of the peer's socket, if both ends of this very connection are in the table.
 
-    The kernel shows a socket that its process has closed as one of root's, with the inode 0. Such a row
-    proves nothing. `inode` is that of our own socket: a later connection may have the same addresses.
+    The kernel shows a socket that its process has closed as one of root's, with the inode 0. Such a row is
+    ignored.
+
+    Args:
+        table: The rows of the kernel's table.
+        own: Address and port of the own end.
+        peer: Address and port of the other end.
+        inode: The inode of the own socket; a later connection may have the same addresses.
     """
     if (near := _find_row(table, own, peer)) is None or near[1] != inode:
         return None
@@ -86,8 +102,8 @@ def _find_user(table: bytes, own: tuple[str, int], peer: tuple[str, int], inode:
 
 
 def _find_row(table: bytes, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int] | None:
-    """Return the user id and the inode of the socket with these addresses."""
-    for here, there in zip(_forms(*local), _forms(*remote), strict=True):
+    """Return the user id and the inode of the socket with these addresses; None if the table has none."""
+    for here, there in zip(_format_address(*local), _format_address(*remote), strict=True):
         start = table.find(b": %s %s " % (here, there))
         if start >= 0:
             row = table[start : table.index(b"\n", start)].split()
@@ -95,22 +111,23 @@ def _find_row(table: bytes, local: tuple[str, int], remote: tuple[str, int]) -> 
     return None
 
 
-def _forms(host: str, port: int) -> list[bytes]:
+def _format_address(host: str, port: int) -> list[bytes]:
     """Return the forms in which the table may show an address.
 
-    Each 32 bits are a number in the byte order of the machine. An IPv4 address may also be in the table of
-    IPv6, as a mapped one: either end may have opened its socket for IPv6.
+    The table of IPv6 may have an IPv4 address as a mapped one, because either end may have opened its socket
+    for IPv6.
     """
     address = ipaddress.ip_address(host)
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
-            return [_row_address(address.packed, port)]
+            return [_format_for_table(address.packed, port)]
         address = address.ipv4_mapped
     mapped = ipaddress.IPv6Address(f"::ffff:{address}")
-    return [_row_address(address.packed, port), _row_address(mapped.packed, port)]
+    return [_format_for_table(address.packed, port), _format_for_table(mapped.packed, port)]
 
 
-def _row_address(packed: bytes, port: int) -> bytes:
+def _format_for_table(packed: bytes, port: int) -> bytes:
+    """Return an address and a port as in a row: each 32 bits are a number in the machine's byte order."""
     words = struct.unpack(f"={len(packed) // 4}I", packed)
     return ("".join(f"{word:08X}" for word in words) + f":{port:04X}").encode()
 

@@ -1,4 +1,4 @@
-"""The open connections of one process, some of which are closed if there are too many."""
+"""The table of a process's open connections, which closes some of them if there are too many."""
 
 import errno
 import logging
@@ -22,12 +22,13 @@ _EVICTION_GRACE = 0.5  # seconds in which the thread of an evicted connection ma
 
 
 class ConnectionTable:
-    """The open connections of one process."""
+    """The open connections of one process. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
+        """Create an empty table with the time-outs and the limit of the settings."""
         self.request_seconds = settings.CLIENT_REQUEST_TIMEOUT_SECONDS
         self.response_seconds = settings.CLIENT_RESPONSE_TIMEOUT_SECONDS
-        self.capacity = min(settings.LIMIT_CONNECTIONS, _open_files_limit() // 2)
+        self.capacity = min(settings.LIMIT_CONNECTIONS, _get_open_files_limit() // 2)
         self.lock = threading.Condition()
         self._open: set[ClientSocket] = set()
         self._slow = EventCounter(logger, "closed %d connections: clients were too slow, or too many")
@@ -49,10 +50,10 @@ class ConnectionTable:
             self.lock.notify_all()
 
     def make_room(self) -> None:
-        """Evict the connections that have waited longest for their clients, if there are nearly too many.
+        """Evict the connections that have waited longest for their clients, if the table is nearly full.
 
-        Connections that wait for their clients may keep half of the places. If requests at work take the
-        other half, the server is busy and not attacked, and the next connection has to wait.
+        Connections that wait for their clients may take half of the table. If requests at work take the other
+        half, the server is busy and not attacked, and the next connection has to wait.
         """
         with self.lock:
             if len(self._open) > self.capacity - self.capacity // 8:
@@ -60,7 +61,7 @@ class ConnectionTable:
                 self._evict(waiting - self.capacity // 2)
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Wait at most that long for room for another connection; return whether there is room."""
+        """Wait up to `seconds` for room for another connection; return whether there is room."""
         with self.lock:
             return self.lock.wait_for(lambda: len(self._open) < self.capacity, seconds)
 
@@ -84,12 +85,12 @@ class ConnectionTable:
                 self._evict(1)
             time.sleep(_ACCEPT_PAUSE)  # the connection still waits to be accepted: do not spin
 
-    def count_slow(self) -> None:
+    def count_slow_client(self) -> None:
         """Count a connection that was closed because of its client."""
         self._slow.add()
 
-    def count_unreadable(self) -> None:
-        """Count a request that cannot be read. Nothing of it is logged: it may hold a key or a body."""
+    def count_unreadable_request(self) -> None:
+        """Count a request that cannot be read; no part of it is logged, because it may contain a key."""
         self._unreadable.add()
 
     def _evict(self, count: int) -> None:
@@ -104,10 +105,11 @@ class ConnectionTable:
                 return
             if not client.has_unread_request():
                 client.evict(_EVICTION_GRACE)
-                self.count_slow()
+                self.count_slow_client()
                 count -= 1
 
 
-def _open_files_limit() -> int:
+def _get_open_files_limit() -> int:
+    """Return how many files this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft

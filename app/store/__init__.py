@@ -27,7 +27,7 @@ class TaskStore(RecordStore, NotificationQueue, RateLimiter, LeaderLease, KeySto
             StoreRefused: The database cannot be used as it is.
         """
 
-    def record_count(self) -> int | None:
+    def count_records(self) -> int | None:
         """Return about how many records there are; None if the store has not been created yet."""
 
     def ping(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from flask import Flask
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, error_answer
+from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, build_error_answer
 from app.connections.client_socket import ClientSocket, ClientTooSlow
 from app.connections.table import ConnectionTable
 from app.constants import MAX_BODY_BYTES, Settings
@@ -96,13 +96,13 @@ class _RequestHandler(WSGIRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer a request that is not valid. The library's `message` quotes the request, and is left out."""
         self.close_connection = True
-        self.server.clients.count_unreadable()
+        self.server.clients.count_unreadable_request()
         answers = {414: URI_TOO_LONG, 431: HEADERS_TOO_LARGE}
-        self.wfile.write(error_answer(*answers.get(code, BAD_REQUEST)))
+        self.wfile.write(build_error_answer(*answers.get(code, BAD_REQUEST)))
 
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
         if isinstance(error, ClientTooSlow):
-            self.connection.answer_timeout()
+            self.connection.send_timeout_answer()
 
 
 class _HttpServer(ThreadedWSGIServer):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flask import request
 
-from app.connections.client_socket import ClientSocket, socket_of_request
+from app.connections.client_socket import ClientSocket, find_request_socket
 from app.connections.peer_user import PeerUser, find_peer_user
 from app.constants import Settings
 from app.setting_values import UNIX_SOCKET, is_loopback
@@ -54,7 +54,7 @@ def why_not_local(settings: Settings) -> str | None:
     with ACCESS_ALL_LOCAL_USERS. Where the system does not show the user, every process of the machine counts.
     Another name than this machine's in `Host` is that of a web page that uses DNS rebinding.
     """
-    client = socket_of_request(request.environ)
+    client = find_request_socket(request.environ)
     is_unix = _is_unix(client)
     if is_proxied() or not _is_loopback_host() or not (is_unix or is_loopback(request.remote_addr or "")):
         return _NOT_DIRECT
@@ -91,7 +91,7 @@ def request_scheme(settings: Settings) -> str:
 
 def _peer_address() -> str:
     """Return the address of the peer, or UNIX_SOCKET: a client of a Unix socket may choose its own name."""
-    return UNIX_SOCKET if _is_unix(socket_of_request(request.environ)) else request.remote_addr or ""
+    return UNIX_SOCKET if _is_unix(find_request_socket(request.environ)) else request.remote_addr or ""
 
 
 def _is_trusted_proxy(address: str, trusted: Sequence[str]) -> bool:

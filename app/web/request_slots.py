@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from app.connections.answers import error_body
-from app.connections.client_socket import ClientSocket, ClientTooSlow, socket_of_request
+from app.connections.answers import build_error_body
+from app.connections.client_socket import ClientSocket, ClientTooSlow, find_request_socket
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_BROKEN_BODY = error_body(
+_BROKEN_BODY = build_error_body(
     "bad_request", "the body of the request is incomplete, or its transfer coding is not valid"
 )
 
@@ -31,7 +31,7 @@ class RequestSlots:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         is_whole = self._read_body(environ)
-        if isinstance(client := socket_of_request(environ), ClientSocket):
+        if isinstance(client := find_request_socket(environ), ClientSocket):
             client.begin_work()
         if not is_whole:
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(_BROKEN_BODY)))]

@@ -1191,15 +1191,15 @@ def test_a_job_with_odd_bytes_in_its_texts_is_kept_and_so_are_the_others(
 
 
 def test_record_count_grows_with_each_record(store: TaskStore) -> None:
-    assert store.record_count() == 0
+    assert store.count_records() == 0
     store.add_record(make_record())
     store.add_record(make_record())
-    assert store.record_count() == 2
+    assert store.count_records() == 2
 
 
 def test_record_count_of_a_file_without_tables_is_none(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.sqlite3")
-    assert store.record_count() is None
+    assert store.count_records() is None
     (tmp_path / "store.sqlite3").touch()
-    assert store.record_count() is None
+    assert store.count_records() is None
     store.close()

@@ -99,7 +99,7 @@ class MongoDatabase:
         with translating_errors():
             take_over(self.tasks)
 
-    def record_count(self) -> int | None:
+    def count_records(self) -> int | None:
         """Return about how many records there are; None if the collection does not exist yet."""
         with translating_errors():
             count = self.tasks.estimated_document_count()

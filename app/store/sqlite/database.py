@@ -54,7 +54,7 @@ class SqliteDatabase:
         with self.reading() as connection:  # SQLite opens a read-only file without an error
             connection.execute("DELETE FROM leases WHERE FALSE")
 
-    def record_count(self) -> int | None:
+    def count_records(self) -> int | None:
         """Return how many records there are; None if the file or its tables do not exist yet."""
         if not self._path.exists():
             return None
