@@ -1,4 +1,4 @@
-"""The background threads: one that polls Slurm while it leads, and one for each channel."""
+"""The background threads of a process: one polls Slurm while it leads, and one for each channel delivers."""
 
 import logging
 import os
@@ -24,15 +24,16 @@ from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 10.0  # how long stop() waits for each thread
-_DUTY = 4  # the monitor leaves Slurm alone for this many times as long as it has kept it busy
-_LONGEST_REST = 30.0  # seconds, for that reason
+_STOP_TIMEOUT = 10.0  # seconds that stop() waits for each thread
+# After a cycle that kept Slurm busy for some time, the poller pauses for so many times that time.
+_PAUSE_FACTOR = 4
+_MAX_PAUSE = 30.0  # seconds, of such a pause
 
 
 class Monitor:
-    """Every process runs one; the lease in the store lets one of them poll at a time.
+    """The background threads of one process. Only the process that holds the lease, the leader, polls.
 
-    `run_cycle` and `deliver` are given the store's time and need no thread.
+    The methods that take a time are one step each, and need no thread. They are given the store's time.
     """
 
     def __init__(
@@ -53,8 +54,19 @@ class Monitor:
     ) -> None:
         """Create a monitor that does not run yet.
 
-        `callers_slurm`: the client that callers use, where it is another one than the poller's.
-        `cycle_limit`: seconds after which a polling cycle counts as hung, and its lease is renewed no more.
+        Args:
+            store: The lease of the leader, and the store's time.
+            reservations: Records late answers of Slurm to submissions.
+            poller: Asks Slurm for the states of open jobs.
+            reconciler: Settles reservations.
+            delivery: Sends notifications.
+            clocks: Compares the clocks of this host, of the store and of Slurm.
+            callers_slurm: The client that callers use, if it is not the poller's.
+            outages: Where failures are logged.
+            owner: The name by which this process leads; by default a new one.
+            interval: Seconds between two steps of a loop.
+            lease: Seconds until an unrenewed lease ends.
+            cycle_limit: Seconds after which a polling cycle counts as hung, and its lease is not renewed.
         """
         self._store = store
         self._reservations = reservations
@@ -62,7 +74,7 @@ class Monitor:
         self._reconciler = reconciler
         self._delivery = delivery
         self._given_owner = owner
-        self._owner = owner or _identity()
+        self._owner = owner or _new_owner_name()
         self._interval = interval
         self._lease = timedelta(seconds=lease)
         self._clocks = clocks
@@ -70,7 +82,7 @@ class Monitor:
         self._callers_slurm = callers_slurm
         self._cycle_limit = cycle_limit
         self._cycle_began: float | None = None  # of the polling cycle that runs now
-        self._fence: int | None = None  # while this process leads
+        self._fencing_token: int | None = None  # while this process leads
         self._stopping = threading.Event()
         self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
         self._threads: list[threading.Thread] = []
@@ -78,36 +90,36 @@ class Monitor:
     def run_cycle(self, now: datetime) -> bool:
         """Run one polling cycle; return False if this process does not lead.
 
-        It leads if it holds the lease and the clocks agree.
+        A process leads if it holds the lease and the clocks agree.
         """
         if self._clocks.disagreement(now) is not None:
-            self._resign()
+            self._release_lease()
             return False
-        fence = self._fence = self._store.acquire_lease(self._owner, now, now + self._lease)
-        if fence is None:
+        token = self._fencing_token = self._store.acquire_lease(self._owner, now, now + self._lease)
+        if token is None:
             return False
-        with self._cycle():
+        with self._timing_cycle():
             try:
-                if self._poller.poll_once(now, fence):
-                    self._messages_due()
+                if self._poller.poll_once(now, token):
+                    self._wake_channels()
             finally:  # a poll that fails must not prevent reconciling
-                self._reconciler.reconcile(now, fence)
+                self._reconciler.reconcile(now, token)
         return True
 
-    def renew(self, now: datetime) -> None:
+    def renew_lease(self, now: datetime) -> None:
         """Renew the lease, also during a long polling cycle, but not while a cycle hangs.
 
-        What a hung cycle writes after another process has taken over is refused by the fencing token.
+        After another process has taken over, the fencing token makes the writes of a hung cycle fail.
         """
-        if self._fence is None:
+        if self._fencing_token is None:
             return
         began = self._cycle_began
         if began is not None and time.monotonic() - began > self._cycle_limit:
-            self._fence = None
+            self._fencing_token = None
             message = "the polling cycle has not ended within %.0f s; the lease is not renewed until it ends"
             logger.error(message, self._cycle_limit)
             return
-        self._fence = self._store.acquire_lease(self._owner, now, now + self._lease)
+        self._fencing_token = self._store.acquire_lease(self._owner, now, now + self._lease)
 
     def probe(self) -> None:
         """Find out whether Slurm is back, and read its clock; every process does this."""
@@ -118,7 +130,7 @@ class Monitor:
                 self._callers_slurm.prepare()
 
     def deliver(self, method: str, now: datetime) -> None:
-        """Sends all that is due by one channel."""
+        """Deliver all notifications of one channel that are due."""
         began = time.monotonic()
         while not self._stopping.is_set():
             elapsed = timedelta(seconds=time.monotonic() - began)
@@ -128,65 +140,65 @@ class Monitor:
     def start(self) -> None:
         """Start the threads; call this once, after any fork."""
         self._stopping.clear()
-        self._owner = self._given_owner or _identity()
-        self._spawn("monitor", self.run_cycle, self._stopping, self._interval)
-        self._spawn("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
-        self._spawn("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
-        self._spawn("lease", self.renew, self._stopping, self._lease.total_seconds() / 3)
+        self._owner = self._given_owner or _new_owner_name()
+        self._start_loop("monitor", self.run_cycle, self._stopping, self._interval)
+        self._start_loop("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
+        self._start_loop("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
+        self._start_loop("lease", self.renew_lease, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
-            self._spawn(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)
+            self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)
 
     def stop(self) -> None:
         """End the threads after their present work, and release the lease. May be called twice."""
         self._stopping.set()
-        self._messages_due()
+        self._wake_channels()
         for thread in self._threads:
-            thread.join(_STOP_SECONDS)
-        self._fence = None
+            thread.join(_STOP_TIMEOUT)
+        self._fencing_token = None
         if self._threads:
-            self._guarded(lambda _: self._store.release_lease(self._owner))
+            self._run_step(lambda _: self._store.release_lease(self._owner))
         self._threads.clear()
 
     @contextmanager
-    def _cycle(self) -> Iterator[None]:
-        """Record since when the polling cycle runs."""
+    def _timing_cycle(self) -> Iterator[None]:
+        """Record when the polling cycle began, and log the end of one that hung."""
         began = self._cycle_began = time.monotonic()
         try:
             yield
         finally:
             self._cycle_began = None
-            if self._fence is None and (took := time.monotonic() - began) > self._cycle_limit:
+            if self._fencing_token is None and (took := time.monotonic() - began) > self._cycle_limit:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
 
-    def _resign(self) -> None:
+    def _release_lease(self) -> None:
         """Release the lease if this process holds it."""
-        if self._fence is not None:
-            self._fence = None
+        if self._fencing_token is not None:
+            self._fencing_token = None
             self._store.release_lease(self._owner)
 
-    def _messages_due(self) -> None:
-        """Lets the channels of this process look at once."""
+    def _wake_channels(self) -> None:
+        """Let the channels of this process deliver at once."""
         for wake in self._wake.values():
             wake.set()
 
-    def _spawn(
+    def _start_loop(
         self, name: str, step: Callable[[datetime], object], wake: threading.Event, interval: float
     ) -> None:
-        thread = threading.Thread(target=self._run, args=(step, wake, interval), name=name, daemon=True)
+        thread = threading.Thread(target=self._run_loop, args=(step, wake, interval), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _run(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
+    def _run_loop(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
         while not self._stopping.is_set():
-            self._guarded(step)
-            rest = interval
+            self._run_step(step)
+            pause = interval
             if step == self.run_cycle:
-                rest = max(interval, min(_DUTY * self._poller.slurm_seconds, _LONGEST_REST))
-            woken = wake.wait(rest * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
+                pause = max(interval, min(_PAUSE_FACTOR * self._poller.slurm_seconds, _MAX_PAUSE))
+            woken = wake.wait(pause * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()
 
-    def _guarded(self, step: Callable[[datetime], object]) -> None:
+    def _run_step(self, step: Callable[[datetime], object]) -> None:
         """Run one step and log its errors, so that the loop goes on."""
         loop = threading.current_thread().name
         try:
@@ -199,6 +211,6 @@ class Monitor:
             self._outages.worked(loop)
 
 
-def _identity() -> str:
-    """The name by which this process leads: no two have the same, not even after a fork."""
+def _new_owner_name() -> str:
+    """Return a name by which this process leads, unique even after a fork."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""What an operator does about messages that did not arrive: sees them, and has them sent again."""
+"""Lists notifications by status, and retries dead letters and messages that wait for their next attempt."""
 
 from app.errors import InvalidRequest, NotDead, UnknownNotification
 from app.lifecycle.responses import describe_stored_notification
@@ -6,7 +6,7 @@ from app.models.answers import KeptNotification, Notifications, Retried
 from app.models.record import Notification, NotificationStatus
 from app.store.notification_queue import NotificationQueue
 
-_MOST = 1000
+_MAX_LIMIT = 1000
 # Why a notification in that status cannot be retried.
 _WHY_NOT_RETRIED = {
     NotificationStatus.DUE: "waits for its first attempt, which is due already",
@@ -18,18 +18,25 @@ _WHY_NOT_RETRIED = {
 
 
 class DeadLetters:
-    """The use cases of `/notifications`."""
+    """The use cases of the routes `/notifications`."""
 
     def __init__(self, store: NotificationQueue, methods: tuple[str, ...]) -> None:
+        """Create the use cases; `methods` are all channels, configured or not."""
         self._store = store
         self._methods = methods
 
     def find(self, status: str, limit: str, method: str | None = None) -> Notifications:
-        """The oldest notifications in that status; InvalidRequest names the parameter that is wrong."""
-        faults = [] if status in list(NotificationStatus) else [_choice("status", list(NotificationStatus))]
+        """Return the oldest notifications in a status. The parameters are those of the query, as text.
+
+        Raises:
+            InvalidRequest: A parameter is wrong; the error names it.
+        """
+        faults = (
+            [] if status in list(NotificationStatus) else [_choice_fault("status", list(NotificationStatus))]
+        )
         faults += self._method_faults(method)
-        if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 0 < int(limit) <= _MOST):
-            faults.append(f"limit: must be a whole number from 1 to {_MOST}")
+        if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 0 < int(limit) <= _MAX_LIMIT):
+            faults.append(f"limit: must be a whole number from 1 to {_MAX_LIMIT}")
         if faults:
             raise InvalidRequest(faults)
         found = self._store.list_notifications(NotificationStatus(status), method, int(limit) + 1)
@@ -48,7 +55,7 @@ class DeadLetters:
         if found is None:
             raise UnknownNotification(f"there is no notification {id_}")
         if not retried:
-            raise NotDead(f"the notification {id_} {_why_not(found.notification)}")
+            raise NotDead(f"the notification {id_} {_why_not_retried(found.notification)}")
         return describe_stored_notification(found)
 
     def retry_all(self, method: str | None = None) -> Retried:
@@ -62,14 +69,14 @@ class DeadLetters:
         return Retried(retried=self._store.retry_dead(self._store.now(), method=method))
 
     def _method_faults(self, method: str | None) -> list[str]:
-        return [] if method is None or method in self._methods else [_choice("method", self._methods)]
+        return [] if method is None or method in self._methods else [_choice_fault("method", self._methods)]
 
 
-def _choice(name: str, words: list[NotificationStatus] | tuple[str, ...]) -> str:
+def _choice_fault(name: str, words: list[NotificationStatus] | tuple[str, ...]) -> str:
     return f"{name}: must be one of {', '.join(words)}"
 
 
-def _why_not(item: Notification) -> str:
+def _why_not_retried(item: Notification) -> str:
     if item.status is NotificationStatus.GATHERED:
         return (
             f"is part of the digest {item.digest}: retry the notification that brings it"

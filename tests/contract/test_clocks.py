@@ -376,7 +376,9 @@ def test_a_poll_that_hangs_lets_the_lease_lapse_and_writes_nothing_late(
         until(lambda: "0 of 1 changes were applied" in caplog.text, 10, "a late write that is refused")
         assert len(site.record(task).notifications) == len(told.notifications) == 1
         assert caplog.text.count("has not ended within") == 1
-        until(lambda: site.first.monitor._fence is not None, 10, "the first process, which leads again")
+        until(
+            lambda: site.first.monitor._fencing_token is not None, 10, "the first process, which leads again"
+        )
     finally:
         site.first.monitor.stop()
 
