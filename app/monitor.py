@@ -127,7 +127,7 @@ class Monitor:
         self._clocks.measure()
         if self._callers_slurm is not None:
             with suppress(SlurmUnavailable, SlurmMisbehaved):
-                self._callers_slurm.prepare()
+                self._callers_slurm.discover_dialect()
 
     def deliver(self, method: str, now: datetime) -> None:
         """Deliver all notifications of one channel that are due."""
@@ -204,11 +204,11 @@ class Monitor:
         try:
             step(self._store.now())
         except SlurmProxyError as error:
-            self._outages.failed(error.part or f"the loop {loop}", str(error), loop)
+            self._outages.record_failure(error.part or f"the loop {loop}", str(error), loop)
         except Exception as error:
-            self._outages.failed(f"the loop {loop}", type(error).__name__, loop, error)
+            self._outages.record_failure(f"the loop {loop}", type(error).__name__, loop, error)
         else:
-            self._outages.worked(loop)
+            self._outages.record_success(loop)
 
 
 def _new_owner_name() -> str:

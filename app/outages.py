@@ -51,7 +51,7 @@ class OutageLog:
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
 
-    def failed(
+    def record_failure(
         self, part: str, why: str, source: str = CALLERS, exception: BaseException | None = None
     ) -> None:
         """Record that `part` has failed; log it if an outage begins, and then once a minute.
@@ -78,7 +78,7 @@ class OutageLog:
             words = "outage of %s goes on%s, %d failures in %.0f s: %s"
             logger.log(level, words, part, address, failures, seconds, why, exc_info=exception)
 
-    def worked(self, source: str) -> None:
+    def record_success(self, source: str) -> None:
         """Record that `source` has succeeded, and log the outages that are over."""
         if not self._outages:
             return

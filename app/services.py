@@ -92,7 +92,7 @@ class _Parts:
     @property
     def submission_life(self) -> timedelta:
         """Return how long a submission may be under way, as any clock measures it."""
-        return timedelta(seconds=self.slurm.longest_call) + self.skew
+        return timedelta(seconds=self.slurm.max_call_seconds) + self.skew
 
 
 def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Services:
@@ -196,5 +196,5 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
         outages=parts.outages,
         interval=settings.MONITOR_POLLING_SECONDS,
         lease=settings.MONITOR_LEASE_SECONDS,
-        cycle_limit=_MAX_CALLS_OF_A_CYCLE * parts.slurm.longest_call,
+        cycle_limit=_MAX_CALLS_OF_A_CYCLE * parts.slurm.max_call_seconds,
     )

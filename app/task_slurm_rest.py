@@ -39,25 +39,25 @@ def _pass_on(reply: Reply) -> Response:
 @blueprint.get("/ping")
 def ping_slurm() -> Response:
     """Return slurmrestd's answer to `ping`: whether slurmctld answers."""
-    return _pass_on(get_services().slurm.raw("GET", "ping"))
+    return _pass_on(get_services().slurm.send_raw("GET", "ping"))
 
 
 @blueprint.get("/diag")
 def get_slurm_diagnostics() -> Response:
     """Return the statistics of slurmctld."""
-    return _pass_on(get_services().slurm.raw("GET", "diag"))
+    return _pass_on(get_services().slurm.send_raw("GET", "diag"))
 
 
 @blueprint.get("/jobs/<update_time>")
 def list_slurm_jobs(update_time: str) -> Response:
     """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
-    return _pass_on(get_services().slurm.raw_list(_parse_seconds("update_time", update_time)))
+    return _pass_on(get_services().slurm.send_raw_list(_parse_seconds("update_time", update_time)))
 
 
 @blueprint.get("/job/<id:job_id>")
 def get_slurm_job(job_id: str) -> Response:
     """Return one job as slurmctld describes it."""
-    return _pass_on(get_services().slurm.raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
+    return _pass_on(get_services().slurm.send_raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")

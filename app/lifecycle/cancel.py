@@ -73,7 +73,7 @@ class Cancellation:
         has_ended = AlreadyOver(f"{field}: {name} has ended already")
         if state.is_final:
             raise has_ended
-        job = self._slurm.job(job_id) if record.is_open else None
+        job = self._slurm.find_job(job_id) if record.is_open else None
         if job is None or not is_same_job(open_job(record, job_id), job):
             raise AlreadyOver(f"{field}: Slurm does not know {name} any more")
         if job.job_state.is_final or not self._slurm.cancel(job_id, record.slurm_username):

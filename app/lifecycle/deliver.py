@@ -118,7 +118,7 @@ class Delivery:
             return self._outcome_of_failure(item, error, now, digest_key)
         self._backoffs.record_success(*names)
         for name in names:
-            self._outages.worked(name)
+            self._outages.record_success(name)
         return Outcome(NotificationStatus.SENT, now)
 
     def _params(self, sender: Sender, item: Notification) -> Any:
@@ -154,7 +154,7 @@ class Delivery:
             raise
         except Exception as error:  # an unexpected error in a channel must not lose the message
             words = f"the sender failed: {type(error).__name__}"
-            self._outages.failed(
+            self._outages.record_failure(
                 f"the sender {item.method}", f"{words} (message {item.id})", item.method, error
             )
             raise DeliveryFailed(words, permanent=False) from error
@@ -175,7 +175,7 @@ class Delivery:
             logger.warning("message %s by %s is dead: %s", item.id, item.method, error)
             return Outcome(NotificationStatus.DEAD, now, error=error.for_callers)
         words = f"message {item.id} is retried: {error}"
-        self._outages.failed(f"the channel {item.method}", words, source)
+        self._outages.record_failure(f"the channel {item.method}", words, source)
         return Outcome(NotificationStatus.RETRYING, now, at, error.for_callers)
 
 

@@ -114,6 +114,6 @@ class LookUp:
         An error is cached like a job, so that the requests that wait for it do not try one after another.
         """
         try:
-            return self._slurm.job(job_id), utc_now()
+            return self._slurm.find_job(job_id), utc_now()
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             return error, utc_now()

@@ -97,7 +97,7 @@ class Poller:
     def probe(self) -> None:
         """Find out whether Slurm is back, and which API version it offers, before a caller has to wait."""
         with suppress(SlurmUnavailable, SlurmMisbehaved):
-            self._slurm.prepare()
+            self._slurm.discover_dialect()
 
     @contextmanager
     def _timing_slurm(self) -> Iterator[None]:
@@ -159,7 +159,7 @@ class Poller:
         try:
             with self._timing_slurm():
                 earliest = _earliest_submissions(records)
-                accounted = self._slurm.accounting(earliest.keys(), not_before=earliest)
+                accounted = self._slurm.read_accounting(earliest.keys(), not_before=earliest)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning(
                 "%d jobs have ended or left slurmctld, without accounting: %s", len(records), error
@@ -182,7 +182,7 @@ class Poller:
         if not due:
             return []
         with self._timing_slurm():
-            jobs = self._slurm.look([record.slurm_job_id for record in due])
+            jobs = self._slurm.read_jobs([record.slurm_job_id for record in due])
         return [item for item in _same_jobs(due, jobs) if not item.job.job_state.is_final]
 
     def _resolve_missing(

@@ -15,7 +15,7 @@ from app.lifecycle.untagged_jobs import has_name_of, may_be_job_of
 from app.messages.plan import Planner
 from app.models.job import SlurmJob
 from app.models.record import Change, TaskRecord
-from app.slurm.accounting import Accounting
+from app.slurm.accounting import AccountingState
 from app.slurm.client import SlurmClient
 from app.slurm.job_search import Search
 from app.store.clock import CLOCK_TOLERANCE
@@ -49,7 +49,7 @@ class Reconciler:
         self._submission_life = submission_life
         self._skew = skew
         self._min_job_age = min_job_age
-        self._under_way = timedelta(seconds=slurm.longest_call)
+        self._under_way = timedelta(seconds=slurm.max_call_seconds)
         self._pause = pause
         self._last: datetime | None = None
 
@@ -68,7 +68,7 @@ class Reconciler:
         if not reserved:
             return
         self._last = now
-        slurm_now = self._slurm.time()
+        slurm_now = self._slurm.controller_time()
         users = {record.slurm_username for record in reserved}
         tags = [tag_of(record.uuid) for record in reserved]
         since = min(slurm_now, *(record.created_at for record in reserved))
@@ -83,9 +83,9 @@ class Reconciler:
         for record in over:
             if any(self._may_be_job_of(record, job) and not self._is_owned(job) for job in seen.untagged):
                 self._give_up(record, _WITHOUT_COMMENT, now, fence)
-            elif seen.accounting is Accounting.CURRENT:
+            elif seen.accounting is AccountingState.CURRENT:
                 self._settle(record, likely[record.uuid], rivals, now, fence)
-            elif seen.accounting is Accounting.NONE:
+            elif seen.accounting is AccountingState.NONE:
                 self._settle_by_controller(record, slurm_now, now, fence)
 
     def _latest(self, record: TaskRecord) -> datetime:

@@ -42,7 +42,7 @@ class Reservations:
         """
         try:
             self._clocks.check(record.created_at)
-            self._slurm.check()
+            self._slurm.require_up()
         except SlurmUnavailable:
             owner = self._find_owner(record, within=_STORE_LOOKUP_SECONDS)
             if owner is None or owner.is_freed:

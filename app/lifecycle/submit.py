@@ -117,7 +117,7 @@ class TaskSubmitter:
             SlurmAmbiguous: There may be a job.
         """
         username = self._validator.validate_run_as(query)
-        return self._slurm.raw("POST", "job/submit", user=username, json=body)
+        return self._slurm.send_raw("POST", "job/submit", user=username, json=body)
 
     def _new_record(self, caller: Caller, body: dict[str, Any], task: Task, key: str | None) -> TaskRecord:
         now = self._store.now()
@@ -146,7 +146,7 @@ class TaskSubmitter:
             raise
         except SlurmAmbiguous as error:
             logger.warning("submission of %s: %s; looking for its job", task.uuid, error)
-            left = self._slurm.longest_call - (time.monotonic() - began)
+            left = self._slurm.max_call_seconds - (time.monotonic() - began)
             return self._find_job(record, error, left), []
 
     def _find_job(self, record: TaskRecord, error: SlurmAmbiguous, seconds: float) -> int:
@@ -174,7 +174,7 @@ class TaskSubmitter:
 
     def _search(self, record: TaskRecord, error: SlurmAmbiguous, timeout: float) -> Sequence[SlurmJob]:
         if isinstance(error, UnprovenRefusal):
-            return self._slurm.recent_jobs(record.created_at, timeout=timeout)
+            return self._slurm.read_recent_jobs(record.created_at, timeout=timeout)
         tags = [tag_of(record.uuid)]
         return self._slurm.search([record.slurm_username], record.created_at, tags, timeout=timeout).jobs()
 

@@ -18,7 +18,7 @@ from app.slurm.values import fields, number
 _NO_ENTRY = 9003
 
 
-class Accounting(Enum):
+class AccountingState(Enum):
     """How much slurmdbd's silence about a job is worth."""
 
     CURRENT = "it knows all that slurmctld has forgotten"
@@ -27,7 +27,7 @@ class Accounting(Enum):
     NONE = "there is none"
 
 
-class Accounts:
+class AccountingReader:
     """slurmdbd, by slurmrestd. SlurmUnavailable while it is down: that is no proof of anything.
 
     `clock_skew`: seconds that this machine's clock may run ahead of Slurm's.
@@ -48,7 +48,7 @@ class Accounts:
         """
         found: dict[int, SlurmJob] = {}
         for chunk in chunks(list(job_ids)):
-            parts = self._ask(self._session.dialect().step_queries(chunk), timeout)
+            parts = self._ask(self._session.dialect().jobs_query(chunk), timeout)
             if parts is None:
                 return None
             jobs = read_jobs(parts, reading.accounting_job)
@@ -57,7 +57,7 @@ class Accounts:
 
     def of_users(
         self, usernames: Collection[str], since: datetime, timeout: float | None
-    ) -> tuple[list[SlurmJob], Accounting]:
+    ) -> tuple[list[SlurmJob], AccountingState]:
         """Return the jobs of these users since then, and what it means that a job is not among them.
 
         Call this after a request to slurmctld: what slurmctld has forgotten by then is either in slurmdbd, or
@@ -66,10 +66,10 @@ class Accounts:
         is_behind = self._queue_length(timeout) > 0
         parts = [self._ask(query, timeout) for query in self._queries(usernames, since)]
         if None in parts:
-            return [], Accounting.NONE
+            return [], AccountingState.NONE
         items = [raw for part in parts for raw in part or []]
-        found = jobs_of(usernames, items, reading.whose_accounting_job, reading.accounting_owner)
-        return found, Accounting.BEHIND if is_behind else Accounting.CURRENT
+        found = jobs_of(usernames, items, reading.identify_accounting_job, reading.accounting_owner)
+        return found, AccountingState.BEHIND if is_behind else AccountingState.CURRENT
 
     def _queue_length(self, timeout: float | None) -> int:
         """Return how many messages slurmctld still has to send to slurmdbd, as after an outage.
@@ -89,7 +89,7 @@ class Accounts:
         Raises:
             SlurmUnavailable: slurmdbd does not answer.
         """
-        reply = self._session.accounting(query, timeout)
+        reply = self._session.read_accounting(query, timeout)
         if reply.status == 404 and not reply.body:
             if self._has_answered:  # slurmdbd does not go away for good: a proxy may have answered
                 raise SlurmUnavailable("slurmdbd does not answer: status 404")

@@ -48,7 +48,7 @@ UNREADABLE = (
 _LEADING_ID = re.compile(r"\d+")
 
 
-def raw_jobs(reply: Reply) -> list[dict[str, Any]]:
+def require_jobs(reply: Reply) -> list[dict[str, Any]]:
     """Return the jobs of a successful answer.
 
     An empty list in an error answer does not prove that a job is gone.
@@ -133,7 +133,7 @@ def jobs_of(
     return jobs
 
 
-def said_of(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
+def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
     """Return each of the `wanted` jobs as slurmctld describes it, None for one that is not among `items`.
 
     A job that is listed but cannot be read is left out, because nothing is known of it. An item that names no
@@ -220,7 +220,7 @@ def _user_message(reply: Reply) -> list[str]:
     return [message] if message and isinstance(message, str) else []
 
 
-def submission_failure(reply: Reply) -> SlurmProxyError:
+def submission_error(reply: Reply) -> SlurmProxyError:
     """Return the error for a submission without a job id.
 
     Only a clear refusal of Slurm is a SlurmRefused. After an answer that proves nothing there may be a job.

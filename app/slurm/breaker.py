@@ -42,7 +42,7 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._probe_at is not None
 
-    def check(self) -> None:
+    def require_closed(self) -> None:
         """SlurmUnavailable at once while the circuit is open; starts a probe when one is due."""
         with self._lock:
             if self._probe_at is None:
@@ -51,15 +51,15 @@ class CircuitBreaker:
                 self._start_probe()
             raise SlurmUnavailable(f"Slurm has not been answering: {self._reason}")
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """Record an answer; it closes the circuit."""
         with self._lock:
             was_open = self.is_open
             self._failures, self._pause, self._probe_at = 0, _FIRST_PAUSE, None
         if was_open:
-            self._outages.worked(self._source)
+            self._outages.record_success(self._source)
 
-    def failed(self, reason: str, details: str | None = None) -> None:
+    def record_failure(self, reason: str, details: str | None = None) -> None:
         """Record a failure; several in a row open the circuit.
 
         `reason`: for callers. `details`: for the log, in place of the reason.
@@ -71,7 +71,7 @@ class CircuitBreaker:
                 self._probe_at = self._clock() + self._pause
             is_open = self.is_open
         if is_open:
-            self._outages.failed("Slurm", details or reason, self._source)
+            self._outages.record_failure("Slurm", details or reason, self._source)
 
     def _start_probe(self) -> None:
         probe = threading.Thread(target=self._find_out, name="slurm-probe", daemon=True)
@@ -89,9 +89,9 @@ class CircuitBreaker:
             with self._lock:
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 self._probe_at, self._reason = self._clock() + self._pause, str(error)
-            self._outages.failed("Slurm", str(error), self._source)
+            self._outages.record_failure("Slurm", str(error), self._source)
         else:
-            self.succeeded()
+            self.record_success()
         finally:
             with self._lock:
                 self._probing = False

@@ -11,8 +11,8 @@ from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnava
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
-from app.slurm.accounting import Accounts
-from app.slurm.answers import controller_time, submission_failure, submitted_job_id, warnings
+from app.slurm.accounting import AccountingReader
+from app.slurm.answers import controller_time, submission_error, submitted_job_id, warnings
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
@@ -32,26 +32,26 @@ class SlurmClient:
 
     def __init__(self, session: Session, time_unit: str = "hours", clock_skew: float = 60) -> None:
         self._session = session
-        self._accounts = Accounts(session, clock_skew)
+        self._accounts = AccountingReader(session, clock_skew)
         self._reader = JobReader(session, clock_skew)
         self._search = JobSearch(session, self._reader, self._accounts, clock_skew)
         self._time_unit = time_unit
 
     @property
-    def longest_call(self) -> float:
+    def max_call_seconds(self) -> float:
         """Seconds that one call may take at most: the time-outs of the settings."""
-        return self._session.longest_call
+        return self._session.max_call_seconds
 
-    def check(self) -> None:
+    def require_up(self) -> None:
         """SlurmUnavailable at once while Slurm is known to be down; asks nothing."""
-        self._session.check()
+        self._session.require_up()
 
-    def prepare(self) -> None:
+    def discover_dialect(self) -> None:
         """Finds out which version slurmrestd speaks, unless that is known; probes while Slurm is down."""
-        self._session.check()
+        self._session.require_up()
         self._session.dialect()
 
-    def time(self, expires: datetime | None = None) -> datetime:
+    def controller_time(self, expires: datetime | None = None) -> datetime:
         """Return slurmctld's time when it answered, rounded down to whole seconds.
 
         `expires`: the end of the token, for a host whose clock is so far behind that its ordinary tokens
@@ -61,7 +61,7 @@ class SlurmClient:
             SlurmUnavailable: Slurm does not answer.
             SlurmMisbehaved: The answer of slurmrestd cannot be used.
         """
-        reply = self._session.diagnostics(expires) if expires else self._session.get("diag")
+        reply = self._session.read_diagnostics(expires) if expires else self._session.get("diag")
         return controller_time(reply)
 
     # --- submitting -------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class SlurmClient:
         )
         if (job_id := submitted_job_id(reply)) is not None:
             return job_id, warnings(reply)
-        raise submission_failure(reply)
+        raise submission_error(reply)
 
     def search(
         self,
@@ -96,7 +96,7 @@ class SlurmClient:
         """Return the jobs of lost submissions: see JobSearch.search."""
         return self._search.search(usernames, since, tags, timeout)
 
-    def recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
+    def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then: see JobSearch.recent."""
         return self._search.recent(since, timeout)
 
@@ -134,11 +134,11 @@ class SlurmClient:
         """Return the jobs whose state changed: see JobReader.poll."""
         return self._reader.poll(known, ended_arrays)
 
-    def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
+    def read_jobs(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
         """Return these jobs as slurmctld describes them, as far as they can be read: see JobReader.read."""
         return self._reader.read(job_ids)
 
-    def accounting(
+    def read_accounting(
         self,
         job_ids: Collection[int],
         timeout: float | None = None,
@@ -153,23 +153,23 @@ class SlurmClient:
         """
         return self._accounts.jobs(job_ids, timeout, not_before or {})
 
-    def job(self, job_id: int) -> SlurmJob | None:
+    def find_job(self, job_id: int) -> SlurmJob | None:
         """Return one job: from slurmctld, or from slurmdbd if slurmctld no longer knows it."""
         began = time.monotonic()
         looked = self._reader.read_one(job_id)
         if job_id not in looked:
             raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
         job = looked[job_id]
-        left = self.longest_call - (time.monotonic() - began)
-        return job or (self.accounting([job_id], max(left, 1)) or {}).get(job_id)
+        left = self.max_call_seconds - (time.monotonic() - began)
+        return job or (self.read_accounting([job_id], max(left, 1)) or {}).get(job_id)
 
     # --- diagnostics ------------------------------------------------------------------------
 
-    def raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
+    def send_raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
         """Return slurmrestd's own answer to a request, for operators: see Session.send."""
         return self._session.send(SlurmRequest(method, path, user=user, body=json))
 
-    def raw_list(self, update_time: int) -> Reply:
+    def send_raw_list(self, update_time: int) -> Reply:
         """Return slurmrestd's own list of all jobs, which is only sent if a job changed since then."""
         return self._session.get("jobs", self._reader.since(update_time))
 

@@ -59,7 +59,7 @@ class Connection:
         self._base = "http://localhost" if is_unix else host
 
     @property
-    def longest_call(self) -> float:
+    def max_call_seconds(self) -> float:
         """Return the seconds that one request may take: for a free connection, to connect, to be answered.
 
         Only the look-up of the host's name can add to it; nothing is sent after the deadline.

@@ -89,7 +89,7 @@ class _Diagnosis:
         try:
             session, reply = self._ask(key)
             if reply.is_unspecified_error:  # 22.05: only slurmdbd says why
-                session.accounting(_ANY_JOB)
+                session.read_accounting(_ANY_JOB)
         except SlurmTokenRefused as error:
             raise self._key_fault(key) from error
         except NoCommonVersion as error:
@@ -126,7 +126,7 @@ class _Diagnosis:
     def _ask(self, key: bytes, host: str | None = None) -> tuple[Session, Reply]:
         """Return a session, and slurmctld's diagnostics."""
         session = Session(self._connection(key, host), self._settings.SLURM_REST_USERNAME)
-        return session, session.diagnostics(_token_end())
+        return session, session.read_diagnostics(_token_end())
 
     def _is_accepted(self, key: bytes, host: str | None = None) -> bool:
         try:

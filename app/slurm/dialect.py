@@ -84,7 +84,7 @@ class Dialect:
         """The same as a query value; v0.0.40 and v0.0.41 take it only with a prefix."""
         return f"uts{seconds}" if self._minor in (40, 41) else str(seconds)
 
-    def step_queries(self, job_ids: Sequence[int]) -> list[tuple[str, str]]:
+    def jobs_query(self, job_ids: Sequence[int]) -> list[tuple[str, str]]:
         """Return the query that asks slurmdbd for several jobs at once."""
         if self.is_structured:
             return [("step", str(job_id)) for job_id in job_ids]

@@ -10,7 +10,7 @@ from app.errors import SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.outages import RepeatFilter
-from app.slurm.answers import is_unchanged, raw_jobs, said_of
+from app.slurm.answers import is_unchanged, jobs_by_id_or_none, require_jobs
 from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.state_list import StateList, States
@@ -149,7 +149,7 @@ class JobReader:
 
     def read_one(self, job_id: int) -> dict[int, SlurmJob | None]:
         """Return one job as slurmctld describes it; an empty result if that cannot be read."""
-        return said_of([job_id], self.raw_job(job_id))
+        return jobs_by_id_or_none([job_id], self.raw_job(job_id))
 
     def raw_job(self, job_id: int, timeout: float | None = None) -> list[dict[str, Any]]:
         """Return the parts of one job: several for an array, none for a job that slurmctld does not know."""
@@ -157,7 +157,7 @@ class JobReader:
         is_slurms_404 = reply.status == 404 and bool(reply.errors())  # a proxy's has another form
         if is_slurms_404 or any(number == _NOT_FOUND for number, _ in reply.errors()):
             return []
-        return raw_jobs(reply)
+        return require_jobs(reply)
 
     def since(self, seconds: int) -> Query:
         """Return the query for a list of jobs that is only sent if something changed since then."""
@@ -182,7 +182,7 @@ class JobReader:
         if is_unchanged(reply):
             return {}
         self._listed_at = asked_at if since == 0 else self._listed_at
-        changes = _changes(known, said_of(list(known), raw_jobs(reply)))
+        changes = _changes(known, jobs_by_id_or_none(list(known), require_jobs(reply)))
         if not changes:
             self._list_since = int(asked_at - self._clock_skew)
         return changes

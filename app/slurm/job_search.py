@@ -11,8 +11,8 @@ from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
 from app.outages import RepeatFilter
 from app.slurm import reading
-from app.slurm.accounting import Accounting, Accounts
-from app.slurm.answers import raw_jobs, read_jobs
+from app.slurm.accounting import AccountingReader, AccountingState
+from app.slurm.answers import read_jobs, require_jobs
 from app.slurm.job_reader import JobReader
 from app.slurm.session import Session
 
@@ -37,7 +37,7 @@ class Search:
     controller_ids: set[int]
     is_complete: bool
     accounted: list[SlurmJob]
-    accounting: Accounting
+    accounting: AccountingState
 
     def jobs(self) -> list[SlurmJob]:
         """Return the jobs of slurmctld and of slurmdbd."""
@@ -63,7 +63,9 @@ class JobSearch:
     every time-out. A search is limited in time, and may take several calls to be complete. Thread-safe.
     """
 
-    def __init__(self, session: Session, reader: JobReader, accounts: Accounts, clock_skew: float) -> None:
+    def __init__(
+        self, session: Session, reader: JobReader, accounts: AccountingReader, clock_skew: float
+    ) -> None:
         """`clock_skew`: seconds that this machine's clock may run ahead of Slurm's."""
         self._session = session
         self._clock_skew = timedelta(seconds=clock_skew)
@@ -98,7 +100,7 @@ class JobSearch:
             return Search(found, untagged, ids, complete, *self._accounts.of_users(usernames, since, timeout))
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("only slurmctld was searched: %s", error)
-            return Search(found, untagged, ids, complete, [], Accounting.AWAY)
+            return Search(found, untagged, ids, complete, [], AccountingState.AWAY)
 
     def recent(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then, and some older ones.
@@ -123,7 +125,7 @@ class JobSearch:
             if time.monotonic() > ends:
                 raise SlurmUnavailable("too many jobs were submitted since then")
             raw = self._reader.raw_job(job_id, timeout)
-            jobs = read_jobs(raw, reading.whose_controller_job)
+            jobs = read_jobs(raw, reading.identify_controller_job)
             if len(jobs) != len(raw):
                 raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
             found += jobs
@@ -137,8 +139,8 @@ class JobSearch:
 
     def _read_list(self, timeout: float | None) -> tuple[list[SlurmJob], bool, set[int]]:
         """Return the jobs in the list of all jobs, whether all could be read, and their ids."""
-        raw = raw_jobs(self._session.get("jobs", timeout=timeout))
-        jobs = read_jobs(raw, reading.whose_controller_job)
+        raw = require_jobs(self._session.get("jobs", timeout=timeout))
+        jobs = read_jobs(raw, reading.identify_controller_job)
         return jobs, len(jobs) == len(raw), {job.job_id for job in jobs}
 
     def _read_one_by_one(
@@ -164,7 +166,7 @@ class JobSearch:
                 failure = error
                 continue
             was_read = True
-            jobs = read_jobs(raw, reading.whose_controller_job)
+            jobs = read_jobs(raw, reading.identify_controller_job)
             if not raw:
                 ids.discard(job_id)
             elif len(jobs) == len(raw):

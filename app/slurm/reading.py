@@ -122,12 +122,12 @@ def accounting_owner(raw: Raw) -> str:
     return text(raw.get("user")) or text(fields(raw.get("association")).get("user")) or ""
 
 
-def whose_controller_job(raw: Raw) -> SlurmJob:
+def identify_controller_job(raw: Raw) -> SlurmJob:
     """Which job it is; its state does not matter, and may be one that cannot be read."""
     return controller_job({**raw, "job_state": JobState.UNKNOWN})
 
 
-def whose_accounting_job(raw: Raw) -> SlurmJob:
+def identify_accounting_job(raw: Raw) -> SlurmJob:
     return accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
 
 

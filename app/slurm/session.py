@@ -52,12 +52,12 @@ class Session:
         self._unreadable: set[str] = set()  # requests whose last answer was not JSON
 
     @property
-    def longest_call(self) -> float:
-        return self._connection.longest_call
+    def max_call_seconds(self) -> float:
+        return self._connection.max_call_seconds
 
-    def check(self) -> None:
+    def require_up(self) -> None:
         """SlurmUnavailable at once while Slurm is known to be down."""
-        self._breaker.check()
+        self._breaker.require_closed()
 
     def dialect(self) -> Dialect:
         """Return the newest dialect that slurmrestd and this service know; discover it at the first call."""
@@ -96,24 +96,24 @@ class Session:
         self._log_unreadable(request, reply)
         return reply
 
-    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+    def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
         """Make one request to slurmdbd, whose outages do not count as outages of Slurm."""
         path = f"/slurmdb/{self.dialect().api}/jobs"
         request = SlurmRequest("GET", path, query=query, timeout=timeout)
-        self.check()
+        self.require_up()
         try:
             reply = self._exchange(request)
         except SlurmUnavailable as error:
-            self._outages.failed("slurmdbd", str(error), _ACCOUNTING)
+            self._outages.record_failure("slurmdbd", str(error), _ACCOUNTING)
             raise
         if (fault := _accounting_fault(reply)) is None:
-            self._outages.worked(_ACCOUNTING)
+            self._outages.record_success(_ACCOUNTING)
         else:
-            self._outages.failed("slurmdbd", fault, _ACCOUNTING)
+            self._outages.record_failure("slurmdbd", fault, _ACCOUNTING)
         self._log_unreadable(request, reply)
         return reply
 
-    def diagnostics(self, expires: datetime | None = None) -> Reply:
+    def read_diagnostics(self, expires: datetime | None = None) -> Reply:
         """Return slurmctld's diagnostics, even while the circuit breaker is open.
 
         `expires`: the end of the token, if it is not to have its usual lifetime.
@@ -138,13 +138,13 @@ class Session:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Lets nothing through while the circuit is open, and counts what gets no answer."""
-        self._breaker.check()
+        self._breaker.require_closed()
         try:
             yield
         except SlurmBusy:
             raise
         except (SlurmUnavailable, SlurmAmbiguous) as error:
-            self._breaker.failed(str(error))
+            self._breaker.record_failure(str(error))
             raise
 
     def _report_to_breaker(self, path: str, reply: Reply) -> None:
@@ -158,9 +158,9 @@ class Session:
             return
         if reply.status >= 500 and not reply.refusals():
             answer = f"slurmrestd answered {reply.status}: "
-            self._breaker.failed(answer + reply.complaint(), answer + reply.full_complaint())
+            self._breaker.record_failure(answer + reply.complaint(), answer + reply.full_complaint())
         elif reply.status != 200 or not reply.fault:
-            self._breaker.succeeded()
+            self._breaker.record_success()
 
     def _log_unreadable(self, sent: SlurmRequest, reply: Reply) -> None:
         """Log when the answers to a request stop being JSON, and when they are JSON again."""
@@ -182,7 +182,7 @@ class Session:
             SlurmUnavailable: slurmctld does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        reply = self.diagnostics()
+        reply = self.read_diagnostics()
         if reply.status != 200 or reply.fault:
             raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")
 

@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.outages import RepeatFilter
-from app.slurm.answers import raw_jobs, states_of
+from app.slurm.answers import require_jobs, states_of
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class StateList:
                 if reply.status == 404:
                     self._missing_since = time.monotonic()
                     return None
-                read.add(chunk, raw_jobs(reply))
+                read.add(chunk, require_jobs(reply))
             except SlurmBusy:
                 if not read.asked:
                     raise
@@ -129,7 +129,7 @@ class StateList:
         if reply.status == 404:
             self._missing_since = time.monotonic()
             return None
-        ids = {job_id for job_id, _ in states_of(raw_jobs(reply))}
+        ids = {job_id for job_id, _ in states_of(require_jobs(reply))}
         if None in ids:
             raise SlurmMisbehaved("slurmrestd lists a job whose id cannot be read")
         return {job_id for job_id in ids if job_id is not None}

@@ -20,7 +20,7 @@ def register_error_handlers(app: Flask) -> None:
 
 def _answer_own_error(error: SlurmProxyError) -> Response:
     if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the submitter logs that
-        get_services().outages.failed(error.part or error.code, f"{error.code}: {error}")
+        get_services().outages.record_failure(error.part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)

@@ -79,7 +79,7 @@ class Submitted:
 
 def until_ended(client: SlurmClient, job_id: int) -> SlurmJob:
     def look() -> SlurmJob | None:
-        job = client.job(job_id)
+        job = client.find_job(job_id)
         return job if job is not None and job.job_state.is_final else None
 
     found: SlurmJob = until(look, 120, f"the end of job {job_id}")
@@ -88,7 +88,7 @@ def until_ended(client: SlurmClient, job_id: int) -> SlurmJob:
 
 def ended_in_slurmdbd(client: SlurmClient, job_id: int) -> SlurmJob:
     def look() -> SlurmJob | None:
-        job = (client.accounting([job_id]) or {}).get(job_id)
+        job = (client.read_accounting([job_id]) or {}).get(job_id)
         return job if job is not None and job.job_state.is_final else None
 
     found: SlurmJob = until(look, 60, f"the end of job {job_id} in slurmdbd")
@@ -166,11 +166,11 @@ def test_the_pattern_of_an_array_names_the_files_of_its_tasks(
     cluster: Cluster, client: SlurmClient, folder: Path, pattern: str | None
 ) -> None:
     one = Submitted(cluster, client, folder, "echo out", array="2-3", output=pattern)
-    waiting = client.job(one.job_id)
+    waiting = client.find_job(one.job_id)
     assert waiting is not None
     announced, _ = output_files(one.record, waiting)
     assert one.files().output == announced
-    jobs = client.raw("GET", f"job/{one.job_id}").body["jobs"]
+    jobs = client.send_raw("GET", f"job/{one.job_id}").body["jobs"]
     wanted = set()
     for raw in jobs:
         task = raw["array_task_id"]
@@ -215,7 +215,7 @@ def raw_submit(cluster: Cluster, client: SlurmClient, folder: Path, **fields: An
         **fields,
     }
     script = f"#!/bin/bash\n{BOTH}\n"
-    reply = client.raw("POST", "job/submit", user=cluster.user, json={"script": script, "job": job})
+    reply = client.send_raw("POST", "job/submit", user=cluster.user, json={"script": script, "job": job})
     return int(reply.body["job_id"])
 
 
@@ -253,14 +253,14 @@ def test_suspended_time_is_no_run_time(
     if cluster.real is None:
         not_covered(request, f"suspended jobs on {cluster.name}", "only its administrator can suspend a job")
     one = Submitted(cluster, client, folder, "sleep 3; sleep 3", time=1)
-    until(lambda: (job := client.job(one.job_id)) and job.job_state is JobState.RUNNING, 60, "its start")
+    until(lambda: (job := client.find_job(one.job_id)) and job.job_state is JobState.RUNNING, 60, "its start")
     time.sleep(1)
     cluster.real.run("scontrol", "suspend", str(one.job_id))
     time.sleep(6)
-    assert (suspended := client.job(one.job_id)) is not None
+    assert (suspended := client.find_job(one.job_id)) is not None
     assert suspended.job_state is JobState.SUSPENDED
     cluster.real.run("scontrol", "resume", str(one.job_id))
-    assert (resumed := client.job(one.job_id)) is not None
+    assert (resumed := client.find_job(one.job_id)) is not None
     assert 4 <= resumed.suspended_seconds <= 8
     accounted = ended_in_slurmdbd(client, one.job_id)
     for job in (one.ended(), accounted):

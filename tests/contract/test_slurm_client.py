@@ -24,7 +24,7 @@ from app.job_state import JobState
 from app.lifecycle.job_identity import is_tagged
 from app.models.job import SlurmJob
 from app.models.task import Task
-from app.slurm.accounting import Accounting
+from app.slurm.accounting import AccountingState
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.dialect import Dialect
@@ -57,7 +57,7 @@ def in_a_minute() -> datetime:
 
 def ended(client: SlurmClient, job_id: int, seconds: float = 100) -> SlurmJob:
     def look() -> SlurmJob | None:
-        job = client.job(job_id)
+        job = client.find_job(job_id)
         return job if job is not None and job.job_state.is_final else None
 
     found: SlurmJob = until(look, seconds, f"the end of job {job_id}")
@@ -65,11 +65,11 @@ def ended(client: SlurmClient, job_id: int, seconds: float = 100) -> SlurmJob:
 
 
 def wait_for(client: SlurmClient, job_id: int, state: JobState) -> None:
-    until(lambda: (job := client.job(job_id)) is not None and job.job_state is state, 60, f"{state}")
+    until(lambda: (job := client.find_job(job_id)) is not None and job.job_state is state, 60, f"{state}")
 
 
 def delete(cluster: Cluster, client: SlurmClient, job_id: int) -> None:
-    reply = client.raw("DELETE", f"job/{job_id}", user=cluster.user)
+    reply = client.send_raw("DELETE", f"job/{job_id}", user=cluster.user)
     assert reply.status == 200, reply.text
 
 
@@ -117,7 +117,7 @@ def test_another_users_job_is_not_cancelled(cluster: Cluster, client: SlurmClien
     held = submit(cluster, client, hold=True)
     with pytest.raises(SlurmRefused, match="ermission denied"):
         client.cancel(held, "daemon" if cluster.other == cluster.user else cluster.other)
-    job = client.job(held)
+    job = client.find_job(held)
     assert job is not None
     assert job.job_state is JobState.PENDING
     delete(cluster, client, held)
@@ -186,7 +186,7 @@ def test_a_job_is_found_by_its_tag(cluster: Cluster, client: SlurmClient) -> Non
     assert found.job_id == job_id
     assert found.working_directory == task.cwd
     until(
-        lambda: client.search([cluster.user], started, [tag]).accounting is Accounting.CURRENT,
+        lambda: client.search([cluster.user], started, [tag]).accounting is AccountingState.CURRENT,
         30,
         "slurmdbd to know all that slurmctld does",
     )
@@ -208,15 +208,15 @@ def test_a_submission_that_comes_too_late_is_not_taken(cluster: Cluster, client:
 
 
 def test_a_job_that_nobody_knows_is_none(client: SlurmClient) -> None:
-    assert client.job(4_000_000) is None
-    assert client.accounting([4_000_000]) == {}
+    assert client.find_job(4_000_000) is None
+    assert client.read_accounting([4_000_000]) == {}
 
 
 def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
     client = replace(cluster, key=b"another key, of more than 32 bytes!!").client()
     for ask in (
         lambda: client.poll({1: JobState.RUNNING}),
-        lambda: client.job(1),
+        lambda: client.find_job(1),
         lambda: client.search(["alice"], datetime.now(UTC), ["slurm-proxy:x"]),
     ):
         with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
@@ -226,7 +226,7 @@ def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
 
 def test_slurm_tells_its_time(client: SlurmClient) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    assert before <= client.time() <= datetime.now(UTC)
+    assert before <= client.controller_time() <= datetime.now(UTC)
 
 
 def test_slurms_time_can_be_read_where_ordinary_tokens_have_expired(cluster: Cluster) -> None:
@@ -235,16 +235,16 @@ def test_slurms_time_can_be_read_where_ordinary_tokens_have_expired(cluster: Clu
     client = SlurmClient(Session(connection, "slurm"))
     for _ in range(4):  # enough to open the circuit breaker
         with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
-            client.time()
-    assert abs(client.time(in_a_minute()) - datetime.now(UTC)) < timedelta(seconds=5)
+            client.controller_time()
+    assert abs(client.controller_time(in_a_minute()) - datetime.now(UTC)) < timedelta(seconds=5)
     client.close()
 
 
 def test_raw_answers_are_for_operators(cluster: Cluster, client: SlurmClient) -> None:
-    assert client.raw("GET", "ping").body["pings"]
-    assert "statistics" in client.raw("GET", "diag").body
+    assert client.send_raw("GET", "ping").body["pings"]
+    assert "statistics" in client.send_raw("GET", "diag").body
     submit(cluster, client)
-    assert client.raw_list(0).body["jobs"]
+    assert client.send_raw_list(0).body["jobs"]
 
 
 class Counted:
@@ -304,13 +304,13 @@ def test_the_waiting_tasks_of_an_array_are_counted_until_slurmdbd_alone_knows_th
     cluster: Cluster, client: SlurmClient
 ) -> None:
     job_id = submit(cluster, client, array="0-8:2,9%1", hold=True)
-    job = client.job(job_id)
+    job = client.find_job(job_id)
     assert job is not None
     assert (job.array_tasks, job.failed_tasks) == ({JobState.PENDING: 6}, None)
     delete(cluster, client, job_id)
     for look in (
-        lambda: client.job(job_id),
-        lambda: (client.accounting([job_id]) or {}).get(job_id),  # in its first second no array on 22.05
+        lambda: client.find_job(job_id),
+        lambda: (client.read_accounting([job_id]) or {}).get(job_id),  # in its first second no array on 22.05
     ):
 
         def counted(look: Callable[[], SlurmJob | None] = look) -> SlurmJob | None:
@@ -385,7 +385,7 @@ def test_a_certificate_that_nobody_vouches_for_is_proof_of_it(local_cluster: Clu
     garbled = Garbled(local_cluster.url, tmp_path)
     client = replace(local_cluster, url=garbled.url).client()
     with pytest.raises(SlurmUnavailable, match="cannot be reached"):
-        client.job(1)
+        client.find_job(1)
     client.close()
     garbled.close()
 
@@ -448,7 +448,7 @@ class Said:
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
         return Reply(200, self.bodies[path], "")
 
-    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+    def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
         self.asked.append(query)
         answer = self.bodies["slurmdbd"]
         if isinstance(answer, Exception):
@@ -495,7 +495,7 @@ def test_the_last_run_of_a_requeued_job_is_the_one_that_slurmdbd_describes() -> 
     ]
     for order in (runs, runs[::-1]):
         session: Any = Said(slurmdbd={"jobs": order})
-        found = SlurmClient(session).accounting([5])
+        found = SlurmClient(session).read_accounting([5])
         assert found is not None
         assert found[5].job_state is JobState.PENDING
 
@@ -518,21 +518,21 @@ def test_the_tasks_of_an_older_array_with_the_same_id_are_not_counted() -> None:
     newer = [task(5, 1, "COMPLETED", 1_800_000_000), task(6, 0, "COMPLETED", 1_800_000_000)]
     session: Any = Said(slurmdbd={"jobs": [*older, *newer]})
     since = datetime.fromtimestamp(1_799_999_000, UTC)
-    found = SlurmClient(session).accounting([5], not_before={5: since})
+    found = SlurmClient(session).read_accounting([5], not_before={5: since})
     assert found is not None
     assert (found[5].job_state, found[5].array_tasks) == (JobState.COMPLETED, {JobState.COMPLETED: 2})
 
 
 def test_a_slurmdbd_that_has_answered_is_away_where_a_proxy_answers_404() -> None:
     class Proxied(Said):
-        def accounting(self, query: Query, timeout: float | None = None) -> Reply:
-            return Reply(404, {}, "404 page not found") if self.asked else super().accounting(query)
+        def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
+            return Reply(404, {}, "404 page not found") if self.asked else super().read_accounting(query)
 
     session: Any = Proxied(slurmdbd={"jobs": []})
     client = SlurmClient(session)
-    assert client.accounting([5]) == {}
+    assert client.read_accounting([5]) == {}
     with pytest.raises(SlurmUnavailable):
-        client.accounting([5])
+        client.read_accounting([5])
 
 
 def test_a_404_of_a_proxy_is_no_proof_that_a_job_is_gone() -> None:
@@ -542,7 +542,7 @@ def test_a_404_of_a_proxy_is_no_proof_that_a_job_is_gone() -> None:
 
     session: Any = Proxied()
     with pytest.raises(SlurmUnavailable):
-        SlurmClient(session).look([5])
+        SlurmClient(session).read_jobs([5])
 
 
 @pytest.mark.parametrize("written", ["SPECIAL_EXIT", ["PENDING", "SPECIAL_EXIT"]])
@@ -550,7 +550,7 @@ def test_a_job_that_is_held_after_its_exit_has_no_start_and_no_end(written: Any)
     """As 22.05 and 24.11 write it; both times are predictions then."""
     raw = {**raw_job(5, ""), "job_state": written, "start_time": 1_800_000_000, "end_time": 1_800_003_600}
     session: Any = Said(**{"job/5": {"jobs": [raw]}})
-    job = SlurmClient(session).look([5])[5]
+    job = SlurmClient(session).read_jobs([5])[5]
     assert job is not None
     assert (job.job_state, job.start_time, job.end_time) == (JobState.SPECIAL_EXIT, None, None)
 
@@ -574,7 +574,7 @@ def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
     warned = [record.message for record in caplog.records if record.name == "app.slurm.answers"]
     assert len(warned) == len(set(warned)), "each fault is logged once"
     with pytest.raises(SlurmMisbehaved, match="job 7 cannot be read"):
-        client.job(7)
+        client.find_job(7)
 
 
 @pytest.mark.parametrize(("status", "number"), [(403, 1), (500, 1), (500, 1800), (503, 0)])
@@ -595,7 +595,7 @@ def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() ->
     session: Any = Said(**{"jobs/state": {"jobs": []}, "slurmdbd": {"jobs": []}})
     since = datetime.fromtimestamp(1_800_000_000.5, UTC)
     client = SlurmClient(session, clock_skew=90)
-    assert client.search(["alice"], since, ["slurm-proxy:x"]).accounting is Accounting.CURRENT
+    assert client.search(["alice"], since, ["slurm-proxy:x"]).accounting is AccountingState.CURRENT
     (query,) = session.asked
     assert dict(query)["start_time"] == session.dialect().moment(1_799_999_910)
 
@@ -613,7 +613,7 @@ def test_what_slurmdbd_does_not_say_is_no_proof(answer: Any) -> None:
     )
     seen = SlurmClient(session).search(["alice"], datetime.now(UTC), ["slurm-proxy:x"])
     assert [job.job_id for job in seen.jobs()] == [5]
-    assert seen.accounting is Accounting.AWAY
+    assert seen.accounting is AccountingState.AWAY
 
 
 def test_nobody_listens() -> None:
@@ -655,14 +655,14 @@ def test_what_slurmctld_has_forgotten_slurmdbd_knows(cluster: Cluster, client: S
         cluster.min_job_age * 4 + 20,
         "that slurmctld forgets",
     )
-    found = client.accounting([good, bad, 4_000_000])
+    found = client.read_accounting([good, bad, 4_000_000])
     assert found is not None
     assert found.keys() == {good, bad}
     assert (found[good].job_state, found[good].exit_code) == (JobState.COMPLETED, 0)
     assert found[bad].job_state is JobState.FAILED
     assert found[bad].exit_code in (3, None), "None where slurmdbd does not know, never 0"
     assert found[bad].username == cluster.user
-    assert client.job(bad) == found[bad]
+    assert client.find_job(bad) == found[bad]
 
 
 def test_a_time_limit_ends_a_job(cluster: Cluster, client: SlurmClient) -> None:

@@ -233,7 +233,7 @@ def fields_of(shown: str) -> dict[str, str]:
 def test_slurm_holds_every_option_as_it_does_from_sbatch(
     cluster: Cluster, client: SlurmClient, shared: Path
 ) -> None:
-    node = client.raw("GET", "nodes").body["nodes"][0]["name"]
+    node = client.send_raw("GET", "nodes").body["nodes"][0]["name"]
     cases = ON_ANY_CLUSTER + (ON_OUR_CLUSTER if cluster.real else [])
     if cluster.real:
         reservation = f"ReservationName=later StartTime=now+3days Duration=1 Nodes={node} Users=alice"
@@ -393,7 +393,7 @@ def run_again(cluster: Cluster, client: SlurmClient, folder: Path, **slurm: Any)
 
 
 def ended(client: SlurmClient, job_id: int) -> None:
-    until(lambda: (job := client.job(job_id)) is not None and job.job_state.is_final, 60, "its end")
+    until(lambda: (job := client.find_job(job_id)) is not None and job.job_state.is_final, 60, "its end")
 
 
 @pytest.mark.parametrize("cluster", ["local", *REAL_CLUSTERS], indirect=True)

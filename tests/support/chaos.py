@@ -31,9 +31,9 @@ import requests
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import NotificationStatus, utc_now
-from app.slurm.accounting import Accounting
-from app.slurm.answers import raw_jobs, read_jobs
-from app.slurm.reading import whose_controller_job
+from app.slurm.accounting import AccountingState
+from app.slurm.answers import read_jobs, require_jobs
+from app.slurm.reading import identify_controller_job
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -325,10 +325,10 @@ class Chaos:
     def _jobs_of_slurm(self, began: datetime) -> list[SlurmJob]:
         """Return all jobs of the user by Slurm's own lists, read otherwise than the service does."""
         client = self.cluster.client()
-        listed = read_jobs(raw_jobs(client.raw_list(0)), whose_controller_job)
+        listed = read_jobs(require_jobs(client.send_raw_list(0)), identify_controller_job)
         accounted, accounting = client._accounts.of_users([self.cluster.user], began, None)
         client.close()
-        assert accounting in (Accounting.CURRENT, Accounting.NONE), accounting
+        assert accounting in (AccountingState.CURRENT, AccountingState.NONE), accounting
         return [*(job for job in listed if job.username == self.cluster.user), *accounted]
 
 

@@ -14,7 +14,7 @@ from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
 from app.models.task import Task
 from app.senders import Message, Sender
-from app.slurm.accounting import Accounting
+from app.slurm.accounting import AccountingState
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
 
@@ -22,7 +22,7 @@ from app.slurm.reply import Reply
 class FakeSlurm:
     """Has the methods of SlurmClient; a test moves its jobs on by hand."""
 
-    longest_call = 36.0
+    max_call_seconds = 36.0
 
     def __init__(self) -> None:
         self.has_accounting = True
@@ -44,17 +44,17 @@ class FakeSlurm:
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
 
-    def time(self, expires: datetime | None = None) -> datetime:
+    def controller_time(self, expires: datetime | None = None) -> datetime:
         if self.known_down is not None:
             raise self.known_down
         return self.clock().replace(microsecond=0)
 
-    def check(self) -> None:
+    def require_up(self) -> None:
         if self.known_down is not None:
             raise self.known_down
 
-    def prepare(self) -> None:
-        self.check()
+    def discover_dialect(self) -> None:
+        self.require_up()
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
         self.calls.append("submit")
@@ -115,25 +115,25 @@ class FakeSlurm:
             )
         }
 
-    def look(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
-        self._ask("look")
+    def read_jobs(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
+        self._ask("read_jobs")
         return {job_id: self.jobs.get(job_id) for job_id in job_ids}
 
-    def accounting(
+    def read_accounting(
         self,
         job_ids: Collection[int],
         timeout: float | None = None,
         not_before: Mapping[int, datetime] | None = None,
     ) -> dict[int, SlurmJob] | None:
-        self._ask("accounting")
+        self._ask("read_accounting")
         if not self.has_accounting:
             return None
         if self.accounting_down is not None:
             raise self.accounting_down
         return {job_id: self.ended[job_id] for job_id in job_ids if job_id in self.ended}
 
-    def job(self, job_id: int) -> SlurmJob | None:
-        self._ask("job")
+    def find_job(self, job_id: int) -> SlurmJob | None:
+        self._ask("find_job")
         return self.jobs.get(job_id) or self.ended.get(job_id)
 
     def search(
@@ -149,23 +149,23 @@ class FakeSlurm:
         untagged = [job for job in here if not (job.comment or "").startswith(JOB_TAG)]
         found = partial(Search, here, untagged, set(self.jobs), self.search_is_complete)
         if not self.has_accounting:
-            return found([], Accounting.NONE)
+            return found([], AccountingState.NONE)
         if self.accounting_down is not None:
-            return found([], Accounting.AWAY)
+            return found([], AccountingState.AWAY)
         known = [] if self.accounting_is_behind else self.ended.values()
-        state = Accounting.BEHIND if self.accounting_is_behind else Accounting.CURRENT
+        state = AccountingState.BEHIND if self.accounting_is_behind else AccountingState.CURRENT
         return found([job for job in known if job.username in users], state)
 
-    def recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
-        self._ask("recent_jobs")
+    def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
+        self._ask("read_recent_jobs")
         return list(self.jobs.values())
 
-    def raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
-        self._ask("raw")
+    def send_raw(self, method: str, path: str, *, user: str = "", json: object = None) -> Reply:
+        self._ask("send_raw")
         return self.raw_reply or Reply(200, {"asked": f"{method} {path}", "user": user}, "")
 
-    def raw_list(self, update_time: int) -> Reply:
-        return self.raw("GET", "jobs")
+    def send_raw_list(self, update_time: int) -> Reply:
+        return self.send_raw("GET", "jobs")
 
     def close(self) -> None:
         pass

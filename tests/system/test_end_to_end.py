@@ -59,7 +59,7 @@ class Stage:
 
     def cancel(self, job_id: int) -> None:
         client = self.cluster.client()
-        assert client.raw("DELETE", f"job/{job_id}", user=self.cluster.user).status == 200
+        assert client.send_raw("DELETE", f"job/{job_id}", user=self.cluster.user).status == 200
         client.close()
 
     def state(self, name: str) -> str:
@@ -257,7 +257,9 @@ def test_a_job_submitted_elsewhere_is_handed_over_and_announced(stage: Stage) ->
         "memory_per_node": 50,
     }
     script = "#!/bin/bash\nsleep 2; exit 4\n"
-    reply = client.raw("POST", "job/submit", user=stage.cluster.user, json={"script": script, "job": job})
+    reply = client.send_raw(
+        "POST", "job/submit", user=stage.cluster.user, json={"script": script, "job": job}
+    )
     client.close()
     job_id = reply.body["job_id"]
     task = {

@@ -53,7 +53,7 @@ def add_neighbour(cluster: Cluster, service: Service) -> None:
 def test_an_end_is_noticed_while_a_neighbours_name_is_no_text(cluster: Cluster, service: Service) -> None:
     add_neighbour(cluster, service)
     client = cluster.client()
-    names = [job["name"] for job in client.raw_list(0).body["jobs"]]
+    names = [job["name"] for job in client.send_raw_list(0).body["jobs"]]
     client.close()
     assert any(name.startswith("d\ufffdd\ufffd") for name in names), names
     tasks = [submitted(service, "sleep 2") for _ in range(ENDS_AT_ONCE)]
@@ -66,10 +66,12 @@ def test_a_neighbours_job_with_odd_texts_can_be_registered_and_its_end_is_notice
 ) -> None:
     add_neighbour(cluster, service)
     client = cluster.client()
-    job = next(job for job in reversed(client.raw_list(0).body["jobs"]) if job["name"].startswith("d\ufffd"))
+    job = next(
+        job for job in reversed(client.send_raw_list(0).body["jobs"]) if job["name"].startswith("d\ufffd")
+    )
     task = {"uuid": f"odd-{job['job_id']}", "username": job["user_name"]}
     response = service.post("/monitor", {"monitor": {"task": task, "slurm_job_id": job["job_id"]}})
     assert response.status_code == 200, response.text
-    client.raw("DELETE", f"job/{job['job_id']}", user=job["user_name"])
+    client.send_raw("DELETE", f"job/{job['job_id']}", user=job["user_name"])
     client.close()
     wait_for_end(service, task, "CANCELLED")

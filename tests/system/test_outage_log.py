@@ -52,11 +52,11 @@ def test_an_outage_is_logged_when_it_begins_once_a_minute_and_when_it_ends(
 ) -> None:
     for _ in range(130):
         for loop in ("monitor", "deliver-email", "deliver-slack"):
-            outages.failed("Slurm", "it cannot be reached", loop)
+            outages.record_failure("Slurm", "it cannot be reached", loop)
         clock.now += 1
     for loop in ("monitor", "deliver-email", "deliver-slack"):
-        outages.worked(loop)
-        outages.worked(loop)
+        outages.record_success(loop)
+        outages.record_success(loop)
     assert lines(caplog) == [
         "outage of Slurm begins (http://slurm:6820): it cannot be reached",
         "outage of Slurm goes on (http://slurm:6820), 181 failures in 60 s: it cannot be reached",
@@ -68,27 +68,27 @@ def test_an_outage_is_logged_when_it_begins_once_a_minute_and_when_it_ends(
 def test_an_outage_is_over_when_each_loop_that_met_it_has_succeeded(
     outages: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outages.failed("the store", "the disk is full", "monitor")
-    outages.failed("the store", "the disk is full", "lease")
-    outages.worked("monitor")
-    outages.worked("probe")
+    outages.record_failure("the store", "the disk is full", "monitor")
+    outages.record_failure("the store", "the disk is full", "lease")
+    outages.record_success("monitor")
+    outages.record_success("probe")
     assert len(lines(caplog)) == 1
-    outages.worked("lease")
+    outages.record_success("lease")
     assert lines(caplog)[-1] == "outage of the store is over after 0 s, 2 failures"
 
 
 def test_an_outage_that_only_callers_met_is_over_after_some_quiet(
     outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outages.failed("the store", "away")
+    outages.record_failure("the store", "away")
     clock.now += 10
-    outages.failed("the store", "away", CALLERS)
-    outages.worked("monitor")
+    outages.record_failure("the store", "away", CALLERS)
+    outages.record_success("monitor")
     clock.now += 10
-    outages.worked("monitor")
+    outages.record_success("monitor")
     assert len(lines(caplog)) == 1
     clock.now += 10
-    outages.worked("monitor")
+    outages.record_success("monitor")
     assert len(lines(caplog)) == 2
 
 
@@ -96,9 +96,9 @@ def test_a_second_outage_soon_after_the_first_is_logged_too(
     outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        outages.failed("the store", "away", "monitor")
+        outages.record_failure("the store", "away", "monitor")
         clock.now += 10
-        outages.worked("monitor")
+        outages.record_success("monitor")
     assert [line.split()[4] for line in lines(caplog)] == ["begins:", "is"] * 2
 
 
@@ -106,16 +106,16 @@ def test_a_part_that_fails_again_and_again_makes_at_most_six_lines_a_minute(
     outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(120):
-        outages.failed("Slurm", "one job cannot be read", "monitor")
-        outages.worked("monitor")
+        outages.record_failure("Slurm", "one job cannot be read", "monitor")
+        outages.record_success("monitor")
         clock.now += 1
     assert len(lines(caplog)) == 12
 
 
 def test_each_part_has_an_outage_of_its_own(outages: OutageLog, caplog: pytest.LogCaptureFixture) -> None:
     for part in ("Slurm", "the store", "the channel email"):
-        outages.failed(part, "away", part)
-    outages.worked("the store")
+        outages.record_failure(part, "away", part)
+    outages.record_success("the store")
     assert [line.split()[-2:] for line in lines(caplog)[3:]] == [["1", "failures"]]
 
 
@@ -123,7 +123,7 @@ def test_an_unexpected_exception_is_logged_with_its_traceback_once_a_minute(
     outages: OutageLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(20):
-        outages.failed("the loop monitor", "ValueError", "monitor", ValueError("secret"))
+        outages.record_failure("the loop monitor", "ValueError", "monitor", ValueError("secret"))
     (record,) = caplog.records
     assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
 

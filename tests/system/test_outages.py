@@ -172,7 +172,7 @@ def test_a_lost_answer_is_found_again_by_the_same_request(stage: Stage) -> None:
     record = stage.service.record(task)
     assert record["slurm_job_id"] == answer["slurm_job_id"]
     client = stage.cluster.client()
-    jobs = [job for job in client.raw_list(0).body["jobs"] if task["uuid"] in job["comment"]]
+    jobs = [job for job in client.send_raw_list(0).body["jobs"] if task["uuid"] in job["comment"]]
     client.close()
     assert len(jobs) <= 1, "it may have left slurmctld by now, but was never there twice"
 
@@ -218,7 +218,7 @@ def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
         assert (response.status_code, response.get_json()["code"]) == (503, "slurm_unavailable")
     assert "has not been answering" in response.get_json()["error"]
     with pytest.raises(SlurmUnavailable, match="has not been answering"):
-        services.monitors_slurm.check()
+        services.monitors_slurm.require_up()
     services.stop()
 
 
@@ -307,7 +307,7 @@ def test_a_lost_answer_is_never_freed_by_a_slurmdbd_that_has_yet_to_learn_of_its
     assert (status, body["code"]) == (504, "submission_unknown")
     quick_stage.service.kill()  # it would find the job in slurmctld
     for job_id in fillers:
-        client.raw("DELETE", f"job/{job_id}", user=distribution_cluster.user)
+        client.send_raw("DELETE", f"job/{job_id}", user=distribution_cluster.user)
     client.close()
     until(lambda: name not in slurm.run("squeue", "-h", "-t", "all", "-o", "%j"), 150, "a purged job")
     quick_stage.service.start()

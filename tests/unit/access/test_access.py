@@ -662,7 +662,7 @@ def test_no_token_is_made_for_a_refused_user() -> None:
     for call in (
         lambda: client.cancel(5, "root"),
         lambda: client.cancel(5, "slurm"),
-        lambda: client.raw("POST", "job/submit", user="root", json={}),
+        lambda: client.send_raw("POST", "job/submit", user="root", json={}),
     ):
         with pytest.raises(Forbidden, match="this server does nothing as"):
             call()

@@ -1240,7 +1240,7 @@ def test_many_who_ask_at_once_cost_slurm_one_request(service: Service) -> None:
     task, _ = service.submit()
     for _ in range(50):
         service.look_up.by_uuid(OPERATOR, task["uuid"])
-    assert service.slurm.calls.count("job") == 1
+    assert service.slurm.calls.count("find_job") == 1
 
 
 def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
@@ -1249,7 +1249,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
     service.slurm.forget(job_id)
     answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
     assert (answer["slurm"]["job_state"], answer["slurm"]["exit_code"]) == ("FAILED", 3)
-    assert "job" not in service.slurm.calls
+    assert "find_job" not in service.slurm.calls
 
 
 def test_while_slurm_is_down_the_last_known_facts_are_marked(service: Service) -> None:
@@ -1531,7 +1531,7 @@ def test_the_figures_of_many_ends_cost_one_request(service: Service) -> None:
         service.slurm.put(job_id, JobState.COMPLETED)
     service.slurm.calls.clear()
     assert service.refresh(utc_now()) == 50
-    assert service.slurm.calls == ["poll", "accounting"]
+    assert service.slurm.calls == ["poll", "read_accounting"]
 
 
 def test_a_job_that_waits_for_long_is_told_of_by_one_look(service: Service) -> None:
@@ -1542,7 +1542,7 @@ def test_a_job_that_waits_for_long_is_told_of_by_one_look(service: Service) -> N
     assert service.refresh(now + 29 * MINUTE) == 0
     assert service.refresh(now + 31 * MINUTE) == 3
     assert service.refresh(now + 40 * MINUTE) == 0
-    assert service.slurm.calls == ["poll", "poll", "look", "poll"]
+    assert service.slurm.calls == ["poll", "poll", "read_jobs", "poll"]
     service.deliver(now + 40 * MINUTE)
     assert [message.event for message in service.email.messages] == ["pending_over"] * 3
     assert service.email.messages[0].subject == "[still waiting] the test job has ended"
@@ -1603,9 +1603,9 @@ def test_waiting_job_is_read_four_times_at_most_to_see_whether_it_can_start(serv
     now = utc_now()
     looks: list[float] = []
     for minutes in (0.5, 2, 3, 5, 11, 12, 30, 61, 62, 600, 1441, 1442, 3000, 30_000):
-        before = service.slurm.calls.count("look")
+        before = service.slurm.calls.count("read_jobs")
         service.refresh(now + minutes * MINUTE)
-        looks += [minutes] * (service.slurm.calls.count("look") - before)
+        looks += [minutes] * (service.slurm.calls.count("read_jobs") - before)
     assert looks == [2, 11, 61, 1441]
     assert service.record(task).notifications == ()
     assert service.record(task).alarm_at is None

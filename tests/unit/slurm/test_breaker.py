@@ -36,22 +36,22 @@ class Clock:
 def opened(probe: Callable[[], object], clock: Clock) -> CircuitBreaker:
     breaker = CircuitBreaker(probe, clock)
     for _ in range(3):
-        breaker.check()
-        breaker.failed("no answer")
+        breaker.require_closed()
+        breaker.record_failure("no answer")
     return breaker
 
 
 def test_a_few_failures_in_a_row_open_it() -> None:
     breaker = CircuitBreaker(lambda: None, Clock())
     for _ in range(2):
-        breaker.failed("no answer")
-    breaker.succeeded()
+        breaker.record_failure("no answer")
+    breaker.record_success()
     for _ in range(2):
-        breaker.failed("no answer")
-    breaker.check()
-    breaker.failed("no answer")
+        breaker.record_failure("no answer")
+    breaker.require_closed()
+    breaker.record_failure("no answer")
     with pytest.raises(SlurmUnavailable, match="no answer"):
-        breaker.check()
+        breaker.require_closed()
 
 
 def test_a_probe_that_cannot_start_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +62,10 @@ def test_a_probe_that_cannot_start_is_started_later(monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as no_threads:
         no_threads.setattr("threading._start_new_thread", no_more)
         with pytest.raises(SlurmUnavailable):
-            breaker.check()
+            breaker.require_closed()
     assert slurm.probes == 0
     with pytest.raises(SlurmUnavailable):
-        breaker.check()
+        breaker.require_closed()
     until(lambda: not breaker.is_open, 5, "the end of the outage")
 
 
@@ -80,12 +80,12 @@ def test_one_probe_at_a_time_and_callers_do_not_wait_for_it() -> None:
     clock.now = 2
     for _ in range(5):
         with pytest.raises(SlurmUnavailable):
-            breaker.check()
+            breaker.require_closed()
     until(lambda: slurm.probes == 1, 5, "a probe")
     slurm.down = False
     slurm.held.set()
     until(lambda: not breaker.is_open, 5, "the end of the outage")
-    breaker.check()
+    breaker.require_closed()
     assert slurm.probes == 1
 
 
@@ -97,7 +97,7 @@ def test_probes_become_rarer_while_it_lasts() -> None:
         clock.now = second
         before = slurm.probes
         with pytest.raises(SlurmUnavailable):
-            breaker.check()
+            breaker.require_closed()
         until(lambda: not breaker._probing, 5, "the end of a probe")
         if slurm.probes > before:
             times.append(second)

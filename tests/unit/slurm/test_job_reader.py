@@ -58,7 +58,7 @@ class LargeCluster:
             return Reply(404, {"errors": [{"error_number": 2017, "error": "Invalid job id"}]}, "")
         return self._reply(self._details(job_id))
 
-    def accounting(self, query: Query, timeout: float | None = None) -> Reply:
+    def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
         return self._reply([])
 
     def single_reads(self) -> list[int]:
@@ -131,8 +131,8 @@ def test_read_keeps_what_it_read_before_a_request_failed() -> None:
     session = large_cluster(30)
     session.broken = {11}
     client = client_of(session)
-    assert client.look(range(1, 31)).keys() == set(range(1, 11))
-    assert client.look(range(1, 31)).keys() == set(range(12, 31)) | set(range(1, 11))
+    assert client.read_jobs(range(1, 31)).keys() == set(range(1, 11))
+    assert client.read_jobs(range(1, 31)).keys() == set(range(12, 31)) | set(range(1, 11))
 
 
 def test_read_goes_on_behind_the_job_whose_request_failed() -> None:
@@ -140,8 +140,8 @@ def test_read_goes_on_behind_the_job_whose_request_failed() -> None:
     session.broken = {1}
     client = client_of(session)
     with pytest.raises(SlurmUnavailable):
-        client.look([1, 2, 3])
-    assert client.look([1, 2, 3]).keys() == {2, 3}
+        client.read_jobs([1, 2, 3])
+    assert client.read_jobs([1, 2, 3]).keys() == {2, 3}
 
 
 def test_poll_asks_last_and_for_fewer_where_a_request_for_states_failed() -> None:

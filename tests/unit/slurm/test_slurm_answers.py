@@ -52,7 +52,7 @@ class Wire:
     """Stands where Connection does, and answers each route with set bytes."""
 
     host = "http://slurm.example"
-    longest_call = 36.0
+    max_call_seconds = 36.0
 
     def __init__(self, api: str, answers: Answers) -> None:
         self.api = api
@@ -168,7 +168,7 @@ def test_odd_bytes_in_a_field_of_one_job_hide_no_other_job(api: str, odd: bytes,
     if field != "job_state":
         assert news[5] is not None
         assert_storable(news[5])
-    found = client.accounting([5, 6]) or {}
+    found = client.read_accounting([5, 6]) or {}
     assert found.keys() == {5, 6}
     assert_storable(found[5])
     seen = client.search(["alice"], NOW, ["slurm-proxy:abc"])
@@ -212,9 +212,9 @@ def test_an_answer_that_is_not_json_is_called_so(content: bytes) -> None:
     client = client_of(NEW, answers)
     asked: list[Callable[[], object]] = [
         lambda: client.poll({5: JobState.RUNNING}),
-        lambda: client.job(5),
+        lambda: client.find_job(5),
         lambda: client.search(["alice"], NOW, ["tag"]),
-        lambda: client.recent_jobs(NOW),
+        lambda: client.read_recent_jobs(NOW),
     ]
     for ask in asked:
         with pytest.raises(
@@ -232,7 +232,7 @@ def test_an_answer_that_is_not_json_is_logged_once_until_it_is_json_again(
     for _ in range(10):
         with pytest.raises(SlurmUnavailable):
             client.poll({5: JobState.RUNNING})
-        client.raw("GET", "diag")
+        client.send_raw("GET", "diag")
     (line,) = [record.message for record in caplog.records if "not JSON" in record.message]
     assert "GET /slurm/v0.0.38/jobs" in line
     assert "<html> <title>Welcome" in line
@@ -362,7 +362,7 @@ def test_a_refusal_without_a_reason_is_a_refusal_once_slurmctld_shows_no_job(
         with pytest.raises(SlurmRefused, match="submit rules"):
             submitter.submit(OPERATOR, {"task": task})
         assert store.find_by_uuids([task["uuid"]]) == {}
-    client.check()
+    client.require_up()
 
 
 @pytest.mark.parametrize("api", [OLD, NEW])
@@ -412,7 +412,7 @@ def test_the_look_after_a_refusal_reads_only_the_newest_jobs() -> None:
         at = {"set": True, "infinite": False, "number": int(NOW.timestamp()) - age}
         job = controller_job(NEW, job_id, submit_time=at, array_job_id=array_id, array_task_id=1)
         answers[f"GET job/{job_id}"] = on_the_wire([job], b"")
-    jobs = client_of(NEW, answers).recent_jobs(NOW)
+    jobs = client_of(NEW, answers).read_recent_jobs(NOW)
     assert [job.job_id for job in jobs] == [5000, 4999, 4998]
 
 
@@ -423,7 +423,7 @@ def test_a_list_with_items_that_are_no_objects_is_no_proof_that_a_job_is_gone(it
     with suppress(SlurmUnavailable):
         assert client.poll({5: JobState.RUNNING}) == {}
     with pytest.raises((SlurmUnavailable, SlurmMisbehaved)):
-        client.job(5)
+        client.find_job(5)
 
 
 # --- any shape ---------------------------------------------------------------------------------
@@ -476,15 +476,15 @@ def test_only_errors_of_our_own_come_out_of_any_answer(answer: tuple[int, bytes]
     )
     asked: list[Callable[[SlurmClient], object]] = [
         lambda client: client.poll({5: JobState.RUNNING, 6: JobState.PENDING}),
-        lambda client: client.look([5, 6]),
-        lambda client: client.job(5),
-        lambda client: client.accounting([5]),
+        lambda client: client.read_jobs([5, 6]),
+        lambda client: client.find_job(5),
+        lambda client: client.read_accounting([5]),
         lambda client: client.search(["alice"], NOW, ["tag"]),
-        lambda client: client.recent_jobs(NOW),
+        lambda client: client.read_recent_jobs(NOW),
         lambda client: client.cancel(5, "alice"),
-        lambda client: client.time(),
-        lambda client: client.raw("GET", "diag"),
-        lambda client: client.raw_list(0),
+        lambda client: client.controller_time(),
+        lambda client: client.send_raw("GET", "diag"),
+        lambda client: client.send_raw_list(0),
         submit,
     ]
     for ask in asked:

@@ -69,13 +69,13 @@ class Cluster(FakeSlurm):
             json.dumps(submission(task, command, tag, oldest, "hours")).encode()
         return super().submit(task, command, tag, expires)
 
-    def raw(self, method: str, path: str, **options: Any) -> Reply:
+    def send_raw(self, method: str, path: str, **options: Any) -> Reply:
         """Answer for a job that is not known as 24.11 does."""
         kind, _, job_id = path.partition("/")
         if method == "GET" and kind == "job" and int(job_id) not in self.jobs:
             fault = {"error_number": 2017, "error": "Invalid job id specified", "source": "op_handler_job"}
             return Reply(404, {"jobs": [], "errors": [fault], "warnings": []}, "")
-        return super().raw(method, path, **options)
+        return super().send_raw(method, path, **options)
 
 
 class Guard:
