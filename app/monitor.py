@@ -143,7 +143,9 @@ class Monitor:
         self._owner = self._given_owner or _new_owner_name()
         self._start_loop("monitor", self.run_cycle, self._stopping, self._interval)
         self._start_loop("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
-        self._start_loop("late", lambda _: self._reservations.record_late(), self._stopping, self._interval)
+        self._start_loop(
+            "late", lambda _: self._reservations.record_unrecorded_jobs(), self._stopping, self._interval
+        )
         self._start_loop("lease", self.renew_lease, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
             self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)

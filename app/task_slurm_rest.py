@@ -6,7 +6,7 @@ from werkzeug.routing import BaseConverter
 
 from app.errors import InvalidRequest, SlurmMisbehaved
 from app.models.caller import Scope
-from app.models.rules import job_id_in_path
+from app.models.rules import parse_job_id
 from app.slurm.reply import Reply
 from app.web.auth import make_scope_check
 from app.web.request_context import get_services, read_body
@@ -57,7 +57,7 @@ def list_slurm_jobs(update_time: str) -> Response:
 @blueprint.get("/job/<id:job_id>")
 def get_slurm_job(job_id: str) -> Response:
     """Return one job as slurmctld describes it."""
-    return _pass_on(get_services().slurm.send_raw("GET", f"job/{job_id_in_path('job_id', job_id)}"))
+    return _pass_on(get_services().slurm.send_raw("GET", f"job/{parse_job_id('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")

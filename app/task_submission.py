@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, request
 
-from app.models.rules import idempotency_key
+from app.models.rules import parse_idempotency_key
 from app.web.json_response import json_response
 from app.web.request_context import get_caller, get_services, read_body
 
@@ -12,5 +12,5 @@ blueprint = Blueprint("task_submission", __name__)
 @blueprint.post("/submit")
 def submit_task() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
-    key = idempotency_key(request.headers.get("Idempotency-Key"))
+    key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
     return json_response(get_services().submitter.submit(get_caller(), read_body(), key))

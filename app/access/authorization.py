@@ -21,7 +21,7 @@ def require_scope(caller: Caller, scope: Scope) -> None:
     Raises:
         Forbidden: No grant of the caller has this scope.
     """
-    if not caller.may(scope):
+    if not caller.is_allowed(scope):
         raise Forbidden(f"{caller.name} has no grant with the scope {scope}")
 
 
@@ -31,7 +31,7 @@ def require_grants(caller: Caller, scope: Scope, username: str, field: str) -> S
     Raises:
         Forbidden: The caller has no such grant; the message names `field`.
     """
-    grants = caller.for_(scope, username)
+    grants = caller.find_grants(scope, username)
     if not grants:
         raise Forbidden(f"{field}: {caller.name} may not {scope} for {username}")
     return grants

@@ -22,7 +22,7 @@ from jwt.exceptions import (
 from app.access.failed_attempts import FailedAttempts
 from app.constants import Settings
 from app.errors import IdentityProviderUnavailable, NotAuthenticated, SettingsError
-from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant
+from app.models.caller import ORDINARY_SCOPES, Caller, ClaimGrant, Grant
 from app.models.username import is_username
 from app.outages import RepeatFilter
 
@@ -177,9 +177,9 @@ class OidcAuthenticator:
     def _grants_for(self, claims: Mapping[str, Any], user_claim: object) -> Iterator[Grant]:
         """Yield the grant for the caller's own user, and those of the operator that fit the claims."""
         if self._is_user(user_claim):
-            yield Grant(scopes=ORDINARY, users=(user_claim,))
+            yield Grant(scopes=ORDINARY_SCOPES, users=(user_claim,))
         for grant in self._grants:
-            if grant.fits(claims):
+            if grant.matches(claims):
                 yield grant.grant
 
     def _remark(self, user_claim: object) -> str:

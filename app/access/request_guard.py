@@ -9,7 +9,7 @@ from app.access.failed_attempts import FailedAttempts
 from app.access.keys import PREFIX
 from app.clock import steady_seconds
 from app.errors import Forbidden, NotAuthenticated, StoreUnavailable, TooManyRequests
-from app.models.caller import ANYBODY, OPERATOR, Caller
+from app.models.caller import OPERATOR, UNAUTHENTICATED_CALLER, Caller
 from app.store.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class RequestGuard:
             return OPERATOR
         if self._loopback_only:
             raise Forbidden(not_local)
-        return ANYBODY
+        return UNAUTHENTICATED_CALLER
 
     def count_request(self, caller: Caller) -> None:
         """Count a request of the caller; all processes count together.

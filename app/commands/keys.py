@@ -16,9 +16,9 @@ from app.access.keys import ApiKeys
 from app.commands.application import require_services
 from app.errors import SettingsError, SlurmProxyError
 from app.models.api_key import ApiKey
-from app.models.caller import ORDINARY, Grant, Scope
+from app.models.caller import ORDINARY_SCOPES, Grant, Scope
 from app.models.record import utc_now
-from app.models.username import is_username, username_rule
+from app.models.username import describe_username_rule, is_username
 from app.senders import SENDERS
 from app.web.request_context import get_settings
 
@@ -165,9 +165,9 @@ def _build_grant(options: Mapping[str, Any]) -> Grant:
         raise click.UsageError("--user any would be a user of that name: for all users there is --any-user")
     pattern = get_settings().TASK_USERNAME_PATTERN
     if odd := [name for name in options["users"] if not is_username(name, pattern)]:
-        raise click.UsageError(f"--user {odd[0]}: must {username_rule(pattern)}")
+        raise click.UsageError(f"--user {odd[0]}: must {describe_username_rule(pattern)}")
     fields = {
-        "scopes": options["scopes"] or ORDINARY,
+        "scopes": options["scopes"] or ORDINARY_SCOPES,
         "users": "any" if options["any_user"] else options["users"],
         "groups": options["groups"],
         **{name: options[name] or None for name in ("partitions", "accounts", "recipients")},

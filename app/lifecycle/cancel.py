@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 from app.access.authorization import require_allowed_user, require_grants, require_scope
 from app.errors import AlreadyOver, NoSuchTask
-from app.lifecycle.job_identity import is_same_job, open_job
+from app.lifecycle.job_identity import is_same_job, to_open_job
 from app.models.answers import Cancelled
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
-from app.models.rules import job_id_in_path
+from app.models.rules import parse_job_id
 from app.slurm.client import SlurmClient
 from app.store.records import RecordStore
 
@@ -44,7 +44,7 @@ class Cancellation:
             NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: See `cancel`.
         """
         require_scope(caller, Scope.CANCEL)
-        job_id = job_id_in_path("slurm_job_id", text)
+        job_id = parse_job_id("slurm_job_id", text)
         record, unknown = self._store.find_by_job_id(job_id), f"no job {job_id} is monitored here"
         return self._cancel(caller, record, "slurm_job_id", f"job {job_id}", unknown)
 
@@ -61,7 +61,7 @@ class Cancellation:
             unknown: The error if the caller may not see the record, or if there is none.
         """
         known = record is not None and any(
-            caller.may(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)
+            caller.is_allowed(scope, record.slurm_username) for scope in (Scope.READ, Scope.CANCEL)
         )
         if record is None or not known:
             raise NoSuchTask(f"{field}: {unknown}")
@@ -74,7 +74,7 @@ class Cancellation:
         if state.is_final:
             raise has_ended
         job = self._slurm.find_job(job_id) if record.is_open else None
-        if job is None or not is_same_job(open_job(record, job_id), job):
+        if job is None or not is_same_job(to_open_job(record, job_id), job):
             raise AlreadyOver(f"{field}: Slurm does not know {name} any more")
         if job.job_state.is_final or not self._slurm.cancel(job_id, record.slurm_username):
             raise has_ended

@@ -38,6 +38,6 @@ class EndedJobs:
             self._jobs.pop(uuid, None)
 
 
-def array_ids(jobs: Iterable[OpenJob]) -> Collection[int]:
+def list_array_ids(jobs: Iterable[OpenJob]) -> Collection[int]:
     """Return the job ids of the arrays among the ended jobs."""
     return {job.slurm_job_id for job in jobs if job.is_array}

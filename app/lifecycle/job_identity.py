@@ -11,14 +11,14 @@ from app.models.record import JOB_TAG, OpenJob, TaskRecord
 _NEAR = timedelta(minutes=10)
 
 
-def tag_of(uuid: str) -> str:
+def make_tag(uuid: str) -> str:
     """Return the word at the beginning of a job's comment that ties it to its task."""
     return JOB_TAG + uuid
 
 
 def is_tagged(job: SlurmJob, uuid: str) -> bool:
     """The caller's own comment may stand behind the tag."""
-    return (job.comment or "").partition(" ")[0] == tag_of(uuid)
+    return (job.comment or "").partition(" ")[0] == make_tag(uuid)
 
 
 def find_tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
@@ -48,7 +48,7 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
     return abs(job.submit_time - record.created_at) <= _NEAR
 
 
-def open_job(record: TaskRecord, job_id: int) -> OpenJob:
+def to_open_job(record: TaskRecord, job_id: int) -> OpenJob:
     """The record as a polling cycle sees it."""
     return OpenJob(
         uuid=record.uuid,

@@ -17,13 +17,13 @@ from app.errors import (
     UnknownTask,
 )
 from app.job_state import JobState
-from app.lifecycle.job_identity import is_same_job, open_job
+from app.lifecycle.job_identity import is_same_job, to_open_job
 from app.lifecycle.responses import describe_job, describe_record
 from app.models.answers import Records, Shown, SlurmFacts
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
-from app.models.rules import job_id_in_path
+from app.models.rules import parse_job_id
 from app.slurm.client import SlurmClient
 from app.store.records import RecordStore
 
@@ -54,9 +54,9 @@ class LookUp:
             UnknownJob: No record that the caller may read has this id.
         """
         require_scope(caller, Scope.READ)
-        job_id = job_id_in_path("slurm_job_id", text)
+        job_id = parse_job_id("slurm_job_id", text)
         record = self._store.find_by_job_id(job_id)
-        if record is None or not caller.may(Scope.READ, record.slurm_username):
+        if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
         return self._answer(record)
 
@@ -76,15 +76,15 @@ class LookUp:
             )
             raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
         usernames = None
-        if not caller.may_for_all(Scope.READ):
-            usernames = [name for name in self._store.list_usernames() if caller.may(Scope.READ, name)]
+        if not caller.is_allowed_for_all(Scope.READ):
+            usernames = [name for name in self._store.list_usernames() if caller.is_allowed(Scope.READ, name)]
         found = self._store.find_by_state(JobState(word), usernames, _MOST_RECORDS)
         return Records(monitor=[describe_record(record) for record in found])
 
     def by_uuid(self, caller: Caller, uuid: str) -> Shown:
         require_scope(caller, Scope.READ)
         record = self._store.find_by_uuids([uuid]).get(uuid)
-        if record is None or not caller.may(Scope.READ, record.slurm_username):
+        if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
         return self._answer(record)
 
@@ -104,7 +104,7 @@ class LookUp:
         job, as_of = self._job(record.slurm_job_id)
         if isinstance(job, SlurmProxyError):
             return stored.model_copy(update={"stale": True, "error": job.for_callers})
-        if not is_same_job(open_job(record, record.slurm_job_id), job):
+        if not is_same_job(to_open_job(record, record.slurm_job_id), job):
             return describe_job(record, None, as_of).model_copy(update={"job_state": JobState.UNKNOWN})
         return describe_job(record, job, as_of)
 

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
-from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, array_ids
+from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, list_array_ids
 from app.lifecycle.job_identity import is_same_job
 from app.lifecycle.record_changes import ChangeWriter, Observation
 from app.messages.plan import Planner
@@ -79,7 +79,7 @@ class Poller:
         open_jobs = self._store.list_open_jobs()
         ended_jobs = self._ended.due(now)
         with self._timing_slurm():
-            reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), array_ids(ended_jobs))
+            reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), list_array_ids(ended_jobs))
         changed: list[Observation] = []
         missing: list[OpenJob] = []
         for record in open_jobs:

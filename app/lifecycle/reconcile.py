@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.job_state import JobState
-from app.lifecycle.job_identity import find_tagged, tag_of
+from app.lifecycle.job_identity import find_tagged, make_tag
 from app.lifecycle.record_changes import plan_or_nothing
 from app.lifecycle.untagged_jobs import has_name_of, may_be_job_of
 from app.messages.plan import Planner
@@ -70,7 +70,7 @@ class Reconciler:
         self._last = now
         slurm_now = self._slurm.controller_time()
         users = {record.slurm_username for record in reserved}
-        tags = [tag_of(record.uuid) for record in reserved]
+        tags = [make_tag(record.uuid) for record in reserved]
         since = min(slurm_now, *(record.created_at for record in reserved))
         seen = self._slurm.search(users, since, tags)
         jobs = seen.jobs()

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from app.errors import RecordUnfit
 from app.job_state import JobState
-from app.lifecycle.older_records import is_too_old_to_announce
+from app.lifecycle.taken_over_records import is_too_old_to_announce
 from app.messages.plan import Plan, Planner
-from app.models.array_indices import count_of_spec
+from app.models.array_indices import count_array_tasks
 from app.models.array_merging import require_all_array_tasks
 from app.models.job import SlurmJob
 from app.models.record import Change, Notification, NotificationStatus, OpenJob, RecordKind, TaskRecord
@@ -143,5 +143,5 @@ def _require_all_array_tasks(job: SlurmJob, record: TaskRecord | None) -> SlurmJ
         return job  # the task of a registered job may hold anything
     options = record.task.get("slurm")
     spec = options.get("array") if isinstance(options, dict) else None
-    expected = count_of_spec(spec) if isinstance(spec, str) else None
+    expected = count_array_tasks(spec) if isinstance(spec, str) else None
     return job if expected is None else require_all_array_tasks(job, expected)

@@ -42,7 +42,7 @@ class JobRegistration:
         """
         request = self._validator.validate_registration(caller, body)
         job = self._slurm.find_job(request.slurm_job_id)
-        if job is None or not caller.may(Scope.READ, job.username):
+        if job is None or not caller.is_allowed(Scope.READ, job.username):
             raise UnknownJob(f"monitor.slurm_job_id: Slurm knows no job {request.slurm_job_id}")
         if job.username != request.task.username:
             raise NotTheOwner(

@@ -81,7 +81,7 @@ class Reservations:
             return ["the database did not answer; the record will be completed as soon as it does"]
         return []
 
-    def record_late(self) -> None:
+    def record_unrecorded_jobs(self) -> None:
         """Complete the records of jobs that the store could not keep at the time.
 
         Raises:

@@ -7,7 +7,7 @@ from app.messages.efficiency import find_hint
 from app.messages.rendering import render_text
 from app.models.answers import KeptNotification, Record, ShownNotification, SlurmFacts
 from app.models.job import SlurmJob
-from app.models.output_files import output_files
+from app.models.output_files import find_output_files
 from app.models.record import Notification, TaskRecord
 from app.senders import find_channel
 from app.store.notification_queue import StoredNotification
@@ -29,7 +29,7 @@ def describe_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | Non
             job_state=record.slurm_job_state,
             **facts,
         )
-    files = output_files(record, job)
+    files = find_output_files(record, job)
     if not job.job_state.is_success and (words := find_hint(job)):
         facts["hint"] = words
     facts |= {"standard_output": files.output, "standard_error": files.error}

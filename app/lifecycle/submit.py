@@ -28,7 +28,7 @@ from app.errors import (
     UnprovenRefusal,
 )
 from app.job_state import JobState
-from app.lifecycle.job_identity import find_tagged, tag_of
+from app.lifecycle.job_identity import find_tagged, make_tag
 from app.lifecycle.reservations import Reservations, duplicate_uuid
 from app.lifecycle.untagged_jobs import may_be_job_of
 from app.lifecycle.validation import RequestValidator
@@ -135,11 +135,11 @@ class TaskSubmitter:
 
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
         """Submit the job of a reservation; return its id and Slurm's warnings."""
-        command = self._planner.catalogue[task.name].command(task)
+        command = self._planner.catalogue[task.name].build_command(task)
         began = time.monotonic()
         try:
             return self._slurm.submit(
-                task, command, tag_of(task.uuid), record.created_at + self._submission_life
+                task, command, make_tag(task.uuid), record.created_at + self._submission_life
             )
         except (SlurmRefused, SlurmUnavailable, SlurmMisbehaved):
             self._reservations.release(record)
@@ -175,7 +175,7 @@ class TaskSubmitter:
     def _search(self, record: TaskRecord, error: SlurmAmbiguous, timeout: float) -> Sequence[SlurmJob]:
         if isinstance(error, UnprovenRefusal):
             return self._slurm.read_recent_jobs(record.created_at, timeout=timeout)
-        tags = [tag_of(record.uuid)]
+        tags = [make_tag(record.uuid)]
         return self._slurm.search([record.slurm_username], record.created_at, tags, timeout=timeout).jobs()
 
     def _is_any_likely(self, record: TaskRecord, jobs: Iterable[SlurmJob]) -> bool:

@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 
 from app.models.job import SlurmJob
-from app.models.output_files import sent_job_name
+from app.models.output_files import choose_job_name
 from app.models.record import JOB_TAG, TaskRecord
 
 _QUOTES = re.compile(r"[\"'`\\\\]")
@@ -36,7 +36,7 @@ def may_be_job_of(record: TaskRecord, job: SlurmJob, earliest: datetime, latest:
 
 def _as_sent(record: TaskRecord) -> tuple[str, str]:
     """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
-    return sent_job_name(record.task), record.task["cwd"]
+    return choose_job_name(record.task), record.task["cwd"]
 
 
 def has_name_of(record: TaskRecord, job: SlurmJob) -> bool:

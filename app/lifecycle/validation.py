@@ -20,8 +20,8 @@ from app.models.task import (
     Task,
     WatchedJob,
     WatchedTask,
-    faults_of,
-    parse,
+    list_faults,
+    parse_request,
 )
 from app.models.username import CONTEXT_KEY
 from app.senders import SENDERS
@@ -68,12 +68,12 @@ class RequestValidator:
 
     def validate_run_as(self, query: Mapping[str, str]) -> str:
         """The user whom the query names, if anything is run as him."""
-        return parse(RunAs, query, context=self._context).username
+        return parse_request(RunAs, query, context=self._context).username
 
     def _parsed(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
         faults = self._notification_faults(body, path)
         try:
-            request = parse(model, body, context=self._context)
+            request = parse_request(model, body, context=self._context)
         except InvalidRequest as error:
             raise InvalidRequest(chain(error.faults, faults)) from None
         for fault in faults:
@@ -95,7 +95,7 @@ class RequestValidator:
         merged = merge_params(self.catalogue, body.get("name"), wanted)
         where = ".".join((*path, "notification", "params"))
         for method, params in merged.items():
-            yield from faults_of(SENDERS[method].Params, params, f"{where}.{method}", self._context)
+            yield from list_faults(SENDERS[method].Params, params, f"{where}.{method}", self._context)
         split = (SENDERS[method].split_recipients(params) for method, params in merged.items())
         kept = (params for messages in split for params in messages.values())
         if sum(len(json.dumps(one)) for one in kept) > _MOST_BYTES:

@@ -7,7 +7,7 @@ from app.messages.placeholders import fill_placeholders, to_one_line
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.job_facts import JobFacts
-from app.models.output_files import output_files, sent_job_name
+from app.models.output_files import choose_job_name, find_output_files
 from app.models.record import RecordKind, TaskRecord
 
 _MB = 1024 * 1024
@@ -57,7 +57,7 @@ def compose_content(
 
 def _job_facts(record: TaskRecord, job: SlurmJob) -> JobFacts:
     start, end, limit = job.start_time, job.end_time, job.time_limit_minutes
-    files = output_files(record, job)
+    files = find_output_files(record, job)
     return JobFacts(
         task_uuid=record.uuid,
         slurm_job_id=job.job_id or None,
@@ -89,7 +89,7 @@ def _title(record: TaskRecord, job: SlurmJob) -> str:
     Of a registered task only `name` is read, because nothing else in it was validated.
     """
     is_submitted = record.kind is RecordKind.SUBMITTED
-    name = sent_job_name(record.task) if is_submitted else record.task.get("name")
+    name = choose_job_name(record.task) if is_submitted else record.task.get("name")
     return to_one_line(name or job.name or record.uuid)
 
 

@@ -11,7 +11,7 @@ _MAX_LISTED_RANGES = 100
 _MAX_COUNTED = 100_000  # tasks of ranges that overlap
 
 
-def mask_of_indices(indices: Iterable[int]) -> int:
+def indices_to_mask(indices: Iterable[int]) -> int:
     """Return the mask of these tasks; an index that Slurm cannot have is left out."""
     valid = [index for index in indices if 0 <= index <= _MAX_INDEX]
     bits = bytearray(max(valid, default=0) // 8 + 1)
@@ -20,7 +20,7 @@ def mask_of_indices(indices: Iterable[int]) -> int:
     return int.from_bytes(bits, "little")
 
 
-def mask_of_list(text: str) -> int:
+def parse_index_list(text: str) -> int:
     """Return the mask of a list such as "0-9:2,12%3", the form of slurmctld's `array_task_string`.
 
     Parts that cannot be read are left out: slurmctld ends a long list with "...".
@@ -33,7 +33,7 @@ def mask_of_list(text: str) -> int:
     return mask
 
 
-def mask_of_hex(text: str) -> int:
+def parse_hex_mask(text: str) -> int:
     """Return the mask of a text such as "0x3FC", the form of slurmdbd's `array.task`; else 0."""
     try:
         return int(text, 16) & (2 << _MAX_INDEX) - 1 if text.startswith("0x") else 0
@@ -41,7 +41,7 @@ def mask_of_hex(text: str) -> int:
         return 0
 
 
-def list_of_mask(mask: int) -> str:
+def format_index_list(mask: int) -> str:
     """Return the indices as text, such as "2,7-9"; a very long list ends with "…"."""
     ranges = list(islice(_ranges(mask), _MAX_LISTED_RANGES + 1))
     parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
@@ -49,7 +49,7 @@ def list_of_mask(mask: int) -> str:
     return ",".join(parts)
 
 
-def count_of_spec(spec: str) -> int | None:
+def count_array_tasks(spec: str) -> int | None:
     """Return how many tasks an `--array` such as "0-15:4,20%2" has; None if sbatch does not accept it."""
     parts = []
     for part in spec.partition("%")[0].split(","):
@@ -72,7 +72,7 @@ def _mask_of_range(first: int, last: int, step: int) -> int:
         return 0
     if step == 1:
         return (1 << last - first + 1) - 1 << first
-    return mask_of_indices(range(first, last + 1, step))
+    return indices_to_mask(range(first, last + 1, step))
 
 
 def _ranges(mask: int) -> Iterator[tuple[int, int]]:

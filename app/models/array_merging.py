@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from app.job_state import JobState
-from app.models.array_indices import list_of_mask, mask_of_indices
-from app.models.file_pattern import common_path
+from app.models.array_indices import format_index_list, indices_to_mask
+from app.models.file_pattern import find_common_path
 from app.models.job import SlurmJob
 
 _WORST_FIRST = (
@@ -50,12 +50,12 @@ def merge_array_tasks(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
             "end_time": max(ends, default=None) if state.is_final else None,
             "restarts": sum(part.restarts for part in parts),
             "array_tasks": counts,
-            "failed_tasks": list_of_mask(failed) or None,
+            "failed_tasks": format_index_list(failed) or None,
             "suspended_seconds": min(
                 (part.suspended_seconds for part in parts if part.start_time), default=0
             ),
-            "standard_output": common_path([path for part in parts if (path := part.standard_output)]),
-            "standard_error": common_path([path for part in parts if (path := part.standard_error)]),
+            "standard_output": find_common_path([path for part in parts if (path := part.standard_output)]),
+            "standard_error": find_common_path([path for part in parts if (path := part.standard_error)]),
             "nodes": lead.nodes or next((part.nodes for part in parts if part.nodes), None),
             "max_memory_bytes": max((part.max_memory_bytes or 0 for part in parts), default=0) or None,
             "cpu_seconds": sum(part.cpu_seconds or 0 for part in parts) or None,
@@ -71,10 +71,10 @@ def _count_tasks(parts: Sequence[SlurmJob]) -> tuple[dict[JobState, int], int]:
     """
     counts = Counter(part.job_state for part in parts if not part.task_mask)
     own = {part.task_index for part in parts if part.task_index is not None}
-    failed = mask_of_indices(
+    failed = indices_to_mask(
         part.task_index for part in parts if part.task_index is not None and part.has_failed
     )
-    waiting = ~mask_of_indices(own)
+    waiting = ~indices_to_mask(own)
     for part in parts:
         mask = part.task_mask & waiting
         if mask:

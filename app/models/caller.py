@@ -24,7 +24,7 @@ class Scope(StrEnum):
     ADMIN = "admin"  # the routes of operators
 
 
-ORDINARY = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+ORDINARY_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 
 
 class Grant(BaseModel):
@@ -68,7 +68,7 @@ class Grant(BaseModel):
                 _require_receivers(pattern, channels)
         return patterns
 
-    def acts_for(self, username: str) -> bool:
+    def covers_user(self, username: str) -> bool:
         return self.users == "any" or username in self.users or _is_member(username, self.groups)
 
 
@@ -81,7 +81,7 @@ class ClaimGrant(BaseModel):
     value: Line
     grant: Grant
 
-    def fits(self, claims: Mapping[str, Any]) -> bool:
+    def matches(self, claims: Mapping[str, Any]) -> bool:
         found = claims.get(self.claim)
         return found == self.value or (isinstance(found, list) and self.value in found)
 
@@ -94,20 +94,20 @@ class Caller:
     grants: tuple[Grant, ...]
     remark: str = ""  # what a caller without any grant is told
 
-    def may(self, scope: Scope, username: str | None = None) -> bool:
+    def is_allowed(self, scope: Scope, username: str | None = None) -> bool:
         """Return whether the caller may do that for the user; without a user, for any user at all."""
-        return bool(self.for_(scope, username))
+        return bool(self.find_grants(scope, username))
 
-    def may_for_all(self, scope: Scope) -> bool:
+    def is_allowed_for_all(self, scope: Scope) -> bool:
         """Return whether the caller may do that for every user."""
-        return any(grant.users == "any" for grant in self.for_(scope))
+        return any(grant.users == "any" for grant in self.find_grants(scope))
 
-    def for_(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
+    def find_grants(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
         """Return the grants that allow it."""
         return [
             grant
             for grant in self.grants
-            if scope in grant.scopes and (username is None or grant.acts_for(username))
+            if scope in grant.scopes and (username is None or grant.covers_user(username))
         ]
 
 
@@ -148,5 +148,5 @@ def _name_of(group_id: int) -> str:
         return ""
 
 
-ANYBODY = Caller("anybody", (Grant(scopes=ORDINARY, users="any"),))
+UNAUTHENTICATED_CALLER = Caller("anybody", (Grant(scopes=ORDINARY_SCOPES, users="any"),))
 OPERATOR = Caller("operator", (Grant(scopes=frozenset(Scope), users="any"),))

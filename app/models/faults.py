@@ -17,7 +17,7 @@ _WORDS = {
 }
 
 
-def described_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str) -> str:
+def describe_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str) -> str:
     """Return the sentence for one of pydantic's errors about a value of `model` that stands at `root`."""
     path = root
     for part in fault["loc"]:
@@ -29,7 +29,7 @@ def described_fault(model: type[BaseModel], fault: Mapping[str, Any], root: str)
     return f"{path.lstrip('.') or 'body'}: {words}"
 
 
-def comparable_key(key: str) -> str:
+def normalize_key(key: str) -> str:
     """Return a key as it is compared with known ones: as short as they are, in lower case, without dashes."""
     return key[:MAX_WORD_LENGTH].lower().replace("-", "_")
 
@@ -43,4 +43,4 @@ def _suggested_key(model: type[BaseModel], loc: Sequence[str]) -> str:
     all_known = (
         f"known here: {', '.join(known)}" if len(known) < _MANY_KEYS else "GET /docs lists the known keys"
     )
-    return suggest_similar_word(comparable_key(key), known, all_known)
+    return suggest_similar_word(normalize_key(key), known, all_known)

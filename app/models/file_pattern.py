@@ -23,18 +23,18 @@ class FilePattern:
         """Return the letters of the patterns in the name."""
         return {match["letter"] for match in _PATTERN.finditer(self.name)} - {None}
 
-    def for_slurm(self) -> str:
+    def to_slurm(self) -> str:
         """Return the path for Slurm to expand."""
         return f"{self.folder.replace('%', '%%').rstrip('/')}/{self.name}"
 
-    def path(self, values: Mapping[str, str]) -> str:
+    def expand_path(self, values: Mapping[str, str]) -> str:
         """Return the path with each letter replaced by its value.
 
         If a value is missing, the path stays a pattern in Slurm's notation.
         """
         if self.letters <= values.keys():
-            return f"{self.folder.rstrip('/')}/{expand(self.name, padded(values))}"
-        return expand(self.for_slurm(), padded(values, percent="%%"))
+            return f"{self.folder.rstrip('/')}/{expand(self.name, pad_values(values))}"
+        return expand(self.to_slurm(), pad_values(values, percent="%%"))
 
 
 def expand(name: str, value: Callable[[str, int], str | None], literal: Callable[[str], str] = str) -> str:
@@ -54,18 +54,18 @@ def expand(name: str, value: Callable[[str, int], str | None], literal: Callable
     return "".join([*parts, literal(name[end:])])
 
 
-def padded(values: Mapping[str, str], percent: str = "%") -> Callable[[str, int], str | None]:
+def pad_values(values: Mapping[str, str], percent: str = "%") -> Callable[[str, int], str | None]:
     """Return a lookup for `expand` that pads with zeros, and gives None for a letter without a value."""
     known = {**values, "%": percent}
     return lambda letter, width: known[letter].zfill(width) if letter in known else None
 
 
-def unknown_pattern(name: str) -> str | None:
+def find_unknown_pattern(name: str) -> str | None:
     """Return the first pattern in `name` that releases expand differently, or None."""
     return next((match["unknown"] for match in _PERCENT.finditer(name) if match["unknown"]), None)
 
 
-def common_path(paths: Collection[str]) -> str | None:
+def find_common_path(paths: Collection[str]) -> str | None:
     """Return the one path of an array's tasks, or the folder that contains all paths if they differ."""
     different = set(paths)
     if len(different) < 2:

@@ -18,7 +18,7 @@ _FORM = re.compile(rb"--\S+\r?\n|[\w.%+-]+(\[[^=]*\])?=")  # multipart, or one f
 _INT64 = range(-(2**63), 2**63)
 
 
-def read_object(raw: bytes) -> dict[str, Any]:
+def parse_json_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`, whose UTF-8 may begin with a byte order mark, as Windows writes it.
 
     Raises:

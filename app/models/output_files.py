@@ -19,7 +19,7 @@ class OutputFiles(NamedTuple):
     error: str | None
 
 
-def file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePattern]:
+def derive_file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePattern]:
     """Return where a submitted task's output and error go, by its `cwd`, `dirs` and `slurm`.
 
     As with sbatch, output without a name goes to Slurm's default file in the working directory, and error
@@ -32,7 +32,7 @@ def file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePattern]:
     return out, FilePattern(dirs["error"], error) if error else out
 
 
-def output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
+def find_output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
     """Return the files of the record's job, which `job` describes.
 
     For a registered job Slurm reports them; for a submitted task they follow from the task. The tasks of a
@@ -42,18 +42,18 @@ def output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
         return OutputFiles(None, None)
     if record.kind is RecordKind.REGISTERED:
         return OutputFiles(job.standard_output, job.standard_error)
-    out, err = file_patterns(record.task)
+    out, err = derive_file_patterns(record.task)
     values = _values(record.task, job)
-    return OutputFiles(out.path(values), err.path(values))
+    return OutputFiles(out.expand_path(values), err.expand_path(values))
 
 
-def first_node(nodes: str) -> str:
+def find_first_node(nodes: str) -> str:
     """Return the first node of a list such as "n[3-5,9],m1": the one that runs the batch script."""
     first = _FIRST_NODE.match(nodes)
     return _NUMBERS.sub(r"\1", first[0] if first else nodes)
 
 
-def sent_job_name(task: Mapping[str, Any]) -> str:
+def choose_job_name(task: Mapping[str, Any]) -> str:
     """Return the job name that a submitted task asks Slurm for: without one of its own, the task's."""
     return str(task["slurm"].get("job_name") or task["name"])
 
@@ -61,11 +61,11 @@ def sent_job_name(task: Mapping[str, Any]) -> str:
 def _values(task: Mapping[str, Any], job: SlurmJob) -> dict[str, str]:
     """Return the values of the patterns, without those that differ within the job."""
     is_array = bool(task["slurm"].get("array")) or job.array_tasks is not None
-    values = {"x": job.name or sent_job_name(task), "u": str(task["username"])}
+    values = {"x": job.name or choose_job_name(task), "u": str(task["username"])}
     if job.job_id:
         values["A"] = str(job.job_id)
     if not is_array:
         values |= {"j": str(job.job_id)} if job.job_id else {}
         values["a"] = NO_ARRAY_TASK
-        values |= {"N": first_node(job.nodes)} if job.nodes else {}
+        values |= {"N": find_first_node(job.nodes)} if job.nodes else {}
     return values

@@ -23,7 +23,7 @@ class RecordKind(StrEnum):
     REGISTERED = "registered"  # by POST /monitor: the job was submitted elsewhere, whatever the task holds
 
 
-def kind_of_old_record(uuid: str, job: SlurmJob | None) -> RecordKind:
+def guess_kind(uuid: str, job: SlurmJob | None) -> RecordKind:
     """Return the kind of a record that was written before kinds were stored.
 
     The record of a registered job had Slurm's description of the job from the start, and that job's comment

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from app.errors import InvalidRequest
-from app.models.file_pattern import PATTERN_LETTERS, unknown_pattern
+from app.models.file_pattern import PATTERN_LETTERS, find_unknown_pattern
 
 MAX_INT = 2**31 - 1
 # Larger 32-bit numbers mean "no job" in Slurm. slurmrestd of 24.11 answers 422 to a request that has one.
@@ -93,7 +93,7 @@ def _file_name(value: str) -> str:
 
 
 def _known_patterns(value: str) -> str:
-    if (pattern := unknown_pattern(value)) is not None:
+    if (pattern := find_unknown_pattern(value)) is not None:
         words = (
             'must not have "{pattern}": only the patterns {known} work on every Slurm release; write %% for %'
         )
@@ -191,7 +191,7 @@ IDEMPOTENCY_KEY = {
 }
 
 
-def job_id_in_path(field: str, text: str) -> int:
+def parse_job_id(field: str, text: str) -> int:
     """Return the job id that a part of a path names.
 
     Raises:
@@ -203,7 +203,7 @@ def job_id_in_path(field: str, text: str) -> int:
     return int(text)
 
 
-def idempotency_key(header: str | None) -> str | None:
+def parse_idempotency_key(header: str | None) -> str | None:
     """The key in an `Idempotency-Key` header, quoted or not; InvalidRequest if it cannot be one."""
     if header is None:
         return None

@@ -29,7 +29,7 @@ _SOME_TIME_PATTERN = rf"^(?=.*[1-9])([0-9]{{1,9}}|{_CLOCK})$"
 _SWITCHES_PATTERN = rf"^0*[1-9][0-9]{{0,8}}(@({_WORDS}|[0-9]{{1,9}}|{_CLOCK}))?$"
 
 
-def memory_mb(text: str) -> int:
+def parse_memory_mb(text: str) -> int:
     """Return the megabytes of a text such as "4G"; a number without a unit counts megabytes.
 
     Raises:
@@ -42,7 +42,7 @@ def memory_mb(text: str) -> int:
     return -(-kilobytes // 1024)
 
 
-def time_seconds(text: str) -> int | None:
+def parse_time_seconds(text: str) -> int | None:
     """Return the seconds of a text such as "90" (minutes), "90:30" (minutes and seconds) or "1-02:30:00".
 
     None stands for a time without a limit.
@@ -63,16 +63,16 @@ def time_seconds(text: str) -> int | None:
     return seconds + int(match["days"] or 0) * _DAY
 
 
-def time_minutes(text: str) -> int:
+def parse_time_minutes(text: str) -> int:
     """Return the minutes of a time, rounded up as sbatch does; 0 for a time without a limit.
 
     Raises:
         ValueError: sbatch does not accept the text.
     """
-    return -(-(time_seconds(text) or 0) // _MINUTE)
+    return -(-(parse_time_seconds(text) or 0) // _MINUTE)
 
 
-def switch_count_and_wait(given: int | str) -> tuple[int, int | None]:
+def parse_switches(given: int | str) -> tuple[int, int | None]:
     """Return the number of switches, and the seconds to wait for them, of a value such as 1 or "1@0:30:00".
 
     None stands for a wait as long as the cluster allows.
@@ -81,7 +81,7 @@ def switch_count_and_wait(given: int | str) -> tuple[int, int | None]:
         ValueError: sbatch does not accept the text.
     """
     count, at, wait = str(given).partition("@")
-    return int(count), time_seconds(wait) if at else None
+    return int(count), parse_time_seconds(wait) if at else None
 
 
 def _read_text(read: Callable[[str], int]) -> BeforeValidator:
@@ -96,13 +96,13 @@ def _number_or_text(pattern: str, most: int, least: int = 0) -> WithJsonSchema:
 
 def _check_clock(value: str) -> str:
     """Refuse a bare number, which sbatch takes for minutes although `time` counts hours."""
-    if value.isdecimal() or time_minutes(value) > MAX_INT:
+    if value.isdecimal() or parse_time_minutes(value) > MAX_INT:
         raise ValueError("no time with a unit")
     return value
 
 
 def _check_switches(value: int | str) -> int | str:
-    if not _SWITCHES.fullmatch(str(value)) or (switch_count_and_wait(value)[1] or 0) > MAX_INT:
+    if not _SWITCHES.fullmatch(str(value)) or (parse_switches(value)[1] or 0) > MAX_INT:
         raise ValueError("no number of switches")
     return value
 
@@ -114,21 +114,21 @@ def _whole_number(most: int, least: int = 0) -> Any:
 Memory = Annotated[
     int,
     _whole_number(MAX_INT),
-    _read_text(memory_mb),
+    _read_text(parse_memory_mb),
     _number_or_text(_MEMORY_PATTERN, MAX_INT),
     Rule('be megabytes, or a size such as "4G" (K, M, G or T); 0 for all memory of a node'),
 ]
 TimeLimit = Annotated[
     int,
     _whole_number(MAX_INT),
-    _read_text(time_minutes),
+    _read_text(parse_time_minutes),
     _number_or_text(_TIME_PATTERN, MAX_INT),
     Rule('be minutes, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit'),
 ]
 MinimumTime = Annotated[
     int,
     _whole_number(MAX_INT, least=1),
-    _read_text(time_minutes),
+    _read_text(parse_time_minutes),
     _number_or_text(_SOME_TIME_PATTERN, MAX_INT, least=1),
     Rule('be minutes, at least 1, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"'),
 ]

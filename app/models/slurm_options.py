@@ -28,7 +28,7 @@ from app.models.rules import (
     Nice,
     Rule,
 )
-from app.models.sbatch_values import HoursOrTime, Memory, MinimumTime, Switches, TimeLimit, time_minutes
+from app.models.sbatch_values import HoursOrTime, Memory, MinimumTime, Switches, TimeLimit, parse_time_minutes
 
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
 _EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
@@ -174,7 +174,7 @@ class SlurmOptions(BaseModel):
         names = [name for name in (self.output, self.error) if name]
         return any(letter in FilePattern("", name).letters for name in names)
 
-    def minutes(self, time_unit: str) -> int | None:
+    def compute_time_limit(self, time_unit: str) -> int | None:
         """Return the time limit in minutes, 0 for none; a number in `time` counts `time_unit`.
 
         `time_unit`: "hours" or "minutes".
@@ -182,5 +182,5 @@ class SlurmOptions(BaseModel):
         if self.time is None:
             return self.time_minutes
         if isinstance(self.time, str):
-            return time_minutes(self.time)
+            return parse_time_minutes(self.time)
         return self.time * 60 if time_unit == "hours" else self.time

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from app.close_matches import MAX_WORD_LENGTH, find_similar_word
 from app.errors import InvalidRequest
 from app.job_state import JobState
-from app.models.faults import comparable_key, described_fault
+from app.models.faults import describe_fault, normalize_key
 from app.models.notification_request import NotificationRequest
 from app.models.rules import (
     AbsolutePath,
@@ -45,7 +45,7 @@ class Dirs(BaseModel):
     input: AbsolutePath
     output: AbsolutePath
 
-    def all(self) -> Iterator[str]:
+    def list_all(self) -> Iterator[str]:
         """The four folders, the parent first, each once."""
         return iter(dict.fromkeys((self.parent, self.input, self.output, self.error)))
 
@@ -175,14 +175,14 @@ class CatalogueEntry(BaseModel):
     requires_command: bool = False
     notification: NotificationRequest = NotificationRequest()
 
-    def command(self, task: Task) -> str:
+    def build_command(self, task: Task) -> str:
         """Return the line for bash: the catalogue's words, then the caller's, joined by single spaces."""
-        own = (task.cmd, *(task.params or ())) if task.argv is None else map(_quoted, task.argv)
+        own = (task.cmd, *(task.params or ())) if task.argv is None else map(_quote, task.argv)
         words = (self.cmd, *self.default_params, *own)
         return " ".join(word for word in words if word is not None)
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     """Return a word for bash to take literally.
 
     Every word is quoted. shlex.quote leaves `A=b` and `time` as they are, which bash would read as an
@@ -191,15 +191,15 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def parse(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:
+def parse_request(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:
     """`body` as a `model`; InvalidRequest that lists every fault with its path."""
     try:
         return model.model_validate(body, context=dict(context) if context else None)
     except ValidationError as error:
-        raise InvalidRequest(described_fault(model, fault, "") for fault in error.errors()) from None
+        raise InvalidRequest(describe_fault(model, fault, "") for fault in error.errors()) from None
 
 
-def faults_of(
+def list_faults(
     model: type[BaseModel], value: object, root: str, context: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
     """What is wrong with `value` as a `model`, each fault with its path below `root`."""
@@ -207,7 +207,7 @@ def faults_of(
         model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
         for fault in error.errors():
-            yield described_fault(model, fault, root)
+            yield describe_fault(model, fault, root)
 
 
 def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
@@ -217,7 +217,7 @@ def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
     known |= {name: name for name in type(task).model_fields}
     given = (options.model_fields_set if options else set()) | task.model_fields_set
     for key in islice(task.model_extra or {}, _MOST_COMPARED):
-        near = find_similar_word(comparable_key(key), known, _ALIKE)
+        near = find_similar_word(normalize_key(key), known, _ALIKE)
         if near and key not in known and near not in given:
             words = f"is not known, and only kept; did you mean {known[near]}?"
             yield f"task.{key[:MAX_WORD_LENGTH]}: {words}"

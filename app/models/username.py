@@ -34,16 +34,16 @@ def is_possible_username(value: object) -> bool:
     return _fits(value, _POSSIBLE, _MOST_POSSIBLE)
 
 
-def username_rule(pattern: str | None) -> str:
+def describe_username_rule(pattern: str | None) -> str:
     """Return what a user name must be, to stand after "must"."""
     if pattern is None:
         return "be a user name, a string of at most 32 of a-z, 0-9, _, . and -, beginning with a letter or _"
     return f"be a user name that matches {pattern} (TASK_USERNAME_PATTERN of this server), of {_CHARACTERS}"
 
 
-def username_schema(pattern: str | None) -> dict[str, Any]:
+def build_username_schema(pattern: str | None) -> dict[str, Any]:
     """Return the JSON Schema of a user name."""
-    schema = {"type": "string", RULE: username_rule(pattern)}
+    schema = {"type": "string", RULE: describe_username_rule(pattern)}
     if pattern is None:
         return {**schema, "pattern": f"^{_USUAL}$", "maxLength": _MOST_USUAL}
     possible = {"pattern": f"^{_POSSIBLE}$"}
@@ -61,10 +61,10 @@ def _check_username(value: object, info: ValidationInfo) -> object:
         is_good, rule = is_possible_username(value), f"be a user name, of {_CHARACTERS}"
     else:
         pattern = context[CONTEXT_KEY]
-        is_good, rule = is_username(value, pattern), username_rule(pattern)
+        is_good, rule = is_username(value, pattern), describe_username_rule(pattern)
     if not is_good:
         raise PydanticCustomError("rule", "must {rule}", {"rule": rule})
     return value
 
 
-Username = Annotated[str, BeforeValidator(_check_username), WithJsonSchema(username_schema(None))]
+Username = Annotated[str, BeforeValidator(_check_username), WithJsonSchema(build_username_schema(None))]

@@ -1,6 +1,6 @@
 """Reads where a job's output goes, as slurmctld and slurmdbd of each release report it."""
 
-from app.models.file_pattern import NO_ARRAY_TASK, expand, padded
+from app.models.file_pattern import NO_ARRAY_TASK, expand, pad_values
 from app.slurm.values import Raw, text
 
 Files = tuple[str | None, str | None]  # standard output, standard error
@@ -52,7 +52,7 @@ def _expanded(path: str, raw: Raw, array_id: int | None, array_task: int | None)
         values["a"] = NO_ARRAY_TASK if array_task is None else str(array_task)
     is_relative = bool(path) and not path.startswith("/")
     folder = f"{_text_or_empty(raw.get('current_working_directory'))}/" if is_relative else ""
-    return folder + expand(path, padded(values))
+    return folder + expand(path, pad_values(values))
 
 
 def _joined(output: str, error: str) -> Files:

@@ -40,7 +40,7 @@ def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] 
 
     `files`: where the script itself sends output and error; None where Slurm does it.
     """
-    folders = " ".join(shlex.quote(folder) for folder in task.dirs.all())
+    folders = " ".join(shlex.quote(folder) for folder in task.dirs.list_all())
     lines = [
         "#!/bin/bash",
         *_ACCOUNT,

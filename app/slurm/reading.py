@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
-from app.models.array_indices import mask_of_hex, mask_of_list
+from app.models.array_indices import parse_hex_mask, parse_index_list
 from app.models.job import SlurmJob
 from app.models.rules import MAX_JOB_ID
 from app.slurm.job_files import accounting_files, controller_files
@@ -67,7 +67,7 @@ def controller_job(raw: Raw) -> SlurmJob:
         restarts=number(raw.get("restart_cnt")) or 0,
         array_job_id=array_id,
         task_index=(index := number(raw.get("array_task_id"))),
-        task_mask=mask_of_list(text(raw.get("array_task_string")) or "") if index is None else 0,
+        task_mask=parse_index_list(text(raw.get("array_task_string")) or "") if index is None else 0,
     )
 
 
@@ -108,7 +108,7 @@ def accounting_job(raw: Raw) -> SlurmJob:
         comment=text(fields(raw.get("comment")).get("job")),
         array_job_id=array_id,
         task_index=(index := number(array.get("task_id"))),
-        task_mask=mask_of_hex(text(array.get("task")) or "") if index is None else 0,
+        task_mask=parse_hex_mask(text(array.get("task")) or "") if index is None else 0,
     )
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from app.models.file_pattern import FilePattern
-from app.models.output_files import file_patterns
-from app.models.sbatch_values import switch_count_and_wait
+from app.models.output_files import derive_file_patterns
+from app.models.sbatch_values import parse_switches
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import Dialect
@@ -57,7 +57,7 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     job = _plain(options, dialect) | _resources(options, dialect) | _times(options, dialect, time_unit)
     job |= _shape(options)
     job.setdefault("name", task.name)
-    files = file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
+    files = derive_file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
     slurm_redirects = dialect.makes_output_folders and not options.has_pattern("N")
     job |= _files(*files) if slurm_redirects else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
@@ -66,7 +66,7 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     if options.exclusive:
         job |= dialect.exclusive(user_only=options.exclusive == "user")
     if options.switches is not None:
-        job |= dialect.switches(*switch_count_and_wait(options.switches))
+        job |= dialect.switches(*parse_switches(options.switches))
     if options.requeue is not None:
         job |= dialect.requeue(wanted=options.requeue)
     script = job_script(task, command, None if slurm_redirects else files)
@@ -118,7 +118,7 @@ def _prefixed(prefix: str, items: str) -> list[str]:
 
 def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if (minutes := options.minutes(time_unit)) is not None:
+    if (minutes := options.compute_time_limit(time_unit)) is not None:
         fields["time_limit"] = dialect.time_limit(minutes)
     if options.begin is not None:
         fields["begin_time"] = dialect.moment(options.begin)
@@ -141,5 +141,5 @@ def _shape(options: SlurmOptions) -> dict[str, Any]:
 
 def _files(output: FilePattern, error: FilePattern) -> dict[str, Any]:
     """Return the files that Slurm itself writes; an error without a file of its own goes to the output."""
-    out, err = output.for_slurm(), error.for_slurm()
+    out, err = output.to_slurm(), error.to_slurm()
     return {"standard_output": out} | ({} if err == out else {"standard_error": err})

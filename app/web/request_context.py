@@ -7,7 +7,7 @@ from flask import current_app, g, request
 from app.constants import Settings
 from app.errors import UnsupportedEncoding
 from app.models.caller import Caller
-from app.models.json_body import read_object
+from app.models.json_body import parse_json_object
 from app.services import Services
 
 
@@ -41,5 +41,5 @@ def read_body() -> dict[str, Any]:
         raise UnsupportedEncoding(
             f"Content-Encoding: {encoding[:60]} is not supported; send the body without it"
         )
-    g.body = read_object(request.get_data())
+    g.body = parse_json_object(request.get_data())
     return g.body  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import pytest
 from app.job_state import JobState
 from app.models.file_pattern import expand
 from app.models.job import SlurmJob
-from app.models.output_files import OutputFiles, output_files
+from app.models.output_files import OutputFiles, find_output_files
 from app.models.record import RecordKind, TaskRecord, utc_now
 from app.models.task import Task
 from app.slurm.client import SlurmClient
@@ -74,7 +74,7 @@ class Submitted:
         return until_ended(self.client, self.job_id)
 
     def files(self) -> OutputFiles:
-        return output_files(self.record, self.ended())
+        return find_output_files(self.record, self.ended())
 
 
 def until_ended(client: SlurmClient, job_id: int) -> SlurmJob:
@@ -168,7 +168,7 @@ def test_the_pattern_of_an_array_names_the_files_of_its_tasks(
     one = Submitted(cluster, client, folder, "echo out", array="2-3", output=pattern)
     waiting = client.find_job(one.job_id)
     assert waiting is not None
-    announced, _ = output_files(one.record, waiting)
+    announced, _ = find_output_files(one.record, waiting)
     assert one.files().output == announced
     jobs = client.send_raw("GET", f"job/{one.job_id}").body["jobs"]
     wanted = set()
@@ -199,7 +199,7 @@ def test_a_job_that_is_cancelled_before_it_begins_never_ran(
             None,
             None,
         )
-        assert output_files(one.record, job) == (None, None)
+        assert find_output_files(one.record, job) == (None, None)
     assert below(folder) == set()
 
 
@@ -239,7 +239,7 @@ def test_the_files_of_a_registered_job_are_those_that_it_writes(
         created_at=utc_now(),
         updated_at=utc_now(),
     )
-    output, error = output_files(record, until_ended(client, job_id))
+    output, error = find_output_files(record, until_ended(client, job_id))
     assert (output == error) is is_joined
     assert text_of(output).startswith("out\n")
     assert text_of(error).endswith("err\n")

@@ -16,7 +16,7 @@ import pytest
 from app.errors import DuplicateUuid, StoreUnavailable
 from app.job_state import JobState
 from app.models.api_key import ApiKey
-from app.models.caller import OPERATOR, ORDINARY, Grant
+from app.models.caller import OPERATOR, ORDINARY_SCOPES, Grant
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG, Change, Notification, NotificationStatus, RecordKind, TaskRecord
 from app.slurm.reading import controller_job
@@ -945,7 +945,8 @@ def test_an_alarm_is_kept_and_read_in_every_cycle(store: TaskStore) -> None:
 
 
 def make_key(**fields: Any) -> ApiKey:
-    grant = Grant(scopes=ORDINARY, users=("alice",), groups=("chem",), partitions=("short",), accounts=())
+    limits: dict[str, Any] = {"groups": ("chem",), "partitions": ("short",), "accounts": ()}
+    grant = Grant(scopes=ORDINARY_SCOPES, users=("alice",), **limits)
     base = {"id": new_uuid(), "name": new_uuid(), "hash": "0f", "grant": grant, "created_at": NOW}
     return ApiKey.model_validate({**base, **fields})
 

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from app.job_state import JobState
-from app.lifecycle.job_identity import tag_of
+from app.lifecycle.job_identity import make_tag
 from app.models.record import TaskRecord, utc_now
 from app.models.task import Task
 from app.store import TaskStore
@@ -156,7 +156,7 @@ def job_that_has_ended(hosts: Hosts) -> TaskRecord:
     task = make_task(hosts.cluster.user, notification={"methods": ["test"]})
     now = utc_now()
     client = hosts.cluster.client()
-    job_id, _ = client.submit(Task.model_validate(task), "true", tag_of(task["uuid"]), in_a_minute())
+    job_id, _ = client.submit(Task.model_validate(task), "true", make_tag(task["uuid"]), in_a_minute())
     ended(client, job_id)
     client.close()
     record = TaskRecord(task=task, slurm_username=hosts.cluster.user, created_at=now, updated_at=now)

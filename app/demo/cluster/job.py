@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.job_state import JobState
-from app.models.file_pattern import NO_ARRAY_TASK, expand, padded
+from app.models.file_pattern import NO_ARRAY_TASK, expand, pad_values
 
 NODE = "localhost"
 CLUSTER = "local"
@@ -70,7 +70,7 @@ class LocalJob:
             "u": self.account.pw_name,
             "N": NODE,
         }
-        return os.path.join(self.cwd, expand(pattern, padded(values)))  # noqa: PTH118 - text, no file
+        return os.path.join(self.cwd, expand(pattern, pad_values(values)))  # noqa: PTH118 - text, no file
 
     def launch(self, spool: Path) -> None:
         """Start the process in a session of its own.

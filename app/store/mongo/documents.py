@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from app.job_state import JobState
-from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, kind_of_old_record
+from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, guess_kind
 from app.store.mongo.older_server import is_of_older_server, parse_job_id, parse_state, translate_fields
 from app.store.mongo.types import Document
 
@@ -106,7 +106,7 @@ def document_to_record(document: Document) -> TaskRecord:
     record = TaskRecord.model_validate({**document, **fields})
     if "kind" in document:
         return record
-    return record.model_copy(update={"kind": kind_of_old_record(record.uuid, record.job)})
+    return record.model_copy(update={"kind": guess_kind(record.uuid, record.job)})
 
 
 def document_to_open_job(document: Document) -> OpenJob:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.job import SlurmJob
-from app.models.record import Notification, OpenJob, TaskRecord, kind_of_old_record
+from app.models.record import Notification, OpenJob, TaskRecord, guess_kind
 
 # The columns of a notification that change; all the rest of it is in `message`.
 _MUTABLE_COLUMNS = (
@@ -78,7 +78,7 @@ def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecor
     rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
     job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
     return TaskRecord(
-        kind=row["kind"] or kind_of_old_record(row["uuid"], job),
+        kind=row["kind"] or guess_kind(row["uuid"], job),
         task=json.loads(row["task"]),
         slurm_username=row["slurm_username"],
         slurm_job_id=row["slurm_job_id"],

@@ -11,7 +11,7 @@ from app.messages.plan import Catalogue
 from app.models.answers import Error, SlurmAnswer
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
-from app.models.username import username_schema
+from app.models.username import build_username_schema
 from app.version import VERSION
 from app.web.openapi.error_answers import build_error_answers, list_error_codes
 from app.web.openapi.examples import REQUESTS
@@ -82,7 +82,7 @@ def build_document(
 
 def _replace_username_rule(node: object, pattern: str) -> None:
     """Replace the default rule for user names by the operator's, everywhere in a schema."""
-    usual, own = username_schema(None), username_schema(pattern)
+    usual, own = build_username_schema(None), build_username_schema(pattern)
     if isinstance(node, list):
         for item in node:
             _replace_username_rule(item, pattern)

@@ -39,7 +39,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.submit import _stored_key
 from app.logs import configure
-from app.models.caller import ORDINARY, Caller, ClaimGrant, Grant, Scope
+from app.models.caller import ORDINARY_SCOPES, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
 from app.models.refused_users import RefusedUsers
 from app.models.task import Task
@@ -60,7 +60,7 @@ from tests.support.service import ROOT
 from tests.support.tasks import make_task, new_uuid
 
 KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
-ALICE = Grant(scopes=ORDINARY, users=("alice",))
+ALICE = Grant(scopes=ORDINARY_SCOPES, users=("alice",))
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +207,7 @@ CODES = {400: "unknown_", 401: "not_authenticated", 403: "forbidden", 405: "meth
 
 def proof(site: Site, provider: IdentityProvider, who: str) -> str | None:
     def key(*scopes: Scope, users: Any = ("alice",), lasts: timedelta | None = None) -> str:
-        return site.key(Grant(scopes=frozenset(scopes or ORDINARY), users=users), lasts)
+        return site.key(Grant(scopes=frozenset(scopes or ORDINARY_SCOPES), users=users), lasts)
 
     now = int(time.time())
     match who:
@@ -345,7 +345,7 @@ def test_the_matrix_has_every_route(site: Site) -> None:
 
 @pytest.mark.parametrize("users", [("alice",), "any"])
 def test_a_list_of_records_holds_those_of_the_callers_users_alone(site: Site, users: Any) -> None:
-    everybody = site.key(Grant(scopes=ORDINARY, users="any"))
+    everybody = site.key(Grant(scopes=ORDINARY_SCOPES, users="any"))
     for username in ("alice", "bob"):
         assert site.submit(everybody, username=username).status_code == 200
     given = site.key(Grant(scopes=frozenset({Scope.READ}), users=users))
@@ -360,7 +360,7 @@ def test_a_list_of_records_holds_those_of_the_callers_users_alone(site: Site, us
 def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
     task = make_task()
     job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
-    bobs = site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    bobs = site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",)))
     for there, not_there in (
         (f"slurm_job_id/{job_id}", "slurm_job_id/77"),
         (f"task_uuid/{task['uuid']}", "task_uuid/x"),
@@ -581,20 +581,20 @@ def test_one_grant_must_allow_the_whole_task() -> None:
         "both",
         (
             ALICE.model_copy(update={"partitions": ("short",), "accounts": None}),
-            Grant(scopes=ORDINARY, users=("bob",)),
+            Grant(scopes=ORDINARY_SCOPES, users=("bob",)),
         ),
     )
-    assert caller.may(Scope.SUBMIT, "bob")
-    assert not caller.may(Scope.ADMIN)
-    assert not caller.may(Scope.SUBMIT, "carol")
-    assert [grant.users for grant in caller.for_(Scope.SUBMIT, "alice")] == [("alice",)]
+    assert caller.is_allowed(Scope.SUBMIT, "bob")
+    assert not caller.is_allowed(Scope.ADMIN)
+    assert not caller.is_allowed(Scope.SUBMIT, "carol")
+    assert [grant.users for grant in caller.find_grants(Scope.SUBMIT, "alice")] == [("alice",)]
 
 
 def test_a_unix_group_stands_for_its_members() -> None:
-    grant = Grant(scopes=ORDINARY, groups=("daemon",))
-    assert grant.acts_for("daemon")
-    assert not grant.acts_for("games")
-    assert not grant.acts_for("nobody-knows-me")
+    grant = Grant(scopes=ORDINARY_SCOPES, groups=("daemon",))
+    assert grant.covers_user("daemon")
+    assert not grant.covers_user("games")
+    assert not grant.covers_user("nobody-knows-me")
 
 
 @pytest.mark.parametrize("username", ["root", "slurm"])
@@ -614,7 +614,7 @@ def test_no_job_of_a_service_user_is_registered(new_site: Callable[..., Site], u
     site = new_site(SLURM_REST_USERNAME="poller")
     site.slurm.put(5, JobState.RUNNING, username=username)
     body = {"monitor": {"task": {"username": username, "uuid": new_uuid()}, "slurm_job_id": 5}}
-    answer = site.call("POST", "/monitor", site.key(Grant(scopes=ORDINARY, users="any")), body)
+    answer = site.call("POST", "/monitor", site.key(Grant(scopes=ORDINARY_SCOPES, users="any")), body)
     assert (answer.status_code, answer.json["code"]) == (400, "invalid_request")
     assert answer.json["error"].startswith(f"monitor.task.username: must not be {username}")
 
@@ -627,7 +627,7 @@ def test_no_job_of_a_service_user_is_cancelled(
     """Such a record is the older server's, or of a time when the operator allowed the user."""
     then = new_site(SLURM_REST_USERNAME="poller", TASK_ALLOWED_SERVICE_USERS=username)
     task = make_task(username)
-    key = then.key(Grant(scopes=ORDINARY, users="any"))
+    key = then.key(Grant(scopes=ORDINARY_SCOPES, users="any"))
     job_id = then.call("POST", "/submit", key, {"task": task}).json["slurm_job_id"]
     now = new_site(SLURM_REST_USERNAME="poller")
     now.slurm.jobs.update(then.slurm.jobs)
@@ -676,7 +676,7 @@ def test_a_watched_task_does_not_tell_of_anothers_either(site: Site) -> None:
     task = make_task()
     job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
     site.slurm.put(5, JobState.RUNNING, username="bob")
-    bobs = site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    bobs = site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",)))
     body = {"monitor": {"task": {"username": "bob", "uuid": task["uuid"]}, "slurm_job_id": 5}}
     answer = site.call("POST", "/monitor", bobs, body)
     assert (answer.json["code"], answer.json["slurm_job_id"]) == ("duplicate_uuid", None)
@@ -684,7 +684,7 @@ def test_a_watched_task_does_not_tell_of_anothers_either(site: Site) -> None:
 
 
 def test_idempotency_keys_are_each_callers_own(site: Site) -> None:
-    alice, bob = site.key(), site.key(Grant(scopes=ORDINARY, users=("bob",)))
+    alice, bob = site.key(), site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",)))
     key = {"Idempotency-Key": "nightly"}
     task = make_task()
     first = site.call("POST", "/submit", alice, {"task": task}, **key)
@@ -695,7 +695,7 @@ def test_idempotency_keys_are_each_callers_own(site: Site) -> None:
 
 def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site: Site) -> None:
     """The one is called "ci", the other "ci x"; both would be "ci x y" with their keys."""
-    grant = Grant(scopes=ORDINARY, users="any")
+    grant = Grant(scopes=ORDINARY_SCOPES, users="any")
     bodies = [{"task": make_task()}, {"task": make_task()}]
     for caller, key, body in (("ci", "x y", bodies[0]), ("ci x", "y", bodies[1])):
         answer = body_of(site.services.submitter.submit(Caller(caller, (grant,)), body, key))
@@ -1401,7 +1401,7 @@ def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
 def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail: Path) -> None:
     good = site.submit(site.key()).json
     path = f"/monitor/slurm_job_id/{good['slurm_job_id']}"
-    site.call("DELETE", path, site.key(Grant(scopes=ORDINARY, users=("bob",))))
+    site.call("DELETE", path, site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",))))
     site.call("DELETE", path, site.key())
     _, unknown, cancelled = entries(trail)
     assert (unknown["status"], unknown["slurm_job_id"]) == (404, good["slurm_job_id"])

@@ -42,7 +42,7 @@ from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
-from app.models.array_indices import count_of_spec
+from app.models.array_indices import count_array_tasks
 from app.models.caller import OPERATOR
 from app.models.record import Change, NotificationStatus, OpenJob, TaskRecord, utc_now
 from app.models.task import CatalogueEntry
@@ -678,10 +678,10 @@ def test_a_job_that_could_not_be_recorded_is_recorded_later(tmp_path: Path) -> N
     assert "completed as soon as" in answer["warnings"][0]
     assert service.record(task).is_reserved
     with pytest.raises(StoreUnavailable):
-        service.reservations.record_late()
+        service.reservations.record_unrecorded_jobs()
     store.is_away = False
-    service.reservations.record_late()
-    service.reservations.record_late()
+    service.reservations.record_unrecorded_jobs()
+    service.reservations.record_unrecorded_jobs()
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
     store.close()
     service.store.close()
@@ -1508,7 +1508,7 @@ def test_without_slurmdbd_an_array_that_is_not_known_whole_is_never_a_success(
     ],
 )
 def test_the_size_of_an_array(spec: str, size: int | None) -> None:
-    assert count_of_spec(spec) == size
+    assert count_array_tasks(spec) == size
 
 
 @pytest.mark.parametrize("failure", ["no slurmdbd", "down", "odd"])

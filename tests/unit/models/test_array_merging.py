@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.models.array_indices import mask_of_list
+from app.models.array_indices import parse_index_list
 from app.models.array_merging import merge_array_tasks, merge_states, require_all_array_tasks
 from app.models.job import SlurmJob
 
@@ -69,7 +69,7 @@ def states_of(names: str) -> list[JobState]:
 
 def task(job_id: int, state: str, index: int | str = "", **fields: Any) -> SlurmJob:
     """Return one task with an index, or all tasks in a list of indices such as "2-9"."""
-    own = {"task_index": index} if isinstance(index, int) else {"task_mask": mask_of_list(index)}
+    own = {"task_index": index} if isinstance(index, int) else {"task_mask": parse_index_list(index)}
     return SlurmJob(
         job_id=job_id,
         username="alice",

@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from app.job_state import JobState
-from app.models.array_indices import list_of_mask, mask_of_hex, mask_of_list
+from app.models.array_indices import format_index_list, parse_hex_mask, parse_index_list
 from app.models.array_merging import merge_array_tasks
 from app.models.job import SlurmJob
 
@@ -29,25 +29,25 @@ def indices(mask: int) -> list[int]:
         ("nonsense", []),
     ],
 )
-def test_mask_of_list_has_the_listed_indices(text: str, expected: list[int]) -> None:
-    assert indices(mask_of_list(text)) == expected
+def test_parse_index_list_has_the_listed_indices(text: str, expected: list[int]) -> None:
+    assert indices(parse_index_list(text)) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("0x1C", [2, 3, 4]), ("0x3FC", list(range(2, 10))), ("", []), ("1C", []), ("0xZZ", [])],
 )
-def test_mask_of_hex_has_the_set_bits(text: str, expected: list[int]) -> None:
-    assert indices(mask_of_hex(text)) == expected
+def test_parse_hex_mask_has_the_set_bits(text: str, expected: list[int]) -> None:
+    assert indices(parse_hex_mask(text)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "2,7-9", "0-3", "1,3,5", "4000000"])
-def test_list_of_mask_writes_what_mask_of_list_reads(text: str) -> None:
-    assert list_of_mask(mask_of_list(text)) == text
+def test_format_index_list_writes_what_parse_index_list_reads(text: str) -> None:
+    assert format_index_list(parse_index_list(text)) == text
 
 
-def test_list_of_mask_of_very_many_ranges_is_cut() -> None:
-    text = list_of_mask(mask_of_list("0-100000:2"))
+def test_format_index_list_of_very_many_ranges_is_cut() -> None:
+    text = format_index_list(parse_index_list("0-100000:2"))
     assert text.startswith("0,2,4,")
     assert text.endswith(",198,…")
 
@@ -59,7 +59,7 @@ def part(job_id: int, state: JobState, tasks: str, **fields: int) -> SlurmJob:
         job_state=state,
         array_job_id=100,
         task_index=int(tasks) if tasks.isdigit() else None,
-        task_mask=0 if tasks.isdigit() else mask_of_list(tasks),
+        task_mask=0 if tasks.isdigit() else parse_index_list(tasks),
         **fields,  # type: ignore[arg-type]
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.models.sbatch_values import memory_mb, switch_count_and_wait, time_minutes, time_seconds
+from app.models.sbatch_values import parse_memory_mb, parse_switches, parse_time_minutes, parse_time_seconds
 from app.models.slurm_options import SlurmOptions
 
 
@@ -14,13 +14,13 @@ from app.models.slurm_options import SlurmOptions
     ],
 )
 def test_memory_size_is_read_in_megabytes(text: str, megabytes: int) -> None:
-    assert memory_mb(text) == megabytes
+    assert parse_memory_mb(text) == megabytes
 
 
 @pytest.mark.parametrize("text", ["", "G", "1.5G", "4 G", "4GiB", "1P", "-1", "4B", "\u0664G"])
 def test_memory_size_that_sbatch_refuses_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no memory size"):
-        memory_mb(text)
+        parse_memory_mb(text)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def test_memory_size_that_sbatch_refuses_is_refused(text: str) -> None:
     ],
 )
 def test_time_is_read_in_minutes_rounded_up(text: str, minutes: int) -> None:
-    assert time_minutes(text) == minutes
+    assert parse_time_minutes(text) == minutes
 
 
 @pytest.mark.parametrize("text", ["", "+5", "1:2:3:4", "5:", ":30", "1-:30", "-", "1d", "1h", "90 "])
 def test_time_that_sbatch_refuses_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no time"):
-        time_seconds(text)
+        parse_time_seconds(text)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_time_that_sbatch_refuses_is_refused(text: str) -> None:
 def test_switches_are_read_as_count_and_longest_wait(
     given: int | str, count: int, seconds: int | None
 ) -> None:
-    assert switch_count_and_wait(given) == (count, seconds)
+    assert parse_switches(given) == (count, seconds)
 
 
 @pytest.mark.parametrize("name", SlurmOptions.model_fields)

@@ -21,10 +21,10 @@ import pytest
 
 from app.constants import TASK_METADATA
 from app.errors import InvalidRequest
-from app.lifecycle.job_identity import tag_of
-from app.models.json_body import read_object
+from app.lifecycle.job_identity import make_tag
+from app.models.json_body import parse_json_object
 from app.models.slurm_options import DEFAULT_ENVIRONMENT
-from app.models.task import CatalogueEntry, SubmitRequest, Task, parse
+from app.models.task import CatalogueEntry, SubmitRequest, Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY
 from app.slurm.submission import submission
@@ -217,7 +217,7 @@ def expected_variables(task: dict[str, Any]) -> dict[str, str]:
 def parsed(task: dict[str, Any]) -> Task:
     """The task as the service reads it from the body of a request."""
     context = {"catalogue": CATALOGUE, "refused_users": {"root", "slurm"}}
-    return parse(SubmitRequest, read_object(json.dumps({"task": task}).encode()), context).task
+    return parse_request(SubmitRequest, parse_json_object(json.dumps({"task": task}).encode()), context).task
 
 
 def check(number: int, scratch: Path) -> list[int]:
@@ -227,8 +227,8 @@ def check(number: int, scratch: Path) -> list[int]:
         task = parsed(made.task)
         scripts = {}
         for dialect in map(Dialect, SUPPORTED_API_VERSIONS):
-            command = CATALOGUE[task.name].command(task)
-            body = submission(task, command, tag_of(task.uuid), dialect, "hours")
+            command = CATALOGUE[task.name].build_command(task)
+            body = submission(task, command, make_tag(task.uuid), dialect, "hours")
             assert variables(body["job"].pop("environment")) == expected_variables(made.task)
             assert body["job"] == described(made, dialect)
             scripts[body["script"]] = made.redirects(dialect)

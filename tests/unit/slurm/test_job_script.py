@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from app.errors import InvalidRequest
 from app.models.file_pattern import FilePattern
 from app.models.job import SlurmJob
-from app.models.output_files import file_patterns, first_node, output_files
+from app.models.output_files import derive_file_patterns, find_first_node, find_output_files
 from app.models.record import RecordKind, TaskRecord
-from app.models.task import CatalogueEntry, Task, parse
+from app.models.task import CatalogueEntry, Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script
 from app.slurm.submission import submission
@@ -31,7 +31,7 @@ def task_in(folder: Path, **fields: Any) -> Task:
 
 def script_of(task: Task, command: str) -> str:
     """Return the script that redirects the output itself."""
-    return job_script(task, command, file_patterns(task.model_dump()))
+    return job_script(task, command, derive_file_patterns(task.model_dump()))
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -94,14 +94,14 @@ def test_argv_reaches_the_command_word_by_word(tmp_path: Path, entry: CatalogueE
     ]
     argv = words if entry.cmd else ["printf", "<%s>", *words]
     task = task_in(tmp_path, argv=argv, cmd=None, params=None)
-    done = run(job_script(task, entry.command(task)), tmp_path)
+    done = run(job_script(task, entry.build_command(task)), tmp_path)
     assert done.stdout == "".join(f"<{word}>" for word in words)
 
 
 @pytest.mark.parametrize("word", ["time", "A=b", "if", "{", "!", "[["])
 def test_first_word_of_argv_is_a_command_and_no_syntax_of_bash(tmp_path: Path, word: str) -> None:
     task = task_in(tmp_path, argv=[word, "true"], cmd=None, params=None)
-    done = run(job_script(task, CatalogueEntry().command(task)), tmp_path, PATH=str(tmp_path))
+    done = run(job_script(task, CatalogueEntry().build_command(task)), tmp_path, PATH=str(tmp_path))
     assert done.returncode == 127, done
     assert "command not found" in done.stderr
 
@@ -159,7 +159,7 @@ def test_slurms_patterns_work_where_the_script_redirects(tmp_path: Path, pattern
         "without a file of its own, error joins"
     )
     path = str(tmp_path / "dirs/output" / name)
-    assert output_files(record_of(task), job_of()) == (path, path)
+    assert find_output_files(record_of(task), job_of()) == (path, path)
 
 
 def test_an_array_tasks_pattern_takes_its_numbers(tmp_path: Path) -> None:
@@ -204,26 +204,26 @@ def test_without_a_name_output_goes_to_slurms_default_file_in_the_working_direct
 )
 def test_a_submitted_tasks_files_follow_from_the_task(slurm: dict[str, Any], output: str, error: str) -> None:
     record = record_of(Task.model_validate(make_task(folder="/d", cwd="/c", slurm=slurm)))
-    assert output_files(record, job_of(standard_output="/dev/null")) == (output, error)
+    assert find_output_files(record, job_of(standard_output="/dev/null")) == (output, error)
     registered = record.model_copy(update={"kind": RecordKind.REGISTERED})
     slurms = job_of(standard_output="/their/own", standard_error="/their/error")
-    assert output_files(registered, slurms) == ("/their/own", "/their/error")
+    assert find_output_files(registered, slurms) == ("/their/own", "/their/error")
 
 
 def test_what_is_not_known_of_a_path_stays_a_pattern() -> None:
     record = record_of(Task.model_validate(make_task(folder="/50%", slurm={"output": "%j.%N%%"})))
-    assert output_files(record, job_of(nodes=None)).output == "/50%%/output/42.%N%%"
-    assert output_files(record, job_of(job_id=0)).output == "/50%%/output/%j.n1%%"
-    assert output_files(record, job_of()).output == "/50%/output/42.n1%"
+    assert find_output_files(record, job_of(nodes=None)).output == "/50%%/output/42.%N%%"
+    assert find_output_files(record, job_of(job_id=0)).output == "/50%%/output/%j.n1%%"
+    assert find_output_files(record, job_of()).output == "/50%/output/42.n1%"
 
 
 def test_a_job_that_never_ran_has_no_files_unless_it_ran_before_it_was_requeued() -> None:
     record = record_of(Task.model_validate(make_task(folder="/d")))
     never = job_of("CANCELLED", start_time=None)
     assert never.never_ran
-    assert output_files(record, never) == (None, None)
-    assert output_files(record, never.model_copy(update={"restarts": 1})).output == "/d/output/out.txt"
-    assert output_files(record, job_of("CANCELLED")).output == "/d/output/out.txt"
+    assert find_output_files(record, never) == (None, None)
+    assert find_output_files(record, never.model_copy(update={"restarts": 1})).output == "/d/output/out.txt"
+    assert find_output_files(record, job_of("CANCELLED")).output == "/d/output/out.txt"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_job_that_never_ran_has_no_files_unless_it_ran_before_it_was_requeued(
     ],
 )
 def test_the_first_of_several_nodes_runs_the_script(nodes: str, first: str) -> None:
-    assert first_node(nodes) == first
+    assert find_first_node(nodes) == first
 
 
 @pytest.mark.parametrize("stream", ["output", "error"])
@@ -244,7 +244,7 @@ def test_the_first_of_several_nodes_runs_the_script(nodes: str, first: str) -> N
 def test_a_pattern_that_releases_treat_differently_is_refused_by_name(stream: str, pattern: str) -> None:
     for name in (f"%%%j{pattern}", f"a{pattern}") if pattern[-1] not in "%5" else (f"a{pattern}",):
         with pytest.raises(InvalidRequest) as error:
-            parse(Task, make_task(slurm={stream: name}))
+            parse_request(Task, make_task(slurm={stream: name}))
         assert f'slurm.{stream}: must not have "{pattern}"' in str(error.value)
 
 
@@ -281,7 +281,7 @@ def test_the_folders_are_made_whatever_path_the_caller_sets(tmp_path: Path) -> N
 
 
 def test_a_folder_is_no_pattern_for_slurm() -> None:
-    assert FilePattern("/a/50%j/", "%j.txt").for_slurm() == "/a/50%%j/%j.txt"
+    assert FilePattern("/a/50%j/", "%j.txt").to_slurm() == "/a/50%%j/%j.txt"
 
 
 @pytest.mark.parametrize("stream", ["output", "error"])
@@ -317,7 +317,7 @@ def test_output_that_exists_is_kept_or_emptied_as_slurm_would(
     slurm = {"output": "o", "open_mode": open_mode} | ({"error": error} if error else {})
     task = task_in(tmp_path, slurm=slurm)
     (tmp_path / "slurm.conf").write_text(conf)
-    script = job_script(task, "echo out; echo err >&2", file_patterns(task.model_dump()))
+    script = job_script(task, "echo out; echo err >&2", derive_file_patterns(task.model_dump()))
     for _ in range(2):
         assert run(script, tmp_path, SLURM_CONF=str(tmp_path / "slurm.conf"), PATH="").returncode == 0
     paths = [tmp_path / "dirs/output/o"] + ([tmp_path / "dirs/error/e"] if error else [])

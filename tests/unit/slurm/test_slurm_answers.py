@@ -22,7 +22,7 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
-from app.lifecycle.job_identity import is_tagged, tag_of
+from app.lifecycle.job_identity import is_tagged, make_tag
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
@@ -79,7 +79,7 @@ def client_of(api: str, answers: Answers) -> SlurmClient:
 
 def submit(client: SlurmClient) -> tuple[int, list[str]]:
     task = Task.model_validate(make_task())
-    return client.submit(task, "true", tag_of(task.uuid), NOW + timedelta(minutes=1))
+    return client.submit(task, "true", make_tag(task.uuid), NOW + timedelta(minutes=1))
 
 
 # --- bytes -------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_an_error_without_a_reason_is_no_refusal_where_the_job_is_there(
 ) -> None:
     """As when the answer of slurmctld was lost on its way to slurmrestd."""
     task = make_task()
-    listed = [controller_job(OLD, 7, user_name=task["username"], comment=tag_of(task["uuid"]))]
+    listed = [controller_job(OLD, 7, user_name=task["username"], comment=make_tag(task["uuid"]))]
     answers: Answers = {"POST job/submit": (500, ERRORS[OLD] % error), "GET jobs": on_the_wire(listed, b"")}
     submitter, _ = submitter_on(store, client_of(OLD, answers))
     assert submitter.submit(OPERATOR, {"task": task}).slurm_job_id == 7
