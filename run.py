@@ -1,4 +1,4 @@
-"""Serves slurm-proxy for development: `python run.py`, or `python run.py --demo` without any Slurm."""
+"""Serve slurm-proxy for development: `python run.py`, or `python run.py --demo` without any Slurm."""
 
 import argparse
 import signal
@@ -11,11 +11,12 @@ from app import create_app
 from app.demo.tour import run_demo
 from app.environment import EnvironmentFile, read_settings
 from app.errors import SettingsError
-from app.logs import configure
+from app.logs import configure_logging
 from app.web.dev_server import Server
 
 
 def main() -> int:
+    """Run the server or the demonstration; return the exit status."""
     parser = argparse.ArgumentParser(description="Serves slurm-proxy for development.")
     parser.add_argument(
         "--demo",
@@ -27,7 +28,7 @@ def main() -> int:
         signal.signal(number, _stop)
     try:
         EnvironmentFile(Path(__file__).with_name(".env")).load()
-        configure(read_settings())
+        configure_logging(read_settings())
         return run_demo(Path.cwd() / "demo") if arguments.demo else _serve()
     except SettingsError as error:
         print(f"slurm-proxy cannot start: {error}", file=sys.stderr)
@@ -37,6 +38,11 @@ def main() -> int:
 
 
 def _serve() -> int:
+    """Serve until a signal arrives; return the exit status.
+
+    Raises:
+        SettingsError: A setting is missing or wrong.
+    """
     settings = read_settings()
     if settings.SLURM_REST_HOST is None:
         raise SettingsError(
@@ -51,7 +57,7 @@ def _serve() -> int:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """Ends the server in order: after the requests at hand, and with the lease given back."""
+    """Stop the server in order: it answers the requests at hand, and releases the lease."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""slurm-proxy: runs JSON tasks on a Slurm cluster as the named user, and tells when they end."""
+"""slurm-proxy: a REST service that runs JSON tasks on a Slurm cluster and announces their end."""
 
 import logging
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     try:
         commands.require_readable_files()
-        app = _web_application(read_settings(config))
+        app = _build_web_application(read_settings(config))
     except SettingsError as error:
         if not commands.is_command_line():
             raise
-        app = commands.command_application(error)
+        app = commands.build_command_application(error)
     for command in commands.COMMANDS:
         app.cli.add_command(command)
     return app
 
 
-def _web_application(settings: Settings) -> Flask:
+def _build_web_application(settings: Settings) -> Flask:
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES

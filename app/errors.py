@@ -1,6 +1,7 @@
 """Every error that slurm-proxy raises on purpose, in one tree.
 
-The class says what a caller is told (HTTP status and machine code) and whether trying again may help.
+The class decides the HTTP status, the machine code, and whether the caller should retry. The first line of
+its docstring is the meaning of the code in the OpenAPI document.
 """
 
 import math
@@ -10,28 +11,29 @@ from typing import Any, ClassVar
 
 from click import ClickException
 
-_MOST_FAULTS = 100
+_MAX_FAULTS = 100
 
 
 class SlurmProxyError(Exception):
     """Base of all errors of this project; the message is one sentence.
 
-    The log and the operator get the message. Callers get `for_callers`, which never holds the address of a
+    The log and the operator get the message. Callers get `for_callers`, which never contains the address of a
     host behind this service, the path of one of its files, or a message of a driver.
     """
 
-    part: ClassVar[str | None] = None  # of this service: such an error means that it has an outage
-    words_for_callers: ClassVar[str | None] = None  # instead of the message of every error of this class
+    failing_part: ClassVar[str | None] = None  # the part of this service that has an outage
+    message_for_callers: ClassVar[str | None] = None  # in place of the message of each error of this class
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    retry_after: ClassVar[int | None] = None  # seconds; set where trying again may help
+    retry_after: ClassVar[int | None] = None  # seconds; set where a retry may succeed
 
     def __init__(self, message: str, *, for_callers: str | None = None) -> None:
+        """Keep both messages; `for_callers` is the message itself by default."""
         super().__init__(message)
-        self.for_callers = for_callers or self.words_for_callers or message
+        self.for_callers = for_callers or self.message_for_callers or message
 
     def extra(self) -> Mapping[str, Any]:
-        """Return what the JSON answer holds beside the sentence and the code."""
+        """Return further fields of the JSON answer, beside `error` and `code`."""
         return {}
 
 
@@ -45,20 +47,22 @@ class SettingsError(SlurmProxyError, ClickException):
 class InvalidRequest(SlurmProxyError):
     """The request is malformed; every fault is listed, each with the path of its field.
 
-    Of more than a hundred the rest is only mentioned, and not even looked for: `faults` may be lazy.
+    At most a hundred faults are listed. `faults` may be lazy: the rest is not computed.
     """
 
     status = 400
     code = "invalid_request"
 
     def __init__(self, faults: Iterable[str]) -> None:
-        listed = list(islice(faults, _MOST_FAULTS + 1))
-        if len(listed) > _MOST_FAULTS:
-            listed[_MOST_FAULTS:] = ["and more"]
+        """List the faults, each `<path>: <rule>`."""
+        listed = list(islice(faults, _MAX_FAULTS + 1))
+        if len(listed) > _MAX_FAULTS:
+            listed[_MAX_FAULTS:] = ["and more"]
         super().__init__("; ".join(listed))
         self.faults = listed
 
     def extra(self) -> Mapping[str, Any]:
+        """Return the list of faults."""
         return {"details": self.faults}
 
 
@@ -76,11 +80,13 @@ class DuplicateUuid(SlurmProxyError):
     code = "duplicate_uuid"
 
     def __init__(self, uuid: str, slurm_job_id: int | None) -> None:
+        """Name the uuid and its job."""
         job = f" by job {slurm_job_id}" if slurm_job_id else ""
         super().__init__(f"task.uuid: {uuid} is already used{job}")
         self.slurm_job_id = slurm_job_id
 
     def extra(self) -> Mapping[str, Any]:
+        """Return the job of the uuid."""
         return {"slurm_job_id": self.slurm_job_id}
 
 
@@ -150,7 +156,7 @@ class NotAuthenticated(SlurmProxyError):
 class IdentityProviderUnavailable(SlurmProxyError):
     """The keys that tokens are checked with cannot be fetched."""
 
-    part = "the identity provider"
+    failing_part = "the identity provider"
     status = 503
     code = "identity_provider_unavailable"
     retry_after = 10
@@ -170,6 +176,7 @@ class TooManyRequests(SlurmProxyError):
     code = "too_many_requests"
 
     def __init__(self, words: str, seconds: float) -> None:
+        """Set the message, and after how many seconds the caller may retry."""
         super().__init__(words)
         self.retry_after = max(1, math.ceil(seconds))  # type: ignore[misc]
 
@@ -190,7 +197,7 @@ class SlurmRefused(SlurmProxyError):
 class SlurmUnavailable(SlurmProxyError):
     """Slurm does not answer, or cannot answer at the moment; nothing was done."""
 
-    part = "Slurm"
+    failing_part = "Slurm"
     status = 503
     code = "slurm_unavailable"
     retry_after = 10
@@ -199,7 +206,7 @@ class SlurmUnavailable(SlurmProxyError):
 class ClocksDisagree(SlurmUnavailable):
     """This host's clock or the store's is too far from Slurm's; nothing was done."""
 
-    part = "the clocks"
+    failing_part = "the clocks"
     code = "clocks_disagree"
     retry_after = 60
 
@@ -211,7 +218,7 @@ class SlurmBusy(SlurmUnavailable):
 class SlurmMisbehaved(SlurmProxyError):
     """The answer of slurmrestd cannot be understood, or it refuses this service."""
 
-    part = "Slurm"
+    failing_part = "Slurm"
     status = 502
     code = "slurm_error"
     retry_after = 30
@@ -225,6 +232,7 @@ class NoCommonVersion(SlurmMisbehaved):
     """slurmrestd offers no API version that is supported here; `offered` is empty where it offers none."""
 
     def __init__(self, words: str, offered: list[str]) -> None:
+        """Set the message, and the API versions that slurmrestd offers."""
         super().__init__(words)
         self.offered = offered
 
@@ -237,14 +245,14 @@ class SlurmAmbiguous(SlurmProxyError):
     retry_after = 30
 
 
-class UnprovenRefusal(SlurmAmbiguous):
+class RefusalWithoutReason(SlurmAmbiguous):
     """Slurm answered with an error without a reason, as it does when a submit plugin of the site refuses."""
 
 
-class RecordUnfit(SlurmProxyError):
+class RecordTooLarge(SlurmProxyError):
     """The task is too large for the database."""
 
-    words_for_callers = "the task is too large to be stored"
+    message_for_callers = "the task is too large to be stored"
     status = 400
     code = "record_unfit"
 
@@ -252,8 +260,8 @@ class RecordUnfit(SlurmProxyError):
 class StoreUnavailable(SlurmProxyError):
     """The database does not answer; what was acknowledged before is not lost."""
 
-    words_for_callers = "the database of this service does not answer"
-    part = "the store"
+    message_for_callers = "the database of this service does not answer"
+    failing_part = "the store"
     status = 503
     code = "store_unavailable"
     retry_after = 5
@@ -264,11 +272,7 @@ class StoreRefused(StoreUnavailable):
 
 
 class DeliveryFailed(SlurmProxyError):
-    """A message was not delivered.
-
-    `permanent`: another attempt cannot help. `is_of_channel`: all other messages by this channel would fail,
-    too.
-    """
+    """A message was not delivered."""
 
     code = "delivery_failed"
 
@@ -281,7 +285,16 @@ class DeliveryFailed(SlurmProxyError):
         is_of_channel: bool = False,
         for_callers: str | None = None,
     ) -> None:
+        """Set the reason.
+
+        Args:
+            reason: The message for the log.
+            permanent: Whether a retry cannot succeed.
+            retry_after: How long the receiver asked to wait, in seconds.
+            is_of_channel: Whether all other messages by this channel would fail, too.
+            for_callers: The reason without the address of a host or the message of a driver.
+        """
         super().__init__(reason, for_callers=for_callers)
         self.permanent = permanent
-        self.wait = retry_after  # seconds that the receiver asked to be left alone
+        self.retry_after_seconds = retry_after
         self.is_of_channel = is_of_channel

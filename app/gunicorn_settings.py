@@ -1,7 +1,7 @@
-"""The settings of a gunicorn server: read at its start, and again at each reload (SIGHUP).
+"""Read the settings of a gunicorn server: at its start, and again at each reload (SIGHUP).
 
-gunicorn executes `docker/gunicorn.conf.py` anew for each reload, and ends if that fails. What has to outlast
-a reload is kept here.
+gunicorn executes `docker/gunicorn.conf.py` again for each reload, and ends if that fails. Values that have to
+outlast a reload are kept here.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 from app.constants import Settings
 from app.environment import EnvironmentFile, read_settings
 from app.errors import SettingsError
-from app.logs import configure
+from app.logs import configure_logging
 from app.services import build_services
 from app.startup import (
     find_socket_folder_faults,
@@ -25,14 +25,15 @@ from app.startup import (
 
 logger = logging.getLogger(__name__)
 
-_STORE = ("MONGODB_URI", "MONGODB_MONITOR_DB", "MONGODB_MONITOR_JOBS_COLLECTION", "SQLITE_PATH")
+_STORE_SETTINGS = ("MONGODB_URI", "MONGODB_MONITOR_DB", "MONGODB_MONITOR_JOBS_COLLECTION", "SQLITE_PATH")
 _Address = tuple[str, int] | tuple[str, int, int, int] | str
 
 
 class GunicornSettings:
-    """Reads the settings of a gunicorn server, and replaces them at a reload."""
+    """The settings of a gunicorn server, which a reload replaces."""
 
     def __init__(self, path: Path) -> None:
+        """Name the file of variables; `read` reads it."""
         self._file = EnvironmentFile(path)
         self._in_use: Settings | None = None
         self._addresses: Sequence[_Address] = ()
@@ -52,14 +53,14 @@ class GunicornSettings:
             self._file.load()
             settings = read_settings()
             if self._in_use is not None:
-                self._try_out(settings, self._in_use)
+                self._apply(settings, self._in_use)
             elif faults := list(find_socket_folder_faults(settings)):
                 raise SettingsError("; ".join(faults))
         except (SettingsError, SystemExit) as error:
             if self._in_use is None:
                 raise
             self._file.restore(before)
-            configure(self._in_use)
+            configure_logging(self._in_use)
             words = str(error) if isinstance(error, SettingsError) else "the store cannot be reached"
             logger.error("the new settings cannot be used, and the old ones stay: %s", words)
             return self._in_use
@@ -68,7 +69,7 @@ class GunicornSettings:
         return settings
 
     def check_start(self, addresses: Sequence[_Address]) -> None:
-        """Check settings, store and Slurm before the first fork; `addresses`: what gunicorn listens on.
+        """Check settings, store and Slurm before the first fork; `addresses`: those that gunicorn listens on.
 
         If the store cannot be reached, the process ends with the exit status 3.
 
@@ -77,25 +78,25 @@ class GunicornSettings:
         """
         settings = self._in_use or self.read()
         self._addresses = addresses
-        configure(settings)
+        configure_logging(settings)
         _check_addresses(settings, addresses)
         services = build_services(settings)
         run_start_checks(services, settings)
         services.stop()
 
-    def _try_out(self, settings: Settings, in_use: Settings) -> None:
-        """Check new settings as a start does, but do not create a store that is in use already.
+    def _apply(self, settings: Settings, in_use: Settings) -> None:
+        """Check new settings as a start does, without a second preparation of the same store.
 
         Raises:
             SettingsError: The settings cannot be used.
         """
-        configure(settings)
+        configure_logging(settings)
         _check_addresses(settings, self._addresses)
         services = build_services(settings)
         try:
             log_setting_warnings(settings)
             log_slurm_outage(settings)
-            if any(getattr(settings, name) != getattr(in_use, name) for name in _STORE):
+            if any(getattr(settings, name) != getattr(in_use, name) for name in _STORE_SETTINGS):
                 prepare_store_or_exit(services, settings)
             log_access_mode(settings)
         finally:
@@ -106,15 +107,18 @@ class GunicornSettings:
 
 
 @cache
-def gunicorn_settings(path: Path) -> GunicornSettings:
+def get_gunicorn_settings(path: Path) -> GunicornSettings:
     """Return the settings of the server whose `.env` is at `path`; the same object at all reloads."""
     return GunicornSettings(path)
 
 
 def _check_addresses(settings: Settings, addresses: Iterable[_Address]) -> None:
-    """Raise SettingsError for an address that others can reach, if callers do not authenticate.
+    """Check that a server without authentication is not reachable by others.
 
     A Unix socket is open to all users of the machine, and to proxies.
+
+    Raises:
+        SettingsError: Others can reach an address, and callers do not authenticate.
     """
     for address in addresses:
         settings.check_address(address[0] if isinstance(address, tuple) else str(address), "GUNICORN_BIND")

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, with a thread for each connection and a deadline for each client."""
+"""The threaded worker of gunicorn, with a thread for each connection and a deadline for each client."""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +17,7 @@ from app.web.request_slots import RequestSlots
 
 logger = logging.getLogger(__name__)
 
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 2.0  # for which a client may read an answer after the connection is shut down
 _ROOM_SECONDS = 0.1  # how often room is made while no connection is accepted
 
 
@@ -66,12 +66,13 @@ class Connection(TConn):  # type: ignore[misc]
     """A connection whose thread has ended it gracefully before the main loop closes it."""
 
     def __init__(self, cfg: Any, client: Any, address: Any, server: Any) -> None:
+        """Accept `client`, a socket of ConnectionTable."""
         super().__init__(cfg, client, address, server)
         self.client_socket = client
         self.data_ready = True  # its thread may wait for the request: there is one for each connection
 
     def close(self, graceful: bool = False) -> None:
-        """Close the connection at once: waiting for the client here would stop the main loop."""
+        """Close the connection at once, because waiting for the client would stop the main loop."""
         util.close(self.sock)
         self.client_socket.close()
 
@@ -83,6 +84,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """
 
     def load_wsgi(self) -> None:
+        """Load the application, and make a table for its connections."""
         super().load_wsgi()
         self.clients = ConnectionTable(self.wsgi.config["SLURM_PROXY_SETTINGS"])
         self.wsgi.wsgi_app = RequestSlots(self.wsgi.wsgi_app, self.cfg.threads, MAX_BODY_BYTES)
@@ -129,7 +131,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.method_queue.defer(lambda: self.clients.evict_reading())
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request that could not be read or answered, with JSON and with nothing that was sent.
+        """Answer a request that could not be read or answered; the JSON quotes nothing of the request.
 
         gunicorn's own method answers with HTML, and quotes the request in the answer and in the log.
         """
@@ -150,6 +152,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return False
 
     def _handle_and_finish(self, conn: Connection) -> None:
+        """Handle one request in a thread, and pass its result to the main loop."""
         result: Future[Any] = Future()
         try:
             result.set_result(self.handle(conn))

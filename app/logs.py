@@ -1,4 +1,4 @@
-"""The log: one line for each thing that happened, with the id of the request that it happened in."""
+"""The form of the log: one line for each event, with the id of the request."""
 
 import logging
 import sys
@@ -20,7 +20,7 @@ _JSON = "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s"
 
 
 class _WithoutExceptionMessages(logging.Formatter):
-    """Formats tracebacks without the messages of exceptions, which may quote a request or a stored task.
+    """A format of tracebacks without the messages of exceptions, which may quote a request or a stored task.
 
     The messages of this project's own errors stay, and those of the operating system.
     """
@@ -30,23 +30,23 @@ class _WithoutExceptionMessages(logging.Formatter):
 
 
 class _Json(_WithoutExceptionMessages, JsonFormatter):
-    """Formats a record as one line of JSON."""
+    """A format of one JSON object a line."""
 
 
 class _Text(_WithoutExceptionMessages):
-    """Formats a record as text in which nothing that a caller sent can begin a line."""
+    """A format of plain text, in which no line begins with a caller's text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        record.message = _one_line(record.message)
+        record.message = _escape_unprintables(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the library's name
         lines = super().formatException(ei).splitlines()
-        return "\n".join(f"  {_one_line(line)}" for line in lines)
+        return "\n".join(f"  {_escape_unprintables(line)}" for line in lines)
 
 
-def configure(settings: Settings) -> None:
-    """Log to standard error: warnings of the libraries, and of this project what LOG_LEVEL says.
+def configure_logging(settings: Settings) -> None:
+    """Log to standard error: warnings of the libraries, and the lines of this project that LOG_LEVEL allows.
 
     gunicorn's own lines get the same form.
 
@@ -56,14 +56,14 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     _set_form(handler, settings)
-    configure_gunicorn(settings)
+    configure_gunicorn_logging(settings)
     logging.getLogger("app").setLevel(settings.LOG_LEVEL)
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # requests are told by our own lines
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # app/web/request_log.py logs requests
     open_audit_trail(settings.AUDIT_LOG_PATH)
 
 
-def configure_gunicorn(settings: Settings) -> None:
-    """Give gunicorn's own lines the form of all others; a reload of its settings undoes it."""
+def configure_gunicorn_logging(settings: Settings) -> None:
+    """Give gunicorn's own lines the form of all others; call this again after each reload."""
     gunicorn = logging.getLogger("gunicorn.error")
     gunicorn.setLevel(max(gunicorn.level, logging.INFO))  # its debug messages quote requests
     for handler in gunicorn.handlers:
@@ -90,10 +90,10 @@ def _traceback_lines(error: BaseException | None) -> Iterator[str]:
         yield "Traceback (most recent call last):"
         for frames in traceback.format_tb(each.__traceback__):
             yield from frames.splitlines()
-        yield f"{type(each).__module__}.{type(each).__qualname__}{_message(each)}"
+        yield f"{type(each).__module__}.{type(each).__qualname__}{_message_of(each)}"
 
 
-def _message(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     if isinstance(error, SlurmProxyError):
         return f": {error}"
     if isinstance(error, OSError) and error.errno is not None:
@@ -101,7 +101,7 @@ def _message(error: BaseException) -> str:
     return ""
 
 
-def _one_line(text: str) -> str:
+def _escape_unprintables(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -206,7 +206,7 @@ class Monitor:
         try:
             step(self._store.now())
         except SlurmProxyError as error:
-            self._outages.record_failure(error.part or f"the loop {loop}", str(error), loop)
+            self._outages.record_failure(error.failing_part or f"the loop {loop}", str(error), loop)
         except Exception as error:
             self._outages.record_failure(f"the loop {loop}", type(error).__name__, loop, error)
         else:

@@ -34,7 +34,7 @@ from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
-_CONNECTIONS_OF_MONITOR = 3  # its own, so that callers cannot keep it from polling
+_POLLER_CONNECTIONS = 3  # its own, so that callers cannot keep it from polling
 _MAX_CALLS_OF_A_CYCLE = 5  # a polling cycle that lasts longer than so many of the longest requests hangs
 
 
@@ -44,7 +44,7 @@ class Services:
 
     store: TaskStore
     slurm: SlurmClient
-    monitors_slurm: SlurmClient
+    poller_slurm: SlurmClient
     validator: RequestValidator
     submitter: TaskSubmitter
     registration: JobRegistration
@@ -66,7 +66,7 @@ class Services:
         self.monitor.stop()
         self.delivery.close()
         self.slurm.close()
-        self.monitors_slurm.close()
+        self.poller_slurm.close()
         self.store.close()
 
 
@@ -78,7 +78,7 @@ class _Parts:
     outages: OutageLog
     store: TaskStore
     slurm: SlurmClient
-    monitors_slurm: SlurmClient
+    poller_slurm: SlurmClient
     senders: dict[str, Sender]
     planner: Planner
     validator: RequestValidator
@@ -106,7 +106,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     return Services(
         store=parts.store,
         slurm=parts.slurm,
-        monitors_slurm=parts.monitors_slurm,
+        poller_slurm=parts.poller_slurm,
         validator=parts.validator,
         submitter=_build_submitter(parts),
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
@@ -124,17 +124,17 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
     store = build_store(settings)
     outages = build_outage_log(settings)
-    monitors_slurm = slurm or build_slurm_client(settings, outages, _CONNECTIONS_OF_MONITOR)
+    poller_slurm = slurm or build_slurm_client(settings, outages, _POLLER_CONNECTIONS)
     senders = build_senders(settings)
     planner = Planner(build_catalogue(settings), senders, find_channel)
     slurm = slurm or build_slurm_client(settings, outages)
-    clocks = ClockGuard(monitors_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
+    clocks = ClockGuard(poller_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
     return _Parts(
         settings=settings,
         outages=outages,
         store=store,
         slurm=slurm,
-        monitors_slurm=monitors_slurm,
+        poller_slurm=poller_slurm,
         senders=senders,
         planner=planner,
         validator=RequestValidator(planner.catalogue, find_refused_users(settings), settings),
@@ -176,10 +176,10 @@ def _build_delivery(parts: _Parts) -> Delivery:
 def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
     settings = parts.settings
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
-    poller = Poller(parts.store, parts.monitors_slurm, parts.planner, unknown_after=unknown_after)
+    poller = Poller(parts.store, parts.poller_slurm, parts.planner, unknown_after=unknown_after)
     reconciler = Reconciler(
         parts.store,
-        parts.monitors_slurm,
+        parts.poller_slurm,
         parts.planner,
         submission_life=parts.submission_life,
         skew=parts.skew,

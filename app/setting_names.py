@@ -1,4 +1,4 @@
-"""Know the names of settings: those of the older server, and those that operators misspell."""
+"""Recognise other names of settings: those of the older server, and misspelt ones."""
 
 import difflib
 from collections.abc import Collection, Mapping

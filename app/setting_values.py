@@ -29,7 +29,7 @@ _MIN_SIGNING_KEY_BYTES = 24  # as the Standard Webhooks specification has it
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, a name or an IP address, can be reached from this machine only."""
+    """Return whether only this machine can reach a host, which is a name or an IP address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

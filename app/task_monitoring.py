@@ -1,8 +1,8 @@
-"""`/monitor`: register jobs that were submitted elsewhere, look records up, and cancel jobs."""
+"""`/monitor`: register jobs that were submitted elsewhere, look up records, and cancel jobs."""
 
 from flask import Blueprint, Response
 
-from app.web.json_response import json_response
+from app.web.json_response import make_json_response
 from app.web.request_context import get_caller, get_services, read_body
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
@@ -11,34 +11,34 @@ blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
 @blueprint.post("")
 def register_job() -> Response:
     """Register a job that was submitted elsewhere, and monitor it from then on."""
-    return json_response(get_services().registration.register(get_caller(), read_body()))
+    return make_json_response(get_services().registration.register(get_caller(), read_body()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
     """Return the newest record of a job id, and what Slurm reports about the job now."""
-    return json_response(get_services().look_up.by_job_id(get_caller(), slurm_job_id))
+    return make_json_response(get_services().look_up.by_job_id(get_caller(), slurm_job_id))
 
 
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
 def cancel_task_by_job_id(slurm_job_id: str) -> Response:
     """Cancel a job, as its user. The record stays, and the job's end is announced like any other."""
-    return json_response(get_services().cancellation.cancel_job(get_caller(), slurm_job_id))
+    return make_json_response(get_services().cancellation.cancel_job(get_caller(), slurm_job_id))
 
 
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def list_tasks_by_state(slurm_job_state: str) -> Response:
     """Return the records in a state, the newest first, at most 1,000: those that the caller may read."""
-    return json_response(get_services().look_up.by_state(get_caller(), slurm_job_state))
+    return make_json_response(get_services().look_up.by_state(get_caller(), slurm_job_state))
 
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel_task_by_uuid(task_uuid: str) -> Response:
     """Cancel the job of a task, as its user. The end of the job is announced like any other."""
-    return json_response(get_services().cancellation.cancel(get_caller(), task_uuid))
+    return make_json_response(get_services().cancellation.cancel(get_caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def get_task_by_uuid(task_uuid: str) -> Response:
     """Return the record of a task, and what Slurm reports about its job now."""
-    return json_response(get_services().look_up.by_uuid(get_caller(), task_uuid))
+    return make_json_response(get_services().look_up.by_uuid(get_caller(), task_uuid))

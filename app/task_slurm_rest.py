@@ -1,14 +1,14 @@
-"""`/slurm`: slurmrestd's own answers, for the operator; never open to ordinary callers."""
+"""`/slurm`: slurmrestd's own answers, for callers with the scope admin."""
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from app.errors import InvalidRequest, SlurmMisbehaved
+from app.errors import InvalidRequest
 from app.models.caller import Scope
 from app.models.rules import parse_job_id
-from app.slurm.reply import Reply
 from app.web.auth import make_scope_check
+from app.web.json_response import make_slurm_response
 from app.web.request_context import get_services, read_body
 
 blueprint = Blueprint("task_slurm_rest", __name__, url_prefix="/slurm")
@@ -16,7 +16,7 @@ blueprint.before_request(make_scope_check(Scope.ADMIN))
 
 
 class _JobIdConverter(BaseConverter):
-    """Match a part of a path except `submit`, so that `GET /slurm/job/submit` is a 405."""
+    """A part of a path except `submit`, so that `GET /slurm/job/submit` is a 405."""
 
     regex = r"(?!submit\Z)[^/]+"
 
@@ -26,44 +26,34 @@ def _register_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters["id"] = _JobIdConverter
 
 
-def _pass_on(reply: Reply) -> Response:
-    """Return slurmrestd's body under its own status."""
-    try:
-        response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
-    except RecursionError as error:
-        raise SlurmMisbehaved("slurmrestd's answer is nested too deeply") from error
-    response.status_code = 200 if reply.status in (204, 304) else reply.status
-    return response
-
-
 @blueprint.get("/ping")
 def ping_slurm() -> Response:
     """Return slurmrestd's answer to `ping`: whether slurmctld answers."""
-    return _pass_on(get_services().slurm.send_raw("GET", "ping"))
+    return make_slurm_response(get_services().slurm.send_raw("GET", "ping"))
 
 
 @blueprint.get("/diag")
 def get_slurm_diagnostics() -> Response:
     """Return the statistics of slurmctld."""
-    return _pass_on(get_services().slurm.send_raw("GET", "diag"))
+    return make_slurm_response(get_services().slurm.send_raw("GET", "diag"))
 
 
 @blueprint.get("/jobs/<update_time>")
 def list_slurm_jobs(update_time: str) -> Response:
     """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
-    return _pass_on(get_services().slurm.send_raw_list(_parse_seconds("update_time", update_time)))
+    return make_slurm_response(get_services().slurm.send_raw_list(_parse_seconds("update_time", update_time)))
 
 
 @blueprint.get("/job/<id:job_id>")
 def get_slurm_job(job_id: str) -> Response:
     """Return one job as slurmctld describes it."""
-    return _pass_on(get_services().slurm.send_raw("GET", f"job/{parse_job_id('job_id', job_id)}"))
+    return make_slurm_response(get_services().slurm.send_raw("GET", f"job/{parse_job_id('job_id', job_id)}"))
 
 
 @blueprint.post("/job/submit")
 def submit_slurm_job() -> Response:
     """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
-    return _pass_on(get_services().submitter.submit_raw(request.args.to_dict(), read_body()))
+    return make_slurm_response(get_services().submitter.submit_raw(request.args.to_dict(), read_body()))
 
 
 def _parse_seconds(field: str, text: str) -> int:

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, request
 
 from app.models.rules import parse_idempotency_key
-from app.web.json_response import json_response
+from app.web.json_response import make_json_response
 from app.web.request_context import get_caller, get_services, read_body
 
 blueprint = Blueprint("task_submission", __name__)
@@ -13,4 +13,4 @@ blueprint = Blueprint("task_submission", __name__)
 def submit_task() -> Response:
     """Submit a task as a job, store its record, and monitor the job from then on."""
     key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
-    return json_response(get_services().submitter.submit(get_caller(), read_body(), key))
+    return make_json_response(get_services().submitter.submit(get_caller(), read_body(), key))

@@ -3,6 +3,5 @@
 import tomllib
 from pathlib import Path
 
-VERSION: str = tomllib.loads(
-    Path(__file__).parent.parent.joinpath("pyproject.toml").read_text(encoding="utf-8")
-)["project"]["version"]
+_PROJECT_FILE = Path(__file__).resolve().parent.parent / "pyproject.toml"
+VERSION: str = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]

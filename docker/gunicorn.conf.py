@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
-from app.gunicorn_settings import gunicorn_settings
-from app.logs import configure, configure_gunicorn
+from app.gunicorn_settings import get_gunicorn_settings
+from app.logs import configure_gunicorn_logging, configure_logging
 
-_source = gunicorn_settings(Path(__file__).parent.parent / ".env")
+_source = get_gunicorn_settings(Path(__file__).parent.parent / ".env")
 
 try:
     _settings = _source.read()
@@ -21,7 +21,7 @@ worker_class = "app.gunicorn_worker.Worker"
 threads = _settings.GUNICORN_THREADS  # requests at a time; each connection has its own thread
 timeout = 120  # seconds; a submission may wait for slurmrestd, and then look for its job
 graceful_timeout = 15  # seconds; what is under way at SIGTERM
-errorlog = "-"  # requests are told by our own log
+errorlog = "-"  # app/web/request_log.py logs requests
 forwarder_headers = ""  # else a request with the header SCRIPT_NAME would move all routes
 secure_scheme_headers: dict[str, str] = {}  # ACCESS_TRUSTED_PROXIES decides who may name a scheme
 control_socket_disable = True  # of gunicorn 25.1 and later; earlier versions do not know it and ignore it
@@ -37,17 +37,17 @@ def on_starting(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """Give gunicorn's own log lines their form again."""
-    configure_gunicorn(_settings)
+    configure_gunicorn_logging(_settings)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Starts the monitor in each worker, after the fork."""
-    configure(worker.wsgi.config["SLURM_PROXY_SETTINGS"])
+    """Start the monitor in each worker, after the fork."""
+    configure_logging(worker.wsgi.config["SLURM_PROXY_SETTINGS"])
     worker.wsgi.extensions["slurm_proxy"].start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Stops the monitor and gives its lease back."""
+    """Stop the monitor, which releases its lease."""
     application = getattr(worker, "wsgi", None)
     if application is not None:
         application.extensions["slurm_proxy"].stop()

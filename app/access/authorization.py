@@ -1,6 +1,7 @@
 """Check a request against the grants of its caller.
 
-The message of each Forbidden that is raised names the field that no grant covers."""
+The message of each Forbidden that is raised names the field that no grant covers.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase

@@ -31,7 +31,7 @@ def require_readable_files() -> None:
             require_readable_file(Path(path))
 
 
-def command_application(error: SettingsError) -> Flask:
+def build_command_application(error: SettingsError) -> Flask:
     """Return an application that only has commands; those that need the settings raise `error`."""
     app = Flask("app", static_folder=None)
     app.extensions["slurm_proxy_fault"] = error

@@ -1,4 +1,4 @@
-"""`flask --app app check`: try everything that the server needs, and show all faults at once."""
+"""Run the command `flask --app app check`: try all that the server needs, and show all faults at once."""
 
 import os
 import re
@@ -40,6 +40,7 @@ class Finding:
     words: str
 
     def __str__(self) -> str:
+        """Return the finding as one line."""
         return f"{self.status:<8}{self.subject}: {' '.join(self.words.split())}"
 
 
@@ -84,7 +85,7 @@ def _findings(send: str | None) -> Iterator[Finding]:
 
 
 def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
-    """Yield a line for each fault. Further faults show when the parts are built as a server builds them."""
+    """Yield a line for each fault, also for those that show only when the parts are built."""
     faults = [*faults]
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),

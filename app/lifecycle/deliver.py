@@ -167,7 +167,7 @@ class Delivery:
         `digest_key`: None if the message never reached its channel, so that no receiver is to blame.
         """
         source = item.method if error.is_of_channel or digest_key is None else digest_key
-        requested = requested_delay(error.wait)
+        requested = requested_delay(error.retry_after_seconds)
         if digest_key is not None and not error.permanent:
             self._backoffs.record_failure(source, item.id, error.for_callers, requested, now)
         at = None if error.permanent else next_attempt(item, self._policy, requested, now, self._jitter())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from app.errors import RecordUnfit
+from app.errors import RecordTooLarge
 from app.job_state import JobState
 from app.lifecycle.taken_over_records import is_too_old_to_announce
 from app.messages.plan import Plan, Planner
@@ -67,14 +67,14 @@ class ChangeWriter:
         """Store all changes in one write; if one is too large, store each alone."""
         try:
             return self._store.apply_changes(changes, fence)
-        except RecordUnfit as error:
+        except RecordTooLarge as error:
             logger.warning("one of %d changes: %s", len(changes), error)
         return sum(self._write_one(change, fence) for change in changes)
 
     def _write_one(self, change: Change, fence: int) -> int:
         try:
             return self._store.apply_changes([change], fence)
-        except RecordUnfit:
+        except RecordTooLarge:
             logger.warning("the messages about task %s are too large to be kept", change.uuid)
             dead = tuple(map(_without_content, change.notifications))
             return self._store.apply_changes([replace(change, notifications=dead)], fence)

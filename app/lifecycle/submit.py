@@ -19,13 +19,13 @@ from typing import Any
 from app.errors import (
     DuplicateUuid,
     IdempotencyKeyReused,
+    RefusalWithoutReason,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmRefused,
     SlurmUnavailable,
     StoreUnavailable,
     TooManyJobs,
-    UnprovenRefusal,
 )
 from app.job_state import JobState
 from app.lifecycle.job_identity import find_tagged, make_tag
@@ -166,14 +166,14 @@ class TaskSubmitter:
         job = find_tagged(record, jobs)
         if job is not None:
             return job.array_job_id or job.job_id
-        if isinstance(error, UnprovenRefusal) and not self._is_any_likely(record, jobs):
+        if isinstance(error, RefusalWithoutReason) and not self._is_any_likely(record, jobs):
             # slurmctld answered the submission before it was searched: it would have shown the job
             self._reservations.release(record)
             raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
         raise _unknown_submission(record.uuid)
 
     def _search(self, record: TaskRecord, error: SlurmAmbiguous, timeout: float) -> Sequence[SlurmJob]:
-        if isinstance(error, UnprovenRefusal):
+        if isinstance(error, RefusalWithoutReason):
             return self._slurm.read_recent_jobs(record.created_at, timeout=timeout)
         tags = [make_tag(record.uuid)]
         return self._slurm.search([record.slurm_username], record.created_at, tags, timeout=timeout).jobs()

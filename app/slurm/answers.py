@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from app.errors import (
+    RefusalWithoutReason,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
     SlurmRefused,
     SlurmUnavailable,
-    UnprovenRefusal,
 )
 from app.job_state import JobState
 from app.models.array_merging import merge_array_tasks
@@ -244,5 +244,5 @@ def submission_error(reply: Reply) -> SlurmProxyError:
             return SlurmRefused(f"Slurm refused the job: {reply.complaint()}")
         return SlurmMisbehaved(f"{answer}; nothing was submitted")
     if reply.is_unspecified_error:
-        return UnprovenRefusal("; ".join(["Slurm gave no reason", *_user_message(reply)]))
+        return RefusalWithoutReason("; ".join(["Slurm gave no reason", *_user_message(reply)]))
     return SlurmAmbiguous(f"slurmrestd answered {reply.status} without saying whether there is a job")

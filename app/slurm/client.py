@@ -75,7 +75,7 @@ class SlurmClient:
             SlurmRefused: Slurm refused it; there is no job.
             SlurmUnavailable: Slurm did not receive it; there is no job.
             SlurmMisbehaved: slurmrestd, or a proxy, did not pass it on; there is no job.
-            UnprovenRefusal: Slurm answered with an error that has no reason.
+            RefusalWithoutReason: Slurm answered with an error that has no reason.
             SlurmAmbiguous: There may be a job.
         """
         body = submission(task, command, tag, self._session.dialect(), self._time_unit)

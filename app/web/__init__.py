@@ -1,1 +1,1 @@
-"""Functions for all routes: where a request comes from, and what is logged of it."""
+"""What all routes share: authentication, the request log, error answers, and the OpenAPI document."""

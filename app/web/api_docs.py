@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: what this service takes and answers, for programs and for people."""
+"""`/openapi.json` and `/docs`: the OpenAPI document, for programs and for people."""
 
 import inspect
 import json
@@ -14,7 +14,7 @@ from app.services import Services
 from app.web.auth import allow_unauthenticated
 from app.web.openapi.document import build_document
 from app.web.openapi.schema_reader import SchemaReader
-from app.web.origin import request_scheme
+from app.web.origin import find_request_scheme
 from app.web.request_context import get_settings
 
 blueprint = Blueprint("api_docs", __name__, template_folder="templates")
@@ -27,14 +27,14 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def get_openapi_document() -> Response:
     """Return the OpenAPI 3.1 document of this service."""
     prefix = quote(request.script_root)
-    return jsonify({**_build_once(current_app), "servers": [{"url": prefix or "/"}]})
+    return jsonify({**_get_document(current_app), "servers": [{"url": prefix or "/"}]})
 
 
 @blueprint.get("/docs")
 @allow_unauthenticated
 def get_documentation() -> Response:
     """Return the OpenAPI document as a page for people, which loads nothing from other servers."""
-    api = _build_once(current_app)
+    api = _get_document(current_app)
     reader = SchemaReader(api["components"]["schemas"])
     operations = [
         (path, method.upper(), operation)
@@ -42,7 +42,7 @@ def get_documentation() -> Response:
         for method, operation in methods.items()
     ]
     host = request.host or "localhost"  # empty if the header `Host` is not valid
-    scheme = request_scheme(get_settings())
+    scheme = find_request_scheme(get_settings())
     curl = partial(_format_curl, f"{scheme}://{host}{request.script_root}")
     tools = {"rows": reader.rows, "kind": reader.kind, "rule": reader.rule, "curl": curl}
     response = make_response(render_template("docs.html", api=api, operations=operations, **tools))
@@ -50,8 +50,8 @@ def get_documentation() -> Response:
     return response
 
 
-def _build_once(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI document, which is built once, when all routes are known."""
+def _get_document(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI document, which is built at the first request, when all routes are known."""
     if "openapi" not in app.extensions:
         services: Services = app.extensions["slurm_proxy"]
         validator = services.validator

@@ -13,7 +13,7 @@ from app.access.request_guard import RequestGuard
 from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.logs import request_id
 from app.models.caller import Caller, Scope
-from app.web.origin import client_address, why_not_local
+from app.web.origin import explain_not_local, find_client_address
 from app.web.request_context import get_caller, get_services, get_settings
 from app.web.request_log import log_request
 
@@ -76,10 +76,10 @@ def _authenticate(guard: RequestGuard) -> Caller:
         not_local = None
         if guard.authentication_disabled:
             _refuse_browsers()
-            not_local = why_not_local(get_settings())
+            not_local = explain_not_local(get_settings())
         return guard.authenticate(request.headers.get("Authorization"), not_local=not_local)
     except (NotAuthenticated, Forbidden) as error:
-        attempt = guard.failed_attempts.count(client_address(get_settings()))
+        attempt = guard.failed_attempts.count(find_client_address(get_settings()))
         g.is_logged = attempt.is_logged
         if attempt.is_over_limit:
             words = f"too many failed attempts to authenticate from your address; the last one: {error}"

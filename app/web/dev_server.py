@@ -1,4 +1,4 @@
-"""A development server in threads of this process; production uses gunicorn (see docker/)."""
+"""The development server, which runs in threads of this process; production uses gunicorn (see docker/)."""
 
 import errno
 import logging
@@ -26,13 +26,13 @@ _ROOM_SECONDS = 0.1  # how long the accepting thread waits for a connection to b
 
 
 class Server:
-    """Serves an application and runs its monitor while it is entered."""
+    """A server of an application and its monitor, which runs as long as its `with` block."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         """Bind the address of the settings.
 
         Raises:
-            SettingsError: The address is reachable by others, who would not have to authenticate.
+            SettingsError: Others can reach the address, and callers do not authenticate.
         """
         settings.check_address(settings.FLASK_APP_HOST, "FLASK_APP_HOST")
         self._services: Services = app.extensions["slurm_proxy"]
@@ -49,6 +49,7 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{self._http.server_port}"
 
     def __enter__(self) -> Self:
+        """Check what the server needs, and start it."""
         run_start_checks(self._services, self._settings)
         self._services.start()
         self._thread.start()
@@ -57,18 +58,22 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the server and its monitor."""
         self._http.shutdown()
         self._http.server_close()
         self._services.stop()
 
     def wait(self) -> None:
-        """Wait until an exception such as KeyboardInterrupt ends it."""
+        """Wait until the server ends, or an exception such as KeyboardInterrupt is raised here."""
         while self._thread.is_alive():
             self._thread.join(1)
 
 
 class _RequestHandler(WSGIRequestHandler):
-    """Handles one request; a request that cannot be read is answered with JSON, and not quoted in the log."""
+    """Handler of one request.
+
+    A request that cannot be read is answered with JSON, and not quoted in the log.
+    """
 
     connection: ClientSocket
     server: "_HttpServer"

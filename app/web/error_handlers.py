@@ -1,4 +1,4 @@
-"""The only place where an exception becomes an HTTP answer: one JSON form for all of them."""
+"""Turn each exception into an HTTP answer, with one JSON form for all. No other module does this."""
 
 import logging
 from typing import Any
@@ -13,14 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 def register_error_handlers(app: Flask) -> None:
+    """Have each exception of a request answered in JSON."""
     app.register_error_handler(SlurmProxyError, _answer_own_error)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected_error)
 
 
 def _answer_own_error(error: SlurmProxyError) -> Response:
+    """Answer with the status and the code of the error; log the beginning of an outage."""
     if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the submitter logs that
-        get_services().outages.record_failure(error.part or error.code, f"{error.code}: {error}")
+        get_services().outages.record_failure(error.failing_part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
@@ -30,7 +32,7 @@ def _answer_own_error(error: SlurmProxyError) -> Response:
 
 
 def _answer_http_error(error: HTTPException) -> Response:
-    """What HTTP itself demands: no such route, wrong method, too large a body."""
+    """Answer a request without a route, with a wrong method, or with a body that is too large."""
     status = error.code or 500
     response = _answer(status, _describe(error), error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():

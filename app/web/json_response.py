@@ -1,9 +1,26 @@
-"""Serialise the answer of a use case."""
+"""Make responses: of the answer of a use case, or of slurmrestd's own answer."""
 
 from flask import Response, jsonify
 from pydantic import BaseModel
 
+from app.errors import SlurmMisbehaved
+from app.slurm.reply import Reply
 
-def json_response(answer: BaseModel) -> Response:
-    """Return the response whose body is this model of app/models/answers.py."""
+
+def make_json_response(answer: BaseModel) -> Response:
+    """Return the response whose body is this model of `app/models/answers.py`."""
     return jsonify(answer.model_dump(mode="json"))
+
+
+def make_slurm_response(reply: Reply) -> Response:
+    """Return the response with slurmrestd's own body and status.
+
+    Raises:
+        SlurmMisbehaved: The body is nested too deeply.
+    """
+    try:
+        response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
+    except RecursionError as error:
+        raise SlurmMisbehaved("slurmrestd's answer is nested too deeply") from error
+    response.status_code = 200 if reply.status in (204, 304) else reply.status
+    return response

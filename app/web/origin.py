@@ -47,8 +47,8 @@ _OTHER_USER = (
 )
 
 
-def why_not_local(settings: Settings) -> str | None:
-    """Return the reason why a request does not count as local; None if it does.
+def explain_not_local(settings: Settings) -> str | None:
+    """Return why the request does not count as local; None if it does.
 
     A local request comes from a process of the server's own user or of root on this machine, or of any user
     with ACCESS_ALL_LOCAL_USERS. Where the system does not show the user, every process of the machine counts.
@@ -64,8 +64,8 @@ def why_not_local(settings: Settings) -> str | None:
     return None if peer is PeerUser.TRUSTED or settings.ACCESS_ALL_LOCAL_USERS else _OTHER_USER
 
 
-def client_address(settings: Settings) -> str:
-    """Return the address of the client, as trusted proxies pass it on; `-` if there is none.
+def find_client_address(settings: Settings) -> str:
+    """Return the address of the client, as trusted proxies report it; `-` if there is none.
 
     Each trusted proxy appends the address of its own client to `X-Forwarded-For`, so the header is read from
     its end. What an untrusted client has written at its beginning is never reached.
@@ -80,8 +80,8 @@ def client_address(settings: Settings) -> str:
     return "-" if address in ("", UNIX_SOCKET) else address
 
 
-def request_scheme(settings: Settings) -> str:
-    """Return the scheme of the client's request, as a trusted proxy passes it on in `X-Forwarded-Proto`."""
+def find_request_scheme(settings: Settings) -> str:
+    """Return the scheme of the client's request, as a trusted proxy reports it in `X-Forwarded-Proto`."""
     passed_on = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
     is_passed_on = passed_on in ("http", "https")
     if is_passed_on and _is_trusted_proxy(_peer_address(), settings.ACCESS_TRUSTED_PROXIES):

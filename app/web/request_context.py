@@ -1,11 +1,11 @@
-"""Give routes what belongs to the current request: its caller, its body, the services and the settings."""
+"""Give routes the caller, the query and the body of the current request, the services and the settings."""
 
 from typing import Any
 
 from flask import current_app, g, request
 
 from app.constants import Settings
-from app.errors import UnsupportedEncoding
+from app.errors import InvalidRequest, UnsupportedEncoding
 from app.models.caller import Caller
 from app.models.json_body import parse_json_object
 from app.services import Services
@@ -43,3 +43,15 @@ def read_body() -> dict[str, Any]:
         )
     g.body = parse_json_object(request.get_data())
     return g.body  # type: ignore[no-any-return]
+
+
+def read_query(*known: str) -> dict[str, str]:
+    """Return the parameters of the query; `known` are those that the route has.
+
+    Raises:
+        InvalidRequest: A parameter is unknown; it may be a misspelt limit.
+    """
+    faults = [f"{name}: is not known here" for name in request.args if name not in known]
+    if faults:
+        raise InvalidRequest(faults)
+    return request.args.to_dict()

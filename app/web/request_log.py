@@ -1,4 +1,4 @@
-"""Log requests: each in the log, and those that change something or are refused in the audit trail, too."""
+"""Write each request to the log, and each that changes something or is refused to the audit trail, too."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from flask import Response, g, request
 from app.access.audit import AuditEntry, write_audit_entry
 from app.logs import request_id
 from app.models.record import utc_now
-from app.web.origin import client_address
+from app.web.origin import find_client_address
 from app.web.request_context import get_settings
 
 logger = logging.getLogger("app.requests")
@@ -34,13 +34,13 @@ class _Subject:
 
 
 def log_request(response: Response) -> Response:
-    """Log a request that was answered, unless it is one of too many failed attempts to authenticate."""
+    """Log the request of this response, unless it is one of too many failed attempts to authenticate."""
     response.headers["X-Request-Id"] = request_id.get()
     if not g.get("is_logged", True):
         return response
     name = g.caller.name if "caller" in g else _UNKNOWN
     route = request.url_rule.rule if request.url_rule else _UNKNOWN
-    address = client_address(get_settings())
+    address = find_client_address(get_settings())
     subject = _subject_of(response)
     seconds = time.monotonic() - g.get("began", time.monotonic())
     fields = {
@@ -77,28 +77,30 @@ def log_request(response: Response) -> Response:
 
 
 def _subject_of(response: Response) -> _Subject:
-    answer = _answer_of(response)
+    answer = _read_answer(response)
     record = answer["monitor"] if isinstance(answer.get("monitor"), dict) else answer
     task = record["task"] if isinstance(record.get("task"), dict) else {}
-    named = _named_in_request()
+    named = _read_request_fields()
     return _Subject(
-        username=_word(named.get("username", record.get("slurm_username"))),
-        task_uuid=_word(named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))),
+        username=_text_or_none(named.get("username", record.get("slurm_username"))),
+        task_uuid=_text_or_none(
+            named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))
+        ),
         slurm_job_id=_job_id_in(record),
-        code=_word(answer.get("code")),
+        code=_text_or_none(answer.get("code")),
     )
 
 
-def _answer_of(response: Response) -> Mapping[str, Any]:
-    """Return the object that was answered; an empty one for other answers, and for large ones."""
+def _read_answer(response: Response) -> Mapping[str, Any]:
+    """Return the JSON object of the answer; an empty one for other answers, and for large ones."""
     if not response.is_json or (response.content_length or 0) > _MAX_READ_BYTES:
         return {}
     answer = response.get_json(silent=True)
     return answer if isinstance(answer, dict) else {}
 
 
-def _named_in_request() -> Mapping[str, Any]:
-    """Return the fields that name user and task, from where the route of the request reads them."""
+def _read_request_fields() -> Mapping[str, Any]:
+    """Return the fields of the request that name user and task."""
     if request.blueprint == "task_slurm_rest":
         return request.args
     body = g.get("body") or {}
@@ -116,6 +118,6 @@ def _job_id_in(record: Mapping[str, Any]) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 
-def _word(value: object) -> str | None:
-    """Return a caller's word, cut to the length of the longest valid one."""
+def _text_or_none(value: object) -> str | None:
+    """Return the text, cut to the length of the longest valid name; None if the value is no text."""
     return value[:128] if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""A WSGI layer that reads requests whole, and passes a few at a time to the application."""
+"""A WSGI layer that reads each request whole, and passes a few at a time to the application."""
 
 import io
 import re
@@ -19,17 +19,19 @@ _BROKEN_BODY = build_error_body(
 
 
 class RequestSlots:
-    """Runs an application for a limited number of requests at a time.
+    """A WSGI application that runs another one for a limited number of requests at a time.
 
-    Each request is read before, so a client that sends its body slowly holds no slot.
+    Each request is read before it gets a slot, so a client that sends its body slowly holds none.
     """
 
     def __init__(self, application: "WSGIApplication", slots: int, max_body_bytes: int) -> None:
+        """Wrap `application`; `slots`: how many requests it handles at a time."""
         self._application = application
         self._slots = threading.BoundedSemaphore(slots)
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Read the request, wait for a slot, and run the application."""
         is_whole = self._read_body(environ)
         if isinstance(client := find_request_socket(environ), ClientSocket):
             client.begin_work()

@@ -218,7 +218,7 @@ def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
         assert (response.status_code, response.get_json()["code"]) == (503, "slurm_unavailable")
     assert "has not been answering" in response.get_json()["error"]
     with pytest.raises(SlurmUnavailable, match="has not been answering"):
-        services.monitors_slurm.require_up()
+        services.poller_slurm.require_up()
     services.stop()
 
 

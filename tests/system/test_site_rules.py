@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import SlurmAmbiguous, SlurmRefused, UnprovenRefusal
+from app.errors import RefusalWithoutReason, SlurmAmbiguous, SlurmRefused
 from app.models.task import Task
 from app.slurm.client import SlurmClient
 from tests.conftest import Cluster, not_covered
@@ -111,7 +111,7 @@ def test_no_outage_looks_like_a_refusal_by_the_sites_rules(strict_cluster: Clust
     slurm = strict_cluster.real
     assert slurm is not None
     client = strict_cluster.client()
-    with pytest.raises(UnprovenRefusal):
+    with pytest.raises(RefusalWithoutReason):
         submit(client, "refused")
     slurm.signal_daemon("slurmctld", signal.SIGSTOP)
     try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 import pymongo
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
-from app.errors import RecordUnfit, StoreRefused, StoreUnavailable
+from app.errors import RecordTooLarge, StoreRefused, StoreUnavailable
 
 _WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
 _NOT_AUTHORIZED = 13
@@ -22,7 +22,7 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
         within: Seconds for the whole block, instead of the configured time for each operation.
 
     Raises:
-        RecordUnfit: A document is too large for MongoDB.
+        RecordTooLarge: A document is too large for MongoDB.
         StoreRefused: MongoDB refuses the login, or does not let the user write.
         StoreUnavailable: MongoDB does not answer, or reports another failure.
     """
@@ -30,11 +30,11 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
         with pymongo.timeout(within) if within is not None else nullcontext():
             yield
     except DocumentTooLarge as error:
-        raise RecordUnfit(f"MongoDB cannot keep it: {error}") from error
+        raise RecordTooLarge(f"MongoDB cannot keep it: {error}") from error
     except BulkWriteError as error:
         codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
         if codes and codes <= _TOO_LARGE:
-            raise RecordUnfit("MongoDB cannot keep a record: it is too large") from error
+            raise RecordTooLarge("MongoDB cannot keep a record: it is too large") from error
         raise _no_answer(error) from error
     except OperationFailure as error:
         raise _operation_error(error) from error

@@ -1,1 +1,1 @@
-"""The service as an OpenAPI 3.1 document: operations, schemas, and the document made of both."""
+"""The OpenAPI 3.1 document, made of the operations and the schemas."""

@@ -28,7 +28,7 @@ from app.errors import (
     NoSuchTask,
     NotDead,
     NotTheOwner,
-    RecordUnfit,
+    RecordTooLarge,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
@@ -87,7 +87,7 @@ class Operation:
         return self.answer is SlurmAnswer
 
 
-_SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordUnfit, SlurmAmbiguous)
+_SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordTooLarge, SlurmAmbiguous)
 
 OPERATIONS = (
     Operation(
@@ -105,7 +105,15 @@ OPERATIONS = (
         "POST",
         "/monitor",
         Record,
-        (InvalidRequest, DuplicateUuid, UnknownJob, NotTheOwner, RecordUnfit, *_FROM_SLURM, StoreUnavailable),
+        (
+            InvalidRequest,
+            DuplicateUuid,
+            UnknownJob,
+            NotTheOwner,
+            RecordTooLarge,
+            *_FROM_SLURM,
+            StoreUnavailable,
+        ),
         body=MonitorRequest,
         scopes=(Scope.SUBMIT, Scope.READ),
     ),

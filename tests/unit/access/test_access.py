@@ -38,7 +38,7 @@ from app.errors import (
 )
 from app.job_state import JobState
 from app.lifecycle.submit import _stored_key
-from app.logs import configure
+from app.logs import configure_logging
 from app.models.caller import ORDINARY_SCOPES, Caller, ClaimGrant, Grant, Scope
 from app.models.record import utc_now
 from app.models.refused_users import RefusedUsers
@@ -1466,7 +1466,7 @@ def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
 
     def read(**settings: Any) -> str:
         if settings:
-            configure(read_settings(settings))
+            configure_logging(read_settings(settings))
         return capfd.readouterr().err
 
     yield read

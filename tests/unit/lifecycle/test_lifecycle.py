@@ -18,7 +18,8 @@ from app.errors import (
     InvalidRequest,
     NoSuchTask,
     NotTheOwner,
-    RecordUnfit,
+    RecordTooLarge,
+    RefusalWithoutReason,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
@@ -27,7 +28,6 @@ from app.errors import (
     StoreUnavailable,
     UnknownJob,
     UnknownTask,
-    UnprovenRefusal,
 )
 from app.job_state import JobState
 from app.lifecycle.cancel import Cancellation
@@ -433,7 +433,7 @@ def test_a_job_whose_comment_the_site_replaced_keeps_its_uuid(
 
 def test_a_refusal_without_a_reason_is_doubted_where_a_job_looks_like_the_task(service: Service) -> None:
     task = make_task()
-    service.slurm.failure, service.slurm.keeps_job = UnprovenRefusal("-1"), True
+    service.slurm.failure, service.slurm.keeps_job = RefusalWithoutReason("-1"), True
     service.slurm.on_submit = lambda job_id: service.slurm.put(job_id, comment="set by the site")
     with pytest.raises(SlurmAmbiguous, match="cannot be told"):
         service.submitter.submit(OPERATOR, {"task": task})
@@ -1029,7 +1029,7 @@ class Broken(SqliteStore):
         changes = list(changes)
         large = [item for change in changes if change.uuid == self.too_large for item in change.notifications]
         if any(item.content for item in large):
-            raise RecordUnfit("too large")
+            raise RecordTooLarge("too large")
         return super().apply_changes(changes, fence)
 
 

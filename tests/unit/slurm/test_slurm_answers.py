@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import (
+    RefusalWithoutReason,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
     SlurmRefused,
     SlurmUnavailable,
-    UnprovenRefusal,
 )
 from app.job_state import JobState
 from app.lifecycle.clock_guard import ClockGuard
@@ -255,7 +255,7 @@ ERRORS[NEW] = b"""{"errors": [{"description": "Batch job submission failed", "er
         (500, 2000, SlurmRefused),
         (422, 2000, SlurmRefused),
         (500, 7405, SlurmRefused),  # 26.05: an error in job_submit.lua
-        (500, -1, UnprovenRefusal),
+        (500, -1, RefusalWithoutReason),
         (500, 1800, SlurmUnavailable),
         (502, 1800, SlurmUnavailable),
         # seen where slurmctld was stopped, killed, or its answer cut off after it had taken the job

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.errors import DeliveryFailed, RecordUnfit, SlurmProxyError, StoreRefused, StoreUnavailable
+from app.errors import DeliveryFailed, RecordTooLarge, SlurmProxyError, StoreRefused, StoreUnavailable
 from app.job_state import JobState
 from app.senders.base import unusable_server
 from app.slurm.reply import Reply
@@ -139,7 +139,7 @@ def test_the_page_of_a_proxy_in_front_of_slurmrestd_is_shown_to_no_caller(
 
 
 def test_errors_of_the_store_have_words_of_their_own_for_callers() -> None:
-    for kind in (StoreUnavailable, StoreRefused, RecordUnfit):
+    for kind in (StoreUnavailable, StoreRefused, RecordTooLarge):
         error = kind("mongo.inside:27017: [Errno 111] Connection refused")
         assert "inside" in str(error)
         assert "inside" not in error.for_callers
