@@ -1,8 +1,9 @@
 # `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
 
 VENV := .venv
-# How many processes share the test suite, each with the tests of a cluster or of a file; 0 for none but pytest's own.
-TEST_PROCESSES := 0
+# How many processes share the tests, each with the tests of a cluster or of a file. Most tests wait, so more than the
+# machine has processors.
+TEST_PROCESSES := 5
 
 .PHONY: demo test check lint serve docs reference lock clean
 
@@ -13,11 +14,11 @@ serve: $(VENV)/.serves
 	$(VENV)/bin/python run.py
 
 test: $(VENV)/.tests
-	$(VENV)/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	sh .ci/test $(VENV)/bin/python $(TEST_PROCESSES)
 
-# The linters, and the tests that need neither a cluster nor a database server.
+# The linters and the unit tests.
 check: lint
-	$(VENV)/bin/python -m pytest --quiet --numprocesses 2 --dist loadgroup -m "not real"
+	$(VENV)/bin/python -m pytest --quiet --numprocesses 2 --dist loadgroup -m "not real and not timed" tests/unit
 
 lint: $(VENV)/.tests
 	$(VENV)/bin/ruff format --check .

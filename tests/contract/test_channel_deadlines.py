@@ -29,6 +29,8 @@ from tests.support.channels import (
 from tests.support.real.http_services import Answer
 from tests.support.real.scripted import Drip, ScriptedBroker, ScriptedServer, ScriptedSmtp, Words
 
+pytestmark = pytest.mark.timed
+
 TIMEOUT = 0.5
 HTTP_TIMEOUT = 1.0  # the least that its setting takes
 IN_TIME = 4  # seconds; what is beyond the deadline is the machine's own slowness

@@ -353,6 +353,7 @@ def test_slow_answers_make_the_reading_less_certain() -> None:
 # --- a cycle that hangs ----------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_a_poll_that_hangs_lets_the_lease_lapse_and_writes_nothing_late(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -383,6 +384,7 @@ def test_a_poll_that_hangs_lets_the_lease_lapse_and_writes_nothing_late(
         site.first.monitor.stop()
 
 
+@pytest.mark.timed
 def test_a_long_poll_keeps_the_lease_within_its_limit(site: Site) -> None:
     site.first.monitor._cycle_limit = 60
     slurm = site.slurm

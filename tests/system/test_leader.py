@@ -24,6 +24,8 @@ from tests.support.real.mongod import Mongod
 from tests.support.real.network import Fault
 from tests.support.tasks import make_task
 
+pytestmark = pytest.mark.timed
+
 
 @dataclass(frozen=True)
 class Lease:

@@ -28,6 +28,8 @@ from tests.support.real.smtp import SmtpServer
 from tests.support.service import Service
 from tests.support.tasks import make_task, new_uuid
 
+pytestmark = pytest.mark.timed
+
 READ_TIMEOUT = 2.0
 LONGEST = READ_TIMEOUT + 2 * 1.0  # to be answered, for a free connection, and to connect
 ANSWERED_AT_ONCE = 3.0

@@ -22,6 +22,8 @@ from tests.conftest import until
 from tests.support.real.processes import free_port
 from tests.support.service import ROOT
 
+pytestmark = pytest.mark.timed
+
 COMMANDS = {
     "gunicorn": ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"],
     "run.py": ["run.py"],

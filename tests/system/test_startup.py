@@ -125,6 +125,7 @@ WRONG_KEYS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("argv", SERVERS)
 @pytest.mark.parametrize("kind", WRONG_KEYS)
 def test_a_key_file_that_slurm_does_not_take_stops_the_start(
@@ -276,6 +277,7 @@ def test_a_certificate_of_an_unknown_authority_stops_the_start(tmp_path: Path) -
     )
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("argv", SERVERS)
 def test_start_goes_on_with_a_warning_if_the_port_is_closed(tmp_path: Path, argv: list[str]) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -318,6 +320,7 @@ def test_another_web_server_stops_the_start(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.timed
 @pytest.mark.real
 def test_a_server_starts_while_slurmctld_is_down_and_heals(
     tmp_path: Path, distribution_cluster: Cluster, smtp: SmtpServer

@@ -60,6 +60,7 @@ def running_documents(first_id: int, count: int) -> Iterator[dict[str, Any]]:
         yield older_document(number, ("RUNNING", "PENDING")[number % 2])
 
 
+@pytest.mark.timed
 def test_a_hundred_thousand_older_records_are_taken_over_in_seconds(deployment: Deployment) -> None:
     deployment.tasks.insert_many(ended_documents(ENDED))
     deployment.tasks.insert_many(bare_documents(ENDED + 1, BARE))

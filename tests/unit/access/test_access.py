@@ -977,6 +977,7 @@ def test_a_provider_of_no_use_ends_the_start(tmp_path: Path, changes: dict[str, 
         create_app({**SETTINGS, "SQLITE_PATH": tmp_path / "store", **_oidc(provider), **changes})
 
 
+@pytest.mark.timed
 def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None:
     with IdentityProvider() as provider, Network(provider.url) as network:
         network.fault = Fault.HANG
@@ -989,6 +990,7 @@ def test_a_provider_that_hangs_is_left_alone_for_a_while(tmp_path: Path) -> None
         assert time.monotonic() - began < 5, "not one after the other"
 
 
+@pytest.mark.timed
 def test_whoever_has_a_known_key_does_not_wait_for_a_provider_that_hangs() -> None:
     with IdentityProvider() as provider, IdentityProvider() as stranger, Network(provider.url) as network:
         stranger.rotate("a stranger's")

@@ -21,6 +21,8 @@ from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
 from tests.support.real.certificates import server_context
 
+pytestmark = pytest.mark.timed
+
 CONNECT, READ = 0.3, 0.4
 LONGEST = 2 * CONNECT + READ
 SLACK = 0.8  # for a busy machine

@@ -354,6 +354,7 @@ def test_an_operator_submits_as_a_user_that_there_can_be(
     assert slurm.calls == []
 
 
+@pytest.mark.timed
 def test_many_faults_of_a_long_name_make_a_short_answer(client: FlaskClient) -> None:
     """Each fault names its field: a body must not be able to blow its answer up."""
     for body in (
@@ -784,6 +785,7 @@ def test_so_it_is_where_a_job_is_watched(client: FlaskClient, slurm: FakeSlurm) 
     assert answer["warnings"] == [f"task.notifications: {words}"]
 
 
+@pytest.mark.timed
 def test_many_keys_of_the_callers_own_are_soon_compared(client: FlaskClient) -> None:
     began = time.monotonic()
     own: dict[str, Any] = {f"notifications{number}{'x' * 50}": 1 for number in range(9000)}
