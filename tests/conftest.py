@@ -25,8 +25,8 @@ from tests.support.real import RealPartMissing
 from tests.support.real.mongod import Mongod
 from tests.support.real.slurm_cluster import SlurmCluster, make_user
 from tests.support.real.smtp import SmtpServer
+from tests.support.scheduling import cluster_of, make_scheduler
 
-CLUSTERS = ("distribution", "given", "next")
 _MONGODB = "a real MongoDB"
 _NOT_COVERED = pytest.StashKey[dict[str, str]]()
 USES_MONGOMOCK = pytest.StashKey[bool]()
@@ -78,33 +78,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one process run all tests of a cluster, or of a file, where several share the suite.
-
-    Those of the clusters come first: they wait the longest, while others compute.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-    items.sort(key=_is_without_cluster)
+    """Put the tests on real clusters first: they wait the longest, while others compute."""
+    items.sort(key=lambda item: cluster_of(item.nodeid) is None)
 
 
-def _group_of(item: pytest.Item) -> str:
-    clusters = _clusters_of(item)
-    if clusters == ["distribution"]:  # two processes may have one of these each; the others are shared
-        return f"distribution-{item.path.parent.name}"
-    return min(clusters, default=item.nodeid.partition("::")[0])
-
-
-def _is_without_cluster(item: pytest.Item) -> bool:
-    return not _clusters_of(item)
-
-
-def _clusters_of(item: pytest.Item) -> list[str]:
-    names = getattr(item, "fixturenames", ())
-    callspec = getattr(item, "callspec", None)
-    params = callspec.params.values() if callspec else ()
-    return [name for name in CLUSTERS if f"{name}_cluster" in names or name in params]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return make_scheduler(config, log)
 
 
 @pytest.hookimpl(trylast=True)

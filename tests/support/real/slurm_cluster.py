@@ -35,6 +35,7 @@ _PROGRAMS = {
 }
 _REST_USER = "slurmrest-test"
 _NODE = "node1"
+_PLAIN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 class SlurmCluster:
@@ -132,6 +133,7 @@ class SlurmCluster:
         for name, owner in (
             ("munge", "munge"),
             ("mysql", "slurm"),
+            ("mysql-tmp", "slurm"),
             ("log", "slurm"),
             ("spool", "slurm"),
             ("run", "slurm"),
@@ -211,13 +213,17 @@ class SlurmCluster:
             f"--datadir={data}",
             "--skip-test-db",
         ]
-        _output(*command, "--auth-root-authentication-method=normal")
+        # A server that starts removes the temporary tables of all others from a folder that they share.
+        temporary = {"TMPDIR": str(self._folder / "mysql-tmp")}
+        _output(*command, "--auth-root-authentication-method=normal", env={**_PLAIN, **temporary})
         options = f"""--no-defaults --user=slurm --datadir={data} --socket={sock} --pid-file={self._folder}/run/mariadbd.pid
             --bind-address=127.0.0.1 --port={self._ports["mariadbd"]} --skip-name-resolve
             --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=2
             --performance-schema=OFF""".split()
         client = ["mariadb", "--no-defaults", "-uroot", f"--socket={sock}", "-e"]
-        self._daemon("mariadbd", ["mariadbd", *options], lambda: _succeeds(*client, "SELECT 1"))
+        self._daemon(
+            "mariadbd", ["mariadbd", *options], lambda: _succeeds(*client, "SELECT 1"), env=temporary
+        )
         _output(
             *client,
             "CREATE USER 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm'; CREATE DATABASE slurm_acct_db;"
@@ -359,8 +365,7 @@ def make_user(name: str) -> None:
 
 def _output(*argv: str, env: dict[str, str] | None = None) -> str:
     """What a command prints; RuntimeError with its own words if it fails."""
-    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-    done = subprocess.run(argv, env=env or path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, env=env or _PLAIN, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)} failed: {done.stderr[-1000:] or done.stdout[-1000:]}")
     return done.stdout

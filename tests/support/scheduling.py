@@ -1,0 +1,43 @@
+"""Which process of pytest-xdist runs which tests."""
+
+import re
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_CLUSTER = re.compile(r"[\[-](distribution|given|next)[\]-]")
+
+
+class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Has one process run all tests of a cluster, or of a file.
+
+    This is what `--dist loadgroup` is for, but pytest-xdist 3.8 groups nothing with pytest 9.2: it writes the
+    groups into an attribute of the tests that pytest reads no more.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """Return the name of the group whose tests run one after the other.
+
+    Two processes may start a cluster of the distribution, one for tests/contract and one for tests/system.
+    """
+    file = nodeid.partition("::")[0]
+    cluster = cluster_of(nodeid)
+    if cluster == "distribution":
+        return f"distribution of {file.rpartition('/')[0]}"
+    return cluster or file
+
+
+def cluster_of(nodeid: str) -> str | None:
+    """Return the real cluster that a test has as a parameter."""
+    found = _CLUSTER.search(nodeid)
+    return found[1] if found else None
+
+
+def make_scheduler(config: pytest.Config, log: object) -> ClusterScheduling:
+    """Return the scheduler, which hands out the groups in the order of their first tests."""
+    config.option.loadscopereorder = False
+    return ClusterScheduling(config, log)
