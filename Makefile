@@ -1,9 +1,8 @@
 # `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
 
 VENV := .venv
-# How many processes share the tests, each with the tests of a cluster or of a file. Most tests wait, so more than the
-# machine has processors.
-TEST_PROCESSES := 5
+# How many processes share the tests; 0 for one after the other. Most tests wait, so 5 suit a machine with 2 processors.
+TEST_PROCESSES := 0
 
 .PHONY: demo test check lint serve docs reference lock clean
 
