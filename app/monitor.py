@@ -92,7 +92,7 @@ class Monitor:
 
         A process leads if it holds the lease and the clocks agree.
         """
-        if self._clocks.disagreement(now) is not None:
+        if self._clocks.describe_disagreement(now) is not None:
             self._release_lease()
             return False
         token = self._fencing_token = self._store.acquire_lease(self._owner, now, now + self._lease)

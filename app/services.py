@@ -19,7 +19,7 @@ from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
-from app.lifecycle.look_up import LookUp
+from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
@@ -48,7 +48,7 @@ class Services:
     validator: RequestValidator
     submitter: TaskSubmitter
     registration: JobRegistration
-    look_up: LookUp
+    lookup: TaskLookup
     cancellation: Cancellation
     dead_letters: DeadLetters
     request_guard: RequestGuard
@@ -110,7 +110,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         validator=parts.validator,
         submitter=_build_submitter(parts),
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
-        look_up=LookUp(parts.store, parts.slurm),
+        lookup=TaskLookup(parts.store, parts.slurm),
         cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         request_guard=build_request_guard(settings, parts.store),

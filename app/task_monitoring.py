@@ -17,7 +17,7 @@ def register_job() -> Response:
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
     """Return the newest record of a job id, and what Slurm reports about the job now."""
-    return make_json_response(get_services().look_up.by_job_id(get_caller(), slurm_job_id))
+    return make_json_response(get_services().lookup.find_by_job_id(get_caller(), slurm_job_id))
 
 
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
@@ -29,7 +29,7 @@ def cancel_task_by_job_id(slurm_job_id: str) -> Response:
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def list_tasks_by_state(slurm_job_state: str) -> Response:
     """Return the records in a state, the newest first, at most 1,000: those that the caller may read."""
-    return make_json_response(get_services().look_up.by_state(get_caller(), slurm_job_state))
+    return make_json_response(get_services().lookup.list_by_state(get_caller(), slurm_job_state))
 
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
@@ -41,4 +41,4 @@ def cancel_task_by_uuid(task_uuid: str) -> Response:
 @blueprint.get("/task_uuid/<task_uuid>")
 def get_task_by_uuid(task_uuid: str) -> Response:
     """Return the record of a task, and what Slurm reports about its job now."""
-    return make_json_response(get_services().look_up.by_uuid(get_caller(), task_uuid))
+    return make_json_response(get_services().lookup.find_by_uuid(get_caller(), task_uuid))

@@ -54,9 +54,9 @@ class Cancellation:
         """Cancel the job of a record.
 
         Args:
-            caller: Who wants to cancel.
+            caller: The caller who cancels.
             record: The record, if there is one.
-            field: The field in which the caller named it, for errors.
+            field: The field in which the caller named the job, for errors.
             name: The job, for errors.
             unknown: The error if the caller may not see the record, or if there is none.
         """

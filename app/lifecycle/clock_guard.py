@@ -1,4 +1,4 @@
-"""Compares this host's clock and the store's with Slurm's, by which a submission's token expires."""
+"""Compare this host's clock and the store's with Slurm's, by which a submission's token expires."""
 
 import logging
 import threading
@@ -33,6 +33,14 @@ class ClockGuard:
         host_clock: Callable[[], datetime] = utc_now,
         steady: Callable[[], float] = steady_seconds,
     ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            slurm: The client that reads Slurm's clock.
+            tolerance: How far the clocks may differ.
+            host_clock: Returns this host's time.
+            steady: Returns the seconds of a clock that is never set.
+        """
         self._slurm = slurm
         self._slurm_clock = RemoteClock(self._read_slurm_time, steady)
         self._tolerance = tolerance.total_seconds()
@@ -74,10 +82,10 @@ class ClockGuard:
         """
         if not self._slurm_clock.is_known:
             self._slurm_clock.refresh()
-        if (difference := self.disagreement(store_time)) is not None:
+        if (difference := self.describe_disagreement(store_time)) is not None:
             raise ClocksDisagree(f"{difference}; this process submits nothing until the clocks agree")
 
-    def disagreement(self, store_time: datetime) -> str | None:
+    def describe_disagreement(self, store_time: datetime) -> str | None:
         """Describe the clock that is too far from Slurm's; return None if none is, or none was measured."""
         if not self._slurm_clock.is_known:
             return None

@@ -1,4 +1,4 @@
-"""Chooses the ended jobs to poll: the user of a job may requeue it until slurmctld forgets it."""
+"""Choose the ended jobs to poll: the user of a job may requeue it until slurmctld forgets it."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
@@ -8,25 +8,26 @@ from app.store.records import RecordStore
 
 # Slurm lets a requeued job wait for 121 s (22.05, 24.11, 26.05), unless its user lets it start at once.
 POLL_INTERVAL = timedelta(seconds=10)
-_POLLED_FOR = timedelta(days=1)
+_MAX_AGE = timedelta(days=1)
 _MAX_LOADED = 20_000
-_OVERLAP = timedelta(minutes=1)  # other processes may record an end a little late
+_OVERLAP = timedelta(minutes=1)  # a former leader may record an end a little late
 
 
 class EndedJobs:
     """The ended jobs that are polled at a low rate. Not thread-safe: only the leading monitor uses it."""
 
     def __init__(self, store: RecordStore, interval: timedelta = POLL_INTERVAL) -> None:
+        """Load nothing yet. `interval`: the time between two polls of the ended jobs."""
         self._store = store
         self._interval = interval
         self._jobs: dict[str, OpenJob] = {}
         self._loaded_at: datetime | None = None
 
-    def due(self, now: datetime) -> list[OpenJob]:
+    def list_due(self, now: datetime) -> list[OpenJob]:
         """Return the ended jobs to poll now: all of them, or none if the interval has not passed."""
         if self._loaded_at is not None and self._loaded_at <= now < self._loaded_at + self._interval:
             return []
-        since = now - _POLLED_FOR
+        since = now - _MAX_AGE
         loaded_from = max(self._loaded_at - _OVERLAP, since) if self._loaded_at else since
         self._jobs |= {job.uuid: job for job in self._store.list_ended_jobs(loaded_from, _MAX_LOADED)}
         self._loaded_at = now

@@ -1,4 +1,4 @@
-"""Tells whether a job that Slurm shows is the one that a record follows: job ids are used again."""
+"""Tell whether a job that Slurm shows is the job of a record: Slurm uses job ids again."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -7,8 +7,8 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG, OpenJob, TaskRecord
 
-# How far our clock and Slurm's may be apart, for a job that was never seen in slurmctld.
-_NEAR = timedelta(minutes=10)
+# How far the store's clock and Slurm's may be apart, for a job that was never seen in slurmctld.
+_MAX_DIFFERENCE = timedelta(minutes=10)
 
 
 def make_tag(uuid: str) -> str:
@@ -17,14 +17,14 @@ def make_tag(uuid: str) -> str:
 
 
 def is_tagged(job: SlurmJob, uuid: str) -> bool:
-    """The caller's own comment may stand behind the tag."""
+    """Return whether the comment of the job begins with the tag; the caller's own comment may follow."""
     return (job.comment or "").partition(" ")[0] == make_tag(uuid)
 
 
 def find_tagged(record: TaskRecord, jobs: Iterable[SlurmJob]) -> SlurmJob | None:
-    """The one among `jobs` that bears the record's tag."""
-    mine = (job for job in jobs if job.username == record.slurm_username and is_tagged(job, record.uuid))
-    return next(mine, None)
+    """Return the job among `jobs` that has the tag and the user of the record."""
+    found = (job for job in jobs if job.username == record.slurm_username and is_tagged(job, record.uuid))
+    return next(found, None)
 
 
 def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
@@ -38,18 +38,18 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
         return False
     if is_tagged(job, record.uuid):
         return True
-    is_anothers = (job.comment or "").startswith(JOB_TAG)
+    has_other_tag = (job.comment or "").startswith(JOB_TAG)
     if record.submit_time is not None:
-        return job.submit_time == record.submit_time or (job.restarts > 0 and not is_anothers)
-    if job.submit_time is None or is_anothers:
+        return job.submit_time == record.submit_time or (job.restarts > 0 and not has_other_tag)
+    if job.submit_time is None or has_other_tag:
         return False
     if record.is_taken_over:
-        return job.submit_time <= record.created_at + _NEAR or job.restarts > 0
-    return abs(job.submit_time - record.created_at) <= _NEAR
+        return job.submit_time <= record.created_at + _MAX_DIFFERENCE or job.restarts > 0
+    return abs(job.submit_time - record.created_at) <= _MAX_DIFFERENCE
 
 
 def to_open_job(record: TaskRecord, job_id: int) -> OpenJob:
-    """The record as a polling cycle sees it."""
+    """Return what a polling cycle reads of the record."""
     return OpenJob(
         uuid=record.uuid,
         slurm_job_id=job_id,

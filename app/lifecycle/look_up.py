@@ -1,4 +1,4 @@
-"""Answers the GETs: the record, and what the scheduler says now."""
+"""Look up records and what Slurm reports about their jobs now: the routes `GET /monitor/...`."""
 
 import threading
 from datetime import datetime
@@ -27,47 +27,49 @@ from app.models.rules import parse_job_id
 from app.slurm.client import SlurmClient
 from app.store.records import RecordStore
 
-_FRESH_SECONDS = 2.0
-_CACHED_JOBS = 10_000
-_MOST_RECORDS = 1000  # in one answer
+_CACHE_SECONDS = 2.0  # for which an answer of Slurm is given to all callers
+_MAX_CACHED_JOBS = 10_000
+_MAX_RECORDS = 1000  # in one answer
 
 
-class LookUp:
-    """The use cases of `GET /monitor/…`. However many callers ask at once, Slurm is asked once.
+class TaskLookup:
+    """The use cases of `GET /monitor/...`. Many callers that ask for a job at once cost Slurm one request.
 
-    Another's job answers as an unknown one.
+    A record that the caller may not read is answered as if it did not exist. Thread-safe.
     """
 
     def __init__(self, store: RecordStore, slurm: SlurmClient) -> None:
+        """Connect to nothing yet."""
         self._store = store
         self._slurm = slurm
         cache: TTLCache[Any, tuple[SlurmJob | SlurmProxyError | None, datetime]] = TTLCache(
-            _CACHED_JOBS, ttl=_FRESH_SECONDS
+            _MAX_CACHED_JOBS, ttl=_CACHE_SECONDS
         )
-        self._job = cached(cache, condition=threading.Condition())(self._ask)
+        self._read_job = cached(cache, condition=threading.Condition())(self._read_job_uncached)
 
-    def by_job_id(self, caller: Caller, text: str) -> Shown:
-        """Return the newest record of a job id, and what Slurm says of the job.
+    def find_by_job_id(self, caller: Caller, text: str) -> Shown:
+        """Return the newest record of a job id, and what Slurm reports about the job.
 
         Raises:
             InvalidRequest: `text` is no job id.
             UnknownJob: No record that the caller may read has this id.
+            Forbidden: The caller has no permission to read.
         """
         require_scope(caller, Scope.READ)
         job_id = parse_job_id("slurm_job_id", text)
         record = self._store.find_by_job_id(job_id)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
-        return self._answer(record)
+        return self._describe(record)
 
-    def by_state(self, caller: Caller, word: str) -> Records:
+    def list_by_state(self, caller: Caller, word: str) -> Records:
         """Return the newest records in a state, of the users that the caller may read.
 
-        Slurm is not asked: these are the states of the last polls.
+        The states are those of the last polls; Slurm is not asked.
 
         Raises:
             InvalidRequest: The word is not a job state of Slurm.
-            Forbidden: The caller has no grant to read.
+            Forbidden: The caller has no permission to read.
         """
         require_scope(caller, Scope.READ)
         if word not in JobState.__members__:
@@ -78,20 +80,26 @@ class LookUp:
         usernames = None
         if not caller.is_allowed_for_all(Scope.READ):
             usernames = [name for name in self._store.list_usernames() if caller.is_allowed(Scope.READ, name)]
-        found = self._store.find_by_state(JobState(word), usernames, _MOST_RECORDS)
+        found = self._store.find_by_state(JobState(word), usernames, _MAX_RECORDS)
         return Records(monitor=[describe_record(record) for record in found])
 
-    def by_uuid(self, caller: Caller, uuid: str) -> Shown:
+    def find_by_uuid(self, caller: Caller, uuid: str) -> Shown:
+        """Return the record of a uuid, and what Slurm reports about its job.
+
+        Raises:
+            UnknownTask: No record that the caller may read has this uuid.
+            Forbidden: The caller has no permission to read.
+        """
         require_scope(caller, Scope.READ)
         record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
-        return self._answer(record)
+        return self._describe(record)
 
-    def _answer(self, record: TaskRecord) -> Shown:
-        return Shown(slurm=self._job_facts(record), monitor=describe_record(record))
+    def _describe(self, record: TaskRecord) -> Shown:
+        return Shown(slurm=self._describe_job(record), monitor=describe_record(record))
 
-    def _job_facts(self, record: TaskRecord) -> SlurmFacts:
+    def _describe_job(self, record: TaskRecord) -> SlurmFacts:
         """Return the facts of the record's job.
 
         For a job that has ended these are the stored facts. While Slurm does not answer, they are the last
@@ -101,14 +109,14 @@ class LookUp:
         stored = describe_job(record, record.job, record.updated_at if is_from_slurm else None)
         if record.slurm_job_id is None or not record.is_open:
             return stored
-        job, as_of = self._job(record.slurm_job_id)
+        job, as_of = self._read_job(record.slurm_job_id)
         if isinstance(job, SlurmProxyError):
             return stored.model_copy(update={"stale": True, "error": job.for_callers})
         if not is_same_job(to_open_job(record, record.slurm_job_id), job):
             return describe_job(record, None, as_of).model_copy(update={"job_state": JobState.UNKNOWN})
         return describe_job(record, job, as_of)
 
-    def _ask(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
+    def _read_job_uncached(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
         """Return the job, or the error of the request, and the time of the answer.
 
         An error is cached like a job, so that the requests that wait for it do not try one after another.

@@ -77,7 +77,7 @@ class Poller:
         """
         self.slurm_seconds = 0.0
         open_jobs = self._store.list_open_jobs()
-        ended_jobs = self._ended.due(now)
+        ended_jobs = self._ended.list_due(now)
         with self._timing_slurm():
             reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), list_array_ids(ended_jobs))
         changed: list[Observation] = []

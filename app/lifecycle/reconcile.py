@@ -1,7 +1,20 @@
-"""Settles reservations that a crash or an ambiguous answer left open: adopted, or freed with the reason.
+"""Reconcile the reservations whose outcome is unknown, because of a crash or of an ambiguous answer of Slurm.
 
-The token of a submission expires after `submission_life`. Once that time is over by Slurm's own clock, no
-request that is still on its way can become a job, and a job that Slurm does not show will never exist.
+One search in Slurm looks for the jobs of all such reservations. Each one is settled by the first rule that
+fits:
+
+1. A job has the task's tag in its comment: the record gets this job (adopted).
+2. The submission may still be under way, or some jobs are still to be read: the reservation waits.
+3. A job of no record may be the task's, but has another comment: UNKNOWN; the uuid stays taken.
+4. slurmdbd is up to date, and knows no such job: no job; the uuid is free again.
+5. slurmdbd is up to date, and knows one such job, of the same name: the record gets this job, unless the job
+   may be another reservation's as well.
+6. slurmdbd is up to date, and knows other such jobs: UNKNOWN; the uuid stays taken.
+7. The cluster has no slurmdbd: no job, as long as slurmctld would still show an ended one; later UNKNOWN.
+8. slurmdbd does not answer, or lags behind: the reservation waits.
+
+A submission is under way until its token has expired: for `submission_life` by Slurm's own clock. After that,
+no request can become a job, and a job that Slurm does not show will never exist.
 """
 
 import logging
@@ -23,14 +36,14 @@ from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
-_PAUSE = timedelta(seconds=15)  # between two searches
+_SEARCH_INTERVAL = timedelta(seconds=15)
 _FREED = "this submission made no job: it did not reach Slurm, or was refused; the uuid may be used again"
 _WITHOUT_COMMENT = "a job that may be it has another comment than this service gave it"
 _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
 
 
 class Reconciler:
-    """What the leading monitor does about open reservations. Not thread-safe: one thread calls it."""
+    """The settling of open reservations by the leading process. Not thread-safe: one thread calls it."""
 
     def __init__(
         self,
@@ -41,33 +54,49 @@ class Reconciler:
         submission_life: timedelta,
         skew: timedelta,
         min_job_age: timedelta,
-        pause: timedelta = _PAUSE,
+        pause: timedelta = _SEARCH_INTERVAL,
     ) -> None:
+        """Create a reconciler.
+
+        Args:
+            store: The records.
+            slurm: The client of the leading process.
+            planner: Plans the notifications that become due.
+            submission_life: How long after a reservation its request may still become a job.
+            skew: How far the store's clock and Slurm's may differ.
+            min_job_age: How long slurmctld shows a job that has ended.
+            pause: The time between two searches.
+        """
         self._store = store
         self._slurm = slurm
         self._planner = planner
         self._submission_life = submission_life
         self._skew = skew
         self._min_job_age = min_job_age
-        self._under_way = timedelta(seconds=slurm.max_call_seconds)
+        self._request_duration = timedelta(seconds=slurm.max_call_seconds)
         self._pause = pause
-        self._last: datetime | None = None
+        self._searched_at: datetime | None = None
 
     def reconcile(self, now: datetime, fence: int) -> None:
-        """Search Slurm once for the jobs of all reservations. `now`: the store's time.
+        """Search Slurm once for the jobs of all open reservations, and settle what can be settled.
 
-        Whether a token has expired is decided by Slurm's clock, which is read before its jobs are.
+        Slurm's clock is read before its jobs, because it decides whether a submission is still under way.
+
+        Args:
+            now: The store's time.
+            fence: The fencing token of the lease.
 
         Raises:
+            StoreUnavailable: The store does not answer.
             SlurmUnavailable: Slurm does not answer; nothing was settled.
             SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was settled.
         """
-        if self._last is not None and self._last <= now < self._last + self._pause:
+        if self._searched_at is not None and self._searched_at <= now < self._searched_at + self._pause:
             return
-        reserved = self._store.list_reservations(now - self._under_way, now + CLOCK_TOLERANCE)
+        reserved = self._store.list_reservations(now - self._request_duration, now + CLOCK_TOLERANCE)
         if not reserved:
             return
-        self._last = now
+        self._searched_at = now
         slurm_now = self._slurm.controller_time()
         users = {record.slurm_username for record in reserved}
         tags = [make_tag(record.uuid) for record in reserved]
@@ -77,22 +106,22 @@ class Reconciler:
         untagged = [record for record in reserved if not self._adopt(record, find_tagged(record, jobs), now)]
         if not seen.is_complete:  # a job may be among those that are still to be read
             return
-        over = [record for record in untagged if slurm_now >= self._latest(record)]
-        likely = {record.uuid: self._likely(record, seen) for record in over}
+        expired = [record for record in untagged if slurm_now >= self._expiry(record)]
+        likely = {record.uuid: self._find_likely_jobs(record, seen) for record in expired}
         rivals = [job for jobs in likely.values() for job in jobs]
-        for record in over:
+        for record in expired:
             if any(self._may_be_job_of(record, job) and not self._is_owned(job) for job in seen.untagged):
                 self._give_up(record, _WITHOUT_COMMENT, now, fence)
             elif seen.accounting is AccountingState.CURRENT:
-                self._settle(record, likely[record.uuid], rivals, now, fence)
+                self._settle_by_accounting(record, likely[record.uuid], rivals, now, fence)
             elif seen.accounting is AccountingState.NONE:
                 self._settle_by_controller(record, slurm_now, now, fence)
 
-    def _latest(self, record: TaskRecord) -> datetime:
+    def _expiry(self, record: TaskRecord) -> datetime:
         """Return the time of Slurm's clock from which on no job of this record can appear."""
         return record.created_at + self._submission_life + self._skew
 
-    def _settle(
+    def _settle_by_accounting(
         self,
         record: TaskRecord,
         likely: Sequence[SlurmJob],
@@ -100,7 +129,17 @@ class Reconciler:
         now: datetime,
         fence: int,
     ) -> None:
-        """A record whose job bears no tag: slurmdbd keeps comments only with AccountingStoreFlags."""
+        """Settle a reservation by the jobs without a tag that only slurmdbd knows (rules 4 to 6).
+
+        slurmdbd keeps comments only with AccountingStoreFlags=job_comment.
+
+        Args:
+            record: The reservation.
+            likely: The jobs that may be its job.
+            rivals: The likely jobs of all reservations; a job that is there twice belongs to either.
+            now: The store's time.
+            fence: The fencing token of the lease.
+        """
         if not likely:
             self._free(record, now)
         elif len(likely) == 1 and rivals.count(likely[0]) == 1 and has_name_of(record, likely[0]):
@@ -111,7 +150,7 @@ class Reconciler:
     def _settle_by_controller(
         self, record: TaskRecord, slurm_now: datetime, now: datetime, fence: int
     ) -> None:
-        """Settle a reservation without slurmdbd: free it while slurmctld would still show its ended job."""
+        """Settle a reservation without slurmdbd (rule 7)."""
         if slurm_now + self._skew < record.created_at + self._min_job_age:
             self._free(record, now)
         else:
@@ -119,10 +158,12 @@ class Reconciler:
             self._give_up(record, why, now, fence)
 
     def _free(self, record: TaskRecord, now: datetime) -> None:
+        """End the reservation without a job; its uuid may be used again."""
         if self._store.fail_reservation(record, _FREED, now):
             logger.warning("task %s made no job in Slurm; its uuid is free again", record.uuid)
 
     def _adopt(self, record: TaskRecord, job: SlurmJob | None, now: datetime) -> bool:
+        """Give the record this job; return False if there is none."""
         if job is None:
             return False
         job_id = job.array_job_id or job.job_id
@@ -131,7 +172,7 @@ class Reconciler:
         return True
 
     def _give_up(self, record: TaskRecord, why: str, now: datetime, fence: int) -> None:
-        """The uuid stays taken: it may have run."""
+        """End the reservation as UNKNOWN. The uuid stays taken, because the task may have run."""
         logger.warning("task %s: %s%s", record.uuid, _CANNOT_BE_TOLD, why)
         unknown = SlurmJob(job_id=0, username=record.slurm_username, job_state=JobState.UNKNOWN)
         change = Change(
@@ -146,15 +187,16 @@ class Reconciler:
         )
         self._store.apply_changes([change], fence)
 
-    def _likely(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
+    def _find_likely_jobs(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
         """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns."""
         found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
         return [job for job in found if self._may_be_job_of(record, job) and not self._is_owned(job)]
 
     def _may_be_job_of(self, record: TaskRecord, job: SlurmJob) -> bool:
-        return may_be_job_of(record, job, record.created_at - self._skew, self._latest(record))
+        return may_be_job_of(record, job, record.created_at - self._skew, self._expiry(record))
 
     def _is_owned(self, job: SlurmJob) -> bool:
+        """Return whether the job belongs to a record, and not to an earlier job with the same id."""
         owner = self._store.find_by_job_id(job.array_job_id or job.job_id)
         if owner is None or job.submit_time is None:
             return False

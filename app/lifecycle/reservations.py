@@ -21,9 +21,10 @@ _MAX_TRIES = 5  # of a uuid that other requests are giving back
 
 
 class Reservations:
-    """Reservations: uuids in the store for which no job is known yet. Thread-safe."""
+    """Reservations: the uuids in the store for which no job is known yet. Thread-safe."""
 
     def __init__(self, store: RecordStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
+        """Connect to nothing yet. `clocks`: refuses reservations while the clocks disagree."""
         self._store = store
         self._slurm = slurm
         self._clocks = clocks
@@ -67,12 +68,20 @@ class Reservations:
         return by_key or self._store.find_by_uuids([record.uuid], within).get(record.uuid)
 
     def release(self, record: TaskRecord) -> None:
+        """Give the uuid back: the submission made no job.
+
+        If the store does not answer, the reservation stays, and is reconciled later.
+        """
         try:
             self._store.release_reservation(record)
-        except StoreUnavailable as error:  # the caller is told what matters; the rest is settled later
+        except StoreUnavailable as error:
             logger.warning("task %s made no job, but its reservation stays for now: %s", record.uuid, error)
 
     def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
+        """Turn the reservation into the record of a job; return further warnings for the caller.
+
+        If the store does not answer, `record_unrecorded_jobs` does so later.
+        """
         try:
             self._store.accept_job(record, job_id, JobState.PENDING, self._store.now(), warnings)
         except StoreUnavailable as error:

@@ -1,4 +1,4 @@
-"""Find out whether the end of a job that the older server recorded is too old to be announced."""
+"""Tell whether the end of a job that the older server recorded is too old to be announced."""
 
 from datetime import timedelta
 
@@ -6,9 +6,9 @@ from app.models.job import SlurmJob
 from app.models.record import TaskRecord
 
 # An end is announced if it came at most so long before the take-over.
-_ANNOUNCED_FOR = timedelta(days=1)
+_MAX_AGE = timedelta(days=1)
 # How long a job that Slurm no longer knows may have run after the last change of its record.
-_LONGEST_JOB = timedelta(days=30)
+_MAX_JOB_DURATION = timedelta(days=30)
 
 
 def is_too_old_to_announce(record: TaskRecord, job: SlurmJob) -> bool:
@@ -16,6 +16,6 @@ def is_too_old_to_announce(record: TaskRecord, job: SlurmJob) -> bool:
     if record.taken_over_at is None or not job.job_state.is_settled:
         return False
     if job.end_time is not None:
-        return job.end_time < record.taken_over_at - _ANNOUNCED_FOR
+        return job.end_time < record.taken_over_at - _MAX_AGE
     last_change = max(record.created_at, record.updated_at)
-    return last_change < record.taken_over_at - _LONGEST_JOB
+    return last_change < record.taken_over_at - _MAX_JOB_DURATION

@@ -12,7 +12,7 @@ from app.models.output_files import choose_job_name
 from app.models.record import JOB_TAG, TaskRecord
 
 _QUOTES = re.compile(r"[\"'`\\\\]")
-_ORDINARY = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9 ._:@+=,/-]{1,60}")
 _NAMELESS = "allocation"  # what slurmdbd calls a job that was submitted without a name
 _KEPT_LENGTH = 60  # characters that survive where a text is cut off at 255 bytes
 
@@ -23,18 +23,18 @@ def may_be_job_of(record: TaskRecord, job: SlurmJob, earliest: datetime, latest:
     User, name and folder must agree as far as they are known, and the job must have been submitted between
     `earliest` and `latest`.
     """
-    name, cwd = _as_sent(record)
+    name, cwd = _name_and_folder(record)
     return (
         job.username == record.slurm_username
         and not (job.comment or "").startswith(JOB_TAG)
-        and (has_name_of(record, job) or not _is_kept_as_it_is(name))
+        and (has_name_of(record, job) or not _is_stored_unchanged(name))
         and (job.working_directory is None or _are_alike(job.working_directory, cwd))
         and job.submit_time is not None
         and earliest <= job.submit_time <= latest
     )
 
 
-def _as_sent(record: TaskRecord) -> tuple[str, str]:
+def _name_and_folder(record: TaskRecord) -> tuple[str, str]:
     """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
     return choose_job_name(record.task), record.task["cwd"]
 
@@ -44,14 +44,14 @@ def has_name_of(record: TaskRecord, job: SlurmJob) -> bool:
 
     An earlier version submitted tasks without a `job_name` as jobs without a name.
     """
-    name, _ = _as_sent(record)
+    name, _ = _name_and_folder(record)
     may_be_nameless = not record.task["slurm"].get("job_name") and job.name == _NAMELESS
     return job.name is None or may_be_nameless or _are_alike(name, job.name)
 
 
-def _is_kept_as_it_is(name: str) -> bool:
-    """Return whether slurmdbd has no reason to alter the name."""
-    return _ORDINARY.fullmatch(name) is not None
+def _is_stored_unchanged(name: str) -> bool:
+    """Return whether slurmdbd has no reason to alter the text."""
+    return _SAFE_NAME.fullmatch(name) is not None
 
 
 def _are_alike(one: str, other: str) -> bool:

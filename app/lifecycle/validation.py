@@ -1,4 +1,4 @@
-"""Checks what is asked for: its form, what this server knows and refuses, and the grants of the caller."""
+"""Validate requests: their form, what this server offers and refuses, and the permissions of the caller."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ from app.senders import SENDERS
 
 _Request = TypeVar("_Request", bound=BaseModel)
 
-_MOST_BYTES = 256 * 1024  # of the parameters of an event's messages, each of which is kept
+_MAX_PARAM_BYTES = 256 * 1024  # of the parameters of all messages about one event, which are stored
 
 
 class RequestValidator:
-    """From a body to a task that may be run. InvalidRequest lists all faults of a body; Forbidden."""
+    """Validator of requests, which lists all faults of a request at once. Thread-safe."""
 
     def __init__(
         self,
@@ -40,7 +40,13 @@ class RequestValidator:
         refused_users: Collection[str],
         settings: Settings | None = None,
     ) -> None:
-        """`settings`: what the parameters of messages are held against, such as whom callers may write to."""
+        """Create a validator.
+
+        Args:
+            catalogue: The task names that the operator offers.
+            refused_users: Users that no job runs as.
+            settings: Limit the parameters of messages, such as the receivers that callers may name.
+        """
         self.catalogue = catalogue
         self.refused_users = refused_users
         self.username_pattern = settings.TASK_USERNAME_PATTERN if settings else None
@@ -53,25 +59,39 @@ class RequestValidator:
         }
 
     def validate_submission(self, caller: Caller, body: Mapping[str, Any]) -> Task:
-        """The body of `POST /submit`."""
+        """Return the task in a body of `POST /submit`.
+
+        Raises:
+            InvalidRequest: The body has faults; the error lists them.
+            Forbidden: The caller has no permission for this task.
+        """
         require_scope(caller, Scope.SUBMIT)
-        task = self._parsed(SubmitRequest, body, "task").task
-        require_grant_for_task(caller, task, self._receivers(task), "task")
+        task = self._parse(SubmitRequest, body, "task").task
+        require_grant_for_task(caller, task, self._find_receivers(task), "task")
         return task
 
     def validate_registration(self, caller: Caller, body: Mapping[str, Any]) -> WatchedJob:
-        """The body of `POST /monitor`."""
+        """Return the job in a body of `POST /monitor`.
+
+        Raises:
+            InvalidRequest: The body has faults; the error lists them.
+            Forbidden: The caller has no permission for this task.
+        """
         require_scope(caller, Scope.SUBMIT)
-        job = self._parsed(MonitorRequest, body, "monitor", "task").monitor
-        require_grant_for_task(caller, job.task, self._receivers(job.task), "monitor.task")
+        job = self._parse(MonitorRequest, body, "monitor", "task").monitor
+        require_grant_for_task(caller, job.task, self._find_receivers(job.task), "monitor.task")
         return job
 
     def validate_run_as(self, query: Mapping[str, str]) -> str:
-        """The user whom the query names, if anything is run as him."""
+        """Return the user that the query of `POST /slurm/job/submit` names.
+
+        Raises:
+            InvalidRequest: The query names no user, or a user that no job runs as.
+        """
         return parse_request(RunAs, query, context=self._context).username
 
-    def _parsed(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
-        faults = self._notification_faults(body, path)
+    def _parse(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
+        faults = self._find_notification_faults(body, path)
         try:
             request = parse_request(model, body, context=self._context)
         except InvalidRequest as error:
@@ -80,8 +100,8 @@ class RequestValidator:
             raise InvalidRequest(chain([fault], faults))
         return request
 
-    def _notification_faults(self, body: Any, path: Sequence[str]) -> Iterator[str]:
-        """What the senders say of their parameters, the catalogue's and the task's taken together."""
+    def _find_notification_faults(self, body: Any, path: Sequence[str]) -> Iterator[str]:
+        """Yield the faults that the channels find in the parameters of catalogue and task together."""
         for key in path:
             body = body.get(key) if isinstance(body, dict) else None
         if not isinstance(body, dict):
@@ -98,10 +118,10 @@ class RequestValidator:
             yield from list_faults(SENDERS[method].Params, params, f"{where}.{method}", self._context)
         split = (SENDERS[method].split_recipients(params) for method, params in merged.items())
         kept = (params for messages in split for params in messages.values())
-        if sum(len(json.dumps(one)) for one in kept) > _MOST_BYTES:
-            yield f"{where}: all messages together must not take more than {_MOST_BYTES} bytes"
+        if sum(len(json.dumps(one)) for one in kept) > _MAX_PARAM_BYTES:
+            yield f"{where}: all messages together must not take more than {_MAX_PARAM_BYTES} bytes"
 
-    def _receivers(self, task: Task | WatchedTask) -> Receivers:
+    def _find_receivers(self, task: Task | WatchedTask) -> Receivers:
         """Return the receivers of the task's messages, also by methods that are not configured."""
         found = {}
         for method, params in merge_params(self.catalogue, task.name, task.notification).items():

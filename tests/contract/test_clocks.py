@@ -333,7 +333,7 @@ def test_slurms_clock_is_read_with_a_longer_token_where_the_ordinary_one_has_exp
     clock.shift = timedelta(hours=-1)
     guard = ClockGuard(slurm, SKEW, host_clock=clock)
     guard.measure()
-    assert "s behind Slurm's" in (guard.disagreement(clock()) or "")
+    assert "s behind Slurm's" in (guard.describe_disagreement(clock()) or "")
 
 
 def test_a_clock_that_took_long_to_answer_is_read_again() -> None:

@@ -33,7 +33,7 @@ from app.job_state import JobState
 from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
-from app.lifecycle.look_up import LookUp
+from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
@@ -93,7 +93,7 @@ class Service:
             self.store, slurm, planner, validator, self.reservations, submission_life=LIFE
         )
         self.registration = JobRegistration(self.store, slurm, planner, validator)
-        self.look_up = LookUp(self.store, slurm)
+        self.lookup = TaskLookup(self.store, slurm)
         self.poller = Poller(self.store, slurm, planner, unknown_after=10 * MINUTE)
         self.reconciler = Reconciler(
             self.store,
@@ -338,12 +338,12 @@ def test_a_freed_uuid_tells_why_and_can_be_used_again_with_its_key(service: Serv
     service.reconcile(utc_now() + MINUTE)
     assert service.record(task).is_reserved, "its request may still be on its way"
     service.reconcile(utc_now() + 3 * MINUTE)
-    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
+    answer = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))
     assert "made no job" in answer["monitor"]["submission_error"]
     assert answer["slurm"]["job_state"] is None
     again = body_of(service.submitter.submit(OPERATOR, {"task": task}, "a key"))
     assert (
-        body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["monitor"]["slurm_job_id"]
+        body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))["monitor"]["slurm_job_id"]
         == again["slurm_job_id"]
     )
 
@@ -702,7 +702,7 @@ def test_while_slurm_is_known_to_be_down_nothing_is_reserved(service: Service) -
     with pytest.raises(SlurmUnavailable):
         service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(UnknownTask):
-        service.look_up.by_uuid(OPERATOR, task["uuid"])
+        service.lookup.find_by_uuid(OPERATOR, task["uuid"])
     with pytest.raises(DuplicateUuid):
         service.submitter.submit(OPERATOR, {"task": taken})
     assert service.submitter.submit(OPERATOR, {"task": taken}, taken["uuid"]).slurm_job_id == job_id
@@ -1228,8 +1228,8 @@ def test_a_callers_parameters_never_reach_another_task(service: Service) -> None
 def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
-    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
-    assert answer == body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))
+    answer = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))
+    assert answer == body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))
     assert answer["slurm"]["job_state"] == "RUNNING"
     assert answer["slurm"]["nodes"] == "n1"
     assert answer["monitor"]["slurm_job_state"] == "PENDING"
@@ -1239,7 +1239,7 @@ def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) ->
 def test_many_who_ask_at_once_cost_slurm_one_request(service: Service) -> None:
     task, _ = service.submit()
     for _ in range(50):
-        service.look_up.by_uuid(OPERATOR, task["uuid"])
+        service.lookup.find_by_uuid(OPERATOR, task["uuid"])
     assert service.slurm.calls.count("find_job") == 1
 
 
@@ -1247,7 +1247,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.FAILED, exit_code=3)
     service.slurm.forget(job_id)
-    answer = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))
+    answer = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))
     assert (answer["slurm"]["job_state"], answer["slurm"]["exit_code"]) == ("FAILED", 3)
     assert "find_job" not in service.slurm.calls
 
@@ -1255,7 +1255,7 @@ def test_a_job_that_ended_is_not_asked_for_again(service: Service) -> None:
 def test_while_slurm_is_down_the_last_known_facts_are_marked(service: Service) -> None:
     task, _ = service.submit()
     service.slurm.down = SlurmUnavailable("slurmctld is down")
-    slurm = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
+    slurm = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert (slurm["job_state"], slurm["stale"], slurm["error"]) == ("PENDING", True, "slurmctld is down")
 
 
@@ -1264,22 +1264,22 @@ def test_another_job_of_the_same_id_is_not_shown(service: Service) -> None:
     service.slurm.jobs[job_id] = service.slurm.jobs[job_id].model_copy(
         update={"username": "bob", "name": "secret"}
     )
-    slurm = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
+    slurm = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert (slurm["job_state"], slurm["username"]) == ("UNKNOWN", "alice")
     assert "name" not in slurm
 
 
 def test_what_is_not_recorded_is_said_so(service: Service) -> None:
     with pytest.raises(UnknownTask):
-        service.look_up.by_uuid(OPERATOR, "none")
+        service.lookup.find_by_uuid(OPERATOR, "none")
     with pytest.raises(UnknownJob):
-        service.look_up.by_job_id(OPERATOR, "4")
+        service.lookup.find_by_job_id(OPERATOR, "4")
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "1.5", "4294967296", "9" * 5000, "٣", "1e3", "+1", " 1"])
 def test_what_is_no_job_id_is_said_so(service: Service, text: str) -> None:
     with pytest.raises(InvalidRequest, match="slurm_job_id"):
-        service.look_up.by_job_id(OPERATOR, text)
+        service.lookup.find_by_job_id(OPERATOR, text)
 
 
 # --- the monitor -----------------------------------------------------------------------------
@@ -1592,7 +1592,7 @@ def test_job_that_can_never_start_is_announced_once(service: Service) -> None:
     assert item.content.subject.startswith("[cannot start] ")
     why = "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit)."
     assert item.content.hint == why
-    assert body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]["hint"] == why
+    assert body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]["hint"] == why
     service.move(job_id, JobState.CANCELLED)
     assert [item.event for item in service.record(task).notifications] == ["cannot_start", "end"]
 
@@ -1635,7 +1635,7 @@ def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(
     service.slurm.put(5, JobState.RUNNING, standard_output="/their/own", standard_error="/their/error")
     task = make_task(notification=make_email(body="see ${output} and ${error_output}"))
     service.registration.register(OPERATOR, {"monitor": {"task": task, "slurm_job_id": 5}})
-    slurm = body_of(service.look_up.by_job_id(OPERATOR, "5"))["slurm"]
+    slurm = body_of(service.lookup.find_by_job_id(OPERATOR, "5"))["slurm"]
     assert (slurm["standard_output"], slurm["standard_error"]) == ("/their/own", "/their/error")
     service.move(5, JobState.COMPLETED, start_time=utc_now(), end_time=utc_now())
     service.deliver()
@@ -1646,7 +1646,7 @@ def test_a_registered_job_has_slurms_own_files_although_its_task_is_a_whole_one(
 def test_a_submitted_jobs_files_are_those_of_its_task(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.FAILED, standard_output="/dev/null", exit_code=3, start_time=utc_now())
-    slurm = body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
+    slurm = body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]
     assert slurm["standard_output"] == task["dirs"]["output"] + "/out.txt"
     assert slurm["standard_error"] == task["dirs"]["error"] + "/err.txt"
 
@@ -1654,11 +1654,11 @@ def test_a_submitted_jobs_files_are_those_of_its_task(service: Service) -> None:
 def test_a_failed_job_has_the_hint_of_its_message(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.put(job_id, JobState.FAILED, exit_code=127, start_time=utc_now())
-    live = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
+    live = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))["slurm"]
     service.refresh(utc_now())
     service.deliver()
     (message,) = service.email.messages
-    stored = body_of(service.look_up.by_uuid(OPERATOR, task["uuid"]))["slurm"]
+    stored = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))["slurm"]
     assert stored["hint"] == live["hint"] == message.content.hint
     assert "127" in stored["hint"]
 
@@ -1667,13 +1667,13 @@ def test_a_job_that_did_not_fail_has_no_hint(service: Service) -> None:
     for state in (JobState.RUNNING, JobState.COMPLETED):
         _, job_id = service.submit()
         service.move(job_id, state, memory_mb=4096, max_memory_bytes=2**20, start_time=utc_now())
-        assert "hint" not in body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
+        assert "hint" not in body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]
 
 
 def test_facts_say_when_slurm_said_them(service: Service) -> None:
     def as_of(job_id: int) -> datetime:
         return datetime.fromisoformat(
-            body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]["as_of"]
+            body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]["as_of"]
         )
 
     before = utc_now()
@@ -1688,7 +1688,7 @@ def test_stale_facts_say_when_slurm_said_them(service: Service) -> None:
     task, job_id = service.submit()
     service.move(job_id, JobState.RUNNING)
     service.slurm.down = SlurmUnavailable("away")
-    slurm = body_of(service.look_up.by_job_id(OPERATOR, str(job_id)))["slurm"]
+    slurm = body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]
     assert slurm["stale"]
     assert datetime.fromisoformat(slurm["as_of"]) == service.record(task).updated_at
 
@@ -1704,5 +1704,5 @@ def test_the_files_of_a_registered_array_are_kept_where_slurmdbd_does_not_know_t
     more = {"standard_output": None, "array_tasks": {JobState.COMPLETED: 3}}
     service.slurm.ended[5] = ended.model_copy(update=more)
     service.refresh(utc_now())
-    slurm = body_of(service.look_up.by_job_id(OPERATOR, "5"))["slurm"]
+    slurm = body_of(service.lookup.find_by_job_id(OPERATOR, "5"))["slurm"]
     assert (slurm["job_state"], slurm["standard_output"]) == ("COMPLETED", "/their/")
