@@ -1,4 +1,4 @@
-"""The channels by which people and programs are told: one file each, and the dict that lists them."""
+"""The channels by which messages are sent: one file each, and the dict that lists them by method."""
 
 from app.senders.apprise import AppriseSender
 from app.senders.base import Message, Sender

@@ -1,4 +1,4 @@
-"""The method `apprise`: Teams, Discord, Telegram, Matrix, ntfy and more, by operator-named targets."""
+"""The method `apprise`: Teams, Discord, Telegram, Matrix, ntfy and more, at targets of the operator."""
 
 import json
 import subprocess
@@ -14,13 +14,13 @@ from pydantic_core import PydanticCustomError
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, settings_from_context, text_param
+from app.senders.base import Message, Sender, drop_description, settings_from_context, text_param
 
 _PROCESS = Path(__file__).with_name("apprise_process.py")
 
 
-def _named(target: str, info: ValidationInfo) -> str:
-    """Where there is no target at all, the method is not configured, which is no fault of the name."""
+def _require_listed_target(target: str, info: ValidationInfo) -> str:
+    """Require a target that the operator lists. Without any, the method is not configured: no fault."""
     settings = settings_from_context(info)
     targets = settings.NOTIFICATIONS_APPRISE_TARGETS if settings else {}
     if targets and target not in targets:
@@ -30,31 +30,39 @@ def _named(target: str, info: ValidationInfo) -> str:
 
 
 class AppriseParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """The parameters: a target of the operator's, subject and body."""
 
-    target: Annotated[Line, AfterValidator(_named)]
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_description)
+
+    target: Annotated[Line, AfterValidator(_require_listed_target)]
     subject: Line | None = None
     body: ShellText | None = None
 
 
 class AppriseSender(Sender):
+    """A channel to the targets of NOTIFICATIONS_APPRISE_TARGETS."""
+
     Params: ClassVar[type[AppriseParams]] = AppriseParams
     rate_limited = True
 
     def __init__(self, settings: Settings) -> None:
+        """Create the channel; nothing connects yet."""
         self._targets = settings.NOTIFICATIONS_APPRISE_TARGETS
         self._timeout = settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
+        """Return the channel; None if no target is listed."""
         return cls(settings) if settings.NOTIFICATIONS_APPRISE_TARGETS else None
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
+        """Return the name of the target."""
         return str(params.get("target") or "")
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
+        """Return the body."""
         return text_param(params, "body")
 
     @classmethod
@@ -83,13 +91,13 @@ class AppriseSender(Sender):
             raise DeliveryFailed(fault, permanent=False)
 
     def _run_process(self, order: str) -> str:
-        """Return the word that the process writes; an empty text if it was ended before.
+        """Return the word that the process writes; an empty text if the process was ended before.
 
-        Its stderr may contain secrets and is discarded. stdin stays open, so that the process notices when
-        this one is killed, and ends itself.
+        stderr may contain secrets and is discarded. stdin stays open, so that the process ends itself after
+        this one is killed.
         """
         try:
-            with subprocess.Popen(  # noqa: S603 - our own file; what callers say comes by stdin
+            with subprocess.Popen(  # noqa: S603 - our own file; the text of callers comes by stdin
                 [sys.executable, "-P", str(_PROCESS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

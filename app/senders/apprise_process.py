@@ -1,8 +1,8 @@
 """A program that sends one message by Apprise, in a process that can be ended at any time.
 
-The service runs it by its path. It reads one line of JSON from stdin and writes one word to stdout. Apprise
-has about a hundred plugins, whose time-outs differ and which read answers of any size. Only the operating
-system can limit them all.
+The channel runs this file. The program reads one line of JSON from stdin and writes one word to stdout.
+Apprise has about a hundred plugins. Their time-outs differ, and they read answers of any size. Only the
+operating system can limit them all.
 """
 
 import json

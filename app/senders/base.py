@@ -1,4 +1,4 @@
-"""What every sender is: a model of its parameters, a way to be configured, and one method that sends."""
+"""The base of every channel: a model of its parameters, its settings, and a method that sends."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from app.errors import DeliveryFailed
 from app.messages.rendering import render_event, render_html, render_parts, render_text
 from app.models.content import Content
 
-_LONGEST_WAIT = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
+_MAX_RETRY_AFTER = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to one channel. `id` is the same at every attempt; receivers deduplicate by it."""
+    """One message by one channel. `id` is the same at every attempt, so that receivers can deduplicate."""
 
     id: str
     event: str
@@ -27,39 +27,42 @@ class Message:
 
     @property
     def subject(self) -> str:
+        """Return the subject, one line."""
         return self.content.subject
 
     @property
     def text(self) -> str:
+        """Return the whole content as plain text."""
         return render_text(self.content)
 
     @property
     def parts(self) -> list[str]:
-        """The text in pieces, for a channel that has room for each."""
+        """Return the text in parts, for a channel that shows them one by one."""
         return render_parts(self.content)
 
     @property
     def html(self) -> str:
+        """Return the whole content as an HTML page."""
         return render_html(self.content)
 
     def as_event(self) -> dict[str, Any]:
-        """For programs: a JSON object."""
+        """Return the content as a JSON object for programs."""
         return render_event(self.id, self.event, self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A receiver of a message, or of the answers to it. Patterns of grants are compared with its parts."""
+    """A receiver of a message, or of its answers. Patterns of grants are compared with the parts."""
 
     text: str
     parts: tuple[str, ...]
 
 
 class Sender(ABC):
-    """One channel. Thread-safe: several threads may send at once."""
+    """A channel. Thread-safe: several threads may send at once."""
 
-    # What `task.notification.params.<method>` must hold. The validation context has the `settings`, so that
-    # the operator's lists of whom callers may reach are held against a request as well as a delivery.
+    # The model of `task.notification.params.<method>`. Its validators get the settings in the context, so
+    # that lists of allowed receivers are checked for a request, and again before a message is sent.
     Params: ClassVar[type[BaseModel]]
     # Whether people read the messages, and not programs. Those over the rate limit are sent in a digest.
     rate_limited: ClassVar[bool] = False
@@ -68,7 +71,7 @@ class Sender(ABC):
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """The sender, or None where the settings do not name what it needs."""
+        """Return the channel; None if it is not configured."""
 
     @staticmethod
     @abstractmethod
@@ -143,8 +146,8 @@ class Sender(ABC):
         """
         return (pattern,)
 
-    def close_idle(self) -> None:  # noqa: B027 - most keep nothing
-        """Nothing more is due for now: closes what was kept open for the next message."""
+    def close_idle(self) -> None:  # noqa: B027 - most channels keep no connection
+        """Close idle connections, because nothing more is due for now."""
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
@@ -161,9 +164,12 @@ class Sender(ABC):
 
     @abstractmethod
     def send(self, message: Message, params: Any) -> None:
-        """Returns once the receiver has taken the message; otherwise DeliveryFailed.
+        """Send the message, and return once the receiver has it. Each step on the network has a time-out.
 
-        `params` is a `Params`; there is one recipient in it. Every call on the network has a time-out.
+        `params` is a `Params`, with one recipient.
+
+        Raises:
+            DeliveryFailed: The receiver did not take the message.
         """
 
 
@@ -184,28 +190,36 @@ def split_recipient_list(params: Mapping[str, Any], name: str) -> dict[str, dict
     return {str(recipients or ""): dict(params)}
 
 
+def drop_description(schema: dict[str, Any]) -> None:
+    """Remove the docstring of a model from its JSON schema, which callers read."""
+    schema.pop("description", None)
+
+
 def settings_from_context(info: ValidationInfo) -> Settings | None:
-    """The settings that a model of parameters is held against; None where only its form counts."""
+    """Return the settings that parameters are validated against; None if only their form is validated."""
     found: Settings | None = (info.context or {}).get("settings")
     return found
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """A `Retry-After` header, seconds or a date, as seconds from now (RFC 9110, 10.2.3)."""
+    """Return the seconds from now that a `Retry-After` header asks for; None if it cannot be read.
+
+    The header has seconds or a date (RFC 9110, 10.2.3).
+    """
     if retry_after is None:
         return None
-    said = retry_after.strip()
-    if said.isascii() and said.isdigit():
-        return min(float(said), _LONGEST_WAIT)
+    value = retry_after.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), _MAX_RETRY_AFTER)
     try:
-        moment = parsedate_tz(said)
-        return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _LONGEST_WAIT)
-    except (ValueError, OverflowError):  # a date that there is not
+        moment = parsedate_tz(value)
+        return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _MAX_RETRY_AFTER)
+    except (ValueError, OverflowError):  # a date that does not exist
         return None
 
 
-def unusable_server(name: str, host: str, port: int, why: str) -> DeliveryFailed:
-    """Return the failure of a channel whose server cannot be used; callers do not see its address."""
+def unusable_server_error(name: str, host: str, port: int, why: str) -> DeliveryFailed:
+    """Return the error for a channel whose server cannot be used; callers do not see its address."""
     return DeliveryFailed(
         f"{name} at {host}:{port} cannot be used: {why}",
         permanent=False,

@@ -1,4 +1,4 @@
-"""One deadline for everything that a message needs on the network, however slowly the server answers.
+"""One deadline for all that a message needs on the network, however slowly the server answers.
 
 The time-out of a socket counts from one packet to the next: a server that sends a byte every few seconds
 would block a channel for ever.
@@ -18,13 +18,14 @@ MAX_ANSWER = 1024 * 1024  # bytes of all that a server answers to one message
 
 
 class Deadline:
-    """A context that shuts the sockets that it watches down once the time is over.
+    """A context that shuts down the watched sockets at its end.
 
-    An error that this causes leaves the context as a TimeoutError. The look-up of a host's name is not
-    covered: the system's resolver has time-outs of its own.
+    The error that follows leaves the context as a TimeoutError. The look-up of a host's name is not covered:
+    the system's resolver has time-outs of its own.
     """
 
     def __init__(self, seconds: float) -> None:
+        """Set the deadline to so many seconds from now."""
         self.seconds = seconds
         self._ends = time.monotonic() + seconds
         self._watched: list[socket.socket] = []
@@ -33,12 +34,18 @@ class Deadline:
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
+        """Start the timer."""
         self._timer.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop the timer and the watching.
+
+        Raises:
+            TimeoutError: The deadline has passed, and the context ended with an error.
+        """
         self._timer.cancel()
         with self._lock:
             for duplicate in self._watched:
@@ -53,7 +60,7 @@ class Deadline:
         return self._ends - time.monotonic()
 
     def watch(self, connection: socket.socket) -> None:
-        """Shut the connection down when the time is over, even if it is wrapped in TLS meanwhile."""
+        """Shut down the connection at the deadline, even if TLS wraps its socket meanwhile."""
         duplicate = socket.socket(fileno=os.dup(connection.fileno()))
         with self._lock:
             self._watched.append(duplicate)

@@ -10,11 +10,11 @@ from typing import Any, Self
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
-from app.senders.base import Message, unusable_server
+from app.senders.base import Message, unusable_server_error
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
-from app.senders.mail import MailParams, MailSender, mail, params_of_test
-from app.senders.smtp_replies import Command, is_final, is_of_the_session
+from app.senders.mail import MailParams, MailSender, build_mail, build_test_params
+from app.senders.smtp_replies import Command, is_final, refuses_session
 from app.senders.smtp_session import SmtpSession
 
 _DEFAULT_PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -22,25 +22,30 @@ _OK = 250
 
 
 class EmailSender(MailSender):
+    """A channel to one mail server."""
+
     settings_prefix = "NOTIFICATIONS_SMTP_"
 
     def __init__(self, settings: Settings, server: str) -> None:
+        """Create the channel; nothing connects yet."""
         self._settings = settings
         self._server = server
         self._port = settings.NOTIFICATIONS_SMTP_PORT or _DEFAULT_PORTS[settings.NOTIFICATIONS_SMTP_SECURITY]
         self._kept = KeptConnection(
             self._connect,
             SmtpSession.watch,
-            _is_alive,
-            _close,
+            _is_smtp_alive,
+            _close_smtp,
             2 * settings.NOTIFICATIONS_SMTP_TIMEOUT_SECONDS,
         )
 
     def close_idle(self) -> None:
+        """Close the idle connection to the mail server."""
         self._kept.close_idle()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
+        """Return the channel; None if no mail server is set."""
         server = settings.NOTIFICATIONS_SMTP_SERVER
         return cls(settings, server) if server else None
 
@@ -52,14 +57,14 @@ class EmailSender(MailSender):
         """
         try:
             with self._kept.connection() as smtp:
-                _hand_over(smtp, mail(message, params))
+                _transmit(smtp, build_mail(message, params))
         except (OSError, smtplib.SMTPException) as error:
             raise self._unusable(error) from error
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
-        """Return the parameters of a test mail; a login that is an address is its sender."""
-        return params_of_test(receiver, settings, settings.NOTIFICATIONS_SMTP_USERNAME or "")
+        """Return the parameters of a test mail. Its sender is the login, if that is an address."""
+        return build_test_params(receiver, settings, settings.NOTIFICATIONS_SMTP_USERNAME or "")
 
     def check_login(self) -> bool:
         """Connect, with the configured security, and log in where there is a user."""
@@ -70,11 +75,11 @@ class EmailSender(MailSender):
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
-        return unusable_server("the mail server", self._server, self._port, str(error))
+        return unusable_server_error("the mail server", self._server, self._port, str(error))
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Made once: to read all authorities of the system takes longer than a mail."""
+        """Return the trusted certificate authorities, read once: reading them takes longer than a mail."""
         return ssl.create_default_context(cafile=self._settings.NOTIFICATIONS_SMTP_CA_PATH)
 
     def _connect(self, deadline: Deadline) -> SmtpSession:
@@ -100,39 +105,39 @@ class EmailSender(MailSender):
         return smtp
 
 
-def _is_alive(smtp: smtplib.SMTP) -> bool:
-    """Whether the server has not closed the connection meanwhile."""
+def _is_smtp_alive(smtp: smtplib.SMTP) -> bool:
+    """Return whether the server has not closed the connection meanwhile."""
     try:
         return smtp.noop()[0] == _OK
     except (OSError, smtplib.SMTPException):
         return False
 
 
-def _close(smtp: smtplib.SMTP) -> None:
+def _close_smtp(smtp: smtplib.SMTP) -> None:
     with suppress(OSError, smtplib.SMTPException):
         smtp.quit()
     smtp.close()
 
 
-def _hand_over(smtp: smtplib.SMTP, message: EmailMessage) -> None:
+def _transmit(smtp: smtplib.SMTP, message: EmailMessage) -> None:
     """Send the message over an open session."""
     try:
         smtp.send_message(message)
     except smtplib.SMTPRecipientsRefused as error:
-        raise _refused(Command.RCPT, *next(iter(error.recipients.values()))) from error
+        raise _smtp_refusal(Command.RCPT, *next(iter(error.recipients.values()))) from error
     except smtplib.SMTPSenderRefused as error:
-        raise _refused(Command.MAIL, error.smtp_code, error.smtp_error) from error
+        raise _smtp_refusal(Command.MAIL, error.smtp_code, error.smtp_error) from error
     except smtplib.SMTPDataError as error:
-        raise _refused(Command.DATA, error.smtp_code, error.smtp_error) from error
+        raise _smtp_refusal(Command.DATA, error.smtp_code, error.smtp_error) from error
     except smtplib.SMTPNotSupportedError as error:
         words = "the mail server does not support addresses outside ASCII (SMTPUTF8)"
         raise DeliveryFailed(words, permanent=True) from error
 
 
-def _refused(command: Command, code: int, words: bytes | str) -> DeliveryFailed:
+def _smtp_refusal(command: Command, code: int, words: bytes | str) -> DeliveryFailed:
     said = words.decode(errors="replace") if isinstance(words, bytes) else words
     return DeliveryFailed(
         f"the mail server refuses it: {code} {to_one_line(said)}",
         permanent=is_final(command, code, said),
-        is_of_channel=is_of_the_session(code, said),
+        is_of_channel=refuses_session(code, said),
     )

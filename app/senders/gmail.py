@@ -19,15 +19,15 @@ from app.messages.placeholders import to_one_line
 from app.senders.base import Message, parse_retry_after
 from app.senders.deadline import Deadline
 from app.senders.http import send_request
-from app.senders.mail import MailParams, MailSender, mail, params_of_test, parsed
+from app.senders.mail import MailParams, MailSender, build_mail, build_test_params, parse_address
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
 _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info
 _AUTHORISED_USER: Any = credentials.Credentials
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - no secret
-_LIMITS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
+_LIMIT_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "dailyLimitExceeded", "quotaExceeded"}
 # Reasons that lie in the operator's project and not in the message: no API, no scope, no domain permission.
-_OF_THE_PROJECT = {"accessNotConfigured", "insufficientPermissions", "domainPolicy"}
+_PROJECT_REASONS = {"accessNotConfigured", "insufficientPermissions", "domainPolicy"}
 
 
 class _Http:
@@ -66,13 +66,20 @@ class _Http:
 
 
 class GmailSender(MailSender):
+    """A channel to the API of Gmail."""
+
     def __init__(self, settings: Settings, secret: dict[str, Any]) -> None:
+        """Create the channel. `secret`: the content of the credentials file."""
         self._settings = settings
         self._secret = secret
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """SettingsError for a file that cannot be used."""
+        """Return the channel; None if no credentials are set.
+
+        Raises:
+            SettingsError: The file of the credentials cannot be used.
+        """
         path = settings.NOTIFICATIONS_GMAIL_CREDENTIALS_PATH
         if path is None:
             return None
@@ -86,7 +93,7 @@ class GmailSender(MailSender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, which take longer to read than a message to send."""
+        """Return the trusted certificate authorities, read once: reading them takes longer than a mail."""
         return ssl.create_default_context(cafile=CA_CERTS)
 
     def send(self, message: Message, params: MailParams) -> None:
@@ -95,35 +102,37 @@ class GmailSender(MailSender):
         Raises:
             DeliveryFailed: The mail was not sent. This is final if the cause is the message or its sender.
         """
-        raw = base64.urlsafe_b64encode(mail(message, params).as_bytes()).decode()
+        raw = base64.urlsafe_b64encode(build_mail(message, params).as_bytes()).decode()
         timeout = self._settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
         options = {"api_endpoint": self._settings.NOTIFICATIONS_GMAIL_API_URL}
         try:
             with Deadline(2 * timeout) as deadline:
                 http = _Http(deadline, timeout, self._trust)
-                authorised = AuthorizedHttp(self._credentials(parsed(params.sender).addr_spec), http=http)
+                authorised = AuthorizedHttp(
+                    self._credentials(parse_address(params.sender).addr_spec), http=http
+                )
                 with build(
                     "gmail", "v1", http=authorised, client_options=options, cache_discovery=False
                 ) as api:
                     request = api.users().messages().send(userId="me", body={"raw": raw})
                     sent = request.execute(num_retries=0)
         except RefreshError as error:
-            raise _no_access(error, parsed(params.sender).addr_spec) from error
+            raise _token_refusal(error, parse_address(params.sender).addr_spec) from error
         except HttpError as error:
-            raise _refused(error) from error
+            raise _gmail_refusal(error) from error
         except (TypeError, ValueError) as error:  # the libraries fail so on answers that are not JSON
             words = "Gmail cannot be reached: what answers is not Google"
             raise DeliveryFailed(words, permanent=False) from error
         except (GoogleAuthError, HttpLib2Error, OSError) as error:
             words = f"Gmail cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
-        if not isinstance(sent, dict) or "id" not in sent:  # by something in between
+        if not isinstance(sent, dict) or "id" not in sent:  # the answer of a server in between
             raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
         """Return the parameters of a test mail."""
-        return params_of_test(receiver, settings, "")
+        return build_test_params(receiver, settings, "")
 
     def check_login(self) -> bool:
         """Request a token for the first address of NOTIFICATIONS_MAIL_SENDERS, if there is one.
@@ -137,7 +146,7 @@ class GmailSender(MailSender):
             with Deadline(2 * timeout) as deadline:
                 self._credentials(sender).refresh(Request(_Http(deadline, timeout, self._trust)))
         except RefreshError as error:
-            raise _no_access(error, sender or "this account") from error
+            raise _token_refusal(error, sender or "this account") from error
         except (GoogleAuthError, HttpLib2Error, OSError, TypeError, ValueError) as error:
             words = f"Gmail cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
@@ -157,7 +166,7 @@ class GmailSender(MailSender):
         )
 
 
-def _no_access(error: RefreshError, sender: str) -> DeliveryFailed:
+def _token_refusal(error: RefreshError, sender: str) -> DeliveryFailed:
     """Return the error if Google gives no token (RFC 6749, 5.2): final only for an unknown sender."""
     said = error.args[1] if len(error.args) > 1 else None
     if error.retryable or not isinstance(said, dict) or "error" not in said:
@@ -168,14 +177,14 @@ def _no_access(error: RefreshError, sender: str) -> DeliveryFailed:
     return DeliveryFailed(words, permanent=is_of_sender, is_of_channel=not is_of_sender)
 
 
-def _refused(error: HttpError) -> DeliveryFailed:
+def _gmail_refusal(error: HttpError) -> DeliveryFailed:
     """Return the error for a message that Gmail refuses.
 
     403 stands for limits as well as for refusals: https://developers.google.com/gmail/api/guides/handle-errors
     """
-    status, reasons = int(error.resp.status), _reasons(error.content)
-    is_limit = status == 429 or (status == 403 and reasons & _LIMITS)
-    is_of_project = status == 401 or (status == 403 and reasons & _OF_THE_PROJECT)
+    status, reasons = int(error.resp.status), _parse_reasons(error.content)
+    is_limit = status == 429 or (status == 403 and reasons & _LIMIT_REASONS)
+    is_of_project = status == 401 or (status == 403 and reasons & _PROJECT_REASONS)
     return DeliveryFailed(
         f"Gmail refuses the message: {status} {error.reason}",
         permanent=400 <= status < 500 and not is_limit and not is_of_project,
@@ -184,7 +193,7 @@ def _refused(error: HttpError) -> DeliveryFailed:
     )
 
 
-def _reasons(content: bytes) -> set[str]:
+def _parse_reasons(content: bytes) -> set[str]:
     try:
         return {str(item["reason"]) for item in json.loads(content)["error"]["errors"]}
     except (ValueError, RecursionError, LookupError, TypeError):  # not in Google's format

@@ -1,4 +1,4 @@
-"""Makes one HTTP request by the operator's proxy, with a deadline and a size limit for the whole answer."""
+"""Sends one HTTP request, by the operator's proxy, with a deadline and a size limit for the whole answer."""
 
 import base64
 import socket
@@ -35,7 +35,7 @@ def send_request(
     proxy: str | None = None,
     has_content: bool = True,
 ) -> Answer:
-    """Make a request and return the answer. Redirects are not followed, and no content is decompressed.
+    """Send a request and return the answer. Redirects are not followed, and no content is decompressed.
 
     The proxy is that of HTTPS_PROXY or HTTP_PROXY unless `proxy` names one; NO_PROXY applies to both.
     Without `has_content` the body of the answer is not read.
@@ -45,8 +45,8 @@ def send_request(
     """
     parts = urlsplit(url)
     try:
-        proxy_url = _proxy_for(parts, proxy)
-        connection = _connection(deadline, parts, proxy_url, timeout, trust)
+        proxy_url = _find_proxy(parts, proxy)
+        connection = _build_connection(deadline, parts, proxy_url, timeout, trust)
         target, headers = urlunsplit(("", "", parts.path or "/", parts.query, "")), dict(headers)
         if proxy_url is not None and parts.scheme == "http":
             target = urlunsplit((parts.scheme, parts.netloc, parts.path or "/", parts.query, ""))
@@ -75,7 +75,7 @@ def _read_content(answer: HTTPResponse) -> bytes:
     return bytes(buffer[:length])
 
 
-def _connection(
+def _build_connection(
     deadline: Deadline, parts: SplitResult, proxy: SplitResult | None, timeout: float, trust: ssl.SSLContext
 ) -> HTTPConnection:
     """Return a connection that is not open yet, to the server itself or through the proxy."""
@@ -95,7 +95,7 @@ def _connection(
     return connection  # type: ignore[no-any-return]
 
 
-def _proxy_for(parts: SplitResult, given: str | None) -> SplitResult | None:
+def _find_proxy(parts: SplitResult, given: str | None) -> SplitResult | None:
     """Return the proxy for that URL, or None. The connection to a proxy has no TLS, as in urllib."""
     address = given or getproxies().get(parts.scheme)
     if not address or proxy_bypass(parts.netloc):

@@ -1,4 +1,4 @@
-"""A connection that outlives a message, for those that follow at once."""
+"""A connection that is kept open after a message, for messages that follow at once."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _Connection = TypeVar("_Connection")
 class KeptConnection(Generic[_Connection]):
     """Keeps at most one idle connection. Thread-safe: only one thread uses a connection at a time.
 
-    Everything that is done with it for one message, from opening it on, has one deadline.
+    All that is done with a connection for one message, including its opening, has one deadline.
     """
 
     def __init__(
@@ -26,7 +26,12 @@ class KeptConnection(Generic[_Connection]):
     ) -> None:
         """Keep no connection yet.
 
-        `is_alive` and `close` must not raise. The deadline must watch what `open_` returns already.
+        Args:
+            open_: Returns a new connection that the deadline watches already.
+            watch: Lets another deadline watch a connection.
+            is_alive: Returns whether the server has not closed the connection; raises nothing.
+            close: Closes a connection; raises nothing.
+            seconds: The time for each message.
         """
         self._open = open_
         self._watch = watch

@@ -1,4 +1,4 @@
-"""What `email` and `gmail` have in common: the parameters, and the message as RFC 5322 wants it."""
+"""The common part of `email` and `gmail`: the parameters, and the message in the form of RFC 5322."""
 
 import re
 import unicodedata
@@ -22,6 +22,7 @@ from app.senders.base import (
     Message,
     Receiver,
     Sender,
+    drop_description,
     settings_from_context,
     split_recipient_list,
     text_param,
@@ -29,16 +30,16 @@ from app.senders.base import (
 
 SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
 
-
-_SPECIAL = re.compile(r'[,<>@:;"\\()\[\]]')  # what has a meaning of its own among addresses (RFC 5322)
-_LONGEST_NAME = 60  # characters; longer ones would be folded
+# Characters with a meaning of their own among addresses (RFC 5322).
+_SPECIAL_CHARACTERS = re.compile(r'[,<>@:;"\\()\[\]]')
+_MAX_NAME_LENGTH = 60  # characters; longer ones would be folded
 # Local parts by which a server sends a mail on to another domain: x%example.net and example.net!x (Sendmail,
 # Postfix), /C=us/… (X.400 gateways), IMCEASMTP-x+40example+2Enet (Exchange).
 _ROUTE = re.compile(r'[%!@:"]|^/|^imcea', re.IGNORECASE)
 
 
-def parsed(value: str) -> Address:
-    """Parse one address with or without a display name, of any domain, local ones too.
+def parse_address(value: str) -> Address:
+    """Parse one address, with or without a display name, of any domain, even a local one.
 
     Raises:
         ValueError: `value` is no address, or has a route that can lead to another domain.
@@ -50,51 +51,55 @@ def parsed(value: str) -> Address:
         raise ValueError("an encoded word")
     if _ROUTE.search(unicodedata.normalize("NFKC", found.local_part)):
         raise ValueError("a route")
-    name = _SPECIAL.sub(" ", _plain(found.display_name or ""))[:_LONGEST_NAME].strip()
+    name = _SPECIAL_CHARACTERS.sub(" ", _to_header_text(found.display_name or ""))[:_MAX_NAME_LENGTH].strip()
     return Address(name, found.local_part, found.ascii_domain or found.domain)
 
 
-def _plain(words: str) -> str:
-    """Fit for a header: one line, and no encoded word (RFC 2047), in which further lines could hide."""
+def _to_header_text(words: str) -> str:
+    """Return the text as one line without encoded words (RFC 2047), which could hide further lines."""
     return to_one_line(words).replace("=?", "= ?")
 
 
-def _address(value: str) -> str:
-    parsed(value)
+def _require_address(value: str) -> str:
+    parse_address(value)
     return value
 
 
-def _as_list(value: object) -> object:
+def _to_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
 def _is_listed(address: Address, listed: Collection[str]) -> bool:
-    """The operator's lists hold addresses (ann@example.com) and whole domains (example.com)."""
+    """Return whether a list of the operator has the address or its domain; True for an empty list."""
     words = {word.lower() for word in listed}
     return not words or not words.isdisjoint({address.addr_spec.lower(), address.domain.lower()})
 
 
-def _may_receive(values: list[str], info: ValidationInfo) -> list[str]:
+def _require_allowed_recipients(values: list[str], info: ValidationInfo) -> list[str]:
+    """Require that the operator lets every recipient get mail."""
     settings = settings_from_context(info)
-    for address in map(parsed, values):
+    for address in map(parse_address, values):
         if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
             words = {"address": address.addr_spec}
             raise PydanticCustomError("rule", "this server sends no mail to {address}", words)
     return values
 
 
-def _may_send(value: str, info: ValidationInfo) -> str:
-    """With delegation, Google lets a service account send as anybody of the operator's domain."""
-    settings, address = settings_from_context(info), parsed(value)
+def _require_allowed_sender(value: str, info: ValidationInfo) -> str:
+    """Require that the operator lets this address send mail.
+
+    With delegation, Google lets a service account send as any user of the operator's domain.
+    """
+    settings, address = settings_from_context(info), parse_address(value)
     if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_SENDERS):
         words = {"address": address.addr_spec}
         raise PydanticCustomError("rule", "this server sends no mail as {address}", words)
     return value
 
 
-def _may_be_answered(value: str, info: ValidationInfo) -> str:
+def _require_allowed_reply_to(value: str, info: ValidationInfo) -> str:
     """Require that an address for answers is one that the operator lets receive or send mail."""
-    settings, address = settings_from_context(info), parsed(value)
+    settings, address = settings_from_context(info), parse_address(value)
     if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
         senders = settings.NOTIFICATIONS_MAIL_SENDERS
         if not senders or not _is_listed(address, senders):
@@ -105,7 +110,7 @@ def _may_be_answered(value: str, info: ValidationInfo) -> str:
 
 MailAddress = Annotated[
     Line,
-    AfterValidator(_address),
+    AfterValidator(_require_address),
     Rule(
         "be an e-mail address without a route to another one (such as x%example.net before the @)",
         pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$",
@@ -114,23 +119,25 @@ MailAddress = Annotated[
 
 
 class MailParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """The parameters: sender, recipients, address for answers, subject and body."""
 
-    sender: Annotated[MailAddress, AfterValidator(_may_send)]
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_description)
+
+    sender: Annotated[MailAddress, AfterValidator(_require_allowed_sender)]
     recipient: Annotated[
         Annotated[
             list[MailAddress],
             Field(min_length=1, max_length=100),
             BeforeValidator(
-                _as_list,
+                _to_list,
                 json_schema_input_type=MailAddress
                 | Annotated[list[MailAddress], Field(min_length=1, max_length=100)],
             ),
             Rule("be an e-mail address or a list of at most 100"),
         ],
-        AfterValidator(_may_receive),
+        AfterValidator(_require_allowed_recipients),
     ]
-    reply_to: Annotated[MailAddress, AfterValidator(_may_be_answered)] | None = None
+    reply_to: Annotated[MailAddress, AfterValidator(_require_allowed_reply_to)] | None = None
     subject: Line | None = None
     body: ShellText | None = None
 
@@ -143,37 +150,41 @@ class MailSender(Sender):
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
+        """Return the recipient."""
         return str(params.get("recipient") or "")
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
+        """Return the body."""
         return text_param(params, "body")
 
     @classmethod
     def split_recipients(cls, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the parameters for each recipient of the list."""
         return split_recipient_list(params, "recipient")
 
     @classmethod
     def receiver_key(cls, params: MailParams) -> str:
-        return parsed(params.recipient[0]).addr_spec.lower()
+        """Return the recipient's address in lower case, without the display name."""
+        return parse_address(params.recipient[0]).addr_spec.lower()
 
     @classmethod
     def receivers(cls, params: MailParams) -> list[Receiver]:
         """Return the recipients, and the address to which answers go."""
         addresses = (*params.recipient, *([params.reply_to] if params.reply_to else ()))
-        names = [parsed(address).addr_spec.lower() for address in addresses]
+        names = [parse_address(address).addr_spec.lower() for address in addresses]
         return [Receiver(name, tuple(name.rsplit("@", 1))) for name in names]
 
     @staticmethod
     def split_pattern(pattern: str) -> tuple[str, ...]:
-        """Return what stands before and after the @."""
+        """Return the parts before and after the @."""
         parts = tuple(pattern.lower().rsplit("@", 1))
         if len(parts) != 2:
             raise ValueError("must be an address with an @, such as *@example.com")
         return parts
 
 
-def params_of_test(receiver: str, settings: Settings, account: str) -> dict[str, Any]:
+def build_test_params(receiver: str, settings: Settings, account: str) -> dict[str, Any]:
     """Return the parameters of a test mail.
 
     Its sender is the first address that may send, else the account if that is one, else the receiver.
@@ -183,24 +194,24 @@ def params_of_test(receiver: str, settings: Settings, account: str) -> dict[str,
     return {"sender": sender, "recipient": [receiver]}
 
 
-def mail(message: Message, params: MailParams) -> EmailMessage:
-    """Plain text and HTML that say the same; never answered by a vacation program (RFC 3834)."""
-    built, sender = EmailMessage(), parsed(params.sender)
+def build_mail(message: Message, params: MailParams) -> EmailMessage:
+    """Return the mail, in plain text and HTML. Vacation programs do not answer it (RFC 3834)."""
+    built, sender = EmailMessage(), parse_address(params.sender)
     built["From"] = sender
-    built["To"] = [parsed(recipient) for recipient in params.recipient]
+    built["To"] = [parse_address(recipient) for recipient in params.recipient]
     if params.reply_to is not None:
-        built["Reply-To"] = parsed(params.reply_to)
-    built["Subject"] = _plain(message.subject)
+        built["Reply-To"] = parse_address(params.reply_to)
+    built["Subject"] = _to_header_text(message.subject)
     built["Date"] = format_datetime(utc_now())
     built["Message-ID"] = f"<{message.id}@{sender.domain}>"
     built["Auto-Submitted"] = "auto-generated"
     built.set_content(message.text)
     built.add_alternative(message.html, subtype="html")
-    _require_addresses(built, params)
+    _require_given_addresses(built, params)
     return built
 
 
-def _require_addresses(built: EmailMessage, params: MailParams) -> None:
+def _require_given_addresses(built: EmailMessage, params: MailParams) -> None:
     """Require that a reader of the message finds the given addresses in it, and no others.
 
     Raises:
@@ -212,5 +223,8 @@ def _require_addresses(built: EmailMessage, params: MailParams) -> None:
         headers["Reply-To"] = [params.reply_to]
     for header, given in headers.items():
         found = [address.addr_spec for address in read[header].addresses]
-        if found != [parsed(address).addr_spec for address in given] or len(read.get_all(header, [])) != 1:
+        if (
+            found != [parse_address(address).addr_spec for address in given]
+            or len(read.get_all(header, [])) != 1
+        ):
             raise DeliveryFailed(f"the addresses of {header} cannot be written safely", permanent=True)

@@ -1,4 +1,4 @@
-"""The method `rabbitmq`: the event as JSON, persistent, and taken only once the broker has confirmed it."""
+"""The method `rabbitmq`: publishes the event as persistent JSON, and waits for the broker's confirmation."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.record import utc_now
-from app.senders.base import Message, Receiver, Sender, text_param, unusable_server
+from app.senders.base import Message, Receiver, Sender, text_param, unusable_server_error
 from app.senders.deadline import MAX_ANSWER, Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.rabbitmq_params import RabbitmqParams
@@ -46,10 +46,13 @@ class _LimitedConnection(SelectConnection):  # type: ignore[misc]
 
 
 class RabbitmqSender(Sender):
+    """A channel to the exchanges and queues of one virtual host."""
+
     Params: ClassVar[type[RabbitmqParams]] = RabbitmqParams
 
     def __init__(self, settings: Settings, host: str) -> None:
-        logging.getLogger("pika").setLevel(logging.CRITICAL)  # what matters is in the errors
+        """Create the channel; nothing connects yet."""
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # the errors say enough
         timeout = settings.NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS
         password = settings.NOTIFICATIONS_RABBITMQ_PASSWORD
         login = PlainCredentials(
@@ -70,33 +73,36 @@ class RabbitmqSender(Sender):
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
 
-        self._kept = KeptConnection(self._connect, _watch, _is_alive, _close, 2 * timeout)
+        self._kept = KeptConnection(self._connect, _watch_amqp, _is_amqp_alive, _close_amqp, 2 * timeout)
 
     def _connect(self, deadline: Deadline) -> BlockingConnection:
         connection = BlockingConnection(self._parameters, _impl_class=_LimitedConnection)
-        _watch(connection, deadline)
+        _watch_amqp(connection, deadline)
         return connection
 
     def close_idle(self) -> None:
+        """Close the idle connection to the broker."""
         self._kept.close_idle()
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
+        """Return exchange, routing key and queue, as far as they are given."""
         return ", ".join(str(params[name]) for name in _ADDRESS_PARAMS if params.get(name))
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
+        """Return the body, if it is text."""
         return text_param(params, "body")
 
     @classmethod
     def receiver_key(cls, params: RabbitmqParams) -> str:
-        """What it is published to; and the queue, where that is another."""
+        """Return exchange and key; and the queue, if its name is not the key."""
         key = params.routing_key or params.queue or ""
         return f"{params.exchange} {key}" + (f" {params.queue}" if params.queue not in (None, key) else "")
 
     @classmethod
     def receivers(cls, params: RabbitmqParams) -> list[Receiver]:
-        """Return exchange and key; and the queue, if it is another receiver: it is declared and bound."""
+        """Return exchange and key; and the queue, if another one is declared and bound."""
         key = params.routing_key or params.queue or ""
         parts: tuple[str, ...] = (params.exchange, key)
         if params.queue is not None and (params.exchange or params.queue != key):
@@ -113,6 +119,7 @@ class RabbitmqSender(Sender):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
+        """Return the channel; None if no broker is set."""
         host = settings.NOTIFICATIONS_RABBITMQ_HOST
         return cls(settings, host) if host else None
 
@@ -126,13 +133,13 @@ class RabbitmqSender(Sender):
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         try:
             with self._kept.connection() as connection:
-                channel = _ready(connection, params)
+                channel = _open_channel(connection, params)
                 channel.confirm_delivery()
                 channel.basic_publish(
                     params.exchange,
                     params.routing_key or params.queue or "",
                     body,
-                    _properties(message),
+                    _build_properties(message),
                     mandatory=True,
                 )
                 with suppress(AMQPError, OSError):  # the broker has the message: it must not be sent again
@@ -162,10 +169,10 @@ class RabbitmqSender(Sender):
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
         host, port = self._parameters.host, self._parameters.port
-        return unusable_server("RabbitMQ", host, port, _why(error))
+        return unusable_server_error("RabbitMQ", host, port, _find_cause(error))
 
 
-def _watch(connection: BlockingConnection, deadline: Deadline) -> None:
+def _watch_amqp(connection: BlockingConnection, deadline: Deadline) -> None:
     """Apply the deadline, and a new size limit, to another message.
 
     pika has no public access to its socket.
@@ -177,8 +184,8 @@ def _watch(connection: BlockingConnection, deadline: Deadline) -> None:
     deadline.watch(opened._transport._sock)
 
 
-def _is_alive(connection: BlockingConnection) -> bool:
-    """Whether the broker has not closed it meanwhile."""
+def _is_amqp_alive(connection: BlockingConnection) -> bool:
+    """Return whether the broker has not closed the connection meanwhile."""
     try:
         connection.process_data_events(time_limit=0)
     except (AMQPError, OSError):
@@ -186,21 +193,21 @@ def _is_alive(connection: BlockingConnection) -> bool:
     return bool(connection.is_open)
 
 
-def _close(connection: BlockingConnection) -> None:
+def _close_amqp(connection: BlockingConnection) -> None:
     with suppress(AMQPError, OSError):
         connection.close()
 
 
-def _why(error: Exception) -> str:
-    """The library wraps what went wrong in up to three errors that say nothing."""
+def _find_cause(error: Exception) -> str:
+    """Return the cause of an error, which pika wraps in up to three errors without a message."""
     if isinstance(error, AMQPConnectorStackTimeout):
         return "it does not answer"
     inner = getattr(error, "exception", None) or next(iter(error.args), None)
-    return _why(inner) if isinstance(inner, Exception) else str(error) or type(error).__name__
+    return _find_cause(inner) if isinstance(inner, Exception) else str(error) or type(error).__name__
 
 
-def _ready(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:
-    """A channel, once the queue is there and takes what the exchange is given."""
+def _open_channel(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:
+    """Return an open AMQP channel, with the queue declared and bound to the exchange if need be."""
     channel = connection.channel()
     if params.queue is None:
         return channel
@@ -216,7 +223,7 @@ def _ready(connection: BlockingConnection, params: RabbitmqParams) -> BlockingCh
     return channel
 
 
-def _properties(message: Message) -> BasicProperties:
+def _build_properties(message: Message) -> BasicProperties:
     return BasicProperties(
         content_type="application/json",
         delivery_mode=_PERSISTENT,

@@ -1,4 +1,4 @@
-"""What `task.notification.params.rabbitmq` holds."""
+"""The parameters of the method `rabbitmq`."""
 
 from typing import Annotated, Self
 
@@ -7,18 +7,18 @@ from pydantic_core import PydanticCustomError
 
 from app.models.rules import ONE_LINE, Flag, Line, Rule, is_one_line
 
-_SHORT = 255  # bytes
+_MAX_SHORT_STRING = 255  # bytes
 
 
-def _short(value: str) -> str:
-    """Refuse what does not fit into AMQP's short strings."""
-    if len(value.encode()) > _SHORT:
+def _require_short(value: str) -> str:
+    """Require that the value fits into a short string of AMQP."""
+    if len(value.encode()) > _MAX_SHORT_STRING:
         raise ValueError("too long")
     return value
 
 
-def _one_line_or_empty(value: str) -> str:
-    """Refuse control characters: for a binding RabbitMQ (3.10) drops the newline of `eve\\nnts`."""
+def _require_one_line_or_empty(value: str) -> str:
+    """Require a value without control characters: RabbitMQ 3.10 drops a newline in a binding."""
     if value and not is_one_line(value):
         raise ValueError("control character")
     return value
@@ -27,15 +27,17 @@ def _one_line_or_empty(value: str) -> str:
 Exchange = Annotated[
     str,
     Field(strict=True),
-    AfterValidator(_short),
-    AfterValidator(_one_line_or_empty),
+    AfterValidator(_require_short),
+    AfterValidator(_require_one_line_or_empty),
     Rule(
         "be the name of an exchange, one line of at most 255 bytes, or empty for the default one",
-        maxLength=_SHORT,
+        maxLength=_MAX_SHORT_STRING,
         pattern=ONE_LINE,
     ),
 ]
-Key = Annotated[Line, AfterValidator(_short), Rule("be one line of 1 to 255 bytes", maxLength=_SHORT)]
+Key = Annotated[
+    Line, AfterValidator(_require_short), Rule("be one line of 1 to 255 bytes", maxLength=_MAX_SHORT_STRING)
+]
 
 
 class RabbitmqParams(BaseModel):

@@ -1,4 +1,4 @@
-"""The method `slack`: chat.postMessage, with the user's words where no markup can hide in them."""
+"""The method `slack`: chat.postMessage, with callers' text in blocks where markup has no effect."""
 
 import re
 import ssl
@@ -16,13 +16,20 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
 from app.models.rules import Line, ShellText
-from app.senders.base import Message, Sender, parse_retry_after, settings_from_context, text_param
+from app.senders.base import (
+    Message,
+    Sender,
+    drop_description,
+    parse_retry_after,
+    settings_from_context,
+    text_param,
+)
 from app.senders.deadline import Deadline
 from app.senders.http import send_request
 
-_LONGEST_SECTION = 3000  # characters, Slack's own limit
-# What Slack says when it, and not the message, has a problem: https://docs.slack.dev/reference/methods/chat.postMessage
-_PASSING = {
+_MAX_SECTION_LENGTH = 3000  # characters, Slack's own limit
+# Errors of which Slack, and not the message, is the cause: https://docs.slack.dev/reference/methods/chat.postMessage
+_TEMPORARY_ERRORS = {
     "accesslimited",
     "fatal_error",
     "internal_error",
@@ -34,7 +41,7 @@ _PASSING = {
     "team_added_to_org",
 }
 # Errors that lie in the operator's app and not in the message; the operator can correct them.
-_OF_THE_APP = {
+_APP_ERRORS = {
     "access_denied",
     "account_inactive",
     "ekm_access_denied",
@@ -51,29 +58,31 @@ _OF_THE_APP = {
 }
 
 
-def _or_default(channel: str | None, info: ValidationInfo) -> str | None:
+def _channel_or_default(channel: str | None, info: ValidationInfo) -> str | None:
     settings = settings_from_context(info)
     return channel or (settings.NOTIFICATIONS_SLACK_CHANNEL if settings else None)
 
 
 class SlackParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """The parameters: channel, message and subject."""
 
-    channel: Annotated[Line | None, AfterValidator(_or_default)] = Field(None, validate_default=True)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_description)
+
+    channel: Annotated[Line | None, AfterValidator(_channel_or_default)] = Field(None, validate_default=True)
     msg: ShellText | None = None
     subject: Line | None = None
 
 
-class _Client(WebClient):
+class _SlackClient(WebClient):
     """slack-sdk's client on our own transport, with a deadline and a size limit for answers."""
 
     def __init__(self, token: str, base_url: str, timeout: float) -> None:
-        super().__init__(token, base_url=base_url)  # which reads the proxy from the environment
+        super().__init__(token, base_url=base_url)  # reads the proxy from the environment
         self._timeout = timeout
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, which take longer to read than a message to send."""
+        """Return the trusted certificate authorities, read once: reading them takes longer than a message."""
         return ssl.create_default_context()
 
     def api_call(self, api_method: str, *, json: dict[str, Any] | None = None, **_: Any) -> SlackResponse:
@@ -105,7 +114,7 @@ class _Client(WebClient):
             http_verb="POST",
             api_url=url,
             req_args={},
-            data=_object(answer.content),
+            data=_parse_object(answer.content),
             headers=cast("dict[str, str]", answer.headers),
             status_code=answer.status,
         )
@@ -114,11 +123,14 @@ class _Client(WebClient):
 
 
 class SlackSender(Sender):
+    """A channel to the Slack workspace of one app."""
+
     Params: ClassVar[type[SlackParams]] = SlackParams
     rate_limited = True
 
     def __init__(self, settings: Settings, token: str) -> None:
-        self._client = _Client(
+        """Create the channel; nothing connects yet."""
+        self._client = _SlackClient(
             token,
             settings.NOTIFICATIONS_SLACK_API_URL.rstrip("/") + "/",
             settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS,
@@ -126,29 +138,41 @@ class SlackSender(Sender):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
+        """Return the channel; None if no token is set."""
         token = settings.NOTIFICATIONS_SLACK_BOT_TOKEN
         return cls(settings, token.get_secret_value()) if token else None
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
+        """Return the Slack channel that the caller names."""
         return str(params.get("channel") or "")
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
+        """Return the parameter `msg`."""
         return text_param(params, "msg")
 
     def send(self, message: Message, params: SlackParams) -> None:
+        """Post one message.
+
+        Raises:
+            DeliveryFailed: Slack did not take the message. This is final if the message or the channel is the
+                cause, and not Slack or the app.
+        """
         if not (channel := self.receiver_key(params)):
             raise DeliveryFailed("no channel is named, and the server has no default", permanent=True)
         metadata = {"event_type": "slurm_job", "event_payload": {"id": message.id, "event": message.event}}
         try:
             self._client.chat_postMessage(
-                channel=channel, text=_escaped(message.subject), blocks=_blocks(message), metadata=metadata
+                channel=channel,
+                text=_escape_markup(message.subject),
+                blocks=_build_blocks(message),
+                metadata=metadata,
             )
         except SlackApiError as error:
-            raise _said(error, f"the message to {channel}") from error
+            raise _slack_refusal(error, f"the message to {channel}") from error
         except (SlackClientError, OSError) as error:
-            raise _unreachable(error) from error
+            raise _slack_unreachable(error) from error
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
@@ -160,22 +184,22 @@ class SlackSender(Sender):
         try:
             self._client.api_call("auth.test", json={})
         except SlackApiError as error:
-            raise _said(error, "the token") from error
+            raise _slack_refusal(error, "the token") from error
         except (SlackClientError, OSError) as error:
-            raise _unreachable(error) from error
+            raise _slack_unreachable(error) from error
         return True
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
-    """Plain text: `<!channel>`, links and mentions of a caller's stay what they are, words."""
+def _build_blocks(message: Message) -> list[dict[str, Any]]:
+    """Return blocks of plain text, in which `<!channel>`, links and mentions have no effect."""
     return [
-        {"type": "section", "text": {"type": "plain_text", "text": _cut(text), "emoji": False}}
+        {"type": "section", "text": {"type": "plain_text", "text": _truncate(text), "emoji": False}}
         for text in (message.subject, *message.parts)
         if text
     ]
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def _parse_object(content: bytes) -> dict[str, Any]:
     """Return the JSON object in `content`, or an empty one."""
     try:
         found = loads(content)
@@ -184,29 +208,31 @@ def _object(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_SECTION else text[: _LONGEST_SECTION - 1] + "…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= _MAX_SECTION_LENGTH else text[: _MAX_SECTION_LENGTH - 1] + "…"
 
 
-def _escaped(text: str) -> str:
+def _escape_markup(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _unreachable(error: Exception) -> DeliveryFailed:
+def _slack_unreachable(error: Exception) -> DeliveryFailed:
     words = f"Slack cannot be reached: {to_one_line(str(error))}"
     return DeliveryFailed(words, permanent=False, is_of_channel=True)
 
 
-def _said(error: SlackApiError, refused: str) -> DeliveryFailed:
+def _slack_refusal(error: SlackApiError, refused: str) -> DeliveryFailed:
     response: Any = error.response
     status = response.status_code
     said = response.get("error") if isinstance(response.data, dict) else None
-    if not re.fullmatch(r"\w+", str(said)):  # no word of Slack's, but of something in between
+    if not re.fullmatch(r"\w+", str(said)):  # not Slack's, but the answer of a server in between
         said = None
-    is_passing = status == 429 or status >= 500 or said in _PASSING or said in _OF_THE_APP or said is None
+    is_passing = (
+        status == 429 or status >= 500 or said in _TEMPORARY_ERRORS or said in _APP_ERRORS or said is None
+    )
     return DeliveryFailed(
         f"Slack refuses {refused}: {said or f'status {status}'}",
         permanent=not is_passing,
         retry_after=parse_retry_after(response.headers.get("Retry-After")),
-        is_of_channel=said in _OF_THE_APP,
+        is_of_channel=said in _APP_ERRORS,
     )

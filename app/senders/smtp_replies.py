@@ -1,7 +1,7 @@
-"""Decides which SMTP replies are final, by the enhanced status code, or else by command and basic code.
+"""Decides whether an SMTP refusal is final, by the enhanced status code, or else by command and basic code.
 
 Enhanced status codes: RFC 3463, and the registry of RFC 5248. Only a refusal of this message or of its
-addresses is final. After a refusal of the session (who connects, how, how much) the message is retried,
+addresses is final. After a refusal of the session (the client, its login, its rate) the message is retried,
 because the operator can correct the cause.
 """
 
@@ -44,19 +44,19 @@ def is_final(command: Command, code: int, text: str) -> bool:
     """Return whether the cause of the refusal is the message itself, so that it would be refused again."""
     if not 500 <= code <= 599:
         return False
-    subject, detail = _enhanced(code, text)
+    subject, detail = _parse_enhanced_status(code, text)
     if subject not in _FINAL_DETAILS:
         return code in _FINAL_CODES[command]
     details = _FINAL_DETAILS[subject]
     return details is None or detail in details
 
 
-def is_of_the_session(code: int, text: str) -> bool:
+def refuses_session(code: int, text: str) -> bool:
     """Return whether the server now refuses every message of this client."""
-    return code in _SESSION_CODES or _enhanced(code, text) in {(3, 2), (4, 5)}
+    return code in _SESSION_CODES or _parse_enhanced_status(code, text) in {(3, 2), (4, 5)}
 
 
-def _enhanced(code: int, text: str) -> tuple[int, int]:
+def _parse_enhanced_status(code: int, text: str) -> tuple[int, int]:
     """Return subject and detail; (0, 0), which means undefined, unless the class fits the basic code."""
     found = _ENHANCED.match(text)
     if found is None or found[1] != str(code)[0]:

@@ -23,22 +23,31 @@ from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import to_one_line
 from app.models.rules import Line, Rule
-from app.senders.base import Message, Receiver, Sender, parse_retry_after, settings_from_context, text_param
+from app.senders.base import (
+    Message,
+    Receiver,
+    Sender,
+    drop_description,
+    parse_retry_after,
+    settings_from_context,
+    text_param,
+)
 from app.senders.deadline import Deadline
 from app.senders.http import send_request
 
 # Beside 5xx. 401, 403 and 407 refuse this service: its signature, its address, or its login at the proxy.
-_PASSING = (401, 403, 407, 408, 409, 425, 429)
+_TEMPORARY_STATUSES = (401, 403, 407, 408, 409, 425, 429)
 
 # Dot segments, as the most lenient servers read them: before a parameter (`..;`) or a NUL, or between blanks.
-_DOTS = re.compile(r"(^|[/\\])\s*\.{1,2}\s*([/\\;?#\0]|$)")
+_DOT_SEGMENT = re.compile(r"(^|[/\\])\s*\.{1,2}\s*([/\\;?#\0]|$)")
 _HOST = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?"
 )  # else Python takes ::1 from "[::1].example.com"
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def _url(value: str) -> str:
+def _require_plain_url(value: str) -> str:
+    """Require a URL that every server and proxy reads alike."""
     parts = urlsplit(value)
     if (
         not value.isascii()
@@ -50,14 +59,14 @@ def _url(value: str) -> str:
         or not _HOST.fullmatch(parts.netloc)
         or parts.port == 0
         or _BROKEN_ESCAPE.search(parts.path)
-        or _DOTS.search(_fully_decoded(parts.path))
+        or _DOT_SEGMENT.search(_decode_fully(parts.path))
     ):
         raise ValueError("not a plain URL")
     return value
 
 
-def _fully_decoded(path: str) -> str:
-    """Decode a path until nothing is left to decode, because a server and its proxies may each do so.
+def _decode_fully(path: str) -> str:
+    """Decode a path until nothing is left to decode, because a server and its proxies may each decode it.
 
     Raises:
         ValueError: The path is not UTF-8, which could hide a dot in a longer form.
@@ -67,50 +76,55 @@ def _fully_decoded(path: str) -> str:
     return path
 
 
-def _receiver(url: str) -> str:
-    """The host, with the port that the URL names."""
+def _host_with_port(url: str) -> str:
+    """Return the host, with the port that the URL names."""
     return urlsplit(url).netloc.lower()
 
 
-def _allowed(url: str, info: ValidationInfo) -> str:
-    """Where no receiver is listed at all, the method is not configured, which is no fault of the URL."""
+def _require_listed_host(url: str, info: ValidationInfo) -> str:
+    """Require a host that the operator lists. Without any, the method is not configured: no fault."""
     settings = settings_from_context(info)
     secrets = settings.webhook_secrets() if settings else {}
-    if secrets and _receiver(url) not in secrets:
+    if secrets and _host_with_port(url) not in secrets:
         words = "must be at a host that this server's operator has listed"
         raise PydanticCustomError("rule", "{words}", {"words": words})
     return url
 
 
 class WebhookParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """The parameters: URL, subject and body."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_description)
 
     url: Annotated[
         Annotated[
             Line,
-            AfterValidator(_url),
+            AfterValidator(_require_plain_url),
             Rule(
                 "be an http or https URL in ASCII, without blanks, backslashes, a user or dot segments in it",
                 pattern=r'^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-\[\]-~][!-\[\]-~]*$',
             ),
         ],
-        AfterValidator(_allowed),
+        AfterValidator(_require_listed_host),
     ]
     subject: Line | None = None
     body: JsonValue = None
 
 
 class WebhookSender(Sender):
+    """A channel to the hosts of NOTIFICATIONS_WEBHOOK_RECEIVERS."""
+
     Params: ClassVar[type[WebhookParams]] = WebhookParams
 
     def __init__(self, settings: Settings) -> None:
+        """Create the channel; nothing connects yet."""
         self._secrets = settings.webhook_secrets()
         self._timeout = settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS
         self._ca_path = settings.NOTIFICATIONS_WEBHOOK_CA_PATH
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """Return the sender; None if no receivers are listed.
+        """Return the channel; None if no receivers are listed.
 
         Raises:
             SettingsError: The file of the certificate authority cannot be used.
@@ -128,10 +142,12 @@ class WebhookSender(Sender):
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
+        """Return the URL."""
         return str(params.get("url") or "")
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
+        """Return the body, if it is text."""
         return text_param(params, "body")
 
     @classmethod
@@ -172,11 +188,12 @@ class WebhookSender(Sender):
         """POST the event; only the status of the answer counts.
 
         Raises:
-            DeliveryFailed: The receiver did not take it. 3xx and 4xx, except for `_PASSING`, are final.
+            DeliveryFailed: The receiver did not take it. 3xx and 4xx are final, except for some
+                (see `_TEMPORARY_STATUSES`).
         """
-        receiver = _receiver(params.url)
+        receiver = _host_with_port(params.url)
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
-        headers = _signed(message.id, int(time.time()), body, self._secrets[receiver])
+        headers = _sign(message.id, int(time.time()), body, self._secrets[receiver])
         try:
             with Deadline(2 * self._timeout) as deadline:
                 answer = send_request(
@@ -195,13 +212,13 @@ class WebhookSender(Sender):
         if not 200 <= answer.status < 300:
             raise DeliveryFailed(
                 f"the receiver at {receiver} answered {answer.status}",
-                permanent=300 <= answer.status < 500 and answer.status not in _PASSING,
+                permanent=300 <= answer.status < 500 and answer.status not in _TEMPORARY_STATUSES,
                 retry_after=parse_retry_after(answer.headers.get("Retry-After")),
             )
 
 
-def _signed(message_id: str, moment: int, body: bytes, key: bytes) -> dict[str, str]:
-    """The headers that let the receiver tell that the message is ours, whole, and not an old one."""
+def _sign(message_id: str, moment: int, body: bytes, key: bytes) -> dict[str, str]:
+    """Return the headers by which the receiver can verify origin, integrity and age of the message."""
     signature = hmac.new(key, f"{message_id}.{moment}.".encode() + body, hashlib.sha256).digest()
     return {
         "Content-Type": "application/json",

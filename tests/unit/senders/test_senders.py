@@ -15,7 +15,7 @@ from app.models.content import Content
 from app.models.job_facts import JobFacts
 from app.senders import SENDERS, Message, Sender
 from app.senders.email import EmailSender
-from app.senders.mail import MailParams, mail
+from app.senders.mail import MailParams, build_mail
 from app.senders.test import TestSender
 from tests.support.real.smtp import SmtpServer
 from tests.support.tasks import make_email
@@ -140,7 +140,7 @@ def test_no_address_hides_in_an_encoded_word(address: str) -> None:
 def test_no_address_hides_in_a_name(name: str) -> None:
     """The message itself decides who gets it, where it is handed to a service as a whole."""
     quoted = f'"{name}" <someone@example.com>'
-    built = mail(MESSAGE, params_of(recipient=[quoted, "root@localhost"], sender=quoted))
+    built = build_mail(MESSAGE, params_of(recipient=[quoted, "root@localhost"], sender=quoted))
     for policy in (default, SMTP):
         read = message_from_bytes(built.as_bytes(policy=policy), policy=default)
         assert [address.addr_spec for address in read["To"].addresses] == [
