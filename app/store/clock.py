@@ -1,4 +1,4 @@
-"""The store's clock: the one clock of all processes that share a store."""
+"""The store's clock, which all processes that share a store use."""
 
 import logging
 from datetime import UTC, datetime, timedelta

@@ -8,16 +8,16 @@ from app.store.clock import StoreClock
 
 
 class KeyStore(StoreClock, Protocol):
-    """Stores API keys.
+    """A store of API keys.
 
     Every method raises StoreUnavailable if the database does not answer.
     """
 
     def add_key(self, key: ApiKey) -> bool:
-        """Add a key; return False if another key of its name is valid at the time of its creation."""
+        """Add a key; return False if another key with the same name is valid when the key is created."""
 
     def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
-        """Return the key with that id, even if it is revoked or expired.
+        """Return the key with that id, even a revoked or expired one.
 
         Args:
             id_: The id of the key.
@@ -28,7 +28,7 @@ class KeyStore(StoreClock, Protocol):
         """Return all keys, the oldest first."""
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
-        """Revoke a key; return False if there is no such key, or if it is revoked already."""
+        """Revoke a key; return False if there is no such key, or if the key is revoked already."""
 
     def record_key_use(self, id_: str, at: datetime) -> None:
         """Store when the key was last used."""

@@ -5,15 +5,16 @@ Any number of processes share a store. One of them, the leader, polls Slurm and 
 - **Acquiring.** Each process calls `acquire_lease` before each polling cycle. The call is one atomic write to
   the one lease of the store, which has an owner, an end (`until`) and a fencing token (`fence`). It succeeds
   if the lease has ended, or if the caller owns the lease already. Otherwise another process leads.
-- **Renewing.** The leader calls `acquire_lease` again well before the end, also during a long polling cycle,
-  but not while a cycle hangs (`app/monitor.py`). If the leader dies, another process leads once the lease has
-  ended. A leader that stops releases the lease, so that another process leads at once.
+- **Renewing.** A lease lasts MONITOR_LEASE_SECONDS. The leader calls `acquire_lease` again after a third of
+  that time, also during a long polling cycle, but not while a cycle hangs (`app/monitor.py`). If the leader
+  dies, another process leads once the lease has ended. A leader that stops calls `release_lease`, so that
+  another process leads at once.
 - **Fencing.** A leader that was frozen may go on writing after its lease has ended. The lease alone cannot
   prevent that. Therefore the fencing token grows by one whenever the lease goes to another owner, and the
   leader passes its token to each write (`RecordStore.apply_changes`). A write whose token is no longer the
   newest changes nothing. SQLite compares the tokens in the transaction that writes the records. MongoDB has
-  no transaction over both: a new leader first marks all open records with its token, and a write finds only
-  records without the mark of a later leader.
+  no transactions on a single server. There a new leader first marks all open records with its token, and a
+  write finds only records that no later leader has marked.
 - **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter. A lease that
   ends later than possible was written before the store's clock was set back, and is taken over.
 
@@ -50,4 +51,4 @@ class LeaderLease(StoreClock, Protocol):
         """
 
     def release_lease(self, owner: str) -> None:
-        """Release the lease if `owner` holds it, so that another process can lead at once."""
+        """Release the lease if `owner` holds the lease, so that another process can lead at once."""

@@ -1,4 +1,4 @@
-"""The notifications in a store, as a queue: claimed when they are due, then settled."""
+"""The notifications in a store, as a queue: claimed when due, then settled."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,7 +34,7 @@ class Outcome:
 
 
 class NotificationQueue(StoreClock, Protocol):
-    """Hands out notifications that are due, each to one process at a time.
+    """A queue of notifications, which gives each one that is due to one process at a time.
 
     Every method raises StoreUnavailable if the database does not answer. Each method is atomic.
     """
@@ -42,7 +42,7 @@ class NotificationQueue(StoreClock, Protocol):
     def claim(
         self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
     ) -> Claim | None:
-        """Claim one notification that is due; return None if there is none.
+        """Claim one notification that is due; return None if none is due.
 
         A claim that ends later than `until`, or a retry later than `latest`, shows that the clock was set
         back. Such a notification is due, too. CLOCK_TOLERANCE is added to both times.
@@ -65,7 +65,7 @@ class NotificationQueue(StoreClock, Protocol):
     def form_digest(
         self, claim: Claim, now: datetime, digest_id: str
     ) -> tuple[str, list[StoredNotification]]:
-        """Put due notifications that wait for the same digest into one with the claimed one, its head.
+        """Form a digest of a claimed notification, its head, and the due ones that wait for the same digest.
 
         Only the first call forms a digest, with `digest_id` as its id. Later calls return the same digest,
         whichever process has claimed the head.

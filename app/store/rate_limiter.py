@@ -7,7 +7,7 @@ from app.store.clock import StoreClock
 
 
 class RateLimiter(StoreClock, Protocol):
-    """Counts messages to receivers, and requests of callers, in windows of time.
+    """A counter of messages to receivers, and of requests of callers, in windows of time.
 
     Every method raises StoreUnavailable if the database does not answer.
     """

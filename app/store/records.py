@@ -10,7 +10,7 @@ from app.store.clock import NEVER, StoreClock
 
 
 class RecordStore(StoreClock, Protocol):
-    """Stores records. A change that a method has acknowledged survives a crash; each method is atomic.
+    """A store of records. A change that a method has acknowledged survives a crash; each method is atomic.
 
     A record without a job is a reservation. Every method raises StoreUnavailable if the database does not
     answer. `within` is always a number of seconds that a search may take, instead of the configured time.
@@ -24,15 +24,21 @@ class RecordStore(StoreClock, Protocol):
         """
 
     def release_reservation(self, record: TaskRecord) -> None:
-        """Delete this reservation, and no other of its uuid, which may then be used again."""
+        """Delete this reservation, so that the uuid may be used again; keep any other record of the uuid."""
 
     def fail_reservation(self, record: TaskRecord, reason: str, at: datetime) -> bool:
-        """End this reservation without a job; its uuid and its key may be used again."""
+        """End this reservation without a job, so that the uuid and the idempotency key may be used again.
+
+        Return False if the reservation is gone, has a job, or has failed already.
+        """
 
     def accept_job(
         self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
     ) -> bool:
-        """Turn this reservation, even a failed one, into the record of a job; return False if it has one."""
+        """Turn this reservation, even a failed one, into the record of a job.
+
+        Return False if the reservation is gone, or has a job already.
+        """
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
         """Return the record with this idempotency key."""
@@ -46,7 +52,7 @@ class RecordStore(StoreClock, Protocol):
     def find_by_state(
         self, state: JobState, usernames: Collection[str] | None, limit: int
     ) -> list[TaskRecord]:
-        """Return up to `limit` records in that state, the newest first; only of these users, unless None."""
+        """Return up to `limit` records in a state, the newest first; `usernames`: None for all users."""
 
     def list_usernames(self) -> list[str]:
         """Return the users that have a record."""

@@ -12,8 +12,8 @@ from app.store.mongo.types import Document
 def change_to_update(change: Change, fence: int) -> UpdateOne:
     """Return the update for a change, by the leader with the fencing token `fence`.
 
-    The update finds no document if the record has another state by now, if a later leader has marked the
-    record, or if the record has one of the notifications already.
+    The update finds no document if the record has another state by now, or one of the notifications. The
+    same holds if a later leader has marked the record.
     """
     changes: Document = {
         **state_fields(change.after),

@@ -24,7 +24,7 @@ _NOT_ENCODED = "it cannot be read: percent-encode special characters in its user
 
 
 class _PlainInt(TypeDecoder):
-    """A decoder that returns the driver's large numbers as plain ones, as they were given."""
+    """A decoder that returns large numbers as plain integers, and not as Int64."""
 
     bson_type = Int64
 
@@ -55,7 +55,7 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
 
 
 def _has_stray_login(uri: str) -> bool:
-    """Return whether a part of the user or password may be outside its place.
+    """Return whether a part of the user or password may be in a wrong place of the address.
 
     The driver takes such a part for a host, a database or an option, looks it up, and prints it.
     """
@@ -65,7 +65,7 @@ def _has_stray_login(uri: str) -> bool:
 
 
 class MongoDatabase:
-    """The collections of one store. Thread-safe; connects when it is first used, so after any fork."""
+    """The collections of one store. Thread-safe; connects at the first use, and so after any fork."""
 
     def __init__(self, client: "MongoClient[Document]", database: str, collection: str) -> None:
         """Use a database of `client`; the names of all collections begin with `collection`."""

@@ -6,7 +6,12 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, guess_kind
-from app.store.mongo.older_server import is_of_older_server, parse_job_id, parse_state, translate_fields
+from app.store.mongo.older_server import (
+    is_of_older_server,
+    parse_stored_job_id,
+    parse_stored_state,
+    translate_fields,
+)
 from app.store.mongo.types import Document
 
 OPEN_JOB_FIELDS = (  # that `document_to_open_job` needs
@@ -116,14 +121,14 @@ def document_to_open_job(document: Document) -> OpenJob:
         ValueError: The older server left out what polling needs, or wrote it in a form of its own.
     """
     job_id, created_at, username = map(document.get, ("slurm_job_id", "created_at", "slurm_username"))
-    job_id = parse_job_id(job_id)
+    job_id = parse_stored_job_id(job_id)
     if job_id is None or not isinstance(created_at, datetime) or not isinstance(username, str):
         raise ValueError("its job cannot be polled without a job id, a time of creation and a user name")
     job = document.get("job") or {}
     return OpenJob(
         document["uuid"],
         job_id,
-        parse_state(document.get("slurm_job_state")),
+        parse_stored_state(document.get("slurm_job_state")),
         username,
         max(created_at, _LONG_AGO),
         job.get("submit_time"),

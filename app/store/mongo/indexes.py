@@ -35,7 +35,7 @@ _TASK_INDEXES = (
 
 
 def create_task_indexes(tasks: Collection[Document]) -> None:
-    """Create the indexes of the records, if they are missing.
+    """Create the missing indexes of the records.
 
     An index that an operator has made in another form stays, unless the service needs a unique one.
 

@@ -39,7 +39,7 @@ class MongoKeyStore(MongoDatabase, KeyStore):
         return False
 
     def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
-        """Find the key by its id."""
+        """Find the key by id."""
         with translating_errors(within):
             document = self.api_keys.find_one({"_id": id_})
             return _document_to_key(document) if document else None

@@ -1,4 +1,4 @@
-"""The leader's lease in MongoDB; `app/store/lease.py` explains how the lease and its fencing token work."""
+"""The leader's lease in MongoDB; `app/store/lease.py` explains how lease and fencing token work."""
 
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 def match_not_fenced_after(fence: int) -> Document:
-    """Return a condition for records without the mark of a later leader than the one with this token."""
+    """Return a condition for records that no leader with a newer fencing token has marked."""
     return {"fence": {"$not": {"$gt": fence}}}
 
 
@@ -25,7 +25,7 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
     _fenced_with: int | None = None  # the token with which this process has marked all open records
 
     def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
-        """Update the lease if it is free or the owner's; mark the open records if it has changed hands."""
+        """Update the lease if `owner` may have it; after a change of owner, mark the open records."""
         latest = until + CLOCK_TOLERANCE
         over = [{"until": {"$lt": now}}, {"until": {"$gt": latest}}]
         free = {"_id": LEASE_NAME, "$or": [{"owner": owner}, *over]}
@@ -47,14 +47,14 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
             return fence
 
     def release_lease(self, owner: str) -> None:
-        """Clear the owner and the end of the lease; its token stays."""
+        """Clear the owner and the end of the lease, but not the fencing token."""
         with translating_errors():
             self.leases.update_one(
                 {"_id": LEASE_NAME, "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
             )
 
     def _fence_open_records(self, fence: int) -> None:
-        """Mark all records that an earlier leader may still want to change, so that its writes find none."""
+        """Mark all records that may still change, so that the writes of earlier leaders find none."""
         for field in ("is_open", "is_reserved"):
             self.tasks.update_many(
                 {field: True, **match_not_fenced_after(fence - 1)}, {"$set": {"fence": fence}}

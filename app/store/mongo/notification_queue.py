@@ -57,7 +57,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         return Claim(document["uuid"], document_to_notification(document["notifications"][0]))
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Store the outcome, after that of the others in the digest if there is one."""
+        """Store the outcome, first for the others in the digest, if any."""
         is_sent = outcome.status is NotificationStatus.SENT
         mine: Document = {"id": claim.notification.id, "claim": claim.notification.claim}
         if is_sent:

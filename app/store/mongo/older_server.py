@@ -1,4 +1,4 @@
-"""Read the documents of the older server, the service that this one replaces, as they are."""
+"""Read the unchanged documents of the older server, which this service replaces."""
 
 import math
 import re
@@ -20,11 +20,11 @@ _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def is_of_older_server(document: Document) -> bool:
-    """Return whether the older server wrote a document: it stored no list of notifications."""
+    """Return whether the older server wrote a document, because a list of notifications is missing."""
     return "taken_over_at" in document or "notifications" not in document
 
 
-def parse_state(value: object) -> JobState:
+def parse_stored_state(value: object) -> JobState:
     """Return the state that a stored value stands for; UNKNOWN for a value that is no state of Slurm."""
     return JobState(value) if isinstance(value, str) and value in JobState.__members__ else JobState.UNKNOWN
 
@@ -43,7 +43,7 @@ def list_stored_forms(uuids: Iterable[str]) -> list[object]:
     return [*texts, *numbers]
 
 
-def parse_job_id(value: object) -> int | None:
+def parse_stored_job_id(value: object) -> int | None:
     """Return the job id in a number or in a string of digits; None for anything else."""
     is_text = isinstance(value, str) and value.isascii() and value.isdigit()
     if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -54,7 +54,7 @@ def parse_job_id(value: object) -> int | None:
     return number if 0 < number <= MAX_JOB_ID else None
 
 
-def parse_task(document: Document) -> dict[str, Any]:
+def parse_stored_task(document: Document) -> dict[str, Any]:
     """Return the task of a document, or an empty one if the task is no object."""
     task = _replace_non_json(document.get("task"))
     return task if isinstance(task, dict) else {}
@@ -66,14 +66,14 @@ def translate_fields(document: Document) -> Document:
     A record that was never updated counts as updated when it was created.
     """
     created_at = _parse_time(document.get("created_at")) or datetime.fromtimestamp(0, UTC)
-    task = parse_task(document)
+    task = parse_stored_task(document)
     usernames = (document.get("slurm_username"), task.get("username"))
     return {
         "kind": RecordKind.REGISTERED,  # its jobs were submitted another way
         "task": task,
         "slurm_username": next((name for name in usernames if name and isinstance(name, str)), ""),
-        "slurm_job_id": parse_job_id(document.get("slurm_job_id")),
-        "slurm_job_state": parse_state(document.get("slurm_job_state")),
+        "slurm_job_id": parse_stored_job_id(document.get("slurm_job_id")),
+        "slurm_job_state": parse_stored_state(document.get("slurm_job_state")),
         "created_at": created_at,
         "updated_at": _parse_time(document.get("updated_at")) or created_at,
     }

@@ -37,6 +37,6 @@ class MongoRateLimiter(MongoDatabase, RateLimiter):
                         return cast("datetime", full["until"])
 
     def refund(self, recipient: str) -> None:
-        """Count one less in the window, if there is one."""
+        """Count one less in the window that runs, if any."""
         with translating_errors():
             self.windows.update_one({"_id": recipient, "count": {"$gt": 0}}, {"$inc": {"count": -1}})

@@ -23,7 +23,7 @@ from app.store.mongo.documents import (
     state_fields,
 )
 from app.store.mongo.errors import translating_errors
-from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, match_state, parse_job_id
+from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, match_state, parse_stored_job_id
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 from app.store.records import RecordStore
@@ -56,12 +56,12 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         wanted = {"task.uuid": {"$in": list_stored_forms([uuid])}, "uuid": {"$ne": uuid}}
         taken = self.tasks.find_one(wanted, {"slurm_job_id": 1}, sort=NEWEST_FIRST)
         if taken is not None:
-            raise DuplicateUuid(uuid, parse_job_id(taken.get("slurm_job_id")))
+            raise DuplicateUuid(uuid, parse_stored_job_id(taken.get("slurm_job_id")))
 
     def _replace_failed_record(
         self, record: TaskRecord, document: Document, error: DuplicateKeyError
     ) -> None:
-        """Replace the record with the same uuid if its submission failed.
+        """Replace the record with the same uuid if the submission of that record failed.
 
         Raises:
             DuplicateUuid: The uuid or the idempotency key is used already.
@@ -79,7 +79,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         raise DuplicateUuid(record.uuid, taken.get("slurm_job_id")) from None
 
     def release_reservation(self, record: TaskRecord) -> None:
-        """Delete the document, unless it has a job."""
+        """Delete the document of a reservation."""
         with translating_errors():
             self.tasks.delete_one(_match_reservation(record))
 
@@ -96,7 +96,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
     def accept_job(
         self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
     ) -> bool:
-        """Give the document its job, unless it has one."""
+        """Store the job, unless the document has a job already."""
         changes = {
             "slurm_job_id": job_id,
             "is_reserved": False,
@@ -109,7 +109,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             return self.tasks.update_one(_match_reservation(record), {"$set": changes}).modified_count == 1
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
-        """Find the document by its idempotency key."""
+        """Find the document by idempotency key."""
         with translating_errors(within):
             document = self.tasks.find_one({"idempotency_key": key})
             return document_to_record(document) if document else None
@@ -208,7 +208,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
 
 
 def _read_all(documents: Iterable[Document], read: Callable[[Document], _Read]) -> Iterator[_Read]:
-    """Yield each document as `read` returns it; log and leave out one that cannot be read."""
+    """Yield what `read` returns for each document; log and leave out documents that cannot be read."""
     for document in documents:
         try:
             yield read(document)
@@ -217,7 +217,7 @@ def _read_all(documents: Iterable[Document], read: Callable[[Document], _Read]) 
 
 
 def _match_reservation(record: TaskRecord) -> Document:
-    """Return a condition for the document of this record, as long as it has no job."""
+    """Return a condition for the document of this record, as long as there is no job."""
     return {
         "uuid": record.uuid,
         "created_at": record.created_at,

@@ -82,7 +82,7 @@ def take_over(tasks: Collection[Document]) -> int:
 
 
 def _close_ended_jobs(tasks: Collection[Document]) -> None:
-    """Close the jobs whose end the older server has recorded, and announced, after a return to it."""
+    """Close the jobs whose end the older server has recorded, and announced, while it was used again."""
     ended = {"is_open": True, "slurm_job_state": {"$in": _FINAL_STATES}, "taken_over_at": {"$exists": True}}
     with pymongo.timeout(_TIMEOUT):
         if tasks.find_one(ended, {"_id": 1}) is not None:

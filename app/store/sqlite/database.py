@@ -1,4 +1,4 @@
-"""The connections to the file, and its transactions."""
+"""The connections to the file, and the transactions."""
 
 import queue
 import sqlite3
@@ -25,7 +25,7 @@ class SqliteDatabase:
     def __init__(
         self, path: Path, timeout: float = 5, *, host_clock: Callable[[], datetime] = utc_now
     ) -> None:
-        """Use the file at `path`, without opening it yet.
+        """Create a pool without connections.
 
         Args:
             path: The file.
@@ -41,7 +41,7 @@ class SqliteDatabase:
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_CONNECTIONS)
 
     def prepare(self) -> None:
-        """Create the file, its tables and its indexes, as far as they are missing.
+        """Create the file, the tables and the indexes that are missing.
 
         Raises:
             StoreRefused: The file cannot be used.
@@ -55,7 +55,7 @@ class SqliteDatabase:
             connection.execute("DELETE FROM leases WHERE FALSE")
 
     def count_records(self) -> int | None:
-        """Return how many records there are; None if the file or its tables do not exist yet."""
+        """Return how many records there are; None if the file or the tables do not exist yet."""
         if not self._path.exists():
             return None
         with self.reading() as connection:
@@ -107,7 +107,7 @@ class SqliteDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection in a transaction; commit, and check that the file is still in its place.
+        """Yield a connection in a transaction; commit, and check that the file is still in place.
 
         Raises:
             StoreRefused: The file was removed or replaced, or cannot be used.

@@ -25,7 +25,7 @@ class DatabaseFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Use the file at `path`, without opening it yet."""
+        """Prepare to use the file at `path`, which is not opened yet."""
         self._path = path
         self._paths = [str(path), *(f"{path}{suffix}" for suffix in _SUFFIXES)]
         self._opened: list[_Identity | None] | None = None
@@ -63,7 +63,7 @@ class DatabaseFile:
         return connection
 
     def remember_identities(self) -> None:
-        """Remember which files are at the path, because they have just been opened."""
+        """Remember which files are at the path, because these files have just been opened."""
         self._opened = self._identities()
 
     def forget_identities(self) -> None:

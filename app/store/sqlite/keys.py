@@ -32,7 +32,7 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
             return True
 
     def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
-        """Find the key by its id."""
+        """Find the key by id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM keys WHERE id = ?", (id_,)).fetchone()
             return _row_to_key(row) if row else None

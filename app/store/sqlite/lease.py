@@ -1,4 +1,4 @@
-"""The leader's lease in SQLite; `app/store/lease.py` explains how the lease and its fencing token work."""
+"""The leader's lease in SQLite; `app/store/lease.py` explains how lease and fencing token work."""
 
 import sqlite3
 from datetime import datetime
@@ -19,7 +19,7 @@ class SqliteLeaderLease(SqliteDatabase, LeaderLease):
     """The lease as the only row of the table `leases`."""
 
     def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
-        """Update the lease if it is free or the owner's, in one transaction."""
+        """Update the lease if `owner` may have it, in one transaction."""
         latest = to_milliseconds(until + CLOCK_TOLERANCE)
         with self.writing() as connection:
             held = connection.execute(
@@ -37,6 +37,6 @@ class SqliteLeaderLease(SqliteDatabase, LeaderLease):
             return row[0] if row else None
 
     def release_lease(self, owner: str) -> None:
-        """Clear the owner and the end of the lease; its token stays."""
+        """Clear the owner and the end of the lease, but not the fencing token."""
         with self.writing() as connection:
             connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))

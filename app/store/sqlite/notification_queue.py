@@ -98,7 +98,7 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
             ]
 
     def find_notification(self, id_: str) -> StoredNotification | None:
-        """Find the notification by its id."""
+        """Find the notification by id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM notifications WHERE id = ?", (id_,)).fetchone()
             return StoredNotification(row["uuid"], row_to_notification(row)) if row else None

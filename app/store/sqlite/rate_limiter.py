@@ -32,7 +32,7 @@ class SqliteRateLimiter(SqliteDatabase, RateLimiter):
             return to_datetime(row[0])
 
     def refund(self, recipient: str) -> None:
-        """Count one less in the window, if there is one."""
+        """Count one less in the window that runs, if any."""
         with self.writing() as connection:
             connection.execute(
                 "UPDATE windows SET count = count - 1 WHERE recipient = ? AND count > 0", (recipient,)

@@ -44,7 +44,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
             insert_record(connection, record)
 
     def release_reservation(self, record: TaskRecord) -> None:
-        """Delete the row, unless it has a job."""
+        """Delete the row of a reservation."""
         with self.writing() as connection:
             connection.execute("DELETE FROM tasks WHERE " + _THIS_RESERVATION, _values_of_reservation(record))  # noqa: S608
 
@@ -62,7 +62,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
     def accept_job(
         self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
     ) -> bool:
-        """Give the row its job, unless it has one."""
+        """Store the job, unless the row has a job already."""
         with self.writing() as connection:
             changed = connection.execute(
                 "UPDATE tasks SET slurm_job_id = ?, slurm_job_state = ?, is_open = ?, updated_at = ?,"  # noqa: S608
@@ -79,7 +79,7 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
             return changed.rowcount == 1
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
-        """Find the record by its idempotency key."""
+        """Find the record by idempotency key."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM tasks WHERE idempotency_key = ?", (key,)).fetchone()
             return row_to_record(connection, row) if row else None

@@ -25,12 +25,12 @@ _TIME_COLUMNS = ("attempt_after", "sent_at", "revived_at")
 
 
 def to_milliseconds(at: datetime) -> int:
-    """Return a time as it is stored: milliseconds since 1970 in UTC."""
+    """Return a time in its stored form: milliseconds since 1970 in UTC."""
     return round(at.timestamp() * 1000)
 
 
 def to_milliseconds_or_none(at: datetime | None) -> int | None:
-    """Return a time as it is stored, or None."""
+    """Return a time in its stored form, or None."""
     return to_milliseconds(at) if at is not None else None
 
 
