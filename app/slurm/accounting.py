@@ -64,7 +64,9 @@ class AccountingReader:
         still in the queue whose length is read first.
         """
         is_behind = self._queue_length(timeout) > 0
-        parts = [self._ask(query, timeout) for query in self._queries(usernames, since)]
+        start = math.floor(since.timestamp() - self._clock_skew)
+        queries = self._session.dialect().users_queries(usernames, start)
+        parts = [self._ask(query, timeout) for query in queries]
         if None in parts:
             return [], AccountingState.NONE
         items = [raw for part in parts for raw in part or []]
@@ -101,14 +103,6 @@ class AccountingReader:
             )
         self._has_answered = True
         return objects(reply)
-
-    def _queries(self, usernames: Collection[str], since: datetime) -> list[Query]:
-        """One for each user; up to v0.0.38 slurmdbd cannot be asked for a user."""
-        dialect = self._session.dialect()
-        start = ("start_time", dialect.moment(math.floor(since.timestamp() - self._clock_skew)))
-        if not dialect.is_structured:
-            return [[start]]
-        return [[start, ("users", username)] for username in sorted(usernames)]
 
 
 def _is_older(job: SlurmJob, not_before: Mapping[int, datetime]) -> bool:

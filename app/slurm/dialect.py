@@ -1,18 +1,54 @@
-"""What differs between the versions of slurmrestd's API that slurm-proxy speaks."""
+"""Say what differs between the versions of slurmrestd's API that this service supports.
 
-from collections.abc import Mapping, Sequence
+Slurm 22.05 offers v0.0.38, the only version of the older form. These are all the differences to v0.0.40 and
+newer. The methods of Dialect make the requests:
+
+- `jobs/state` is missing: the list of all jobs is read, with status 304 if no job changed.
+- slurmdbd takes several ids in one parameter, and a time only with a prefix; it cannot be asked for a user.
+- A time limit of 0 minutes is no limit, and numbers are plain; the environment is an object.
+- `exclude` and `nodelist` have other names, `exclusive` is a field of its own, `requeue: false` is ignored.
+- GRES and GPUs are fields of their own; the job's environment has SLURM_GPUS_PER_TASK (environment.py).
+- `switches` is refused in every form.
+- Slurm does not create the folders of output files: the job's script does (job_script.py).
+- Both headers of the token are required, which every request has (tokens.py).
+
+The readers of answers (reading.py, job_files.py, reply.py, answers.py) accept every form:
+
+- A job's state is one word, its numbers are plain, and its exit code is a status as of wait(2).
+- Paths of output files are as submitted, and empty for Slurm's default.
+- slurmdbd reports exit code 0 for every job, and no output files.
+- A job that was accepted may come with errors; newer versions call them warnings.
+- A wrong key and a slurmctld that is down are both error -1, "Unspecified error", with status 500.
+- Cancelling a job that has ended is a success.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import SlurmRefused
+from app.slurm.request import Query
 
 # Newest first. v0.0.39 is left out on purpose: every server that offers it offers v0.0.38 or v0.0.40 too.
 SUPPORTED_API_VERSIONS = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42", "v0.0.41", "v0.0.40", "v0.0.38")
 
+# Options that the API calls by another name than sbatch.
+_NAMES = {
+    "constraint": "constraints",
+    "exclude": "excluded_nodes",
+    "job_name": "name",
+    "mem": "memory_per_node",
+    "mem_per_cpu": "memory_per_cpu",
+    "nodelist": "required_nodes",
+    "ntasks_per_node": "tasks_per_node",
+    "time_min": "time_minimum",
+}
+_OLDER_NAMES = {**_NAMES, "exclude": "exclude_nodes", "nodelist": "nodelist"}
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One version of the API, by its name, e.g. "v0.0.42"."""
+    """One version of the API, by its name such as "v0.0.42"."""
 
     api: str
 
@@ -22,20 +58,36 @@ class Dialect:
 
     @property
     def is_structured(self) -> bool:
-        """The newer form: lists of states, numbers as {set, infinite, number}, environment as a list."""
+        """Return whether this is the newer form, whose numbers may be {set, infinite, number} (not 22.05)."""
         return self._minor >= 40
 
     @property
+    def has_state_list(self) -> bool:
+        """Return whether `jobs/state` may be offered: from 24.05 on, so not by every v0.0.40."""
+        return self.is_structured
+
+    @property
+    def has_tres_fields(self) -> bool:
+        """Return whether GRES and GPUs are submitted as trackable resources, such as `tres_per_job`."""
+        return self.is_structured
+
+    @property
     def makes_output_folders(self) -> bool:
-        """Slurm 24.11 and newer make the folder of an output file; older ones fail the job."""
+        """Return whether Slurm makes the folder of an output file (24.11); older releases fail the job."""
         return self._minor >= 42
 
+    def field_name(self, option: str) -> str:
+        """Return the field of an sbatch option whose value is sent as it is."""
+        return (_NAMES if self.is_structured else _OLDER_NAMES).get(option, option)
+
     def environment(self, variables: Mapping[str, str]) -> dict[str, str] | list[str]:
+        """Return the value of the field `environment`."""
         if self.is_structured:
             return [f"{name}={value}" for name, value in variables.items()]
         return dict(variables)
 
     def exclusive(self, *, user_only: bool) -> dict[str, Any]:
+        """Return the field that keeps other jobs, or only those of other users, off the nodes of a job."""
         if self.is_structured:
             return {"shared": ["user" if user_only else "none"]}
         return {"exclusive": "user" if user_only else "exclusive"}
@@ -50,7 +102,7 @@ class Dialect:
             return {"requeue": wanted}
         return {"no_requeue": True}
 
-    def per_task(self, resource: str, count: int) -> str:
+    def task_resource(self, resource: str, count: int) -> str:
         """Return a resource that each task gets; Slurm 23.11 separates the count by a colon."""
         return f"{resource}{':' if self._minor == 40 else '='}{count}"
 
@@ -76,12 +128,12 @@ class Dialect:
         wait = {} if seconds is None else {"wait_for_switch": seconds}
         return {"required_switches": count, **wait}
 
-    def moment(self, seconds: int) -> int | str:
-        """A time in a submission; `seconds` since the epoch."""
+    def timestamp(self, seconds: int) -> int | str:
+        """Return a time in a submission or a query of slurmdbd; `seconds` count from the epoch."""
         return seconds if self.is_structured else f"uts{seconds}"
 
     def update_time(self, seconds: int) -> str:
-        """The same as a query value; v0.0.40 and v0.0.41 take it only with a prefix."""
+        """Return a time in a query of slurmctld; v0.0.40 and v0.0.41 accept it only with a prefix."""
         return f"uts{seconds}" if self._minor in (40, 41) else str(seconds)
 
     def jobs_query(self, job_ids: Sequence[int]) -> list[tuple[str, str]]:
@@ -89,3 +141,15 @@ class Dialect:
         if self.is_structured:
             return [("step", str(job_id)) for job_id in job_ids]
         return [("step", ",".join(map(str, job_ids)))]
+
+    def users_queries(self, usernames: Collection[str], since: int) -> list[Query]:
+        """Return the queries that ask slurmdbd for the jobs of users; v0.0.38 lists those of all users.
+
+        Args:
+            usernames: the users.
+            since: seconds since the epoch.
+        """
+        start = ("start_time", self.timestamp(since))
+        if not self.is_structured:
+            return [[start]]
+        return [[start, ("users", username)] for username in sorted(usernames)]

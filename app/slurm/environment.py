@@ -37,7 +37,7 @@ def job_environment(task: Task, job: Mapping[str, Any], dialect: Dialect) -> dic
         "SLURM_SUBMIT_DIR": task.cwd,
         "SLURM_SUBMIT_HOST": socket.gethostname().partition(".")[0],
     }
-    if dialect.is_structured:
+    if dialect.has_tres_fields:
         variables |= _from_options(_FROM_OPTIONS, task.slurm) | _mpi_variables(given)
         variables |= {name: job[field] for name, field in _FROM_FIELDS.items() if field in job}
     else:

@@ -60,7 +60,7 @@ class StateList:
         """Return whether slurmrestd offers the list (24.05 and newer); a 404 counts for a minute."""
         since = self._missing_since
         is_missing = since is not None and time.monotonic() - since < _OFFERED_AGAIN_AFTER
-        return self._session.dialect().is_structured and not is_missing
+        return self._session.dialect().has_state_list and not is_missing
 
     def read(self, job_ids: Collection[int]) -> States | None:
         """Return the states as far as they could be read; None where the server has no such list.

@@ -34,17 +34,6 @@ _SHAPED = frozenset(
         "time_minutes",
     }
 )
-_NAMES = {
-    "constraint": "constraints",
-    "exclude": "excluded_nodes",
-    "job_name": "name",
-    "mem": "memory_per_node",
-    "mem_per_cpu": "memory_per_cpu",
-    "nodelist": "required_nodes",
-    "ntasks_per_node": "tasks_per_node",
-    "time_min": "time_minimum",
-}
-_OLD_NAMES = {"exclude": "exclude_nodes", "nodelist": "nodelist"}  # where v0.0.38 differs
 
 
 def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
@@ -75,11 +64,10 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
 
 def _plain(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     """Return the options that at most change their name."""
-    names = _NAMES if dialect.is_structured else {**_NAMES, **_OLD_NAMES}
     given = {
         option: getattr(options, option) for option in SlurmOptions.model_fields if option not in _SHAPED
     }
-    return {names.get(option, option): value for option, value in given.items() if value is not None}
+    return {dialect.field_name(option): value for option, value in given.items() if value is not None}
 
 
 def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
@@ -90,7 +78,7 @@ def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     cpus = {} if options.cpus_per_task is None else {"cpus_per_task": options.cpus_per_task}
     names = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
     given = {name: str(value) for name in names if (value := getattr(options, name)) is not None}
-    if not dialect.is_structured:
+    if not dialect.has_tres_fields:
         return cpus | given
     gpus = {name: _prefixed("gres/gpu:", value) for name, value in given.items() if name != "gres"}
     gres = [] if given.get("gres", "none").lower() == "none" else _prefixed("gres/", given["gres"])
@@ -100,7 +88,7 @@ def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     fields = {
         "tres_per_node": gres + gpus.get("gpus_per_node", []),
         "tres_per_job": gpus.get("gpus", []),
-        "tres_per_task": [dialect.per_task(name, count) for name, count in per_task],
+        "tres_per_task": [dialect.task_resource(name, count) for name, count in per_task],
         "tres_bind": [f"gres/gpu:per_task:{bound_gpus}"] if bound_gpus else [],
     }
     return cpus | {field: ",".join(items) for field, items in fields.items() if items}
@@ -121,9 +109,9 @@ def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str,
     if (minutes := options.compute_time_limit(time_unit)) is not None:
         fields["time_limit"] = dialect.time_limit(minutes)
     if options.begin is not None:
-        fields["begin_time"] = dialect.moment(options.begin)
+        fields["begin_time"] = dialect.timestamp(options.begin)
     if options.deadline is not None:
-        fields["deadline"] = dialect.moment(options.deadline)
+        fields["deadline"] = dialect.timestamp(options.deadline)
     return fields
 
 

@@ -597,7 +597,7 @@ def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() ->
     client = SlurmClient(session, clock_skew=90)
     assert client.search(["alice"], since, ["slurm-proxy:x"]).accounting is AccountingState.CURRENT
     (query,) = session.asked
-    assert dict(query)["start_time"] == session.dialect().moment(1_799_999_910)
+    assert dict(query)["start_time"] == session.dialect().timestamp(1_799_999_910)
 
 
 @pytest.mark.parametrize(
