@@ -9,11 +9,11 @@ from typing import Any
 from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
-from app.slurm.answers import by_id, jobs_of, objects, read_jobs
+from app.slurm.answers import merge_by_id, read_jobs, require_job_list, require_jobs_of_users
 from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.state_list import chunks
-from app.slurm.values import fields, number
+from app.slurm.values import as_number, as_object
 
 _NO_ENTRY = 9003
 
@@ -51,8 +51,8 @@ class AccountingReader:
             parts = self._ask(self._session.dialect().jobs_query(chunk), timeout)
             if parts is None:
                 return None
-            jobs = read_jobs(parts, reading.accounting_job)
-            found |= by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
+            jobs = read_jobs(parts, reading.read_accounting_job)
+            found |= merge_by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
         return found
 
     def of_users(
@@ -70,7 +70,9 @@ class AccountingReader:
         if None in parts:
             return [], AccountingState.NONE
         items = [raw for part in parts for raw in part or []]
-        found = jobs_of(usernames, items, reading.identify_accounting_job, reading.accounting_owner)
+        found = require_jobs_of_users(
+            usernames, items, reading.identify_accounting_job, reading.accounting_owner
+        )
         return found, AccountingState.BEHIND if is_behind else AccountingState.CURRENT
 
     def _queue_length(self, timeout: float | None) -> int:
@@ -80,7 +82,7 @@ class AccountingReader:
             SlurmUnavailable: slurmctld does not report it.
         """
         reply = self._session.get("diag", timeout=timeout)
-        size = number(fields(reply.body.get("statistics")).get("dbd_agent_queue_size"))
+        size = as_number(as_object(reply.body.get("statistics")).get("dbd_agent_queue_size"))
         if reply.status != 200 or size is None:
             raise SlurmUnavailable(f"slurmctld does not report its queue for slurmdbd: {reply.complaint()}")
         return size
@@ -102,7 +104,7 @@ class AccountingReader:
                 f"slurmdbd does not answer: {errors[0][1] if errors else reply.complaint()}"
             )
         self._has_answered = True
-        return objects(reply)
+        return require_job_list(reply)
 
 
 def _is_older(job: SlurmJob, not_before: Mapping[int, datetime]) -> bool:

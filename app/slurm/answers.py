@@ -21,7 +21,7 @@ from app.models.rules import MAX_JOB_ID
 from app.outages import RepeatFilter
 from app.slurm import reading
 from app.slurm.reply import Reply
-from app.slurm.values import Raw, fields, number
+from app.slurm.values import Raw, as_number, as_object
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(600, by_message=True))  # every poll reads the same unreadable job again
@@ -58,10 +58,10 @@ def require_jobs(reply: Reply) -> list[dict[str, Any]]:
     """
     if reply.status != 200 or reply.errors():
         raise SlurmUnavailable(f"slurmctld does not answer: {reply.complaint()}")
-    return objects(reply)
+    return require_job_list(reply)
 
 
-def objects(reply: Reply) -> list[dict[str, Any]]:
+def require_job_list(reply: Reply) -> list[dict[str, Any]]:
     """Return the items of `jobs`, with {} for an item that is not an object: it may stand for any job.
 
     Raises:
@@ -85,7 +85,7 @@ def controller_time(reply: Reply) -> datetime:
     Raises:
         SlurmUnavailable: The answer does not report it.
     """
-    moment = reading.moment(fields(reply.body.get("statistics")).get("req_time"))
+    moment = reading.read_time(as_object(reply.body.get("statistics")).get("req_time"))
     if reply.status != 200 or moment is None:
         raise SlurmUnavailable(f"slurmctld does not report its time: {reply.complaint()}")
     return moment
@@ -99,7 +99,7 @@ def is_unchanged(reply: Reply) -> bool:
 
 
 def read_jobs(
-    items: Iterable[dict[str, Any]], read: Callable[[Raw], SlurmJob] = reading.controller_job
+    items: Iterable[dict[str, Any]], read: Callable[[Raw], SlurmJob] = reading.read_controller_job
 ) -> list[SlurmJob]:
     """Return the jobs that can be read; one that cannot is logged, and does not hide the others."""
     jobs = []
@@ -111,7 +111,7 @@ def read_jobs(
     return jobs
 
 
-def jobs_of(
+def require_jobs_of_users(
     usernames: Collection[str],
     items: Iterable[dict[str, Any]],
     read: Callable[[Raw], SlurmJob],
@@ -139,8 +139,8 @@ def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -
     A job that is listed but cannot be read is left out, because nothing is known of it. An item that names no
     job at all may be any of the missing jobs, so that these are left out, too.
     """
-    found = by_id(read_jobs(items), wanted)
-    named = {number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
+    found = merge_by_id(read_jobs(items), wanted)
+    named = {as_number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
     return {
         job_id: found.get(job_id)
         for job_id in wanted
@@ -148,10 +148,11 @@ def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -
     }
 
 
-def states_of(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
+def read_states(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
     """Return id and state of each job in a list of states; None for what cannot be read, which is logged."""
     return [
-        (_readable(item, "job_id", _leading_id), _readable(item, "state", reading.state)) for item in items
+        (_readable(item, "job_id", _leading_id), _readable(item, "state", reading.read_state))
+        for item in items
     ]
 
 
@@ -174,7 +175,7 @@ def _leading_id(written: object) -> int:
     return int(found[0])
 
 
-def by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:
+def merge_by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:
     """Return those of the `wanted` jobs that are among `jobs`; an array is one job, merged from its tasks.
 
     slurmdbd lists each run of a requeued job: the one that was submitted last counts.
@@ -208,7 +209,7 @@ def submitted_job_id(reply: Reply) -> int | None:
     return job_id if reply.status == 200 and is_id else None
 
 
-def warnings(reply: Reply) -> list[str]:
+def submission_warnings(reply: Reply) -> list[str]:
     """Return Slurm's remarks on a job that it took; up to v0.0.38 they stand among the errors."""
     remarks = [*(words for _, words in reply.errors()), *reply.warnings(), *_user_message(reply)]
     return [f"Slurm: {remark}" for remark in dict.fromkeys(remarks) if remark]

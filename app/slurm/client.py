@@ -12,7 +12,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
-from app.slurm.answers import controller_time, submission_error, submitted_job_id, warnings
+from app.slurm.answers import controller_time, submission_error, submission_warnings, submitted_job_id
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
@@ -83,7 +83,7 @@ class SlurmClient:
             SlurmRequest("POST", "job/submit", user=task.username, body=body, expires=expires)
         )
         if (job_id := submitted_job_id(reply)) is not None:
-            return job_id, warnings(reply)
+            return job_id, submission_warnings(reply)
         raise submission_error(reply)
 
     def search(

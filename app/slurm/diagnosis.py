@@ -26,7 +26,7 @@ from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
-from app.slurm.values import fields
+from app.slurm.values import as_object
 
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 3.0
@@ -206,5 +206,5 @@ def _variants(key: bytes, text: str | None) -> Iterator[tuple[str, bytes]]:
 
 def _release(reply: Reply) -> str:
     """Return Slurm's release as slurmrestd tells it; 22.05 spells the name in another way."""
-    meta = fields(reply.body.get("meta"))
-    return str(fields(meta.get("slurm") or meta.get("Slurm")).get("release") or "of an unknown release")
+    meta = as_object(reply.body.get("meta"))
+    return str(as_object(meta.get("slurm") or meta.get("Slurm")).get("release") or "of an unknown release")

@@ -1,7 +1,7 @@
 """Reads where a job's output goes, as slurmctld and slurmdbd of each release report it."""
 
 from app.models.file_pattern import NO_ARRAY_TASK, expand, pad_values
-from app.slurm.values import Raw, text
+from app.slurm.values import Raw, as_text
 
 Files = tuple[str | None, str | None]  # standard output, standard error
 
@@ -61,4 +61,4 @@ def _joined(output: str, error: str) -> Files:
 
 
 def _text_or_empty(value: object) -> str:
-    return text(value) or ""
+    return as_text(value) or ""

@@ -9,7 +9,7 @@ from app.models.array_indices import parse_hex_mask, parse_index_list
 from app.models.job import SlurmJob
 from app.models.rules import MAX_JOB_ID
 from app.slurm.job_files import accounting_files, controller_files
-from app.slurm.values import Raw, fields, number, text
+from app.slurm.values import Raw, as_number, as_object, as_text
 
 _NO_TIME = 2**32 - 2  # the start of a job that never began, in slurmdbd of 24.11 and 26.05
 _MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a CPU
@@ -17,169 +17,169 @@ _MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a
 _NOTHING = ("", "None", "None assigned", "(null)")
 
 
-def _job_id(value: object) -> int:
-    job_id = int(value) if isinstance(value, str) and len(value) <= len(str(MAX_JOB_ID)) else number(value)
+def _read_job_id(value: object) -> int:
+    job_id = int(value) if isinstance(value, str) and len(value) <= len(str(MAX_JOB_ID)) else as_number(value)
     if job_id is None or not 0 < job_id <= MAX_JOB_ID:
         raise SlurmMisbehaved("slurmrestd reports a job without a valid id")
     return job_id
 
 
-def state(written: object) -> JobState:
+def read_state(written: object) -> JobState:
     try:
         return JobState.read(written if isinstance(written, str) else list(written))  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
         raise SlurmMisbehaved(f"slurmrestd reports a job state that Slurm does not have: {error}") from error
 
 
-def controller_job(raw: Raw) -> SlurmJob:
+def read_controller_job(raw: Raw) -> SlurmJob:
     """Return a job from `/slurm/…/job/{id}` or `/slurm/…/jobs`."""
-    job_state = state(raw.get("job_state"))
-    nodes = _said(raw.get("nodes"))
+    job_state = read_state(raw.get("job_state"))
+    nodes = _text_or_none(raw.get("nodes"))
     # For a job that never began, Slurm reports its end as its start, too.
     never_ran = job_state.is_final and not job_state.is_success and nodes is None
-    exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
+    exit_code, signal = _read_ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     ended = job_state.is_final or job_state is JobState.COMPLETING
     has_begun = not job_state.is_waiting and not never_ran
-    start = moment(raw.get("start_time")) if has_begun else None
-    array_id = number(raw.get("array_job_id")) or None
-    output, error = controller_files(raw, array_id, number(raw.get("array_task_id")))
+    start = read_time(raw.get("start_time")) if has_begun else None
+    array_id = as_number(raw.get("array_job_id")) or None
+    output, error = controller_files(raw, array_id, as_number(raw.get("array_task_id")))
     return SlurmJob(
-        job_id=_job_id(raw["job_id"]),
+        job_id=_read_job_id(raw["job_id"]),
         username=controller_owner(raw),
         job_state=job_state,
-        reason=_said(raw.get("state_reason")),
+        reason=_text_or_none(raw.get("state_reason")),
         exit_code=exit_code or None if never_ran else exit_code,
         signal=signal,
-        name=_said(raw.get("name")),
-        partition=_said(raw.get("partition")),
+        name=_text_or_none(raw.get("name")),
+        partition=_text_or_none(raw.get("partition")),
         nodes=nodes,
-        cpus=number(raw.get("cpus")),
-        memory_mb=_memory(raw.get("memory_per_node")),
-        time_limit_minutes=number(raw.get("time_limit")),
-        submit_time=moment(raw.get("submit_time")),
+        cpus=as_number(raw.get("cpus")),
+        memory_mb=_memory_mb(raw.get("memory_per_node")),
+        time_limit_minutes=as_number(raw.get("time_limit")),
+        submit_time=read_time(raw.get("submit_time")),
         start_time=start,
-        end_time=moment(raw.get("end_time")) if ended else None,  # before that it is a prediction
-        suspended_seconds=_suspended(raw, start),
-        working_directory=_said(raw.get("current_working_directory")),
+        end_time=read_time(raw.get("end_time")) if ended else None,  # before that it is a prediction
+        suspended_seconds=_suspended_seconds(raw, start),
+        working_directory=_text_or_none(raw.get("current_working_directory")),
         standard_output=output,
         standard_error=error,
-        comment=text(raw.get("comment")),
-        restarts=number(raw.get("restart_cnt")) or 0,
+        comment=as_text(raw.get("comment")),
+        restarts=as_number(raw.get("restart_cnt")) or 0,
         array_job_id=array_id,
-        task_index=(index := number(raw.get("array_task_id"))),
-        task_mask=parse_index_list(text(raw.get("array_task_string")) or "") if index is None else 0,
+        task_index=(index := as_number(raw.get("array_task_id"))),
+        task_mask=parse_index_list(as_text(raw.get("array_task_string")) or "") if index is None else 0,
     )
 
 
-def accounting_job(raw: Raw) -> SlurmJob:
+def read_accounting_job(raw: Raw) -> SlurmJob:
     """Return a job from `/slurmdb/…`."""
-    job_state = state(fields(raw.get("state")).get("current"))
-    exit_code, signal = _ending(raw.get("exit_code")) if job_state.is_final else (None, None)
+    job_state = read_state(as_object(raw.get("state")).get("current"))
+    exit_code, signal = _read_ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     if not job_state.is_success and (exit_code, signal) == (0, None):
         exit_code = None  # slurmdbd of 22.05 says 0 for every job, newer ones for CANCELLED and TIMEOUT
-    nodes = _said(raw.get("nodes"))
+    nodes = _text_or_none(raw.get("nodes"))
     has_begun = nodes is not None or not job_state.is_final or job_state.is_success
-    times, array = fields(raw.get("time")), fields(raw.get("array"))
-    array_id = number(array.get("job_id")) or None
-    output, error = accounting_files(raw, array_id, number(array.get("task_id")))
-    steps = [fields(step) for step in listed] if isinstance(listed := raw.get("steps"), list) else []
+    times, array = as_object(raw.get("time")), as_object(raw.get("array"))
+    array_id = as_number(array.get("job_id")) or None
+    output, error = accounting_files(raw, array_id, as_number(array.get("task_id")))
+    steps = [as_object(step) for step in listed] if isinstance(listed := raw.get("steps"), list) else []
     return SlurmJob(
-        job_id=_job_id(raw["job_id"]),
+        job_id=_read_job_id(raw["job_id"]),
         username=accounting_owner(raw),
         job_state=job_state,
-        reason=_said(fields(raw.get("state")).get("reason")),
+        reason=_text_or_none(as_object(raw.get("state")).get("reason")),
         exit_code=exit_code,
         signal=signal,
-        name=_said(raw.get("name")),
-        partition=_said(raw.get("partition")),
+        name=_text_or_none(raw.get("name")),
+        partition=_text_or_none(raw.get("partition")),
         nodes=nodes,
-        cpus=number(fields(raw.get("required")).get("CPUs")),
-        memory_mb=_required_memory(raw),
-        time_limit_minutes=number(times.get("limit")),
-        submit_time=moment(times.get("submission")),
-        start_time=moment(times.get("start")) if has_begun else None,
-        end_time=moment(times.get("end")) if job_state.is_final else None,
-        suspended_seconds=number(times.get("suspended")) or 0,
+        cpus=as_number(as_object(raw.get("required")).get("CPUs")),
+        memory_mb=_required_memory_mb(raw),
+        time_limit_minutes=as_number(times.get("limit")),
+        submit_time=read_time(times.get("submission")),
+        start_time=read_time(times.get("start")) if has_begun else None,
+        end_time=read_time(times.get("end")) if job_state.is_final else None,
+        suspended_seconds=as_number(times.get("suspended")) or 0,
         max_memory_bytes=max(map(_step_memory, steps), default=0) or None,
         cpu_seconds=sum(map(_step_cpu_seconds, steps)) or None,
-        working_directory=_said(raw.get("working_directory")),
+        working_directory=_text_or_none(raw.get("working_directory")),
         standard_output=output,
         standard_error=error,
-        comment=text(fields(raw.get("comment")).get("job")),
+        comment=as_text(as_object(raw.get("comment")).get("job")),
         array_job_id=array_id,
-        task_index=(index := number(array.get("task_id"))),
-        task_mask=parse_hex_mask(text(array.get("task")) or "") if index is None else 0,
+        task_index=(index := as_number(array.get("task_id"))),
+        task_mask=parse_hex_mask(as_text(array.get("task")) or "") if index is None else 0,
     )
 
 
 def controller_owner(raw: Raw) -> str:
     """Return the user of a job that slurmctld describes."""
-    return text(raw.get("user_name")) or ""
+    return as_text(raw.get("user_name")) or ""
 
 
 def accounting_owner(raw: Raw) -> str:
     """Return the user of a job that slurmdbd describes."""
-    return text(raw.get("user")) or text(fields(raw.get("association")).get("user")) or ""
+    return as_text(raw.get("user")) or as_text(as_object(raw.get("association")).get("user")) or ""
 
 
 def identify_controller_job(raw: Raw) -> SlurmJob:
     """Which job it is; its state does not matter, and may be one that cannot be read."""
-    return controller_job({**raw, "job_state": JobState.UNKNOWN})
+    return read_controller_job({**raw, "job_state": JobState.UNKNOWN})
 
 
 def identify_accounting_job(raw: Raw) -> SlurmJob:
-    return accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
+    return read_accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
 
 
-def _said(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     """Return a text of Slurm's; None for the words by which Slurm says that there is none."""
-    return text(value) if value not in _NOTHING else None
+    return as_text(value) if value not in _NOTHING else None
 
 
-def moment(value: object) -> datetime | None:
+def read_time(value: object) -> datetime | None:
     """Return a time that Slurm reports in seconds since the epoch; None if there is none."""
-    seconds = number(value)
+    seconds = as_number(value)
     return datetime.fromtimestamp(seconds, UTC) if seconds and 0 < seconds < _NO_TIME else None
 
 
-def _suspended(raw: Raw, start: datetime | None) -> float:
+def _suspended_seconds(raw: Raw, start: datetime | None) -> float:
     """Return for how many seconds the job was suspended before it last resumed.
 
     `suspend_time` is when it was last suspended or resumed, `pre_sus_time` for how long it had run by then.
     """
-    last = moment(raw.get("suspend_time"))
+    last = read_time(raw.get("suspend_time"))
     if last is None or start is None or last < start:
         return 0
-    return max(0.0, (last - start).total_seconds() - (number(raw.get("pre_sus_time")) or 0))
+    return max(0.0, (last - start).total_seconds() - (as_number(raw.get("pre_sus_time")) or 0))
 
 
-def _memory(value: object) -> int | None:
-    megabytes = number(value)
+def _memory_mb(value: object) -> int | None:
+    megabytes = as_number(value)
     return megabytes if megabytes and megabytes < _MAX_MEMORY_MB else None
 
 
-def _required_memory(raw: Raw) -> int | None:
-    required = fields(raw.get("required"))
-    return _memory(required.get("memory_per_node", required.get("memory")))
+def _required_memory_mb(raw: Raw) -> int | None:
+    required = as_object(raw.get("required"))
+    return _memory_mb(required.get("memory_per_node", required.get("memory")))
 
 
-def _ending(value: object) -> tuple[int | None, int | None]:
+def _read_ending(value: object) -> tuple[int | None, int | None]:
     """Return exit code and signal, from a wait status (up to v0.0.38) or an object."""
-    if isinstance(value, int) and number(value) is not None:
+    if isinstance(value, int) and as_number(value) is not None:
         return (None, value & 0x7F) if value & 0x7F else (value >> 8 & 0xFF, None)
     if not isinstance(value, Mapping):
         return None, None
-    killed_by = fields(value.get("signal"))
-    signal = number(killed_by.get("id")) or number(killed_by.get("signal_id"))
-    return (None, signal) if signal else (number(value.get("return_code")), None)
+    killed_by = as_object(value.get("signal"))
+    signal = as_number(killed_by.get("id")) or as_number(killed_by.get("signal_id"))
+    return (None, signal) if signal else (as_number(value.get("return_code")), None)
 
 
 def _step_memory(step: Raw) -> int:
-    peaks = fields(fields(step.get("tres")).get("requested")).get("max")
-    items = [fields(item) for item in peaks] if isinstance(peaks, list) else []
-    return max((number(item.get("count")) or 0 for item in items if item.get("type") == "mem"), default=0)
+    peaks = as_object(as_object(step.get("tres")).get("requested")).get("max")
+    items = [as_object(item) for item in peaks] if isinstance(peaks, list) else []
+    return max((as_number(item.get("count")) or 0 for item in items if item.get("type") == "mem"), default=0)
 
 
 def _step_cpu_seconds(step: Raw) -> float:
-    total = fields(fields(step.get("time")).get("total"))
-    return float((number(total.get("seconds")) or 0) + (number(total.get("microseconds")) or 0) / 1e6)
+    total = as_object(as_object(step.get("time")).get("total"))
+    return float((as_number(total.get("seconds")) or 0) + (as_number(total.get("microseconds")) or 0) / 1e6)

@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.outages import RepeatFilter
-from app.slurm.answers import require_jobs, states_of
+from app.slurm.answers import read_states, require_jobs
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class States:
 
     def add(self, chunk: Sequence[int], items: Sequence[Mapping[str, Any]]) -> None:
         self.asked.update(chunk)
-        for job_id, state in states_of(items):
+        for job_id, state in read_states(items):
             self.named.update(chunk if job_id is None else [job_id])  # an unreadable id may be any of them
             if job_id is not None and state is not None:
                 self.states[job_id] = state
@@ -129,7 +129,7 @@ class StateList:
         if reply.status == 404:
             self._missing_since = time.monotonic()
             return None
-        ids = {job_id for job_id, _ in states_of(require_jobs(reply))}
+        ids = {job_id for job_id, _ in read_states(require_jobs(reply))}
         if None in ids:
             raise SlurmMisbehaved("slurmrestd lists a job whose id cannot be read")
         return {job_id for job_id in ids if job_id is not None}

@@ -12,12 +12,12 @@ _MAX_NUMBER = 2**63 - 1  # the largest that a store can keep
 _CONTROL = re.compile(f"[{CONTROL}]")
 
 
-def fields(value: object) -> Raw:
+def as_object(value: object) -> Raw:
     """Return `value` if it is an object, else an empty object."""
     return value if isinstance(value, Mapping) else {}
 
 
-def number(value: object) -> int | None:
+def as_number(value: object) -> int | None:
     """Return a number, plain or as {set, infinite, number}; None where it is not set."""
     if isinstance(value, Mapping):
         if not value.get("set") or value.get("infinite"):
@@ -28,6 +28,6 @@ def number(value: object) -> int | None:
     return value
 
 
-def text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
     """Return a text on one line; None where there is none."""
     return (_CONTROL.sub("\ufffd", value) or None) if isinstance(value, str) else None

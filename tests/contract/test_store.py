@@ -19,7 +19,7 @@ from app.models.api_key import ApiKey
 from app.models.caller import OPERATOR, ORDINARY_SCOPES, Grant
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG, Change, Notification, NotificationStatus, RecordKind, TaskRecord
-from app.slurm.reading import controller_job
+from app.slurm.reading import read_controller_job
 from app.slurm.reply import read_json
 from app.store import TaskStore
 from app.store.clock import CLOCK_TOLERANCE
@@ -1181,7 +1181,7 @@ def test_a_job_with_odd_bytes_in_its_texts_is_kept_and_so_are_the_others(
         "state_reason",
     )
     raw = {"job_id": 7, "user_name": "alice", "job_state": ["FAILED"], **dict.fromkeys(texts, "MARK")}
-    job = controller_job(read_json(json.dumps(raw).encode().replace(b"MARK", odd)))
+    job = read_controller_job(read_json(json.dumps(raw).encode().replace(b"MARK", odd)))
     changes = [replace(end(records[0]), job=job), end(records[1])]
     assert store.apply_changes(changes, fence_of(store)) == 2
     found = find(store, records[0].uuid)

@@ -13,7 +13,15 @@ import jwt
 from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
 from app.demo.cluster.submission import Refused, make_job
-from app.demo.cluster.wire import API, accounting_job, answer, controller_job, error, number, statistics
+from app.demo.cluster.wire import (
+    API,
+    count_jobs,
+    describe_accounting,
+    describe_job,
+    make_answer,
+    make_error,
+    structured_number,
+)
 
 _SERVICE_USERS = {"root", "slurm"}
 Query = dict[str, list[str]]
@@ -84,50 +92,54 @@ class LocalCluster:
     def ping(self, user: str | None) -> dict[str, Any]:
         status = "Protocol authentication error" if user is None else "UP"
         ping = {"hostname": "localhost", "pinged": "UP", "responding": user is not None, "status": status}
-        return answer(pings=[ping])
+        return make_answer(pings=[ping])
 
     def jobs(self, query: Query) -> dict[str, Any]:
         since = float(query.get("update_time", ["0"])[0])
         if since > self.queue.changed_at:
             words = f"No job changes since update_time[{int(since)}]"
-            return answer(last_update=number(0), warnings=[{"description": words, "source": "local cluster"}])
-        jobs = [controller_job(job) for job in self.queue.recent()]
-        return answer(jobs=jobs, last_update=number(self.queue.changed_at))
+            return make_answer(
+                last_update=structured_number(0), warnings=[{"description": words, "source": "local cluster"}]
+            )
+        jobs = [describe_job(job) for job in self.queue.recent()]
+        return make_answer(jobs=jobs, last_update=structured_number(self.queue.changed_at))
 
     def states(self, query: Query) -> dict[str, Any]:
         wanted = query.get("job_id")
         jobs = [job for job in self.queue.recent() if wanted is None or str(job.job_id) in wanted]
-        return answer(jobs=[{"job_id": str(job.job_id), "state": job.states()} for job in jobs])
+        return make_answer(jobs=[{"job_id": str(job.job_id), "state": job.states()} for job in jobs])
 
     def job(self, text: str) -> dict[str, Any]:
-        return answer(jobs=[controller_job(self._recent(text))])
+        return make_answer(jobs=[describe_job(self._recent(text))])
 
     def submit(self, user: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
             job, warnings = make_job(self, user, body)
         except Refused as refusal:
-            raise Reply(422, answer(errors=[error(refusal.code, str(refusal))])) from None
-        return answer(job_id=self.queue.add(job), step_id="batch", job_submit_user_msg="", warnings=warnings)
+            raise Reply(422, make_answer(errors=[make_error(refusal.code, str(refusal))])) from None
+        return make_answer(
+            job_id=self.queue.add(job), step_id="batch", job_submit_user_msg="", warnings=warnings
+        )
 
     def cancel(self, user: str, text: str, query: Query) -> dict[str, Any]:
         job = self._recent(text)
         if user not in (job.account.pw_name, *_SERVICE_USERS):
-            return answer(status=[{"error": {"code": 2002, "string": "Access/permission denied"}}])
+            return make_answer(status=[{"error": {"code": 2002, "string": "Access/permission denied"}}])
         if job.state.is_final:
-            return answer(
+            return make_answer(
                 status=[{"error": {"code": 2021, "string": "Job/step already completing or completed"}}]
             )
         if "signal" in query:
             return self._signal(job, query["signal"][0])
         self.queue.cancel(job)
-        return answer(status=[])
+        return make_answer(status=[])
 
     def _signal(self, job: LocalJob, name: str) -> dict[str, Any]:
         name = name.upper().removeprefix("SIG")
         number = int(name) if name.isdigit() else getattr(signal, f"SIG{name}", signal.SIGKILL)
         if self.queue.signal(job, int(number)):
-            return answer(status=[])
-        return answer(
+            return make_answer(status=[])
+        return make_answer(
             status=[{"error": {"code": 2020, "string": "Job can not be altered now, try again later"}}]
         )
 
@@ -141,16 +153,16 @@ class LocalCluster:
         if "start_time" in query:
             since = float(query["start_time"][0])
             jobs = [job for job in jobs if not job.end_time or job.end_time >= since]
-        return answer(jobs=[accounting_job(job) for job in jobs])
+        return make_answer(jobs=[describe_accounting(job) for job in jobs])
 
     def _recent(self, text: str) -> LocalJob:
         if not text.isdigit():
-            raise Reply(422, answer(errors=[error(9202, f"Unable to parse job id {text}")]))
+            raise Reply(422, make_answer(errors=[make_error(9202, f"Unable to parse job id {text}")]))
         for job in self.queue.recent():
             if job.job_id == int(text):
                 return job
-        unknown = error(2017, "Invalid job id specified", f"Unable to query JobId={text}")
-        raise Reply(404, answer(jobs=[], errors=[unknown]))
+        unknown = make_error(2017, "Invalid job id specified", f"Unable to query JobId={text}")
+        raise Reply(404, make_answer(jobs=[], errors=[unknown]))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -169,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(raw)
         except ValueError:
-            self._send(400, answer(errors=[error(9202, "Failure during parsing")]))
+            self._send(400, make_answer(errors=[make_error(9202, "Failure during parsing")]))
             return
         self._handle("POST", body if isinstance(body, dict) else {})
 
@@ -193,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         if parts == ("slurm", API, "ping"):
             return self.cluster.ping(user)
         if user is None:
-            raise Reply(511, answer(jobs=[], errors=[error(1007, "Protocol authentication error")]))
+            raise Reply(511, make_answer(jobs=[], errors=[make_error(1007, "Protocol authentication error")]))
         return self._found(method, parts, user, query, body)()
 
     def _found(
@@ -202,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         cluster = self.cluster
         match (method, parts[0], *parts[2:]):
             case ("GET", "slurm", "diag"):
-                return lambda: answer(statistics=statistics(cluster.queue.all()))
+                return lambda: make_answer(statistics=count_jobs(cluster.queue.all()))
             case ("GET", "slurm", "jobs"):
                 return lambda: cluster.jobs(query)
             case ("GET", "slurm", "jobs", "state"):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
-from app.demo.cluster.wire import plain
+from app.demo.cluster.wire import plain_number
 
 # What the local cluster acts on, and what means nothing on one node without accounts.
 _KNOWN = frozenset(
@@ -94,12 +94,12 @@ def make_job(cluster: Cluster, user: str, body: dict[str, Any]) -> tuple[LocalJo
         standard_output=str(wanted.get("standard_output") or ""),
         standard_error=str(wanted.get("standard_error") or ""),
         cpus=_cpus(wanted),
-        memory_mb=plain(wanted.get("memory_per_node")),
-        time_limit=plain(wanted.get("time_limit")),
+        memory_mb=plain_number(wanted.get("memory_per_node")),
+        time_limit=plain_number(wanted.get("time_limit")),
         comment=str(wanted.get("comment") or ""),
         hold=bool(wanted.get("hold")),
         appends=str(wanted.get("open_mode")).lower() == "append",
-        begin=float(plain(wanted.get("begin_time")) or 0),
+        begin=float(plain_number(wanted.get("begin_time")) or 0),
         submit_time=time.time(),
     )
     unknown = sorted(wanted.keys() - _KNOWN)
@@ -119,7 +119,7 @@ def _check(cluster: Cluster, wanted: dict[str, Any], script: object) -> None:
         raise Refused(2063, "Missing current working directory")
     if wanted.get("partition") not in (None, *cluster.partitions):
         raise Refused(2000, "Invalid partition name specified")
-    memory = plain(wanted.get("memory_per_node")) or 0
+    memory = plain_number(wanted.get("memory_per_node")) or 0
     if memory > cluster.mem_mb or _cpus(wanted) > cluster.queue.cpus or str(wanted.get("nodes", "1")) != "1":
         raise Refused(2014, "Requested node configuration is not available")
     if any("gres/" in str(value) for field, value in wanted.items() if field.startswith("tres_per_")):
@@ -130,7 +130,7 @@ def _check(cluster: Cluster, wanted: dict[str, Any], script: object) -> None:
 
 
 def _cpus(wanted: dict[str, Any]) -> int:
-    return int(plain(wanted.get("cpus_per_task")) or 1) * int(plain(wanted.get("tasks")) or 1)
+    return int(plain_number(wanted.get("cpus_per_task")) or 1) * int(plain_number(wanted.get("tasks")) or 1)
 
 
 def _account(user: str) -> pwd.struct_passwd:

@@ -10,18 +10,18 @@ from app.job_state import JobState
 API = "v0.0.45"
 
 
-def number(value: float | None) -> dict[str, Any]:
+def structured_number(value: float | None) -> dict[str, Any]:
     return {"set": value is not None, "infinite": False, "number": int(value or 0)}
 
 
-def plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """A submitted number, plain or structured; None where it is not set."""
     if isinstance(value, dict):
         return value.get("number") if value.get("set") else None
     return value
 
 
-def answer(**content: Any) -> dict[str, Any]:
+def make_answer(**content: Any) -> dict[str, Any]:
     meta = {
         "plugin": {"data_parser": f"data_parser/{API}"},
         "slurm": {"release": "local", "cluster": CLUSTER},
@@ -34,7 +34,7 @@ def answer(**content: Any) -> dict[str, Any]:
     }
 
 
-def error(code: int, words: str, description: str = "") -> dict[str, Any]:
+def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
     return {
         "description": description or words,
         "error_number": code,
@@ -51,46 +51,46 @@ def exit_code(job: LocalJob) -> dict[str, Any]:
         status = "SIGNALED" if killed else "ERROR" if job.status else "SUCCESS"
     return {
         "status": [status],
-        "return_code": number(None if killed else os.waitstatus_to_exitcode(job.status)),
-        "signal": {"id": number(os.WTERMSIG(job.status) if killed else None), "name": ""},
+        "return_code": structured_number(None if killed else os.waitstatus_to_exitcode(job.status)),
+        "signal": {"id": structured_number(os.WTERMSIG(job.status) if killed else None), "name": ""},
     }
 
 
-def controller_job(job: LocalJob) -> dict[str, Any]:
+def describe_job(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurm."""
     return {
         "job_id": job.job_id,
-        "array_job_id": number(0),
-        "array_task_id": number(None),
+        "array_job_id": structured_number(0),
+        "array_task_id": structured_number(None),
         "array_task_string": "",
         "cluster": CLUSTER,
         "comment": job.comment,
-        "cpus": number(job.cpus),
+        "cpus": structured_number(job.cpus),
         "current_working_directory": job.cwd,
-        "end_time": number(job.end_time),
+        "end_time": structured_number(job.end_time),
         "exit_code": exit_code(job),
         "group_id": job.account.pw_gid,
         "hold": job.hold,
         "job_state": job.states(),
-        "memory_per_node": number(job.memory_mb),
+        "memory_per_node": structured_number(job.memory_mb),
         "name": job.name,
         "nodes": NODE if job.start_time else "",
         "partition": job.partition,
         "restart_cnt": 0,
         "standard_error": job.standard_error,
         "standard_output": job.standard_output,
-        "start_time": number(job.start_time),
+        "start_time": structured_number(job.start_time),
         "state_reason": job.reason,
         "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
         "stderr_expanded": job.path(job.standard_error) if job.standard_error else "",
-        "submit_time": number(job.submit_time),
-        "time_limit": number(job.time_limit),
+        "submit_time": structured_number(job.submit_time),
+        "time_limit": structured_number(job.time_limit),
         "user_id": job.account.pw_uid,
         "user_name": job.account.pw_name,
     }
 
 
-def accounting_job(job: LocalJob) -> dict[str, Any]:
+def describe_accounting(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurmdb."""
     # Of the memory the kernel only knows a peak that holds this very program's, from before the job's exec.
     peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
@@ -103,7 +103,7 @@ def accounting_job(job: LocalJob) -> dict[str, Any]:
     }
     return {
         "job_id": job.job_id,
-        "array": {"job_id": 0, "task_id": number(None), "task": ""},
+        "array": {"job_id": 0, "task_id": structured_number(None), "task": ""},
         "association": {"cluster": CLUSTER, "user": job.account.pw_name},
         "cluster": CLUSTER,
         "comment": {"administrator": "", "job": job.comment, "system": ""},
@@ -113,8 +113,8 @@ def accounting_job(job: LocalJob) -> dict[str, Any]:
         "partition": job.partition,
         "required": {
             "CPUs": job.cpus,
-            "memory_per_cpu": number(None),
-            "memory_per_node": number(job.memory_mb),
+            "memory_per_cpu": structured_number(None),
+            "memory_per_node": structured_number(job.memory_mb),
         },
         "state": {"current": [job.state], "reason": job.reason},
         "stdout": job.standard_output,
@@ -127,14 +127,14 @@ def accounting_job(job: LocalJob) -> dict[str, Any]:
             "start": int(job.start_time),
             "end": int(job.end_time),
             "elapsed": int((job.end_time or job.start_time) - job.start_time),
-            "limit": number(job.time_limit),
+            "limit": structured_number(job.time_limit),
         },
         "user": job.account.pw_name,
         "working_directory": job.cwd,
     }
 
 
-def statistics(jobs: list[LocalJob]) -> dict[str, int]:
+def count_jobs(jobs: list[LocalJob]) -> dict[str, int]:
     def count(*states: JobState) -> int:
         return sum(job.state in states for job in jobs)
 

@@ -8,7 +8,7 @@ import pytest
 from app.job_state import JobState
 from app.models.array_merging import merge_array_tasks
 from app.models.job import SlurmJob
-from app.slurm.reading import accounting_job, controller_job
+from app.slurm.reading import read_accounting_job, read_controller_job
 
 AT = 1795637783
 
@@ -42,11 +42,11 @@ def of_slurmdbd(state: str = "COMPLETED", **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "job",
     [
-        controller_job(of_22_05("CANCELLED", nodes="")),
-        controller_job(of_24_11("CANCELLED", nodes="")),
-        controller_job(of_24_11("DEADLINE", nodes="")),
-        accounting_job(of_slurmdbd("CANCELLED", nodes="None assigned")),
-        accounting_job(
+        read_controller_job(of_22_05("CANCELLED", nodes="")),
+        read_controller_job(of_24_11("CANCELLED", nodes="")),
+        read_controller_job(of_24_11("DEADLINE", nodes="")),
+        read_accounting_job(of_slurmdbd("CANCELLED", nodes="None assigned")),
+        read_accounting_job(
             of_slurmdbd(
                 "CANCELLED",
                 nodes="None assigned",
@@ -63,9 +63,9 @@ def test_a_job_that_was_cancelled_before_it_began_never_ran(job: SlurmJob) -> No
 
 def test_a_job_that_was_cancelled_while_it_ran_did_run() -> None:
     for job in (
-        controller_job(of_24_11("CANCELLED")),
-        accounting_job(of_slurmdbd("CANCELLED")),
-        controller_job(of_22_05()),
+        read_controller_job(of_24_11("CANCELLED")),
+        read_accounting_job(of_slurmdbd("CANCELLED")),
+        read_controller_job(of_22_05()),
     ):
         assert (job.never_ran, job.elapsed_seconds()) == (False, 0)
 
@@ -73,19 +73,19 @@ def test_a_job_that_was_cancelled_while_it_ran_did_run() -> None:
 @pytest.mark.parametrize("form", [of_22_05, of_24_11])
 def test_suspended_time_is_left_out_of_the_run_time(form: Any) -> None:
     times = {"start_time": AT, "suspend_time": AT + 13, "pre_sus_time": 3}
-    ended = controller_job(form(end_time=AT + 20, **times))
+    ended = read_controller_job(form(end_time=AT + 20, **times))
     assert (ended.suspended_seconds, ended.elapsed_seconds()) == (10, 10)
-    running = controller_job(form("RUNNING", **times))
+    running = read_controller_job(form("RUNNING", **times))
     assert running.elapsed_seconds_until(datetime.fromtimestamp(AT + 33, UTC)) == 23
     killed = {"suspend_time": AT + 3, "pre_sus_time": 3, "end_time": AT + 3}
-    assert controller_job(form("CANCELLED", **killed)).elapsed_seconds() == 3
+    assert read_controller_job(form("CANCELLED", **killed)).elapsed_seconds() == 3
     requeued = {"suspend_time": AT - 60, "pre_sus_time": 5, "end_time": AT + 9}
-    assert controller_job(form(**requeued)).elapsed_seconds() == 9
+    assert read_controller_job(form(**requeued)).elapsed_seconds() == 9
 
 
 def test_slurmdbd_tells_the_suspended_time() -> None:
     times = {"submission": AT, "start": AT, "end": AT + 13, "elapsed": 3, "suspended": 10}
-    assert accounting_job(of_slurmdbd(time=times)).elapsed_seconds() == 3
+    assert read_accounting_job(of_slurmdbd(time=times)).elapsed_seconds() == 3
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,27 @@ def test_slurmdbd_tells_the_suspended_time() -> None:
 def test_the_files_of_a_job_elsewhere_are_worked_out_where_slurm_22_05_gives_patterns(
     fields: dict[str, Any], output: str | None, error: str | None
 ) -> None:
-    job = controller_job(of_22_05(**fields))
+    job = read_controller_job(of_22_05(**fields))
     assert (job.standard_output, job.standard_error) == (output, error)
 
 
 def test_the_files_of_a_job_elsewhere_are_slurms_word_on_newer_releases() -> None:
-    job = controller_job(of_24_11(standard_output="/o/100%", standard_error="/e/%j"))
+    job = read_controller_job(of_24_11(standard_output="/o/100%", standard_error="/e/%j"))
     assert (job.standard_output, job.standard_error) == ("/o/100%", "/e/%j"), "expanded already"
     expanded = {"standard_output": "o-%j", "stdout_expanded": "/h/o-7", "stderr_expanded": ""}
-    job = controller_job(of_24_11(**expanded))
+    job = read_controller_job(of_24_11(**expanded))
     assert (job.standard_output, job.standard_error) == ("/h/o-7", "/h/o-7")
     interactive: dict[str, Any] = {"batch_flag": False, "stdout_expanded": "", "stderr_expanded": ""}
-    assert controller_job(of_24_11(**interactive)).standard_output is None
-    waiting = controller_job(of_24_11("PENDING", array_job_id=7, standard_output="/h/slurm-7_4294967294.out"))
+    assert read_controller_job(of_24_11(**interactive)).standard_output is None
+    waiting = read_controller_job(
+        of_24_11("PENDING", array_job_id=7, standard_output="/h/slurm-7_4294967294.out")
+    )
     assert waiting.standard_output == "/h/slurm-7_%a.out"
-    job = accounting_job(of_slurmdbd(stdout="o-%j", stdout_expanded="/h/o-7", stderr="", stderr_expanded=""))
+    job = read_accounting_job(
+        of_slurmdbd(stdout="o-%j", stdout_expanded="/h/o-7", stderr="", stderr_expanded="")
+    )
     assert (job.standard_output, job.standard_error) == ("/h/o-7", "/h/o-7")
-    assert accounting_job(of_slurmdbd(stdout=None, stdout_expanded=None)).standard_output is None
+    assert read_accounting_job(of_slurmdbd(stdout=None, stdout_expanded=None)).standard_output is None
 
 
 def test_an_array_elsewhere_names_the_one_file_or_the_folder_of_its_tasks() -> None:
