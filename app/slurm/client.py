@@ -12,13 +12,14 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
-from app.slurm.answers import controller_time, submission_error, submission_warnings, submitted_job_id
+from app.slurm.answers import controller_time
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.submission import submission
+from app.slurm.submission_answer import submission_error, submission_warnings, submitted_job_id
 
 _NOT_FOUND = 2017
 _ENDED = 2021

@@ -16,11 +16,11 @@ from app.demo.cluster.submission import Refused, make_job
 from app.demo.cluster.wire import (
     API,
     count_jobs,
-    describe_accounting,
-    describe_job,
     make_answer,
     make_error,
     structured_number,
+    to_accounting_json,
+    to_controller_json,
 )
 
 _SERVICE_USERS = {"root", "slurm"}
@@ -101,7 +101,7 @@ class LocalCluster:
             return make_answer(
                 last_update=structured_number(0), warnings=[{"description": words, "source": "local cluster"}]
             )
-        jobs = [describe_job(job) for job in self.queue.recent()]
+        jobs = [to_controller_json(job) for job in self.queue.recent()]
         return make_answer(jobs=jobs, last_update=structured_number(self.queue.changed_at))
 
     def states(self, query: Query) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class LocalCluster:
         return make_answer(jobs=[{"job_id": str(job.job_id), "state": job.states()} for job in jobs])
 
     def job(self, text: str) -> dict[str, Any]:
-        return make_answer(jobs=[describe_job(self._recent(text))])
+        return make_answer(jobs=[to_controller_json(self._recent(text))])
 
     def submit(self, user: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -153,7 +153,7 @@ class LocalCluster:
         if "start_time" in query:
             since = float(query["start_time"][0])
             jobs = [job for job in jobs if not job.end_time or job.end_time >= since]
-        return make_answer(jobs=[describe_accounting(job) for job in jobs])
+        return make_answer(jobs=[to_accounting_json(job) for job in jobs])
 
     def _recent(self, text: str) -> LocalJob:
         if not text.isdigit():

@@ -56,7 +56,7 @@ def exit_code(job: LocalJob) -> dict[str, Any]:
     }
 
 
-def describe_job(job: LocalJob) -> dict[str, Any]:
+def to_controller_json(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurm."""
     return {
         "job_id": job.job_id,
@@ -90,7 +90,7 @@ def describe_job(job: LocalJob) -> dict[str, Any]:
     }
 
 
-def describe_accounting(job: LocalJob) -> dict[str, Any]:
+def to_accounting_json(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurmdb."""
     # Of the memory the kernel only knows a peak that holds this very program's, from before the job's exec.
     peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
