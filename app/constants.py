@@ -438,7 +438,7 @@ class Settings(BaseModel):
         """
         if not (self.ACCESS_METHODS or self.ACCESS_WITHOUT_PROOF or is_loopback(host)):
             raise SettingsError(
-                f"{name}: it would listen on {host}, where others could run anything as any user: set"
+                f"{name}: the server would listen on {host}, where others could run anything as any user: set"
                 " ACCESS_METHODS=keys and make keys with `flask --app app keys create`, or accept the risk"
                 " with ACCESS_WITHOUT_PROOF=true"
             )

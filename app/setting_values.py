@@ -48,9 +48,9 @@ def decode_key(text: str) -> bytes:
     try:
         key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except binascii.Error:
-        raise ValueError("is not base64") from None
+        raise ValueError("must be base64") from None
     if not key:
-        raise ValueError("is empty")
+        raise ValueError("must not be empty")
     return key
 
 
@@ -174,9 +174,9 @@ def _is_base64(text: str) -> bool:
 def _check_webhook_receivers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for host, secret in value.items():
         if "/" in host:
-            raise ValueError(f"{host} must be a host, or host:port, and no URL")
+            raise ValueError(f'must name hosts, each as host or host:port, not "{host}"')
         if len(decode_signing_key(secret)) < _MIN_SIGNING_KEY_BYTES:
-            raise ValueError(f"the secret of {host} has fewer than {_MIN_SIGNING_KEY_BYTES} bytes")
+            raise ValueError(f"the secret of {host} must have at least {_MIN_SIGNING_KEY_BYTES} bytes")
     return value
 
 

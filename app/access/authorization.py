@@ -67,7 +67,7 @@ def _refusal(grant: Grant, task: Task | WatchedTask, receivers: Receivers) -> st
         if options is not None and allowed is not None:
             wanted = {word.strip() for word in (getattr(options, name) or "").split(",")}
             if not wanted <= set(allowed):
-                return f"slurm.{name}: must be given, and of {', '.join(allowed)}"
+                return f"slurm.{name}: must be set to one or more of {', '.join(allowed)}"
     if grant.recipients is None:
         return None
     for method, names in receivers.items():

@@ -114,7 +114,7 @@ class OidcAuthenticator:
         )
         if not (self._user_claim or grants):
             raise SettingsError(
-                "OIDC_USER_CLAIM or OIDC_GRANTS must be set: without them no token is for anybody"
+                "OIDC_USER_CLAIM or OIDC_GRANTS must be set: without them no token grants anything"
             )
 
     def authenticate(self, text: str) -> Caller:
@@ -128,7 +128,8 @@ class OidcAuthenticator:
         user_claim = claims.get(self._user_claim) if self._user_claim else None
         name = user_claim or f"sub:{claims['sub']}"
         if not isinstance(name, str) or not name.isprintable():
-            raise NotAuthenticated("the token names nobody")
+            claim = self._user_claim if user_claim else "sub"
+            raise NotAuthenticated(f"the token's claim {claim} must be printable text")
         return Caller(
             f"oidc:{name[:200]}", tuple(self._grants_for(claims, user_claim)), self._remark(user_claim)
         )
@@ -158,7 +159,7 @@ class OidcAuthenticator:
             if self._refused_tokens.count("tokens").is_logged:
                 logger.info("a token was refused: %s", self._reason(error, token))
             raise NotAuthenticated(
-                "the token is not valid here: it is forged, expired, or not for us"
+                "the token is not valid: it is forged, expired, or for another service"
             ) from error
 
     def _reason(self, error: Exception, token: str) -> str:

@@ -156,13 +156,13 @@ def _build_grant(options: Mapping[str, Any]) -> Grant:
     """
     named = (*options["users"], *options["groups"])
     if options["any_user"] and named:
-        raise click.UsageError("say whom it acts for by --any-user, or by --user and --group: not both")
+        raise click.UsageError("--any-user excludes --user and --group: give one of them")
     if Scope.ADMIN in options["scopes"] and not options["any_user"]:
         raise click.UsageError("the scope admin is for all users: it needs --any-user")
     if not (options["any_user"] or named):
-        raise click.UsageError("say whom it acts for: --user or --group, or else --any-user")
+        raise click.UsageError("name the users that the key may act for: give --user, --group or --any-user")
     if "any" in options["users"]:
-        raise click.UsageError("--user any would be a user of that name: for all users there is --any-user")
+        raise click.UsageError("--user any means a user called any: give --any-user for all users")
     pattern = get_settings().TASK_USERNAME_PATTERN
     if odd := [name for name in options["users"] if not is_username(name, pattern)]:
         raise click.UsageError(f"--user {odd[0]}: must {describe_username_rule(pattern)}")
@@ -183,7 +183,7 @@ def _require_no_refused_user(grant: Grant) -> None:
     """
     refused = [name for name in grant.users if name in require_services().validator.refused_users]
     if grant.users != "any" and refused:
-        words = "nothing is done as that user unless TASK_ALLOWED_SERVICE_USERS names it"
+        words = "this user is refused unless TASK_ALLOWED_SERVICE_USERS names it"
         raise click.UsageError(f"--user {refused[0]}: {words}")
 
 
@@ -191,10 +191,10 @@ def _grant_warnings(grant: Grant) -> Iterator[str]:
     """Yield a warning for each name that this machine does not know."""
     for user in () if grant.users == "any" else grant.users:
         if not _is_known(pwd.getpwnam, user):
-            yield f"this machine knows no user {user}"
+            yield f"this machine has no user {user}"
     for group in grant.groups:
         if not _is_known(grp.getgrnam, group):
-            yield f"this machine knows no group {group}, and so none of its members"
+            yield f"this machine has no group {group}, and so none of its members"
 
 
 def _is_known(look_up: Callable[[str], object], name: str) -> bool:

@@ -136,7 +136,8 @@ def test_check_refuses_a_public_address_without_authentication(tmp_path: Path, b
     settings = {"SQLITE_PATH": str(tmp_path / "x.sqlite3"), "GUNICORN_BIND": bind}
     lines = flask("check", **settings)[1]
     assert re.match(
-        r"FAILED  settings: GUNICORN_BIND: it would listen on (0\.0\.0\.0|::|unix:/run/\S+), ", lines[0]
+        r"FAILED  settings: GUNICORN_BIND: the server would listen on (0\.0\.0\.0|::|unix:/run/\S+), ",
+        lines[0],
     )
     assert "settings: every value can be used" in flask("check", ACCESS_METHODS="keys", **settings)[1][0]
 

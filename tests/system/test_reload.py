@@ -153,7 +153,7 @@ def test_a_reload_keeps_authentication_on_an_address_that_others_can_reach(
 ) -> None:
     server = new_server(also_listen=f",unix:{SOCKET}", ACCESS_METHODS="keys")
     server.write(ACCESS_METHODS=None)
-    server.reload(OLD + f"GUNICORN_BIND: it would listen on {SOCKET}")
+    server.reload(OLD + f"GUNICORN_BIND: the server would listen on {SOCKET}")
     assert server.needs_a_key
 
 

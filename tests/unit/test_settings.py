@@ -368,7 +368,7 @@ def test_error_for_a_list_or_an_object_has_the_name_and_the_form(
     [
         ("/etc/slurm/jwt_hs256.key", "looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead"),
         ("./jwt.key", "looks like a path: set SLURM_JWT_HS256_KEY_PATH to it instead"),
-        ("not base64!", "is not base64"),
+        ("not base64!", "must be base64"),
     ],
 )
 def test_a_key_that_is_not_base64_is_the_only_fault(value: str, words: str) -> None:

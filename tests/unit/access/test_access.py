@@ -379,20 +379,26 @@ def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
 @pytest.mark.parametrize(
     ("slurm", "fault"),
     [
-        ({"partition": "*", "account": "physics"}, "task.slurm.partition: must be given, and of short, long"),
+        (
+            {"partition": "*", "account": "physics"},
+            "task.slurm.partition: must be set to one or more of short, long",
+        ),
         ({"partition": "long", "account": "physics"}, None),
         ({"partition": "short,long", "account": "physics"}, None),
         (
             {"partition": "gpu", "account": "physics"},
-            "task.slurm.partition: must be given, and of short, long",
+            "task.slurm.partition: must be set to one or more of short, long",
         ),
         (
             {"partition": "long,gpu", "account": "physics"},
-            "task.slurm.partition: must be given, and of short, long",
+            "task.slurm.partition: must be set to one or more of short, long",
         ),
-        ({"account": "physics"}, "task.slurm.partition: must be given, and of short, long"),
-        ({"partition": "long", "account": "art"}, "task.slurm.account: must be given, and of physics"),
-        ({"partition": "long"}, "task.slurm.account: must be given, and of physics"),
+        ({"account": "physics"}, "task.slurm.partition: must be set to one or more of short, long"),
+        (
+            {"partition": "long", "account": "art"},
+            "task.slurm.account: must be set to one or more of physics",
+        ),
+        ({"partition": "long"}, "task.slurm.account: must be set to one or more of physics"),
     ],
 )
 def test_partitions_and_accounts(site: Site, slurm: dict[str, str], fault: str | None) -> None:
@@ -805,16 +811,16 @@ def test_the_command_line_says_in_a_line_which_setting_is_wrong(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x"], "say whom it acts for: --user or --group, or else --any-user"),
+        (["x"], "name the users that the key may act for: give --user, --group or --any-user"),
         (["x", "--scope", "admin"], "the scope admin is for all users: it needs --any-user"),
-        (["x", "--any-user", "--user", "alice"], "by --any-user, or by --user and --group: not both"),
-        (["x", "--user", "any"], "for all users there is --any-user"),
+        (["x", "--any-user", "--user", "alice"], "--any-user excludes --user and --group: give one of them"),
+        (["x", "--user", "any"], "give --any-user for all users"),
         (["x", "--any-user", "--days", "1e300"], "--days"),
         (["x", "--any-user", "--days", "nan"], "--days"),
         (["x", "--any-user", "--days", "1e10"], "--days"),
         (["x", "--any-user", "--days", "5000000"], "is not in the range 1<=x<=36500"),
-        (["x", "--user", "alice", "--user", "root"], "--user root: nothing is done as that user unless"),
-        (["x", "--user", "slurm"], "--user slurm: nothing is done as that user unless"),
+        (["x", "--user", "alice", "--user", "root"], "--user root: this user is refused unless"),
+        (["x", "--user", "slurm"], "--user slurm: this user is refused unless"),
         (
             ["x", "--user", "Not A User"],
             "--user Not A User: must be a user name, a string of at most 32 of a-z",
@@ -863,8 +869,8 @@ def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
     assert made.exit_code == 0, made.output
     assert site.keys.authenticate(made.stdout.strip()).name.startswith("key:x:")
     assert made.stderr.splitlines()[:-1] == [
-        "Warning: this machine knows no user no-such-user",
-        "Warning: this machine knows no group no-such-group, and so none of its members",
+        "Warning: this machine has no user no-such-user",
+        "Warning: this machine has no group no-such-group, and so none of its members",
     ]
 
 
@@ -1226,7 +1232,7 @@ def test_a_server_without_proof_does_not_listen_elsewhere(tmp_path: Path, host: 
     status, said = started(tmp_path, ["run.py"], FLASK_APP_HOST=host)
     assert status == 2
     assert re.fullmatch(
-        rf"slurm-proxy cannot start: FLASK_APP_HOST: it would listen on {re.escape(host)},"
+        rf"slurm-proxy cannot start: FLASK_APP_HOST: the server would listen on {re.escape(host)},"
         r" .*ACCESS_METHODS=keys.*\n",
         said,
     )
@@ -1245,7 +1251,7 @@ def test_nor_does_gunicorn(tmp_path: Path) -> None:
     for bind in binds:  # which the configuration file knows nothing of
         status, said = started(tmp_path, [*argv[:4], "--bind", bind.split(",")[-1], argv[4]])
         assert status == 1
-        assert "slurm-proxy cannot start: GUNICORN_BIND: it would listen on" in said
+        assert "slurm-proxy cannot start: GUNICORN_BIND: the server would listen on" in said
         assert "ACCESS_METHODS=keys" in said
 
 
