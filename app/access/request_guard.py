@@ -34,7 +34,7 @@ class RequestGuard:
 
     def __init__(
         self,
-        store: RateLimiter,
+        rate_limiter: RateLimiter,
         authenticators: Mapping[str, Authenticator],
         *,
         requests_per_minute: int,
@@ -44,13 +44,13 @@ class RequestGuard:
         """Set up the guard.
 
         Args:
-            store: The store, which counts the requests of all processes.
+            rate_limiter: The store, which counts the requests of all processes.
             authenticators: The methods of authentication, by their names in ACCESS_METHODS.
             requests_per_minute: The rate limit of one caller; 0 for no limit.
             loopback_only: Whether a server without authentication serves local requests only.
             failed_attempts: The limit of failed attempts to authenticate.
         """
-        self._store = store
+        self._rate_limiter = rate_limiter
         self._authenticators = authenticators
         self._requests_per_minute = requests_per_minute
         self._count_again_at = 0.0
@@ -102,9 +102,9 @@ class RequestGuard:
         limit = self._requests_per_minute
         if self.authentication_disabled or not limit or steady_seconds() < self._count_again_at:
             return
-        now = self._store.now()
+        now = self._rate_limiter.now()
         try:
-            opens = self._store.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
+            opens = self._rate_limiter.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
         except StoreUnavailable as error:
             self._count_again_at = steady_seconds() + _COUNT_PAUSE_SECONDS
             logger.warning(

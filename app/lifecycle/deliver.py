@@ -59,7 +59,8 @@ class Delivery:
 
         `context`: the validation context of parameters. `jitter` returns a number between 0 and 1.
         """
-        self._store = store
+        self._queue: NotificationQueue = store
+        self._rate_limiter: RateLimiter = store
         self._senders = senders
         self._policy = policy
         self._context = dict(context or {})
@@ -73,7 +74,7 @@ class Delivery:
         """Claim one notification of `method` that is due, and try to send it; return False if none is due."""
         token = secrets.token_hex(8)
         latest = now + max(MAX_RETRY_AFTER, self._policy.rate_window)
-        claim = self._store.claim(method, token, now, now + self._policy.claim_timeout, latest)
+        claim = self._queue.claim(method, token, now, now + self._policy.claim_timeout, latest)
         if claim is None:
             if method in self._senders:
                 self._senders[method].close_idle()
@@ -82,7 +83,7 @@ class Delivery:
             outcome = self._attempt(claim, now)
         except DeliveryFailed as error:
             outcome = self._outcome_of_failure(claim.notification, error, now)
-        self._store.settle(claim, outcome)
+        self._queue.settle(claim, outcome)
         return True
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class Delivery:
             self._send(sender, claim, params, now)
         except DeliveryFailed as error:
             if sender.rate_limited and self._policy.rate_limit:
-                self._store.refund(receiver)
+                self._rate_limiter.refund(receiver)
             return self._outcome_of_failure(item, error, now, digest_key)
         self._backoffs.record_success(*names)
         for name in names:
@@ -133,7 +134,7 @@ class Delivery:
         if not (sender.rate_limited and self._policy.rate_limit):
             return None
         window_end = now + self._policy.rate_window
-        return self._store.acquire(receiver, self._policy.rate_limit, now, window_end)
+        return self._rate_limiter.acquire(receiver, self._policy.rate_limit, now, window_end)
 
     def _send(self, sender: Sender, claim: Claim, params: Any, now: datetime) -> None:
         """Send the message; after the end of a rate limit, together with the others of its digest.
@@ -144,7 +145,7 @@ class Delivery:
         item = claim.notification
         message = Message(item.id, item.event, item.content or Content(subject=""))
         if item.recipient is not None:
-            id_, gathered = self._store.form_digest(claim, now, secrets.token_hex(16))
+            id_, gathered = self._queue.form_digest(claim, now, secrets.token_hex(16))
             others = [other.notification.content for other in gathered if other.notification.content]
             if others:
                 message = Message(id_, "digest", compose_digest([message.content, *others]))

@@ -40,7 +40,7 @@ class NotificationQueue(StoreClock, Protocol):
     """
 
     def claim(
-        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+        self, method: str, claim_id: str, now: datetime, until: datetime, latest: datetime = NEVER
     ) -> Claim | None:
         """Claim one notification that is due; return None if none is due.
 
@@ -49,7 +49,7 @@ class NotificationQueue(StoreClock, Protocol):
 
         Args:
             method: The method of the notification.
-            token: A name for the claim, which no other claim has.
+            claim_id: A name for the claim, which no other claim has.
             now: The store's time.
             until: When the claim expires, so that others may claim the notification.
             latest: The latest time that a retry can have.

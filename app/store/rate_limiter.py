@@ -12,18 +12,18 @@ class RateLimiter(StoreClock, Protocol):
     Every method raises StoreUnavailable if the database does not answer.
     """
 
-    def acquire(self, recipient: str, limit: int, now: datetime, until: datetime) -> datetime | None:
+    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> datetime | None:
         """Count one use of a limit; return None if there was room, else when the window ends.
 
         A window that ends later than `until` plus CLOCK_TOLERANCE shows that the clock was set back. A new
         window replaces it, and this is logged.
 
         Args:
-            recipient: The name of the limit: whose messages or requests are counted.
+            name: The name of the limit: whose messages or requests are counted.
             limit: How many uses a window has room for.
             now: The store's time.
             until: When a window ends that begins now.
         """
 
-    def refund(self, recipient: str) -> None:
+    def refund(self, name: str) -> None:
         """Take back one use, of a message that was not sent."""

@@ -20,7 +20,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
     """The notifications in the list `notifications` of each record."""
 
     def claim(
-        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+        self, method: str, claim_id: str, now: datetime, until: datetime, latest: datetime = NEVER
     ) -> Claim | None:
         """Claim a notification that is due, else one that waits longer than possible."""
         claimed = {"status": NotificationStatus.CLAIMED.value}
@@ -30,13 +30,13 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
             "attempt_after": {"$gt": until + CLOCK_TOLERANCE},
             "$or": [claimed, {"attempt_after": {"$gt": latest + CLOCK_TOLERANCE}}],
         }
-        if (claim := self._claim_one(due, token, until)) is not None:
+        if (claim := self._claim_one(due, claim_id, until)) is not None:
             return claim
-        if (claim := self._claim_one(impossible, token, until)) is not None:
+        if (claim := self._claim_one(impossible, claim_id, until)) is not None:
             log_clock_set_back(f"the wait of message {claim.notification.id}")
         return claim
 
-    def _claim_one(self, due: Document, token: str, until: datetime) -> Claim | None:
+    def _claim_one(self, due: Document, claim_id: str, until: datetime) -> Claim | None:
         """Claim a notification that matches `due`, with the expiry `until`."""
         with translating_errors():
             document = self.tasks.find_one_and_update(
@@ -44,12 +44,12 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
                 {
                     "$set": {
                         "notifications.$.status": NotificationStatus.CLAIMED.value,
-                        "notifications.$.claim": token,
+                        "notifications.$.claim": claim_id,
                         "notifications.$.attempt_after": until,
                     },
                     "$inc": {"notifications.$.attempts": 1},
                 },
-                {"uuid": 1, "notifications": {"$elemMatch": {"claim": token}}},
+                {"uuid": 1, "notifications": {"$elemMatch": {"claim": claim_id}}},
                 return_document=ReturnDocument.AFTER,
             )
         if document is None:

@@ -15,11 +15,11 @@ from app.store.rate_limiter import RateLimiter
 class MongoRateLimiter(MongoDatabase, RateLimiter):
     """Windows in a collection of their own. An index deletes those that have ended."""
 
-    def acquire(self, recipient: str, limit: int, now: datetime, until: datetime) -> datetime | None:
+    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> datetime | None:
         """Count in the window that runs; begin a new one if none runs."""
         latest = until + CLOCK_TOLERANCE
-        running = {"_id": recipient, "until": {"$gt": now, "$lte": latest}}
-        over = {"_id": recipient, "$or": [{"until": {"$lte": now}}, {"until": {"$gt": latest}}]}
+        running = {"_id": name, "until": {"$gt": now, "$lte": latest}}
+        over = {"_id": name, "$or": [{"until": {"$lte": now}}, {"until": {"$gt": latest}}]}
         with translating_errors():
             while True:
                 has_room = {**running, "count": {"$lt": limit}}
@@ -29,14 +29,14 @@ class MongoRateLimiter(MongoDatabase, RateLimiter):
                     began: Document = {"$set": {"until": until, "count": 1}}
                     last = self.windows.find_one_and_update(over, began, upsert=True)
                     if last is not None and last["until"] > latest:
-                        log_clock_set_back(f"the rate limit of {recipient} until {last['until']}")
+                        log_clock_set_back(f"the rate limit of {name} until {last['until']}")
                     return None
                 except DuplicateKeyError:  # a window still runs
                     full = self.windows.find_one({**running, "count": {"$gte": limit}})
                     if full is not None:
                         return cast("datetime", full["until"])
 
-    def refund(self, recipient: str) -> None:
+    def refund(self, name: str) -> None:
         """Count one less in the window that runs, if any."""
         with translating_errors():
-            self.windows.update_one({"_id": recipient, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
+            self.windows.update_one({"_id": name, "count": {"$gt": 0}}, {"$inc": {"count": -1}})

@@ -22,10 +22,10 @@ class SqliteNotificationQueue(SqliteDatabase, NotificationQueue):
     """The rows of the table `notifications`."""
 
     def claim(
-        self, method: str, token: str, now: datetime, until: datetime, latest: datetime = NEVER
+        self, method: str, claim_id: str, now: datetime, until: datetime, latest: datetime = NEVER
     ) -> Claim | None:
         """Claim the notification that is due for longest, else one that waits longer than possible."""
-        claimed = (NotificationStatus.CLAIMED, token, to_milliseconds(until), method)
+        claimed = (NotificationStatus.CLAIMED, claim_id, to_milliseconds(until), method)
         longest = to_milliseconds(until + CLOCK_TOLERANCE)
         impossible = (longest, NotificationStatus.CLAIMED, to_milliseconds(latest + CLOCK_TOLERANCE))
         with self.writing() as connection:

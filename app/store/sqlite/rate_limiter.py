@@ -11,29 +11,29 @@ from app.store.sqlite.rows import to_datetime, to_milliseconds
 class SqliteRateLimiter(SqliteDatabase, RateLimiter):
     """The rows of the table `windows`."""
 
-    def acquire(self, recipient: str, limit: int, now: datetime, until: datetime) -> datetime | None:
+    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> datetime | None:
         """Delete the windows that have ended, then count in the one that runs or begin a new one."""
         with self.writing() as connection:
             connection.execute("DELETE FROM windows WHERE until <= ?", (to_milliseconds(now),))
             impossible = connection.execute(
                 "DELETE FROM windows WHERE recipient = ? AND until > ? RETURNING until",
-                (recipient, to_milliseconds(until + CLOCK_TOLERANCE)),
+                (name, to_milliseconds(until + CLOCK_TOLERANCE)),
             ).fetchone()
             if impossible is not None:
-                log_clock_set_back(f"the rate limit of {recipient} until {to_datetime(impossible[0])}")
+                log_clock_set_back(f"the rate limit of {name} until {to_datetime(impossible[0])}")
             taken = connection.execute(
                 "INSERT INTO windows (recipient, until, count) VALUES (?, ?, 1)"
                 " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?",
-                (recipient, to_milliseconds(until), limit),
+                (name, to_milliseconds(until), limit),
             )
             if taken.rowcount == 1:
                 return None
-            row = connection.execute("SELECT until FROM windows WHERE recipient = ?", (recipient,)).fetchone()
+            row = connection.execute("SELECT until FROM windows WHERE recipient = ?", (name,)).fetchone()
             return to_datetime(row[0])
 
-    def refund(self, recipient: str) -> None:
+    def refund(self, name: str) -> None:
         """Count one less in the window that runs, if any."""
         with self.writing() as connection:
             connection.execute(
-                "UPDATE windows SET count = count - 1 WHERE recipient = ? AND count > 0", (recipient,)
+                "UPDATE windows SET count = count - 1 WHERE recipient = ? AND count > 0", (name,)
             )
