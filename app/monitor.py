@@ -88,7 +88,7 @@ class Monitor:
         self._threads: list[threading.Thread] = []
 
     def run_cycle(self, now: datetime) -> bool:
-        """Run one polling cycle; return False if this process does not lead.
+        """Run one polling cycle; return False if the process does not lead.
 
         A process leads if it holds the lease and the clocks agree.
         """
@@ -138,7 +138,7 @@ class Monitor:
                 break
 
     def start(self) -> None:
-        """Start the threads; call this once, after any fork."""
+        """Start the threads; to be called once, after any fork."""
         self._stopping.clear()
         self._owner = self._given_owner or _new_owner_name()
         self._start_loop("monitor", self.run_cycle, self._stopping, self._interval)
@@ -173,13 +173,13 @@ class Monitor:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
 
     def _release_lease(self) -> None:
-        """Release the lease if this process holds it."""
+        """Release the lease if the process is the leader."""
         if self._fencing_token is not None:
             self._fencing_token = None
             self._store.release_lease(self._owner)
 
     def _wake_channels(self) -> None:
-        """Let the channels of this process deliver at once."""
+        """Let the channels of the process deliver at once."""
         for wake in self._wake.values():
             wake.set()
 
@@ -214,5 +214,5 @@ class Monitor:
 
 
 def _new_owner_name() -> str:
-    """Return a name by which this process leads, unique even after a fork."""
+    """Return a name by which the process leads, unique even after a fork."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

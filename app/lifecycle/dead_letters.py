@@ -26,7 +26,7 @@ class DeadLetters:
         self._methods = methods
 
     def find(self, status: str, limit: str, method: str | None = None) -> Notifications:
-        """Return the oldest notifications in a status. The parameters are those of the query, as text.
+        """Return the oldest notifications in a status. All parameters are text, from the query.
 
         Raises:
             InvalidRequest: A parameter is wrong; the error names it.

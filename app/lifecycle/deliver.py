@@ -1,4 +1,4 @@
-"""The claim loop of delivery: claim a notification that is due, send it, and store the outcome.
+"""The claim loop of delivery: claim a due notification, send the message, and store the outcome.
 
 `retry_policy` decides when a message is tried again and when it is given up. `receiver_backoff` spares
 receivers and channels that keep failing.
@@ -71,7 +71,7 @@ class Delivery:
         self.methods = methods
 
     def deliver_one(self, method: str, now: datetime) -> bool:
-        """Claim one notification of `method` that is due, and try to send it; return False if none is due."""
+        """Claim and try to send one due notification of `method`; return False if none is due."""
         token = secrets.token_hex(8)
         latest = now + max(MAX_RETRY_AFTER, self._policy.rate_window)
         claim = self._queue.claim(method, token, now, now + self._policy.claim_timeout, latest)
@@ -92,7 +92,7 @@ class Delivery:
             sender.close_idle()
 
     def _attempt(self, claim: Claim, now: datetime) -> Outcome:
-        """Try to send a claimed message, unless a backoff or the rate limit forbids it; return the outcome.
+        """Send a claimed message, unless a backoff or the rate limit applies; return the outcome.
 
         Raises:
             DeliveryFailed: The message itself, and not its receiver, is the cause of the failure.
@@ -130,7 +130,7 @@ class Delivery:
             raise DeliveryFailed(f"its parameters are not taken any more: {words}", permanent=True) from error
 
     def _rate_limited_until(self, sender: Sender, receiver: str, now: datetime) -> datetime | None:
-        """Count a message to the receiver; return None if the rate limit allows it, else the window's end."""
+        """Count a message to the receiver; return None within the rate limit, else the window's end."""
         if not (sender.rate_limited and self._policy.rate_limit):
             return None
         window_end = now + self._policy.rate_window
@@ -163,7 +163,7 @@ class Delivery:
     def _outcome_of_failure(
         self, item: Notification, error: DeliveryFailed, now: datetime, digest_key: str | None = None
     ) -> Outcome:
-        """Return what becomes of a message that was not delivered, and log it.
+        """Return the outcome of a failure, retry or dead letter, and log the failure.
 
         `digest_key`: None if the message never reached its channel, so that no receiver is to blame.
         """

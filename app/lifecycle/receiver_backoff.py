@@ -38,7 +38,7 @@ class ReceiverBackoffs:
     def find_running(
         self, names: Iterable[str], now: datetime, deadline: datetime, retried_at: datetime | None
     ) -> ReceiverBackoff | None:
-        """Return the backoff under one of these names that a message has to wait for, or None.
+        """Return the backoff under one of the names that a message has to wait for, or None.
 
         `deadline`: the message's retry deadline, beyond which no backoff delays it. `retried_at`: when an
         operator last retried the message; after that only a backoff that began later delays it.
@@ -73,7 +73,7 @@ class ReceiverBackoffs:
             self._backoffs[name] = ReceiverBackoff(now, now + delay, reason, failures, message_id)
 
     def record_success(self, *names: str) -> None:
-        """Forget the failures under these names."""
+        """Forget the failures under the given names."""
         with self._lock:
             for name in names:
                 self._backoffs.pop(name, None)

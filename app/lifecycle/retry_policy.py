@@ -1,4 +1,4 @@
-"""The retry policy: when a message that was not delivered is sent again, and when it is given up.
+"""The retry policy: when an undelivered message is sent again, and when the message is given up.
 
 How long until an e-mail is retried? The answer is the same for every channel:
 
@@ -29,7 +29,7 @@ _MAX_DOUBLINGS = 20  # far beyond MAX_BACKOFF; the number of attempts has no lim
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """The time limits and the rate limit of delivery, as the operator has set them."""
+    """The time limits and the rate limit of delivery, from the settings."""
 
     claim_timeout: timedelta  # after it, another process may claim a message that is being sent
     retry_window: timedelta  # from the time when a message is due to its retry deadline
@@ -57,7 +57,7 @@ def retry_deadline(item: Notification, policy: DeliveryPolicy) -> datetime:
 def next_attempt(
     item: Notification, policy: DeliveryPolicy, requested: timedelta, now: datetime, jitter: float
 ) -> datetime | None:
-    """Return when to try the message again after a failure at `now`; None if it is given up.
+    """Return when to try the message again after a failure at `now`; None if the message is given up.
 
     `item.attempts` includes the failed attempt. `requested` is the delay that the receiver asked for.
     """

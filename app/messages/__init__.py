@@ -1,1 +1,1 @@
-"""The content of messages: which events are due, what a message says, and how it is rendered."""
+"""The content of messages: the events that are due, and the text, rendered in three forms."""

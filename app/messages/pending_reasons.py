@@ -23,12 +23,12 @@ _DEFAULT_EXPLANATION = "the limits do not allow what it asks for"
 
 
 def can_never_start(job: SlurmJob) -> bool:
-    """Return whether Slurm names a reason for which the waiting job never starts as it is."""
+    """Return whether Slurm names a reason for which the waiting job never starts."""
     return job.job_state.is_waiting and _NEVER_STARTS.fullmatch(job.reason or "") is not None
 
 
 def explain_never_started(job: SlurmJob) -> str | None:
-    """Return a sentence about why Slurm never starts the job; None if it may start."""
+    """Return a sentence about why Slurm never starts the job; None if the job may start."""
     if not can_never_start(job):
         return None
     reason = job.reason or ""

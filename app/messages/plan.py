@@ -1,4 +1,4 @@
-"""Plans the notifications of a job, and when to read it again. Pure: no clock, no database, no network."""
+"""Plans the notifications of a job, and its next reading. Pure: no clock, no database, no network."""
 
 import copy
 import hashlib
@@ -49,7 +49,7 @@ class Planner:
     def __init__(
         self, catalogue: Catalogue, methods: Collection[str], find_channel: Callable[[str], Channel]
     ) -> None:
-        """Create a planner. `methods` are those that are configured; `find_channel` knows all."""
+        """Create a planner. `methods` are configured; `find_channel` returns the channel of any method."""
         self.catalogue = catalogue
         self._methods = methods
         self._find_channel = find_channel
@@ -132,7 +132,7 @@ class Planner:
 def merge_params(
     catalogue: Catalogue, name: object, wanted: NotificationRequest
 ) -> dict[str, dict[str, Any]]:
-    """Return the parameters of each method of a task called `name`, those of the catalogue first.
+    """Return the parameters of each method of a task called `name`, the catalogue's methods first.
 
     A parameter of the task has precedence over the same one of the catalogue. Nothing is shared with the
     catalogue.

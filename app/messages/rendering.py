@@ -94,7 +94,7 @@ def _format_array_tasks(counts: Mapping[str, int] | None) -> str | None:
 
 
 def _unless_equal(value: object, other: object) -> object:
-    """Return `value`, or None if it is the same as `other`."""
+    """Return `value`, or None if `other` is the same."""
     return None if value == other else value
 
 

@@ -1,4 +1,4 @@
-"""The channels by which messages are sent: one file each, and the dict that lists them by method."""
+"""The channels by which messages are sent: one file each, and the dict of all channels by method."""
 
 from app.senders.apprise import AppriseSender
 from app.senders.base import Message, Sender

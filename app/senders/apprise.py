@@ -67,11 +67,11 @@ class AppriseSender(Sender):
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
-        """Return the parameters of a test message to a target, by its name."""
+        """Return the parameters of a test message to the target of that name."""
         return {"target": receiver}
 
     def send(self, message: Message, params: AppriseParams) -> None:
-        """Send the message in a process of its own.
+        """Send the message in a separate process.
 
         Raises:
             DeliveryFailed: The target did not take the message. It is retried: Apprise gives no reason.

@@ -37,7 +37,7 @@ class Message:
 
     @property
     def parts(self) -> list[str]:
-        """Return the text in parts, for a channel that shows them one by one."""
+        """Return the text in parts, for a channel that shows parts one by one."""
         return render_parts(self.content)
 
     @property
@@ -71,12 +71,12 @@ class Sender(ABC):
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """Return the channel; None if it is not configured."""
+        """Return the channel; None if the settings do not configure the channel."""
 
     @staticmethod
     @abstractmethod
     def address(params: Mapping[str, Any]) -> str:
-        """Return where the message goes, as callers read it in `to`; empty if there is only one place.
+        """Return the address that callers read in `to`; empty if the channel has only one address.
 
         `params` are as they were stored: `Params` might refuse them today.
         """
@@ -114,7 +114,7 @@ class Sender(ABC):
 
     @classmethod
     def split_recipients(cls, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return the parameters of each message by its recipient, since one may fail and another not.
+        """Return the parameters of each message by recipient, since one may fail and another not.
 
         A channel without lists of recipients has one message, under an empty name.
         """
@@ -164,7 +164,7 @@ class Sender(ABC):
 
     @abstractmethod
     def send(self, message: Message, params: Any) -> None:
-        """Send the message, and return once the receiver has it. Each step on the network has a time-out.
+        """Send the message, and return once the receiver has confirmed. Each network step has a time-out.
 
         `params` is a `Params`, with one recipient.
 
@@ -174,7 +174,7 @@ class Sender(ABC):
 
 
 def text_param(params: Mapping[str, Any], name: str) -> str:
-    """Return the text in the parameter `name`; empty if it holds something else, which is for programs."""
+    """Return the text in the parameter `name`; empty if another type is there, for programs."""
     value = params.get(name)
     return value if isinstance(value, str) else ""
 
@@ -191,18 +191,18 @@ def split_recipient_list(params: Mapping[str, Any], name: str) -> dict[str, dict
 
 
 def drop_description(schema: dict[str, Any]) -> None:
-    """Remove the docstring of a model from its JSON schema, which callers read."""
+    """Remove a model's docstring from the JSON schema, which callers read."""
     schema.pop("description", None)
 
 
 def settings_from_context(info: ValidationInfo) -> Settings | None:
-    """Return the settings that parameters are validated against; None if only their form is validated."""
+    """Return the settings for the validation of parameters; None if only the form is validated."""
     found: Settings | None = (info.context or {}).get("settings")
     return found
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """Return the seconds from now that a `Retry-After` header asks for; None if it cannot be read.
+    """Return the seconds from now that a `Retry-After` header asks for; None if unreadable.
 
     The header has seconds or a date (RFC 9110, 10.2.3).
     """
@@ -219,7 +219,7 @@ def parse_retry_after(retry_after: str | None) -> float | None:
 
 
 def unusable_server_error(name: str, host: str, port: int, why: str) -> DeliveryFailed:
-    """Return the error for a channel whose server cannot be used; callers do not see its address."""
+    """Return the error for an unusable server; callers do not see the server's address."""
     return DeliveryFailed(
         f"{name} at {host}:{port} cannot be used: {why}",
         permanent=False,

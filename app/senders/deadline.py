@@ -18,7 +18,7 @@ MAX_ANSWER = 1024 * 1024  # bytes of all that a server answers to one message
 
 
 class Deadline:
-    """A context that shuts down the watched sockets at its end.
+    """A context that shuts down all watched sockets once the time is over.
 
     The error that follows leaves the context as a TimeoutError. The look-up of a host's name is not covered:
     the system's resolver has time-outs of its own.
@@ -68,7 +68,7 @@ class Deadline:
             self._shut_down()
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Connect to one of the addresses of `host`, watch the connection, and return it.
+        """Connect to one of the addresses of `host`, and return the connection, which is watched.
 
         `timeout` holds for each address, the deadline for all of them.
 

@@ -67,7 +67,11 @@ class EmailSender(MailSender):
         return build_test_params(receiver, settings, settings.NOTIFICATIONS_SMTP_USERNAME or "")
 
     def check_login(self) -> bool:
-        """Connect, with the configured security, and log in where there is a user."""
+        """Connect, with the configured security, and log in if a user is set.
+
+        Raises:
+            DeliveryFailed: The mail server cannot be reached, or refuses the login.
+        """
         try:
             with self._kept.connection():
                 return True
@@ -79,7 +83,7 @@ class EmailSender(MailSender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, read once: reading them takes longer than a mail."""
+        """Return the trusted certificate authorities, read once: reading takes longer than sending."""
         return ssl.create_default_context(cafile=self._settings.NOTIFICATIONS_SMTP_CA_PATH)
 
     def _connect(self, deadline: Deadline) -> SmtpSession:

@@ -93,7 +93,7 @@ class GmailSender(MailSender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, read once: reading them takes longer than a mail."""
+        """Return the trusted certificate authorities, read once: reading takes longer than sending."""
         return ssl.create_default_context(cafile=CA_CERTS)
 
     def send(self, message: Message, params: MailParams) -> None:
@@ -138,6 +138,9 @@ class GmailSender(MailSender):
         """Request a token for the first address of NOTIFICATIONS_MAIL_SENDERS, if there is one.
 
         Otherwise a service account requests a token for itself, which shows whether its key is valid.
+
+        Raises:
+            DeliveryFailed: Google gives no token.
         """
         senders = self._settings.NOTIFICATIONS_MAIL_SENDERS
         sender = next((address for address in senders if "@" in address), None)
@@ -168,11 +171,11 @@ class GmailSender(MailSender):
 
 def _token_refusal(error: RefreshError, sender: str) -> DeliveryFailed:
     """Return the error if Google gives no token (RFC 6749, 5.2): final only for an unknown sender."""
-    said = error.args[1] if len(error.args) > 1 else None
-    if error.retryable or not isinstance(said, dict) or "error" not in said:
+    reply = error.args[1] if len(error.args) > 1 else None
+    if error.retryable or not isinstance(reply, dict) or "error" not in reply:
         words = "Gmail cannot be reached: Google gives out no tokens just now"
         return DeliveryFailed(words, permanent=False, is_of_channel=True)
-    is_of_sender = str(said.get("error_description")).startswith("Invalid email or User ID")
+    is_of_sender = str(reply.get("error_description")).startswith("Invalid email or User ID")
     words = f"Google gives no access for {sender}: {error.args[0]}"
     return DeliveryFailed(words, permanent=is_of_sender, is_of_channel=not is_of_sender)
 

@@ -15,7 +15,7 @@ from app.senders.deadline import MAX_ANSWER, Deadline
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one request; `content` is empty if it was not read."""
+    """The answer to one request; `content` is empty if no content was read."""
 
     status: int
     reason: str

@@ -42,7 +42,7 @@ class KeptConnection(Generic[_Connection]):
 
     @contextmanager
     def connection(self) -> Iterator[_Connection]:
-        """Yield the kept connection if it is still usable, else a new one; close it after an error.
+        """Yield the kept connection if still usable, else a new one; close either after an error.
 
         Raises:
             TimeoutError: The deadline of this message has passed.

@@ -86,7 +86,7 @@ def _require_allowed_recipients(values: list[str], info: ValidationInfo) -> list
 
 
 def _require_allowed_sender(value: str, info: ValidationInfo) -> str:
-    """Require that the operator lets this address send mail.
+    """Require that the operator lets the address send mail.
 
     With delegation, Google lets a service account send as any user of the operator's domain.
     """
@@ -177,7 +177,11 @@ class MailSender(Sender):
 
     @staticmethod
     def split_pattern(pattern: str) -> tuple[str, ...]:
-        """Return the parts before and after the @."""
+        """Return the parts before and after the @.
+
+        Raises:
+            ValueError: The pattern has no @.
+        """
         parts = tuple(pattern.lower().rsplit("@", 1))
         if len(parts) != 2:
             raise ValueError("must be an address with an @, such as *@example.com")
@@ -195,7 +199,7 @@ def build_test_params(receiver: str, settings: Settings, account: str) -> dict[s
 
 
 def build_mail(message: Message, params: MailParams) -> EmailMessage:
-    """Return the mail, in plain text and HTML. Vacation programs do not answer it (RFC 3834)."""
+    """Return the mail, in plain text and HTML, which vacation programs do not answer (RFC 3834)."""
     built, sender = EmailMessage(), parse_address(params.sender)
     built["From"] = sender
     built["To"] = [parse_address(recipient) for recipient in params.recipient]
@@ -212,7 +216,7 @@ def build_mail(message: Message, params: MailParams) -> EmailMessage:
 
 
 def _require_given_addresses(built: EmailMessage, params: MailParams) -> None:
-    """Require that a reader of the message finds the given addresses in it, and no others.
+    """Require that the headers of the mail, read again, have the given addresses and no others.
 
     Raises:
         DeliveryFailed: A header has other addresses.

@@ -33,7 +33,7 @@ _ADDRESS_PARAMS = ("exchange", "routing_key", "queue")
 
 
 class _LimitedConnection(SelectConnection):  # type: ignore[misc]
-    """pika's connection, with a size limit for what the broker sends about one message."""
+    """pika's connection, with a size limit for the broker's answers to one message."""
 
     bytes_left = MAX_ANSWER
 
@@ -86,12 +86,12 @@ class RabbitmqSender(Sender):
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
-        """Return exchange, routing key and queue, as far as they are given."""
+        """Return exchange, routing key and queue, separated by commas; absent ones are left out."""
         return ", ".join(str(params[name]) for name in _ADDRESS_PARAMS if params.get(name))
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
-        """Return the body, if it is text."""
+        """Return the body; empty unless the body is text."""
         return text_param(params, "body")
 
     @classmethod
@@ -111,7 +111,11 @@ class RabbitmqSender(Sender):
 
     @staticmethod
     def split_pattern(pattern: str) -> tuple[str, ...]:
-        """Return exchange and key, and the queue where the pattern has one."""
+        """Return exchange and key, and the queue if the pattern has one.
+
+        Raises:
+            ValueError: The pattern has not two or three parts.
+        """
         parts = tuple(pattern.split(" "))
         if len(parts) not in (2, 3):
             raise ValueError("must be exchange, key and possibly queue, with one blank between them")
@@ -160,7 +164,11 @@ class RabbitmqSender(Sender):
         return {"queue": receiver, "passive": True}
 
     def check_login(self) -> bool:
-        """Log in to the virtual host."""
+        """Log in to the virtual host.
+
+        Raises:
+            DeliveryFailed: The broker cannot be reached, or refuses the login.
+        """
         try:
             with self._kept.connection():
                 return True

@@ -1,16 +1,11 @@
-"""The method `slack`: chat.postMessage, with callers' text in blocks where markup has no effect."""
+"""The method `slack`: chat.postMessage, with callers' text in blocks without markup."""
 
 import re
-import ssl
 from collections.abc import Mapping
-from functools import cached_property
-from json import dumps, loads
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
-from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
-from slack_sdk.web.slack_response import SlackResponse
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
@@ -24,8 +19,7 @@ from app.senders.base import (
     settings_from_context,
     text_param,
 )
-from app.senders.deadline import Deadline
-from app.senders.http import send_request
+from app.senders.slack_client import SlackClient
 
 _MAX_SECTION_LENGTH = 3000  # characters, Slack's own limit
 # Errors of which Slack, and not the message, is the cause: https://docs.slack.dev/reference/methods/chat.postMessage
@@ -73,55 +67,6 @@ class SlackParams(BaseModel):
     subject: Line | None = None
 
 
-class _SlackClient(WebClient):
-    """slack-sdk's client on our own transport, with a deadline and a size limit for answers."""
-
-    def __init__(self, token: str, base_url: str, timeout: float) -> None:
-        super().__init__(token, base_url=base_url)  # reads the proxy from the environment
-        self._timeout = timeout
-
-    @cached_property
-    def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, read once: reading them takes longer than a message."""
-        return ssl.create_default_context()
-
-    def api_call(self, api_method: str, *, json: dict[str, Any] | None = None, **_: Any) -> SlackResponse:
-        """POST one call as JSON.
-
-        Raises:
-            OSError: No complete answer came.
-            SlackApiError: Slack, or a server in between, refuses the call.
-        """
-        url = self.base_url + api_method
-        headers = {
-            **self.headers,
-            "Authorization": f"Bearer {self.token}",
-            "Content-Type": "application/json;charset=utf-8",
-        }
-        with Deadline(2 * self._timeout) as deadline:
-            answer = send_request(
-                deadline,
-                "POST",
-                url,
-                dumps(json).encode(),
-                headers,
-                timeout=self._timeout,
-                trust=self._trust,
-                proxy=self.proxy,
-            )
-        response = SlackResponse(
-            client=self,
-            http_verb="POST",
-            api_url=url,
-            req_args={},
-            data=_parse_object(answer.content),
-            headers=cast("dict[str, str]", answer.headers),
-            status_code=answer.status,
-        )
-        response.validate()  # type: ignore[no-untyped-call]
-        return response
-
-
 class SlackSender(Sender):
     """A channel to the Slack workspace of one app."""
 
@@ -130,7 +75,7 @@ class SlackSender(Sender):
 
     def __init__(self, settings: Settings, token: str) -> None:
         """Create the channel; nothing connects yet."""
-        self._client = _SlackClient(
+        self._client = SlackClient(
             token,
             settings.NOTIFICATIONS_SLACK_API_URL.rstrip("/") + "/",
             settings.NOTIFICATIONS_HTTP_TIMEOUT_SECONDS,
@@ -180,7 +125,11 @@ class SlackSender(Sender):
         return {"channel": receiver}
 
     def check_login(self) -> bool:
-        """Ask Slack whether it knows the token."""
+        """Ask Slack whether the token is valid.
+
+        Raises:
+            DeliveryFailed: Slack cannot be reached, or refuses the token.
+        """
         try:
             self._client.api_call("auth.test", json={})
         except SlackApiError as error:
@@ -199,15 +148,6 @@ def _build_blocks(message: Message) -> list[dict[str, Any]]:
     ]
 
 
-def _parse_object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object in `content`, or an empty one."""
-    try:
-        found = loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _truncate(text: str) -> str:
     return text if len(text) <= _MAX_SECTION_LENGTH else text[: _MAX_SECTION_LENGTH - 1] + "…"
 
@@ -224,15 +164,15 @@ def _slack_unreachable(error: Exception) -> DeliveryFailed:
 def _slack_refusal(error: SlackApiError, refused: str) -> DeliveryFailed:
     response: Any = error.response
     status = response.status_code
-    said = response.get("error") if isinstance(response.data, dict) else None
-    if not re.fullmatch(r"\w+", str(said)):  # not Slack's, but the answer of a server in between
-        said = None
-    is_passing = (
-        status == 429 or status >= 500 or said in _TEMPORARY_ERRORS or said in _APP_ERRORS or said is None
+    word = response.get("error") if isinstance(response.data, dict) else None
+    if not re.fullmatch(r"\w+", str(word)):  # not Slack's, but the answer of a server in between
+        word = None
+    is_temporary = (
+        status == 429 or status >= 500 or word in _TEMPORARY_ERRORS or word in _APP_ERRORS or word is None
     )
     return DeliveryFailed(
-        f"Slack refuses {refused}: {said or f'status {status}'}",
-        permanent=not is_passing,
+        f"Slack refuses {refused}: {word or f'status {status}'}",
+        permanent=not is_temporary,
         retry_after=parse_retry_after(response.headers.get("Retry-After")),
-        is_of_channel=said in _APP_ERRORS,
+        is_of_channel=word in _APP_ERRORS,
     )

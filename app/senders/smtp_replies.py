@@ -41,7 +41,7 @@ _SESSION_CODES = {421, 530}  # the server closes the connection; it requires TLS
 
 
 def is_final(command: Command, code: int, text: str) -> bool:
-    """Return whether the cause of the refusal is the message itself, so that it would be refused again."""
+    """Return whether the message itself is the cause, so that another attempt would be refused, too."""
     if not 500 <= code <= 599:
         return False
     subject, detail = _parse_enhanced_status(code, text)
@@ -52,7 +52,7 @@ def is_final(command: Command, code: int, text: str) -> bool:
 
 
 def refuses_session(code: int, text: str) -> bool:
-    """Return whether the server now refuses every message of this client."""
+    """Return whether the server now refuses every message of the client."""
     return code in _SESSION_CODES or _parse_enhanced_status(code, text) in {(3, 2), (4, 5)}
 
 

@@ -32,7 +32,7 @@ class SmtpSession(smtplib.SMTP):
             deadline.watch(self.sock)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Open the connection; smtplib lets subclasses override this method for that."""
+        """Open the connection. smtplib lets subclasses override the method for that."""
         plain = self._deadline.connect(host, port, timeout)
         return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
 
@@ -51,6 +51,11 @@ class _LimitedFile:
         self._session = session
 
     def readline(self, limit: int) -> bytes:
+        """Read one line.
+
+        Raises:
+            OSError: The server has sent more than the size limit.
+        """
         line: bytes = self._file.readline(limit)
         self._session.bytes_left -= len(line)
         if self._session.bytes_left < 0:
@@ -58,4 +63,5 @@ class _LimitedFile:
         return line
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()

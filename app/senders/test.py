@@ -33,7 +33,7 @@ class TestSender(Sender):
 
     @staticmethod
     def address(params: Mapping[str, Any]) -> str:
-        """Return what the other channels would show, separated by commas."""
+        """Return the addresses that other channels would show, separated by commas."""
         return ", ".join(str(params[name]) for name in _ADDRESS_PARAMS if params.get(name))
 
     @staticmethod
@@ -43,7 +43,7 @@ class TestSender(Sender):
 
     @classmethod
     def split_recipients(cls, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return the parameters for each recipient, as mail has them."""
+        """Return the parameters for each recipient, as mail does."""
         return split_recipient_list(params, "recipient")
 
     @classmethod

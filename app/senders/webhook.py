@@ -66,7 +66,7 @@ def _require_plain_url(value: str) -> str:
 
 
 def _decode_fully(path: str) -> str:
-    """Decode a path until nothing is left to decode, because a server and its proxies may each decode it.
+    """Decode a path until nothing is left to decode, because server and proxies may each decode paths.
 
     Raises:
         ValueError: The path is not UTF-8, which could hide a dot in a longer form.
@@ -147,7 +147,7 @@ class WebhookSender(Sender):
 
     @staticmethod
     def own_text(params: Mapping[str, Any]) -> str:
-        """Return the body, if it is text."""
+        """Return the body; empty unless the body is text."""
         return text_param(params, "body")
 
     @classmethod
@@ -158,7 +158,11 @@ class WebhookSender(Sender):
 
     @staticmethod
     def split_pattern(pattern: str) -> tuple[str, ...]:
-        """Split at the first `://`, `/` and `?`. After a path that ends with `*`, any query matches."""
+        """Split at the first `://`, `/` and `?`. After a path that ends with `*`, any query matches.
+
+        Raises:
+            ValueError: The pattern has no scheme.
+        """
         scheme, colon, rest = pattern.partition("://")
         if not colon:
             raise ValueError("must be a URL, such as https://example.com/jobs/*")
@@ -175,9 +179,9 @@ class WebhookSender(Sender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities: those of the system, and the operator's own.
+        """Return the trusted certificate authorities of the system and of the operator.
 
-        To read them takes longer than to send a message.
+        They are read once: reading them takes longer than sending a message.
         """
         trust = ssl.create_default_context()
         if self._ca_path is not None:
@@ -185,7 +189,7 @@ class WebhookSender(Sender):
         return trust
 
     def send(self, message: Message, params: WebhookParams) -> None:
-        """POST the event; only the status of the answer counts.
+        """Post the event; only the status of the answer counts.
 
         Raises:
             DeliveryFailed: The receiver did not take it. 3xx and 4xx are final, except for some

@@ -64,7 +64,7 @@ ONE_PLACE = {
     "smtplib": ["app.senders.email", "app.senders.smtp_session"],
     "googleapiclient": ["app.senders.gmail"],
     "google": ["app.senders.gmail"],
-    "slack_sdk": ["app.senders.slack"],
+    "slack_sdk": ["app.senders.slack", "app.senders.slack_client"],
     "pika": ["app.senders.rabbitmq"],
     "apprise": ["app.senders.apprise_process"],
     "jinja2": ["app.messages.rendering"],
