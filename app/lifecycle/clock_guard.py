@@ -1,4 +1,4 @@
-"""Compare this host's clock and the store's with Slurm's, by which a submission's token expires."""
+"""Compare this host's clock and the store's with Slurm's clock, which decides when tokens expire."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ _LONG_TOKEN = timedelta(days=1)  # how long a token lasts on a host whose ordina
 
 
 class ClockGuard:
-    """Refuses work while a clock is too far from Slurm's. One for each process; thread-safe.
+    """Guard that refuses work while a clock is too far from Slurm's. One for each process; thread-safe.
 
     `measure` reads Slurm's clock once a minute. In between, Slurm's time is computed from a clock that is
     never set, without a request.

@@ -27,7 +27,7 @@ _ACCOUNTING_DELAY = timedelta(seconds=10)
 
 
 class _NoAccounting(Enum):
-    """Why there is no accounting of jobs that have ended."""
+    """The reason why there is no accounting of jobs that have ended."""
 
     NOT_SET_UP = auto()  # the cluster has no slurmdbd
     NO_ANSWER = auto()  # slurmdbd does not answer now
@@ -116,7 +116,7 @@ class Poller:
         return _same_jobs(found, reported)
 
     def _with_accounting(self, changed: list[Observation], now: datetime) -> list[Observation]:
-        """Add what slurmdbd knows to the jobs that have just ended.
+        """Add the accounting to the jobs that have just ended.
 
         A job that slurmdbd does not have yet is left for a later cycle, for a short while. An array waits as
         long as a job that slurmctld has forgotten, because only slurmdbd knows all its tasks.
@@ -138,7 +138,7 @@ class Poller:
         ]
 
     def _complete(self, item: Observation, accounted: SlurmJob | None, now: datetime) -> Observation | None:
-        """Return the observation with what slurmdbd knows; None while it is worth waiting for slurmdbd."""
+        """Return the observation with its accounting; None while waiting for slurmdbd makes sense."""
         record, job = item
         delay = self._unknown_after if job.array_tasks else _ACCOUNTING_DELAY
         is_late = record.uuid not in self._ended_since or now - self._ended_since[record.uuid] >= delay
@@ -153,7 +153,7 @@ class Poller:
         return item if is_late else None
 
     def _read_accounting(self, records: Sequence[OpenJob]) -> Mapping[int, SlurmJob] | _NoAccounting:
-        """Return what slurmdbd knows of these jobs, by job id, or why there is nothing."""
+        """Return the accounting of these jobs, by job id, or the reason why there is none."""
         if not records:
             return _NoAccounting.NOT_SET_UP
         try:
@@ -223,7 +223,7 @@ def _is_same_run(record: OpenJob, job: SlurmJob) -> bool:
 
 
 def _merge_accounting(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
-    """Return the job with what slurmdbd measured, and with its end as slurmctld reports it.
+    """Return the job with the measurements of slurmdbd, and with its end as slurmctld reports it.
 
     slurmdbd of 22.05 reports wrong exit codes. But slurmctld forgets the tasks of an array one by one, and
     slurmdbd has them all.

@@ -1,4 +1,4 @@
-"""Write what Slurm reports: states, facts and due messages, each record in one atomic write."""
+"""Write the changes that Slurm reports: state, facts and due messages, each record in one atomic write."""
 
 import logging
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ _BATCH_SIZE = 1000  # records; the store reads and writes so many well within it
 
 
 class Observation(NamedTuple):
-    """What Slurm reports about the job of an open record."""
+    """A job as Slurm reports it, with the open record that it belongs to."""
 
     open_job: OpenJob
     job: SlurmJob
 
 
 class ChangeWriter:
-    """Writes what Slurm reports. A record that cannot be read, planned or stored never hides the others."""
+    """Writer of the changes that Slurm reports. One record with bad data never hides the others."""
 
     def __init__(self, store: RecordStore, planner: Planner) -> None:
         """Connect to nothing yet."""
@@ -110,7 +110,7 @@ class ChangeWriter:
 
 
 def plan_or_nothing(planner: Planner, record: TaskRecord, job: SlurmJob, now: datetime) -> Plan:
-    """Return what is due with this description of the job; nothing for a task that cannot be read."""
+    """Return the plan for this description of the job; an empty one for a task that cannot be read."""
     try:
         return planner.plan_events(record, job, now)
     except Exception:

@@ -37,18 +37,18 @@ def describe_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | Non
 
 
 def describe_record(record: TaskRecord) -> Record:
-    """Return what callers see of a record."""
+    """Return the answer about a record."""
     notifications = [describe_notification(item) for item in record.notifications]
     return Record.model_validate({**dict(record), "notifications": notifications})
 
 
 def describe_notification(item: Notification) -> ShownNotification:
-    """Return how far a notification has come, to whom it goes, and its content."""
+    """Return the answer about a notification."""
     return ShownNotification.model_validate(_notification_fields(item))
 
 
 def describe_stored_notification(found: StoredNotification) -> KeptNotification:
-    """Return a notification with the task that it belongs to."""
+    """Return the answer about a notification, with the uuid of its task."""
     return KeptNotification.model_validate(
         {**_notification_fields(found.notification), "task_uuid": found.uuid}
     )

@@ -1,1 +1,1 @@
-"""What a task, a record, a Slurm job and a notification are; no I/O here."""
+"""The data of the service: tasks, records, Slurm jobs, notifications and answers. No I/O."""

@@ -1,4 +1,4 @@
-"""What the store keeps of an API key."""
+"""An API key as the store keeps it."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from app.models.job import Utc
 
 
 class ApiKey(BaseModel):
-    """A key that was handed out. The key itself is not here: only its hash is kept."""
+    """A key that was created. Only its hash is stored, not the key itself."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -12,7 +12,7 @@ _MAX_COUNTED = 100_000  # tasks of ranges that overlap
 
 
 def indices_to_mask(indices: Iterable[int]) -> int:
-    """Return the mask of these tasks; an index that Slurm cannot have is left out."""
+    """Return the mask of these indices, without those that Slurm cannot have."""
     valid = [index for index in indices if 0 <= index <= _MAX_INDEX]
     bits = bytearray(max(valid, default=0) // 8 + 1)
     for index in valid:

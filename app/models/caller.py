@@ -1,4 +1,4 @@
-"""Who is calling, and what for: a name, and what it has been granted."""
+"""Callers and their permissions: scopes, grants, and the users whom a grant covers."""
 
 import grp
 import os
@@ -16,7 +16,7 @@ from app.models.username import Username
 
 
 class Scope(StrEnum):
-    """What a caller may do."""
+    """A kind of action, for which a caller needs permission."""
 
     SUBMIT = "submit"
     READ = "read"
@@ -28,7 +28,7 @@ ORDINARY_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
 
 
 class Grant(BaseModel):
-    """What may be done, and for whom. None where there is no limit."""
+    """A permission: the scopes, the users, and the limits. A limit that is None does not apply."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,11 +69,12 @@ class Grant(BaseModel):
         return patterns
 
     def covers_user(self, username: str) -> bool:
+        """Return whether the grant is for this user, by name or by a Unix group."""
         return self.users == "any" or username in self.users or _is_member(username, self.groups)
 
 
 class ClaimGrant(BaseModel):
-    """`grant` goes to everybody whose token has `value` as its `claim`, or in the claim's list."""
+    """A grant for all callers whose token has `value` as its `claim`, or in the list of this claim."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,6 +83,7 @@ class ClaimGrant(BaseModel):
     grant: Grant
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether a token with these claims gets the grant."""
         found = claims.get(self.claim)
         return found == self.value or (isinstance(found, list) and self.value in found)
 
@@ -92,18 +94,18 @@ class Caller:
 
     name: str
     grants: tuple[Grant, ...]
-    remark: str = ""  # what a caller without any grant is told
+    remark: str = ""  # for the error that a caller without any grant gets
 
     def is_allowed(self, scope: Scope, username: str | None = None) -> bool:
-        """Return whether the caller may do that for the user; without a user, for any user at all."""
+        """Return whether the caller has the scope for this user; without a user, for any user at all."""
         return bool(self.find_grants(scope, username))
 
     def is_allowed_for_all(self, scope: Scope) -> bool:
-        """Return whether the caller may do that for every user."""
+        """Return whether the caller has the scope for every user."""
         return any(grant.users == "any" for grant in self.find_grants(scope))
 
     def find_grants(self, scope: Scope, username: str | None = None) -> Sequence[Grant]:
-        """Return the grants that allow it."""
+        """Return the grants with this scope for this user; without a user, for any user at all."""
         return [
             grant
             for grant in self.grants

@@ -38,10 +38,13 @@ class FilePattern:
 
 
 def expand(name: str, value: Callable[[str, int], str | None], literal: Callable[[str], str] = str) -> str:
-    """Return `name` with each pattern replaced by `value(letter, width)`, or kept if that is None.
+    """Return `name` with each pattern replaced by its value.
 
-    `width` is the zero-padding of a number, which sbatch allows between the sign and the letter, else 0.
-    `literal` is applied to the text between the patterns. The letter of `%%` is `%`.
+    Args:
+        name: The name of a file.
+        value: Returns the value of a pattern, by its letter and its width; None keeps the pattern. The letter
+            of `%%` is `%`. The width is the zero-padding of a number, such as 3 in `%3a`, else 0.
+        literal: Is applied to the text between the patterns.
     """
     parts, end = [], 0
     for match in _PATTERN.finditer(name):
@@ -55,7 +58,7 @@ def expand(name: str, value: Callable[[str, int], str | None], literal: Callable
 
 
 def pad_values(values: Mapping[str, str], percent: str = "%") -> Callable[[str, int], str | None]:
-    """Return a lookup for `expand` that pads with zeros, and gives None for a letter without a value."""
+    """Return a function for `expand` that pads these values with zeros."""
     known = {**values, "%": percent}
     return lambda letter, width: known[letter].zfill(width) if letter in known else None
 

@@ -1,4 +1,4 @@
-"""A job as Slurm reports it, in our own types."""
+"""A job as Slurm reports it, in the types of this service."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,7 +13,7 @@ Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
 class SlurmJob(BaseModel):
-    """What slurmctld or slurmdbd says of one job; None where it does not say."""
+    """A job as slurmctld or slurmdbd reports it; a field is None if it was not reported."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,7 +79,7 @@ class SlurmJob(BaseModel):
         return None if self.end_time is None else self.elapsed_seconds_until(self.end_time)
 
     def elapsed_seconds_until(self, moment: datetime) -> float | None:
-        """Return how long a job had run at `moment`; None where its start is not known."""
+        """Return how long a job had run at `moment`; None if its start is not known."""
         if self.start_time is None:
             return None
         return max(0.0, (moment - self.start_time).total_seconds() - self.suspended_seconds)

@@ -1,4 +1,4 @@
-"""`task.notification`: who is told, of what, by which channels."""
+"""`task.notification`: the channels, their parameters, and the events to announce."""
 
 from enum import StrEnum
 from itertools import chain
@@ -20,8 +20,8 @@ from app.models.rules import Line, Minutes, Rule
 METHOD_ALIASES = {"rabbithq": "rabbitmq"}  # another spelling, and the method that it means
 
 
-def _known_method(value: str, info: ValidationInfo) -> str:
-    """With a validation context, one of the channels that there are."""
+def _require_known_method(value: str, info: ValidationInfo) -> str:
+    """Return the method that a word means; with a validation context, it must be a channel."""
     method = METHOD_ALIASES.get(value, value)
     methods = (info.context or {}).get("methods")
     if methods is not None and method not in methods:
@@ -29,8 +29,8 @@ def _known_method(value: str, info: ValidationInfo) -> str:
     return method
 
 
-def _one_spelling(value: object, info: ValidationInfo) -> object:
-    """Refuse a method that is given under both of its names, because one would be dropped.
+def _require_one_spelling(value: object, info: ValidationInfo) -> object:
+    """Refuse a method under both of its names, because the parameters of one would be dropped.
 
     Stored tasks, which are read without a context, may have both.
     """
@@ -42,11 +42,11 @@ def _one_spelling(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Method = Annotated[Line, AfterValidator(_known_method)]
+Method = Annotated[Line, AfterValidator(_require_known_method)]
 
 
 class EventName(StrEnum):
-    """What a caller can be told of, in the sense of sbatch's --mail-type."""
+    """An event that a caller can have announced, in the sense of sbatch's --mail-type."""
 
     BEGIN = "begin"
     END = "end"
@@ -73,11 +73,11 @@ _OF_ALL = tuple(event for event in EventName if not event.startswith("time_limit
 _WORDS = [*map(str, EventName), _ALL]
 
 
-def _with_all_events(wishes: object) -> object:
-    """Return a list of wishes with the word for all events replaced by these events."""
-    if not isinstance(wishes, list | tuple):
-        return wishes
-    named = [_OF_ALL if isinstance(wish, str) and wish.lower() == _ALL else (wish,) for wish in wishes]
+def _expand_all(events: object) -> object:
+    """Return a list of events in which the word for all events is replaced by them."""
+    if not isinstance(events, list | tuple):
+        return events
+    named = [_OF_ALL if isinstance(event, str) and event.lower() == _ALL else (event,) for event in events]
     return tuple(chain.from_iterable(named))
 
 
@@ -95,7 +95,7 @@ EventWord = Annotated[
         }
     ),
 ]
-EventWish = Annotated[
+RequestedEvent = Annotated[
     EventWord | PendingOver,
     Rule(f'be one of {", ".join((*EventName, _ALL))}, or {{"pending_over": minutes}}'),
 ]
@@ -106,14 +106,14 @@ class NotificationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: Annotated[tuple[Method, ...], BeforeValidator(_one_spelling)] = Field(
+    methods: Annotated[tuple[Method, ...], BeforeValidator(_require_one_spelling)] = Field(
         default=(), description="The channels."
     )
-    params: Annotated[dict[Method, dict[str, Any]], BeforeValidator(_one_spelling)] = Field(
+    params: Annotated[dict[Method, dict[str, Any]], BeforeValidator(_require_one_spelling)] = Field(
         default_factory=dict
     )
     events: (
-        Annotated[tuple[EventWish, ...], Field(max_length=20), BeforeValidator(_with_all_events)] | None
+        Annotated[tuple[RequestedEvent, ...], Field(max_length=20), BeforeValidator(_expand_all)] | None
     ) = Field(
         default=None,
         description="The events to announce, in the words of sbatch's --mail-type. Without it the end of the"

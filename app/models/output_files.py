@@ -1,4 +1,4 @@
-"""Where a job's standard output and standard error are."""
+"""Find the files of a job's standard output and standard error."""
 
 import re
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ def derive_file_patterns(task: Mapping[str, Any]) -> tuple[FilePattern, FilePatt
 
 
 def find_output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
-    """Return the files of the record's job, which `job` describes.
+    """Return the files of a job.
 
-    For a registered job Slurm reports them; for a submitted task they follow from the task. The tasks of a
-    submitted array write several files, so that the path stays a pattern.
+    Slurm reports the files of a registered job; those of a submitted task follow from the task. The tasks of
+    a submitted array write several files, so that the path stays a pattern.
     """
     if job.never_ran and not job.restarts:
         return OutputFiles(None, None)
@@ -48,13 +48,13 @@ def find_output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
 
 
 def find_first_node(nodes: str) -> str:
-    """Return the first node of a list such as "n[3-5,9],m1": the one that runs the batch script."""
+    """Return the first node of a list such as "n[3-5,9],m1". It runs the batch script."""
     first = _FIRST_NODE.match(nodes)
     return _NUMBERS.sub(r"\1", first[0] if first else nodes)
 
 
 def choose_job_name(task: Mapping[str, Any]) -> str:
-    """Return the job name that a submitted task asks Slurm for: without one of its own, the task's."""
+    """Return the name that a submitted task gives its job: its `job_name`, else its `name`."""
     return str(task["slurm"].get("job_name") or task["name"])
 
 

@@ -1,4 +1,4 @@
-"""What the store keeps of a task: its record, with the notifications that became due."""
+"""The record of a task, with its notifications, as the store keeps it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from app.job_state import JobState
 from app.models.content import Content
@@ -17,14 +18,14 @@ JOB_TAG = "slurm-proxy:"
 
 
 class RecordKind(StrEnum):
-    """How this service came to know of a job."""
+    """The way in which this service came to know of a job."""
 
     SUBMITTED = "submitted"  # by POST /submit: the task says how the job was submitted
     REGISTERED = "registered"  # by POST /monitor: the job was submitted elsewhere, whatever the task holds
 
 
 def guess_kind(uuid: str, job: SlurmJob | None) -> RecordKind:
-    """Return the kind of a record that was written before kinds were stored.
+    """Return the kind of a record that an earlier version wrote, which did not store kinds.
 
     The record of a registered job had Slurm's description of the job from the start, and that job's comment
     has no tag. In doubt a record counts as registered, so that no path is made up for it.
@@ -34,7 +35,7 @@ def guess_kind(uuid: str, job: SlurmJob | None) -> RecordKind:
 
 
 def utc_now() -> datetime:
-    """Now, to the millisecond: the finest that every store keeps."""
+    """Return the time of this host, to the millisecond: no store keeps finer ones."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -43,6 +44,8 @@ _MAX_CLOCK_DIFFERENCE = timedelta(minutes=10)
 
 
 class NotificationStatus(StrEnum):
+    """The stage of a notification."""
+
     DUE = "due"
     CLAIMED = "claimed"
     RETRYING = "retrying"
@@ -51,9 +54,18 @@ class NotificationStatus(StrEnum):
     DEAD = "dead"
     UNDELIVERABLE = "undeliverable"
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON Schema without this class's docstring, which is no text for callers."""
+        described = handler(schema)
+        handler.resolve_ref_schema(described).pop("description", None)
+        return described
+
 
 class Notification(BaseModel):
-    """One message by one channel, and how far it has come."""
+    """One message to one receiver by one channel, and its delivery so far."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +73,7 @@ class Notification(BaseModel):
     event: str
     method: str
     params: dict[str, Any]
-    content: Content | None = None  # None if no one can read it: undeliverable from the start
+    content: Content | None = None  # None for one that is undeliverable from the start
     status: NotificationStatus
     created_at: Utc
     attempts: int = 0
@@ -70,12 +82,12 @@ class Notification(BaseModel):
     last_error: str | None = None
     sent_at: Utc | None = None
     revived_at: Utc | None = None  # when an operator last retried it
-    recipient: str | None = None  # whom it is gathered for, once it was held back
+    recipient: str | None = None  # the receiver of the digest, if it waits for one
     digest: str | None = None  # the id of the notification that brings this one along
 
 
 class TaskRecord(BaseModel):
-    """A task and what became of it.
+    """A task, its job and its notifications.
 
     Without `slurm_job_id` it is a reservation, until `submission_error` says why there is no job.
     """
@@ -95,13 +107,13 @@ class TaskRecord(BaseModel):
     warnings: tuple[str, ...] = ()  # of the first answer
     submission_error: str | None = None
     alarm_at: Utc | None = None  # when an event may be due that no change of state announces
-    caller: str | None = None  # who brought it
+    caller: str | None = None  # the caller's name
     key: str | None = None  # in the store, if it is not the uuid, because another record has the same uuid
     taken_over_at: Utc | None = None  # when it was found in the database of the older server
 
     @property
     def uuid(self) -> str:
-        """The uuid of the task; the key if a task of the older server has none."""
+        """Return the uuid of the task; the key of the record if a task of the older server has none."""
         return str(self.task.get("uuid") or self.key or "")
 
     def with_notifications(
@@ -113,23 +125,23 @@ class TaskRecord(BaseModel):
 
     @property
     def is_open(self) -> bool:
-        """There is a job, and its end is still to come."""
+        """Return whether there is a job whose end was not seen yet."""
         return self.slurm_job_state is not None and not self.slurm_job_state.is_settled
 
     @property
     def is_freed(self) -> bool:
-        """There is no job, and never was: its uuid may be used again."""
+        """Return whether there is no job and never was, so that the uuid may be used again."""
         return self.slurm_job_id is None and self.slurm_job_state is None and not self.is_reserved
 
     @property
     def is_reserved(self) -> bool:
-        """It cannot be told yet whether there is a job."""
+        """Return whether the record is a reservation: it is not known yet whether there is a job."""
         return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """What a polling cycle reads of a record that is open, or that ended a short while ago."""
+    """The part of a record that a polling cycle reads, if the job is open or ended a short while ago."""
 
     uuid: str
     slurm_job_id: int
@@ -149,7 +161,7 @@ class OpenJob:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one look at Slurm changes in one record; applied in one atomic write, or not at all."""
+    """The change of one record by one poll; applied in one atomic write, or not at all."""
 
     uuid: str
     before: JobState | None

@@ -1,10 +1,10 @@
-"""The users for which every task, action and key is refused."""
+"""Refuse tasks, actions and keys for users such as root."""
 
 import pwd
 
 
 class RefusedUsers(frozenset[str]):
-    """A set of user names that no task, action or key may be for.
+    """Names of users for which every task, action and key is refused.
 
     Names are compared without regard to case and to a domain after "@", because a directory service may
     ignore both. A name of digits that this machine does not know is refused, too: Slurm takes it for a user
@@ -12,6 +12,7 @@ class RefusedUsers(frozenset[str]):
     """
 
     def __contains__(self, username: object) -> bool:
+        """Return whether everything is refused for this user."""
         name = str(username).lower()
         if super().__contains__(name) or super().__contains__(name.partition("@")[0]):
             return True

@@ -1,4 +1,4 @@
-"""The kinds of values in a request, each with the words that a caller reads when it is wrong."""
+"""The types of values in a request, each with the rule that a caller reads if a value breaks it."""
 
 import re
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from app.models.file_pattern import PATTERN_LETTERS, find_unknown_pattern
 MAX_INT = 2**31 - 1
 # Larger 32-bit numbers mean "no job" in Slurm. slurmrestd of 24.11 answers 422 to a request that has one.
 MAX_JOB_ID = 2**32 - 4
-_MOST_DIGITS = 12  # of a job id in a path, leading zeros included
-_LONGEST_SHOWN = 20  # characters of a pattern in an error
+_MAX_DIGITS = 12  # of a job id in a path, leading zeros included
+_MAX_SHOWN_LENGTH = 20  # characters of a pattern in an error
 RULE = "x-rule"  # in a JSON Schema: the words of a `Rule`
 
 # Patterns as ECMA-262 has them, for the schemas that callers read.
@@ -42,23 +42,23 @@ _CONTROL = re.compile(f"[{CONTROL}]")
 
 
 class Rule:
-    """Whatever is wrong with the value, the fault reads "must <words>".
-
-    `schema`: what a JSON Schema has to say of the value and pydantic cannot know.
-    """
+    """The rule of a type of values: whatever is wrong with a value, the fault is "must <words>"."""
 
     def __init__(self, words: str, **schema: Any) -> None:
+        """Create a rule. `schema`: keywords for the JSON Schema of the value."""
         self._words = words
         self._schema = schema
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
+        """Return pydantic's schema of the value, with a validator that gives faults their words."""
         return core_schema.no_info_wrap_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        """Return the JSON Schema of the value, with the words of the rule."""
         return {**handler(schema), **self._schema, RULE: self._words}
 
     def _check(self, value: Any, handler: Callable[[Any], Any]) -> Any:
@@ -68,42 +68,43 @@ class Rule:
             raise PydanticCustomError("rule", "must {words}", {"words": self._words}) from None
 
 
-def _one_line(value: str) -> str:
+def _require_one_line(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("control character")
     return value
 
 
 def is_one_line(value: str) -> bool:
+    """Return whether a text is not empty and has no control characters."""
     return bool(value) and not _CONTROL.search(value)
 
 
-def _path(value: str) -> str:
-    _one_line(value)
+def _require_absolute_path(value: str) -> str:
+    _require_one_line(value)
     if not value.startswith("/") or "\\" in value:
         raise ValueError("not an absolute path")
     return value
 
 
-def _file_name(value: str) -> str:
-    _one_line(value)
+def _require_file_name(value: str) -> str:
+    _require_one_line(value)
     if "/" in value or "\\" in value or value in {".", ".."}:
         raise ValueError("not a file name")
     return value
 
 
-def _known_patterns(value: str) -> str:
+def _require_known_patterns(value: str) -> str:
     if (pattern := find_unknown_pattern(value)) is not None:
         words = (
             'must not have "{pattern}": only the patterns {known} work on every Slurm release; write %% for %'
         )
         known = " ".join(f"%{letter}" for letter in PATTERN_LETTERS)
-        raise PydanticCustomError("rule", words, {"pattern": pattern[:_LONGEST_SHOWN], "known": known})
+        raise PydanticCustomError("rule", words, {"pattern": pattern[:_MAX_SHOWN_LENGTH], "known": known})
     return value
 
 
-def _moment(value: object) -> object:
-    """Seconds since the epoch, from ISO 8601 where it is text."""
+def _parse_moment(value: object) -> object:
+    """Return the seconds since the epoch of a text in ISO 8601; leave other values as they are."""
     if not isinstance(value, str):
         return value
     moment = datetime.fromisoformat(value)
@@ -120,7 +121,7 @@ Uuid = Annotated[
 AbsolutePath = Annotated[
     str,
     StringConstraints(strict=True, max_length=1024),
-    AfterValidator(_path),
+    AfterValidator(_require_absolute_path),
     Rule(
         "be an absolute path, a string of at most 1024 characters without control characters and backslashes",
         pattern=rf"^/[^{CONTROL}\\]*$",
@@ -129,17 +130,17 @@ AbsolutePath = Annotated[
 FileName = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=255),
-    AfterValidator(_file_name),
+    AfterValidator(_require_file_name),
     Rule(
         "be a file name (no folder), a string of at most 255 without control characters and backslashes",
         pattern=rf"^(?!\.{{1,2}}$)([^{CONTROL}/\\%]|%%|%[0-9]*[{PATTERN_LETTERS}])+$",
     ),
-    AfterValidator(_known_patterns),
+    AfterValidator(_require_known_patterns),
 ]
 Line = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=1024),
-    AfterValidator(_one_line),
+    AfterValidator(_require_one_line),
     Rule("be one line of text, 1 to 1024 characters", pattern=ONE_LINE),
 ]
 ShellText = Annotated[str, Field(strict=True), Rule("be a string", pattern=NO_NUL)]
@@ -169,7 +170,7 @@ Nice = Annotated[
 Moment = Annotated[
     int,
     Field(strict=True, gt=0, le=2**32 - 1),
-    BeforeValidator(_moment),
+    BeforeValidator(_parse_moment),
     WithJsonSchema(
         {
             "anyOf": [
@@ -197,14 +198,18 @@ def parse_job_id(field: str, text: str) -> int:
     Raises:
         InvalidRequest: It is no job id; the error names `field`.
     """
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     if not (is_number and 0 < int(text) <= MAX_JOB_ID):
         raise InvalidRequest([f"{field}: must {_A_JOB_ID}"])
     return int(text)
 
 
 def parse_idempotency_key(header: str | None) -> str | None:
-    """The key in an `Idempotency-Key` header, quoted or not; InvalidRequest if it cannot be one."""
+    """Return the key in an `Idempotency-Key` header, quoted or not; None without such a header.
+
+    Raises:
+        InvalidRequest: The header has a value that is no key.
+    """
     if header is None:
         return None
     key = header.strip().removeprefix('"').removesuffix('"')

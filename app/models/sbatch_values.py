@@ -1,4 +1,4 @@
-"""Memory sizes, times and switches in a request: as numbers, or as sbatch's text such as "1-02:30:00"."""
+"""Parse memory sizes, times and switches: numbers, or texts of sbatch such as "1-02:30:00"."""
 
 import re
 from collections.abc import Callable
@@ -16,8 +16,8 @@ _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 _UNLIMITED = ("unlimited", "infinite")
 _SWITCHES = re.compile(r"0*[1-9][0-9]{0,8}(?:@.+)?")
-_MOST_SWITCHES = 999_999_999
-_MOST_HOURS = MAX_INT // 60
+_MAX_SWITCHES = 999_999_999
+_MAX_HOURS = MAX_INT // 60
 
 # ECMA-262 patterns for the schemas that callers read. They allow fewer digits than the code.
 _WORDS = "|".join((*_UNLIMITED, *map(str.upper, _UNLIMITED)))
@@ -133,17 +133,17 @@ MinimumTime = Annotated[
     Rule('be minutes, at least 1, or a time such as "90:30" (minutes and seconds) or "1-02:30:00"'),
 ]
 HoursOrTime = Annotated[
-    Annotated[int, _whole_number(_MOST_HOURS)]
+    Annotated[int, _whole_number(_MAX_HOURS)]
     | Annotated[str, Field(strict=True), AfterValidator(_check_clock)],
-    _number_or_text(_CLOCK_PATTERN, _MOST_HOURS),
+    _number_or_text(_CLOCK_PATTERN, _MAX_HOURS),
     Rule(
-        f"be hours, at most {_MOST_HOURS} (minutes where the server's TASK_TIME_UNIT says so), or a time such"
+        f"be hours, at most {_MAX_HOURS} (minutes where the server's TASK_TIME_UNIT says so), or a time such"
         ' as "90:30" (minutes and seconds) or "1-02:30:00"; 0 for no limit'
     ),
 ]
 Switches = Annotated[
-    Annotated[int, _whole_number(_MOST_SWITCHES, least=1)] | Annotated[str, Field(strict=True)],
+    Annotated[int, _whole_number(_MAX_SWITCHES, least=1)] | Annotated[str, Field(strict=True)],
     AfterValidator(_check_switches),
-    _number_or_text(_SWITCHES_PATTERN, _MOST_SWITCHES, least=1),
+    _number_or_text(_SWITCHES_PATTERN, _MAX_SWITCHES, least=1),
     Rule('be a number of switches, at least 1, or one with the longest time to wait for it: "1@0:30:00"'),
 ]

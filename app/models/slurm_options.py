@@ -36,8 +36,8 @@ _VARIABLE = re.compile(rf"{VARIABLE}\Z")
 _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
 
-def _environment(value: object) -> object:
-    """Return one "K=V", a list of them, or an object as an object; PATH has its default unless given."""
+def _parse_environment(value: object) -> object:
+    """Return the variables of "K=V", of a list of such texts, or of an object; PATH has a default."""
     if isinstance(value, Mapping):
         pairs = list(value.items())
     else:
@@ -52,7 +52,7 @@ def _environment(value: object) -> object:
 
 Environment = Annotated[
     dict[str, str],
-    BeforeValidator(_environment),
+    BeforeValidator(_parse_environment),
     WithJsonSchema(
         {
             "anyOf": [
@@ -70,7 +70,7 @@ Environment = Annotated[
 ]
 
 
-def _not_both(one: str, other: str) -> JsonDict:
+def _exclude_each_other(one: str, other: str) -> JsonDict:
     given: JsonDict = {one: {"not": {"type": "null"}}, other: {"not": {"type": "null"}}}
     return {"not": {"required": [one, other], "properties": given}}
 
@@ -88,7 +88,9 @@ class SlurmOptions(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"allOf": [_not_both(*pair) for pair in _EXCLUSIVE]}
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"allOf": [_exclude_each_other(*pair) for pair in _EXCLUSIVE]},
     )
 
     output: FileName | None = _option(
@@ -163,7 +165,7 @@ class SlurmOptions(BaseModel):
     wckey: Line | None = _option("A key by which accounting groups jobs.", "project-x")
 
     @model_validator(mode="after")
-    def _exclusive_pairs(self) -> Self:
+    def _refuse_exclusive_pairs(self) -> Self:
         for one, other in _EXCLUSIVE:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})

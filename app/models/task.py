@@ -1,4 +1,4 @@
-"""The requests of `/submit` and `/monitor`: checked here, kept verbatim elsewhere."""
+"""The requests of `/submit` and `/monitor`. Records keep tasks verbatim, beside these models."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -34,6 +34,9 @@ from app.models.username import Username
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+_MAX_COMPARED_KEYS = 100  # of the caller's own
+_MIN_SIMILARITY = 0.85  # of 1: "enviroment" is as similar to a known key, "notes" is not to "nodes"
+
 
 class Dirs(BaseModel):
     """Folders; the job makes those that are missing."""
@@ -46,11 +49,11 @@ class Dirs(BaseModel):
     output: AbsolutePath
 
     def list_all(self) -> Iterator[str]:
-        """The four folders, the parent first, each once."""
+        """Return the four folders, the parent first, each once."""
         return iter(dict.fromkeys((self.parent, self.input, self.output, self.error)))
 
 
-def _allowed_user(username: str, info: ValidationInfo) -> str:
+def _refuse_service_user(username: str, info: ValidationInfo) -> str:
     if username in (info.context or {}).get("refused_users", ()):
         raise PydanticCustomError(
             "rule", "must not be {name}: this server runs nothing as that user", {"name": username}
@@ -65,7 +68,7 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Line = Field(description="A name of this server's catalogue.")
-    username: Annotated[Username, AfterValidator(_allowed_user)] = Field(
+    username: Annotated[Username, AfterValidator(_refuse_service_user)] = Field(
         description="The user that the job runs as and that owns the files it writes."
     )
     cwd: AbsolutePath = Field(description="The job's working directory.")
@@ -88,7 +91,7 @@ class Task(BaseModel):
 
     @field_validator("name")
     @classmethod
-    def _in_catalogue(cls, name: str, info: ValidationInfo) -> str:
+    def _require_catalogue_entry(cls, name: str, info: ValidationInfo) -> str:
         if info.context is not None and name not in info.context["catalogue"]:
             words = "must be one of " + ", ".join(info.context["catalogue"])
             raise PydanticCustomError("rule", "{words}", {"words": words})
@@ -96,7 +99,7 @@ class Task(BaseModel):
 
     @field_validator("slurm")
     @classmethod
-    def _files_stay_in_their_folders(cls, options: SlurmOptions, info: ValidationInfo) -> SlurmOptions:
+    def _refuse_folder_in_job_name(cls, options: SlurmOptions, info: ValidationInfo) -> SlurmOptions:
         """Refuse a job name with which %x would lead into another folder."""
         source, name = ("job_name", options.job_name) if options.job_name else ("name", info.data.get("name"))
         if "/" in (name or "") and options.has_pattern("x"):
@@ -106,7 +109,7 @@ class Task(BaseModel):
 
     @field_validator("cmd", "params")
     @classmethod
-    def _required_command(cls, value: Any, info: ValidationInfo) -> Any:
+    def _require_command(cls, value: Any, info: ValidationInfo) -> Any:
         name, argv = info.data.get("name"), info.data.get("argv", ())  # () for one that is not valid
         if value is not None and argv:
             raise PydanticCustomError(
@@ -120,11 +123,11 @@ class Task(BaseModel):
 
 
 class RunAs(BaseModel):
-    """The user that an operator submits as, past all records."""
+    """The user whom an operator submits a body in slurmrestd's own form as."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    username: Annotated[Username, AfterValidator(_allowed_user)]
+    username: Annotated[Username, AfterValidator(_refuse_service_user)]
 
 
 class WatchedTask(BaseModel):
@@ -132,7 +135,7 @@ class WatchedTask(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    username: Annotated[Username, AfterValidator(_allowed_user)]
+    username: Annotated[Username, AfterValidator(_refuse_service_user)]
     uuid: Uuid
     name: Line | None = None
     notification: NotificationRequest = NotificationRequest()
@@ -165,7 +168,7 @@ class MonitorRequest(BaseModel):
 
 
 class CatalogueEntry(BaseModel):
-    """One entry of TASK_METADATA: what the operator sets for every task of that name."""
+    """An entry of TASK_METADATA: the operator's settings for all tasks of a name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -192,7 +195,11 @@ def _quote(word: str) -> str:
 
 
 def parse_request(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:
-    """`body` as a `model`; InvalidRequest that lists every fault with its path."""
+    """Return `body` as a `model`.
+
+    Raises:
+        InvalidRequest: The body has faults; the error lists all, each with its path.
+    """
     try:
         return model.model_validate(body, context=dict(context) if context else None)
     except ValidationError as error:
@@ -202,7 +209,7 @@ def parse_request(model: type[_Model], body: object, context: Mapping[str, Any] 
 def list_faults(
     model: type[BaseModel], value: object, root: str, context: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
-    """What is wrong with `value` as a `model`, each fault with its path below `root`."""
+    """Yield the faults of `value` as a `model`, each with its path below `root`."""
     try:
         model.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
@@ -211,17 +218,13 @@ def list_faults(
 
 
 def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
-    """Asks after keys that are the caller's own, but look like one that is known and was not given."""
+    """Yield a question for each key of the caller's own that is similar to a known key that was not given."""
     options = task.slurm if isinstance(task, Task) else None
     known = {name: f"slurm.{name}" for name in type(options).model_fields} if options else {}
     known |= {name: name for name in type(task).model_fields}
     given = (options.model_fields_set if options else set()) | task.model_fields_set
-    for key in islice(task.model_extra or {}, _MOST_COMPARED):
-        near = find_similar_word(normalize_key(key), known, _ALIKE)
+    for key in islice(task.model_extra or {}, _MAX_COMPARED_KEYS):
+        near = find_similar_word(normalize_key(key), known, _MIN_SIMILARITY)
         if near and key not in known and near not in given:
             words = f"is not known, and only kept; did you mean {known[near]}?"
             yield f"task.{key[:MAX_WORD_LENGTH]}: {words}"
-
-
-_MOST_COMPARED = 100  # keys of the caller's own
-_ALIKE = 0.85  # of 1: "enviroment" is, "notes" and "nodes" are not
