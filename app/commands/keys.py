@@ -1,9 +1,7 @@
 """Run the commands `flask --app app keys create | list | revoke`."""
 
-import grp
 import os
 import pwd
-from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,12 +12,11 @@ from pydantic import ValidationError
 from app.access.audit import AuditEntry, open_audit_trail, write_audit_entry
 from app.access.keys import ApiKeys
 from app.commands.application import require_services
+from app.commands.grants import build_grant, describe_grant, list_grant_warnings, require_no_refused_user
 from app.errors import SettingsError, SlurmProxyError
 from app.models.api_key import ApiKey
-from app.models.caller import ORDINARY_SCOPES, Grant, Scope
+from app.models.caller import Scope
 from app.models.record import utc_now
-from app.models.username import describe_username_rule, is_username
-from app.senders import SENDERS
 from app.web.request_context import get_settings
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
@@ -35,11 +32,16 @@ _DAYS = click.IntRange(1, 36_500)
     "--scope", "scopes", multiple=True, type=_SCOPES, help="A scope of the key. Default: all but admin."
 )
 @click.option("--user", "users", multiple=True, help="A Slurm user that the key may act for.")
-@click.option("--group", "groups", multiple=True, help="A Unix group whose members it may act for.")
-@click.option("--any-user", is_flag=True, help="It may act for every user.")
-@click.option("--partition", "partitions", multiple=True, help="Only these partitions.")
-@click.option("--account", "accounts", multiple=True, help="Only these accounts.")
-@click.option("--recipient", "recipients", multiple=True, help="Only receivers like email:*@example.com.")
+@click.option("--group", "groups", multiple=True, help="A Unix group whose members the key may act for.")
+@click.option("--any-user", is_flag=True, help="The key may act for every user.")
+@click.option("--partition", "partitions", multiple=True, help="A partition that jobs may use. Default: any.")
+@click.option("--account", "accounts", multiple=True, help="An account that jobs may use. Default: any.")
+@click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    help="A pattern of receivers, such as email:*@example.com. Default: any.",
+)
 @click.option("--days", type=_DAYS, help="Days until the key expires. Default: never.")
 def create(name: str, **options: Any) -> None:
     """Create a key called NAME and show it. It is shown only once, because only its hash is stored.
@@ -48,8 +50,8 @@ def create(name: str, **options: Any) -> None:
     """
     lifetime = timedelta(days=options["days"]) if options["days"] else None
     try:
-        grant = _build_grant(options)
-        _require_no_refused_user(grant)
+        grant = build_grant(options, get_settings().TASK_USERNAME_PATTERN)
+        require_no_refused_user(grant, require_services().validator.refused_users)
         api_keys = _require_keys()
         _open_audit_file()
         text, key = api_keys.create(name, grant, lifetime)
@@ -61,7 +63,7 @@ def create(name: str, **options: Any) -> None:
         raise click.ClickException(str(error)) from error
     _audit("keys create", key)
     click.echo(text)
-    for words in _grant_warnings(grant):
+    for words in list_grant_warnings(grant):
         click.echo(f"Warning: {words}", err=True)
     click.echo(
         f"This is the key {key.id} of {name}, kept in {_store_location()}. It is not shown again.", err=True
@@ -75,7 +77,7 @@ def list_() -> None:
     click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
     for key in api_keys.list_all():
         moments = map(_format_time, (key.expires_at, key.last_used_at, key.revoked_at))
-        click.echo(_LINE.format(key.id, key.name, *moments, _describe_grant(key)))
+        click.echo(_LINE.format(key.id, key.name, *moments, describe_grant(key.grant)))
 
 
 @keys.command("revoke")
@@ -129,7 +131,7 @@ def _audit(action: str, key: ApiKey) -> None:
         address="-",
         action=action,
         key=f"key:{key.name}:{key.id}",
-        grant=_describe_grant(key),
+        grant=describe_grant(key.grant),
     )
     write_audit_entry(entry)
 
@@ -147,77 +149,9 @@ def _operator_name() -> str:
     return f"cli:{user}" if login == user else f"cli:{user} (logged in as {login})"
 
 
-def _build_grant(options: Mapping[str, Any]) -> Grant:
-    """Return the grant that the options describe.
-
-    Raises:
-        UsageError: The options contradict each other, or a user name is not valid.
-        ValidationError: An option has a value that is not valid.
-    """
-    named = (*options["users"], *options["groups"])
-    if options["any_user"] and named:
-        raise click.UsageError("--any-user excludes --user and --group: give one of them")
-    if Scope.ADMIN in options["scopes"] and not options["any_user"]:
-        raise click.UsageError("the scope admin is for all users: it needs --any-user")
-    if not (options["any_user"] or named):
-        raise click.UsageError("name the users that the key may act for: give --user, --group or --any-user")
-    if "any" in options["users"]:
-        raise click.UsageError("--user any means a user called any: give --any-user for all users")
-    pattern = get_settings().TASK_USERNAME_PATTERN
-    if odd := [name for name in options["users"] if not is_username(name, pattern)]:
-        raise click.UsageError(f"--user {odd[0]}: must {describe_username_rule(pattern)}")
-    fields = {
-        "scopes": options["scopes"] or ORDINARY_SCOPES,
-        "users": "any" if options["any_user"] else options["users"],
-        "groups": options["groups"],
-        **{name: options[name] or None for name in ("partitions", "accounts", "recipients")},
-    }
-    return Grant.model_validate(fields, context={"methods": SENDERS})
-
-
-def _require_no_refused_user(grant: Grant) -> None:
-    """Check that the grant names no user for whom nothing is done.
-
-    Raises:
-        UsageError: The grant names such a user.
-    """
-    refused = [name for name in grant.users if name in require_services().validator.refused_users]
-    if grant.users != "any" and refused:
-        words = "this user is refused unless TASK_ALLOWED_SERVICE_USERS names it"
-        raise click.UsageError(f"--user {refused[0]}: {words}")
-
-
-def _grant_warnings(grant: Grant) -> Iterator[str]:
-    """Yield a warning for each name that this machine does not know."""
-    for user in () if grant.users == "any" else grant.users:
-        if not _is_known(pwd.getpwnam, user):
-            yield f"this machine has no user {user}"
-    for group in grant.groups:
-        if not _is_known(grp.getgrnam, group):
-            yield f"this machine has no group {group}, and so none of its members"
-
-
-def _is_known(look_up: Callable[[str], object], name: str) -> bool:
-    try:
-        look_up(name)
-    except (KeyError, ValueError):  # ValueError: a text that cannot be a name
-        return False
-    return True
-
-
 def _store_location() -> str:
     return "MongoDB" if get_settings().MONGODB_URI else str(get_settings().SQLITE_PATH)
 
 
 def _format_time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%MZ}" if at else "-"
-
-
-def _describe_grant(key: ApiKey) -> str:
-    grant = key.grant
-    named = [*grant.users, *(f"group {name}" for name in grant.groups)]
-    words = f"{' '.join(sorted(grant.scopes))} for {'any user' if grant.users == 'any' else ', '.join(named)}"
-    for name in ("partitions", "accounts", "recipients"):
-        if (allowed := getattr(grant, name)) is not None:
-            words += f"; {name} {', '.join(allowed)}"
-    return words

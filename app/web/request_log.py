@@ -54,25 +54,22 @@ def log_request(response: Response) -> Response:
         "slurm_job_id": subject.slurm_job_id,
         "duration": round(seconds, 4),
     }
-    words = "%s %s %s by %s from %s in %.0f ms"
-    logger.info(
-        words, request.method, route, response.status_code, name, address, 1000 * seconds, extra=fields
-    )
+    values = (request.method, route, response.status_code, name, address, 1000 * seconds)
+    logger.info("%s %s %s by %s from %s in %.0f ms", *values, extra=fields)
     if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
-        write_audit_entry(
-            AuditEntry(
-                at=utc_now(),
-                request_id=request_id.get(),
-                caller=name,
-                address=address,
-                action=f"{request.method} {route}",
-                username=subject.username,
-                task_uuid=subject.task_uuid,
-                slurm_job_id=subject.slurm_job_id,
-                status=response.status_code,
-                code=subject.code,
-            )
+        entry = AuditEntry(
+            at=utc_now(),
+            request_id=request_id.get(),
+            caller=name,
+            address=address,
+            action=f"{request.method} {route}",
+            username=subject.username,
+            task_uuid=subject.task_uuid,
+            slurm_job_id=subject.slurm_job_id,
+            status=response.status_code,
+            code=subject.code,
         )
+        write_audit_entry(entry)
     return response
 
 
@@ -82,12 +79,10 @@ def _subject_of(response: Response) -> _Subject:
     task = record["task"] if isinstance(record.get("task"), dict) else {}
     named = _read_request_fields()
     return _Subject(
-        username=_text_or_none(named.get("username", record.get("slurm_username"))),
-        task_uuid=_text_or_none(
-            named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))
-        ),
+        username=_shorten(named.get("username", record.get("slurm_username"))),
+        task_uuid=_shorten(named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))),
         slurm_job_id=_job_id_in(record),
-        code=_text_or_none(answer.get("code")),
+        code=_shorten(answer.get("code")),
     )
 
 
@@ -118,6 +113,6 @@ def _job_id_in(record: Mapping[str, Any]) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 
-def _text_or_none(value: object) -> str | None:
+def _shorten(value: object) -> str | None:
     """Return the text, cut to the length of the longest valid name; None if the value is no text."""
     return value[:128] if isinstance(value, str) else None
