@@ -17,7 +17,9 @@ from tests.support.tasks import make_task
 
 PAGE = ROOT / "docs/how-to/add-a-channel.md"
 NEW_FILE = re.compile(r"^New file `([^`]+)`:\n\n```\w+\n(.*?)^```$", re.S | re.M)
-ADDITION = re.compile(r"[Ii]n `([^`]+)`, above\sthe\sline\s`(.+?)`, add:\n\n```\w+\n(.*?)^```$", re.S | re.M)
+ADDITION = re.compile(
+    r"[Ii]n `([^`]+)`, above\sthe\sline\s(?:`` |`)(.+?)(?: ``|`), add:\n\n```\w+\n(.*?)^```$", re.S | re.M
+)
 CHECKS = [  # those of `make check` that know all channels
     "tests/contract/test_channel_parameters.py",
     "tests/unit/senders/test_senders.py::test_every_sender_answers_to_the_protocol",
