@@ -26,6 +26,7 @@ _PLACEHOLDERS: dict[str, Any] = {
     "SLURM_REST_HOST": "http://127.0.0.1:9",
     "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
     "ACCESS_METHODS": "keys",
+    "MONGODB_URI": None,
     "TASK_METADATA": {},
     "TASK_USERNAME_PATTERN": None,
 }
