@@ -57,7 +57,7 @@ def _serve() -> int:
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    """Stop the server in order: it answers the requests at hand, and releases the lease."""
+    """Stop the server in order: answer the requests at hand, and release the lease."""
     raise KeyboardInterrupt
 
 

@@ -42,12 +42,12 @@ from app.setting_values import (
     split_addresses,
 )
 
-MAX_BODY_BYTES = 1024 * 1024  # of a request
+MAX_BODY_BYTES = 1024 * 1024  # of a request's body
 
 TASK_METADATA: dict[str, dict[str, Any]] = {
-    # The caller brings the command, its parameters and the notifications.
+    # The caller gives the command, its parameters and the notification.
     "generic": {"requires_command": True},
-    # Brings all of its own; a model for further entries, with canned words for every method.
+    # Has its own command and notification. A model for further entries, with a text for each method.
     "echo_hello_world": {
         "cmd": "echo",
         "default_params": ["-e", '"hello, world! (job $SLURM_JOB_ID of $SLURM_JOB_USER, `date`)"'],

@@ -68,7 +68,7 @@ def find_older_names() -> Iterator[tuple[str, str, bool]]:
 
 
 def find_misspelt_names() -> Iterator[tuple[str, str]]:
-    """Yield each variable whose name is similar to that of a setting, with that setting."""
+    """Yield each variable with a name similar to a setting's, and the name of the setting."""
     known = [name + ending for name in Settings.model_fields for ending in ("", "_FILE")]
     for name in sorted(os.environ.keys() - set(known) - OLDER_NAMES.keys()):
         if (meant := find_similar_name(name.upper(), known)) is not None:
@@ -170,7 +170,7 @@ class EnvironmentFile:
         self.variables: Mapping[str, str] = {}
 
     def load(self) -> None:
-        """Put the file's variables into the environment, in place of those of the previous call.
+        """Put the file's variables into the environment, in place of the variables of the previous call.
 
         Raises:
             SettingsError: The file exists, but cannot be read. The environment stays as it was.
@@ -182,7 +182,7 @@ class EnvironmentFile:
         self.variables = {name: os.environ[name] for name in os.environ.keys() - given}
 
     def restore(self, variables: Mapping[str, str]) -> None:
-        """Put the variables of an earlier call back into the environment, in place of those of the latest."""
+        """Put the variables of an earlier call back into the environment, in place of the latest ones."""
         for name in self.variables:
             os.environ.pop(name, None)
         os.environ.update(variables)

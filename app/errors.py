@@ -38,7 +38,7 @@ class SlurmProxyError(Exception):
 
 
 class SettingsError(SlurmProxyError, ClickException):
-    """A setting is missing or wrong; the message names the variable. `flask` shows it as its own errors."""
+    """A setting is missing or wrong; the message names the setting. `flask` shows it in one line."""
 
     code = "settings"
     exit_code = 2

@@ -69,7 +69,7 @@ class GunicornSettings:
         return settings
 
     def check_start(self, addresses: Sequence[_Address]) -> None:
-        """Check settings, store and Slurm before the first fork; `addresses`: those that gunicorn listens on.
+        """Check settings, store and Slurm before the first fork; `addresses`: where gunicorn listens.
 
         If the store cannot be reached, the process ends with the exit status 3.
 

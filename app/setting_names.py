@@ -1,4 +1,4 @@
-"""Recognise other names of settings: those of the older server, and misspelt ones."""
+"""Recognise other names of settings: names of the older server, and misspelt names."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -28,7 +28,7 @@ OLDER_NAMES: Mapping[str, str] = {
     "MONGODB_TIMEOUT": "MONGODB_TIMEOUT_SECONDS",
     "MONITOR_POLLING_INTERVAL": "MONITOR_POLLING_SECONDS",
 }
-# Those of them whose value had another unit than seconds, with the number of seconds in one such unit.
+# The older names with another unit than seconds: the unit, and the number of seconds in it.
 OLDER_UNITS = {"MONGODB_TIMEOUT": ("milliseconds", 0.001), "MONITOR_POLLING_INTERVAL": ("minutes", 60)}
 
 _OTHER_NAMES = {  # that operators try, and that are not similar enough to a setting
@@ -77,7 +77,7 @@ def convert_older_unit(older: str, value: str) -> float:
 
 
 def advise_replacement(older: str, value: str) -> str:
-    """Return what an operator has to do about the older server's variable, which has this value."""
+    """Return the advice for an operator who has set a variable of the older server to this value."""
     if older not in OLDER_UNITS:
         return "rename it"
     assignment = OLDER_NAMES[older]

@@ -83,7 +83,7 @@ def _parse_json_list(value: object) -> object:
 
 
 def _parse_json(value: object, kind: type, rule: str) -> object:
-    """Return the value of a JSON text; return what is no text unchanged.
+    """Return the value of a JSON text, and any other value unchanged.
 
     Raises:
         ValueError: The text is not JSON, or its value is not a `kind`; the message begins with `rule`.

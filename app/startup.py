@@ -1,4 +1,4 @@
-"""Check what a server needs before it serves requests.
+"""Check settings, Slurm and the store before a server serves requests.
 
 A fault that is certainly a mistake stops the start. A fault that an outage may have caused is only logged:
 the server starts, and works as soon as the outage is over.
@@ -77,7 +77,7 @@ def format_record_count(count: int) -> str:
 
 
 def log_slurm_outage(settings: Settings) -> None:
-    """Log why Slurm cannot be used now, if it cannot.
+    """Log the reason if Slurm cannot be used now.
 
     Raises:
         SettingsError: A setting is the reason for certain.

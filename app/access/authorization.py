@@ -13,7 +13,7 @@ from app.models.task import Task, WatchedTask
 from app.senders import SENDERS
 from app.senders.base import Receiver
 
-Receivers = Mapping[str, Sequence[Receiver]]  # by method
+Receivers = Mapping[str, Sequence[Receiver]]  # the receivers of a task, by method
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
@@ -39,7 +39,7 @@ def require_grants(caller: Caller, scope: Scope, username: str, field: str) -> S
 
 
 def require_allowed_user(username: str, refused_users: Collection[str], field: str) -> None:
-    """Check that no action is refused for this user, whatever the grants of the caller.
+    """Check that this service acts for this user at all, whatever the grants of the caller.
 
     Raises:
         Forbidden: The user is one of `refused_users`, such as root.

@@ -1,4 +1,4 @@
-"""Limit failed attempts to authenticate, and how many of them are logged."""
+"""Limit failed attempts to authenticate, and the number of their log lines."""
 
 import ipaddress
 import logging

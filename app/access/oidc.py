@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))  # each request with a token may meet the same outage
 
 _MAX_QUEUE_SECONDS = 1.0  # that one caller waits while another asks the provider for keys
-_KEY_LIFETIME_SECONDS = 300.0  # an unknown key is looked for sooner
+_KEY_LIFETIME_SECONDS = 300.0  # an unknown key is fetched sooner
 
 
 class _ProviderKeys(jwt.PyJWKClient):
@@ -72,7 +72,7 @@ class _ProviderKeys(jwt.PyJWKClient):
             raise PyJWKClientConnectionError("it did not answer a moment ago")
         try:
             return super().fetch_data()
-        except (PyJWTError, OSError, ValueError, RecursionError) as error:  # it may say anything
+        except (PyJWTError, OSError, ValueError, RecursionError) as error:  # the provider may answer anything
             self._unavailable_until = time.monotonic() + self.cooldown_duration
             raise PyJWKClientConnectionError(str(error)) from error
 
@@ -145,7 +145,7 @@ class OidcAuthenticator:
             key = self._keys.get_signing_key_from_jwt(token)
             return jwt.decode(
                 token,
-                key.key,  # without the one algorithm that PyJWT takes it to be for
+                key.key,  # the bare key, because a PyJWK allows one algorithm only
                 algorithms=self._algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
@@ -155,7 +155,11 @@ class OidcAuthenticator:
         except PyJWKClientConnectionError as error:
             logger.warning("the identity provider's keys cannot be fetched: %s", error)
             raise IdentityProviderUnavailable("the identity provider does not answer") from error
-        except (PyJWTError, TypeError, ValueError) as error:  # of another kind of key than the token says
+        except (
+            PyJWTError,
+            TypeError,
+            ValueError,
+        ) as error:  # the last two: a key of another kind than the token says
             if self._refused_tokens.count("tokens").is_logged:
                 logger.info("a token was refused: %s", self._reason(error, token))
             raise NotAuthenticated(

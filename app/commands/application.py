@@ -13,7 +13,7 @@ from app.services import Services
 
 
 def is_command_line() -> bool:
-    """Return whether `flask` looks for commands; not while it runs one of its own, such as `flask run`."""
+    """Return whether `flask` looks up a command, and is not running one of its own, such as `flask run`."""
     context = click.get_current_context(silent=True)
     return context is not None and isinstance(context.command, click.Group)
 
@@ -32,7 +32,7 @@ def require_readable_files() -> None:
 
 
 def build_command_application(error: SettingsError) -> Flask:
-    """Return an application that only has commands; those that need the settings raise `error`."""
+    """Return an application with commands only; each command that needs the settings raises `error`."""
     app = Flask("app", static_folder=None)
     app.extensions["slurm_proxy_fault"] = error
     return app

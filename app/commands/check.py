@@ -85,7 +85,7 @@ def _findings(send: str | None) -> Iterator[Finding]:
 
 
 def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
-    """Yield a line for each fault, also for those that show only when the parts are built."""
+    """Yield a line for each fault, including the faults that show when the parts are built."""
     faults = [*faults]
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),

@@ -1,1 +1,1 @@
-"""What all routes share: authentication, the request log, error answers, and the OpenAPI document."""
+"""Code that all routes share: authentication, the request log, error answers, and the OpenAPI document."""

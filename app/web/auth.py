@@ -1,4 +1,4 @@
-"""Authenticate the caller before each request, and log the request after it."""
+"""Authenticate the caller before each request, and log the request afterwards."""
 
 import re
 import secrets

@@ -49,7 +49,7 @@ class Server:
         return f"http://{f'[{host}]' if ':' in host else host}:{self._http.server_port}"
 
     def __enter__(self) -> Self:
-        """Check what the server needs, and start it."""
+        """Run the checks of a start, and start the server."""
         run_start_checks(self._services, self._settings)
         self._services.start()
         self._thread.start()
@@ -83,7 +83,7 @@ class _RequestHandler(WSGIRequestHandler):
         super().handle()
 
     def parse_request(self) -> bool:
-        """Read the head of a request; answer it and return False if it is not valid."""
+        """Read the head of a request; answer an invalid head, and return False."""
         if not super().parse_request():
             return False
         if _METHOD.fullmatch(self.command) is None:

@@ -1,4 +1,4 @@
-"""Turn each exception into an HTTP answer, with one JSON form for all. No other module does this."""
+"""Turn each exception into an HTTP answer, in one JSON form. No other module does so."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ def register_error_handlers(app: Flask) -> None:
 
 def _answer_own_error(error: SlurmProxyError) -> Response:
     """Answer with the status and the code of the error; log the beginning of an outage."""
-    if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the submitter logs that
+    if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the use case logs it
         get_services().outages.record_failure(error.failing_part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:

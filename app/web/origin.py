@@ -1,4 +1,4 @@
-"""Find out where a request comes from: from this machine or another one, and through which proxies."""
+"""Find the origin of a request: this machine or another one, and the proxies in between."""
 
 import ipaddress
 import re
@@ -12,7 +12,7 @@ from app.connections.peer_user import PeerUser, find_peer_user
 from app.constants import Settings
 from app.setting_values import UNIX_SOCKET, is_loopback
 
-# How the names of headers begin that proxies, load balancers and tunnels add.
+# Headers that proxies, load balancers and tunnels add: the beginnings of their names.
 _PROXY_HEADERS = (
     "cdn-loop",
     "cf-",
@@ -48,7 +48,7 @@ _OTHER_USER = (
 
 
 def explain_not_local(settings: Settings) -> str | None:
-    """Return why the request does not count as local; None if it does.
+    """Return the reason why a request is not local; None for a local request.
 
     A local request comes from a process of the server's own user or of root on this machine, or of any user
     with ACCESS_ALL_LOCAL_USERS. Where the system does not show the user, every process of the machine counts.
@@ -65,7 +65,7 @@ def explain_not_local(settings: Settings) -> str | None:
 
 
 def find_client_address(settings: Settings) -> str:
-    """Return the address of the client, as trusted proxies report it; `-` if there is none.
+    """Return the client's address, as reported by trusted proxies; `-` for a client without an address.
 
     Each trusted proxy appends the address of its own client to `X-Forwarded-For`, so the header is read from
     its end. What an untrusted client has written at its beginning is never reached.
@@ -81,7 +81,7 @@ def find_client_address(settings: Settings) -> str:
 
 
 def find_request_scheme(settings: Settings) -> str:
-    """Return the scheme of the client's request, as a trusted proxy reports it in `X-Forwarded-Proto`."""
+    """Return the scheme of the client's request, as reported by a trusted proxy in `X-Forwarded-Proto`."""
     passed_on = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
     is_passed_on = passed_on in ("http", "https")
     if is_passed_on and _is_trusted_proxy(_peer_address(), settings.ACCESS_TRUSTED_PROXIES):
@@ -116,7 +116,7 @@ def _is_unix(client: socket.socket | None) -> bool:
 
 
 def is_proxied() -> bool:
-    """Return whether the request shows that it came through a proxy.
+    """Return whether the headers of the request show a proxy.
 
     nginx before 1.29.7 is recognised by HTTP/1.0 alone, unless its configuration adds a header.
     """

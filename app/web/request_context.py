@@ -30,7 +30,7 @@ def get_caller() -> Caller:
 
 
 def read_body() -> dict[str, Any]:
-    """Return the JSON object in the body, and keep it for the log, which reads user and uuid from it.
+    """Return the JSON object in the body, and keep the object for the request log.
 
     Raises:
         InvalidRequest: The body is not a JSON object, or has values that cannot be stored.
@@ -46,7 +46,7 @@ def read_body() -> dict[str, Any]:
 
 
 def read_query(*known: str) -> dict[str, str]:
-    """Return the parameters of the query; `known` are those that the route has.
+    """Return the parameters of the query; `known`: the parameters of the route.
 
     Raises:
         InvalidRequest: A parameter is unknown; it may be a misspelt limit.

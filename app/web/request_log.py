@@ -25,7 +25,7 @@ _MAX_READ_BYTES = 64 * 1024  # of an answer in which user, uuid and job are look
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The user, the task and the job that a request was about, as far as they are known."""
+    """The user, the task and the job of a request, as far as known."""
 
     username: str | None = None
     task_uuid: str | None = None

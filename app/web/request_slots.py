@@ -25,7 +25,7 @@ class RequestSlots:
     """
 
     def __init__(self, application: "WSGIApplication", slots: int, max_body_bytes: int) -> None:
-        """Wrap `application`; `slots`: how many requests it handles at a time."""
+        """Wrap `application`; `slots`: the number of requests at a time."""
         self._application = application
         self._slots = threading.BoundedSemaphore(slots)
         self._max_body_bytes = max_body_bytes
@@ -43,7 +43,7 @@ class RequestSlots:
             return self._application(environ, start_response)
 
     def _read_body(self, environ: "WSGIEnvironment") -> bool:
-        """Read the body into memory; return False if it is broken or incomplete.
+        """Read the body into memory; return False for a broken or incomplete body.
 
         A body that is too large is left unread, for the application to refuse. A chunked body gets a length:
         Werkzeug would truncate a chunked body that is too large.

@@ -74,7 +74,7 @@ def build_error_answers(operation: Operation) -> Schema:
     if operation.scopes:
         for error in _ACCESS:
             statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
-    others = [_SLURM_ANSWER] if operation.passes_on else []  # which may have any status
+    others = [_SLURM_ANSWER] if operation.passes_on else []  # slurmrestd's own answer may have any status
     return {
         str(status): _describe_error_answer(faults.values(), status in waits, others)
         for status, faults in sorted(statuses.items())
@@ -82,7 +82,7 @@ def build_error_answers(operation: Operation) -> Schema:
 
 
 def _describe_error_answer(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
-    """Return the description of one error answer; `others`: further schemas that it may have."""
+    """Return the description of one error answer; `others`: further schemas of its body."""
     schema = {"allOf": [_ERROR], "properties": {"code": {"enum": [fault.code for fault in faults]}}}
     examples = {fault.code: {"summary": fault.meaning, "value": fault.example} for fault in faults}
     described: Schema = {

@@ -40,7 +40,7 @@ class SchemaReader:
         return " or ".join(dict.fromkeys(self._kind(choice) for choice in self._choices(schema)))
 
     def rule(self, schema: dict[str, Any]) -> str:
-        """Return description, choices, default and an example; limits only if no description has them.
+        """Return description, choices, default and an example; limits only without a description.
 
         A list has the rule of its items, too.
         """

@@ -127,7 +127,7 @@ def _allow_caller_keys(schemas: dict[str, Schema]) -> None:
 
 
 def _pop_requirements(schema: Schema) -> Schema:
-    """Remove the requirements from the schema of a method's parameters, and return them.
+    """Remove and return the requirements in the schema of a method's parameters.
 
     They apply only where the method is used, and the catalogue may fulfil them.
     """
@@ -138,7 +138,7 @@ def _pop_requirements(schema: Schema) -> Schema:
 
 
 def _command_conditions(catalogue: Catalogue) -> Iterator[Schema]:
-    """Yield which tasks need a command, and that `argv` excludes `cmd` and `params`."""
+    """Yield which task names require a command, and that `argv` excludes `cmd` and `params`."""
     for name, entry in catalogue.items():
         if entry.requires_command:
             given = {"cmd": {"type": "string"}, "params": {"type": "array"}}
@@ -149,7 +149,7 @@ def _command_conditions(catalogue: Catalogue) -> Iterator[Schema]:
 
 
 def _params_conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Iterator[Schema]:
-    """Yield what `notification.params` must have for each task name: all that the catalogue does not have."""
+    """Yield for each task name the requirements on `notification.params` that the catalogue leaves open."""
     own = {name: entry.notification for name, entry in catalogue.items() if entry.notification.params}
     general = list(_unmet_requirements(NotificationRequest(), needs))
     yield {"if": {"not": _task_named(own)}, "then": {"allOf": general}}
@@ -158,7 +158,7 @@ def _params_conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Ite
 
 
 def _unmet_requirements(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator[Schema]:
-    """Yield what each method requires where it is used, without what `own`, of the catalogue, has."""
+    """Yield the requirements of each method in use that `own`, from the catalogue, leaves open."""
     yield {}
     for method, need in needs.items():
         given = own.params.get(method, {})
