@@ -59,7 +59,7 @@ def main() -> None:
             answer = raw_http.post(
                 f"{SLURM_URL}/slurm/{dialect.api}/job/submit",
                 json=raw_body,
-                headers=mint.headers(USER),
+                headers=mint.make_headers(USER),
                 timeout=30,
             )
             ids.append(answer.json()["job_id"])

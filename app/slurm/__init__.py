@@ -1,0 +1,1 @@
+"""The client of slurmrestd; nothing outside this package knows its API."""

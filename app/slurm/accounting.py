@@ -1,4 +1,4 @@
-"""What slurmdbd knows of jobs, and how much its silence about one is worth."""
+"""Read jobs from slurmdbd, and tell what it means that a job is not there."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -12,61 +12,74 @@ from app.slurm import reading
 from app.slurm.answers import merge_by_id, read_jobs, require_job_list, require_jobs_of_users
 from app.slurm.request import Query
 from app.slurm.session import Session
-from app.slurm.state_list import chunks
+from app.slurm.state_list import split_ids
 from app.slurm.values import as_number, as_object
 
 _NO_ENTRY = 9003
 
 
 class AccountingState(Enum):
-    """How much slurmdbd's silence about a job is worth."""
+    """State of slurmdbd, which decides what it means that slurmdbd does not know a job."""
 
-    CURRENT = "it knows all that slurmctld has forgotten"
-    BEHIND = "slurmctld still has news for it"
-    AWAY = "it does not answer"
-    NONE = "there is none"
+    CURRENT = "slurmdbd knows all jobs that slurmctld has forgotten"
+    BEHIND = "slurmctld has not sent everything to slurmdbd yet"
+    AWAY = "slurmdbd does not answer"
+    NONE = "there is no slurmdbd"
 
 
 class AccountingReader:
-    """slurmdbd, by slurmrestd. SlurmUnavailable while it is down: that is no proof of anything.
-
-    `clock_skew`: seconds that this machine's clock may run ahead of Slurm's.
-    """
+    """Reader of slurmdbd, through slurmrestd."""
 
     def __init__(self, session: Session, clock_skew: float) -> None:
+        """Make a reader.
+
+        Args:
+            session: the session with slurmrestd.
+            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+        """
         self._session = session
         self._clock_skew = clock_skew
         self._has_answered = False
 
-    def jobs(
+    def read_jobs(
         self, job_ids: Collection[int], timeout: float | None, not_before: Mapping[int, datetime]
     ) -> dict[int, SlurmJob] | None:
         """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
 
-        `not_before`: by job id, the time before which the job cannot have been submitted. slurmdbd also lists
-        the tasks of an older array with the same id.
+        slurmdbd also lists the tasks of an older array with the same id.
+
+        Args:
+            job_ids: the ids of the jobs.
+            timeout: seconds for each request, instead of the configured time.
+            not_before: by job id, the time before which the job cannot have been submitted.
+
+        Raises:
+            SlurmUnavailable: slurmdbd does not answer, which proves nothing.
         """
         found: dict[int, SlurmJob] = {}
-        for chunk in chunks(list(job_ids)):
-            parts = self._ask(self._session.dialect().jobs_query(chunk), timeout)
+        for chunk in split_ids(list(job_ids)):
+            parts = self._request_jobs(self._session.dialect().jobs_query(chunk), timeout)
             if parts is None:
                 return None
             jobs = read_jobs(parts, reading.read_accounting_job)
             found |= merge_by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
         return found
 
-    def of_users(
+    def read_jobs_of_users(
         self, usernames: Collection[str], since: datetime, timeout: float | None
     ) -> tuple[list[SlurmJob], AccountingState]:
-        """Return the jobs of these users since then, and what it means that a job is not among them.
+        """Return the jobs of these users since then, and the state of slurmdbd.
 
-        Call this after a request to slurmctld: what slurmctld has forgotten by then is either in slurmdbd, or
-        still in the queue whose length is read first.
+        Call this method after a request to slurmctld: a job that slurmctld has forgotten by then is either in
+        slurmdbd, or still in the queue whose length is read first.
+
+        Raises:
+            SlurmUnavailable: slurmdbd or slurmctld does not answer.
         """
         is_behind = self._queue_length(timeout) > 0
         start = math.floor(since.timestamp() - self._clock_skew)
         queries = self._session.dialect().users_queries(usernames, start)
-        parts = [self._ask(query, timeout) for query in queries]
+        parts = [self._request_jobs(query, timeout) for query in queries]
         if None in parts:
             return [], AccountingState.NONE
         items = [raw for part in parts for raw in part or []]
@@ -87,7 +100,7 @@ class AccountingReader:
             raise SlurmUnavailable(f"slurmctld does not report its queue for slurmdbd: {reply.complaint()}")
         return size
 
-    def _ask(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
+    def _request_jobs(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
         """Return the jobs that match a query; None where there is no slurmdbd.
 
         Raises:
@@ -95,7 +108,7 @@ class AccountingReader:
         """
         reply = self._session.read_accounting(query, timeout)
         if reply.status == 404 and not reply.body:
-            if self._has_answered:  # slurmdbd does not go away for good: a proxy may have answered
+            if self._has_answered:  # a cluster does not lose its slurmdbd: a proxy may have answered
                 raise SlurmUnavailable("slurmdbd does not answer: status 404")
             return None
         errors = [(number, words) for number, words in reply.errors() if number != _NO_ENTRY]

@@ -51,10 +51,10 @@ def require_jobs(reply: Reply) -> list[dict[str, Any]]:
 
 
 def require_job_list(reply: Reply) -> list[dict[str, Any]]:
-    """Return the items of `jobs`, with {} for an item that is not an object: it may stand for any job.
+    """Return the items of `jobs`, with {} for an item that is no object, which may stand for any job.
 
     Raises:
-        SlurmUnavailable: There is no such list, or none of its items is an object.
+        SlurmUnavailable: The answer has no such list, or none of its items is an object.
     """
     jobs = reply.body.get("jobs")
     if not isinstance(jobs, list):
@@ -90,7 +90,7 @@ def is_unchanged(reply: Reply) -> bool:
 def read_jobs(
     items: Iterable[dict[str, Any]], read: Callable[[Raw], SlurmJob] = reading.read_controller_job
 ) -> list[SlurmJob]:
-    """Return the jobs that can be read; one that cannot is logged, and does not hide the others."""
+    """Return the jobs that can be read; a job that cannot be read is logged, and hides no other."""
     jobs = []
     for raw in items:
         try:
@@ -123,10 +123,10 @@ def require_jobs_of_users(
 
 
 def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -> dict[int, SlurmJob | None]:
-    """Return each of the `wanted` jobs as slurmctld describes it, None for one that is not among `items`.
+    """Return each of the `wanted` jobs as slurmctld describes it, and None for a job that is not in `items`.
 
     A job that is listed but cannot be read is left out, because nothing is known of it. An item that names no
-    job at all may be any of the missing jobs, so that these are left out, too.
+    job may be any of the missing jobs, which are then left out, too.
     """
     found = merge_by_id(read_jobs(items), wanted)
     named = {as_number(raw.get(key)) for raw in items for key in ("job_id", "array_job_id")}
@@ -156,8 +156,14 @@ def _readable(item: Mapping[str, Any], key: str, read: Callable[[Any], _Value]) 
 
 
 def _leading_id(written: object) -> int:
-    """Of "123"; of "123_4" and "123_[5-9]", tasks of an array, whose last task keeps the array's own id; of
-    "123+1", a part of a heterogeneous job."""
+    """Return the number that an id begins with, such as "123", "123_4", "123_[5-9]" or "123+1".
+
+    The second and third are tasks of an array, whose last task has the array's own id; the fourth is a part
+    of a heterogeneous job.
+
+    Raises:
+        ValueError: The text does not begin with a number.
+    """
     found = _LEADING_ID.match(str(written))
     if found is None:
         raise ValueError("this is no job id")
@@ -165,9 +171,9 @@ def _leading_id(written: object) -> int:
 
 
 def merge_by_id(jobs: Iterable[SlurmJob], wanted: Iterable[int]) -> dict[int, SlurmJob]:
-    """Return those of the `wanted` jobs that are among `jobs`; an array is one job, merged from its tasks.
+    """Return the `wanted` jobs that are among `jobs`; an array is one job, merged from its tasks.
 
-    slurmdbd lists each run of a requeued job: the one that was submitted last counts.
+    slurmdbd lists each run of a requeued job: the run that was submitted last counts.
     """
     arrays: dict[int, list[SlurmJob]] = {}
     single: dict[int, SlurmJob] = {}

@@ -1,6 +1,7 @@
-"""What slurm-proxy asks of Slurm, in our own types; slurmrestd's oddities end here.
+"""The client of one Slurm cluster, in types of this project; slurmrestd's oddities end here.
 
-Every method may raise SlurmUnavailable ("ask again later; nothing is known") and SlurmMisbehaved.
+Every method that asks Slurm raises SlurmUnavailable if there is no answer, which proves nothing, and
+SlurmMisbehaved if the answer cannot be used.
 """
 
 import time
@@ -26,37 +27,46 @@ _ENDED = 2021
 
 
 class SlurmClient:
-    """One cluster. Thread-safe; nothing is asked before the first call.
-
-    `clock_skew`: seconds that this machine's clock may run ahead of Slurm's.
-    """
+    """Client of one cluster. Thread-safe."""
 
     def __init__(self, session: Session, time_unit: str = "hours", clock_skew: float = 60) -> None:
+        """Make a client, which asks nothing before the first call.
+
+        Args:
+            session: the session with slurmrestd.
+            time_unit: the unit of a task's time limit, "hours" or "minutes".
+            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+        """
         self._session = session
-        self._accounts = AccountingReader(session, clock_skew)
+        self._accounting = AccountingReader(session, clock_skew)
         self._reader = JobReader(session, clock_skew)
-        self._search = JobSearch(session, self._reader, self._accounts, clock_skew)
+        self._search = JobSearch(session, self._reader, self._accounting, clock_skew)
         self._time_unit = time_unit
 
     @property
     def max_call_seconds(self) -> float:
-        """Seconds that one call may take at most: the time-outs of the settings."""
+        """Return the seconds that one call may take at most: the time-outs of the settings."""
         return self._session.max_call_seconds
 
     def require_up(self) -> None:
-        """SlurmUnavailable at once while Slurm is known to be down; asks nothing."""
+        """Check the circuit breaker, without a request.
+
+        Raises:
+            SlurmUnavailable: Slurm is known to be down.
+        """
         self._session.require_up()
 
     def discover_dialect(self) -> None:
-        """Finds out which version slurmrestd speaks, unless that is known; probes while Slurm is down."""
+        """Discover the API version of slurmrestd, unless it is known; a probe begins while Slurm is down."""
         self._session.require_up()
         self._session.dialect()
 
     def controller_time(self, expires: datetime | None = None) -> datetime:
         """Return slurmctld's time when it answered, rounded down to whole seconds.
 
-        `expires`: the end of the token, for a host whose clock is so far behind that its ordinary tokens
-        have expired. Such a request is made even while the circuit breaker is open.
+        Args:
+            expires: the end of the token, for a host whose clock is so far behind that its ordinary tokens
+                have expired. Such a request is made even while the circuit breaker is open.
 
         Raises:
             SlurmUnavailable: Slurm does not answer.
@@ -68,14 +78,18 @@ class SlurmClient:
     # --- submitting -------------------------------------------------------------------------
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
-        """Submit once, as the task's user; return the job id and Slurm's warnings.
+        """Submit a task once, as its user, and return the job id and Slurm's warnings.
 
-        From `expires` on Slurm does not accept the request, however late it arrives.
+        Args:
+            task: the task.
+            command: the shell text to run.
+            tag: the beginning of the job's comment.
+            expires: from then on Slurm does not accept the submission, however late it arrives.
 
         Raises:
-            SlurmRefused: Slurm refused it; there is no job.
-            SlurmUnavailable: Slurm did not receive it; there is no job.
-            SlurmMisbehaved: slurmrestd, or a proxy, did not pass it on; there is no job.
+            SlurmRefused: Slurm refused the job; there is none.
+            SlurmUnavailable: Slurm did not receive the submission; there is no job.
+            SlurmMisbehaved: slurmrestd, or a proxy, did not pass the submission on; there is no job.
             RefusalWithoutReason: Slurm answered with an error that has no reason.
             SlurmAmbiguous: There may be a job.
         """
@@ -98,22 +112,22 @@ class SlurmClient:
         return self._search.search(usernames, since, tags, timeout)
 
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
-        """Return the jobs in slurmctld that were submitted since then: see JobSearch.recent."""
-        return self._search.recent(since, timeout)
+        """Return the jobs in slurmctld that were submitted since then: see JobSearch.read_recent_jobs."""
+        return self._search.read_recent_jobs(since, timeout)
 
     def cancel(self, job_id: int, username: str) -> bool:
         """Cancel a job as that user; return False if it has ended already.
 
-        v0.0.40 and v0.0.41 report neither whether the job was cancelled nor that it has ended: read its state
-        before.
+        v0.0.38 does not report that the job has ended; v0.0.40 and v0.0.41 report neither that nor an unknown
+        job. Read its state before.
 
         Raises:
-            SlurmRefused: Slurm refused; the error has Slurm's text.
-            SlurmUnavailable: It is not known whether the job is cancelled. To cancel again does no harm.
+            SlurmRefused: Slurm refused to cancel; the error has Slurm's text.
+            SlurmUnavailable: It is not known whether the job is cancelled. Cancelling again does no harm.
         """
         try:
             reply = self._session.send(SlurmRequest("DELETE", f"job/{job_id}", user=username))
-        except SlurmAmbiguous as error:  # to cancel twice does no harm
+        except SlurmAmbiguous as error:  # cancelling twice does no harm
             raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {error}") from error
         faults = [*reply.errors(), *reply.statuses()]
         if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
@@ -127,7 +141,7 @@ class SlurmClient:
         answer = f"slurmrestd answered {reply.complaint()}"
         raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {answer}")
 
-    # --- watching ---------------------------------------------------------------------------
+    # --- polling ----------------------------------------------------------------------------
 
     def poll(
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
@@ -147,20 +161,23 @@ class SlurmClient:
     ) -> dict[int, SlurmJob] | None:
         """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
 
-        `not_before`: by job id, the time before which the job cannot have been submitted.
+        Args:
+            job_ids: the ids of the jobs.
+            timeout: seconds for each request, instead of the configured time.
+            not_before: by job id, the time before which the job cannot have been submitted.
 
         Raises:
             SlurmUnavailable: slurmdbd does not answer, which proves nothing.
         """
-        return self._accounts.jobs(job_ids, timeout, not_before or {})
+        return self._accounting.read_jobs(job_ids, timeout, not_before or {})
 
     def find_job(self, job_id: int) -> SlurmJob | None:
-        """Return one job: from slurmctld, or from slurmdbd if slurmctld no longer knows it."""
+        """Return one job from slurmctld, or from slurmdbd if slurmctld no longer knows the job."""
         began = time.monotonic()
-        looked = self._reader.read_one(job_id)
-        if job_id not in looked:
+        found = self._reader.read_one(job_id)
+        if job_id not in found:
             raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
-        job = looked[job_id]
+        job = found[job_id]
         left = self.max_call_seconds - (time.monotonic() - began)
         return job or (self.read_accounting([job_id], max(left, 1)) or {}).get(job_id)
 
@@ -175,4 +192,5 @@ class SlurmClient:
         return self._session.get("jobs", self._reader.since(update_time))
 
     def close(self) -> None:
+        """Close all connections to slurmrestd."""
         self._session.close()

@@ -1,4 +1,4 @@
-"""The one place that speaks HTTP to slurmrestd."""
+"""HTTP connections to slurmrestd; no other module sends it a request."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ _MEGABYTE = 1024 * 1024
 # A job is about 10 kB, and slurmctld keeps 10,000 of them by default: 100 MB. This is for 50,000.
 _MAX_LIST_BYTES = 512 * _MEGABYTE
 _MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of other answers; the largest is slurmrestd's OpenAPI document, 2 MB
-# No compression: a small answer could become one of any size.
+# No compression: a small answer could be inflated to any size.
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -35,7 +35,10 @@ _HEADERS = {
 
 
 class Connection:
-    """HTTP to one slurmrestd, by TCP, TLS or Unix socket; every call has one deadline and one size limit."""
+    """HTTP connections to one slurmrestd, by TCP, TLS or Unix socket.
+
+    Every request has one deadline and one size limit.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,16 @@ class Connection:
         ca_path: Path | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
-        """Connect to nothing yet. `connections`: how many requests may be under way at a time."""
+        """Make a pool of connections, which is empty at first.
+
+        Args:
+            host: the address of slurmrestd: http://, https:// or unix://.
+            tokens: makes the token of each request.
+            connect_timeout: seconds to wait for a free connection, and to connect.
+            read_timeout: seconds that slurmrestd has to answer.
+            ca_path: the certificates of the authorities to trust, in place of the usual ones.
+            connections: how many requests may be under way at a time.
+        """
         self.host = without_login(host)  # for messages
         self._tokens = tokens
         self._connect_timeout = connect_timeout
@@ -62,7 +74,7 @@ class Connection:
     def max_call_seconds(self) -> float:
         """Return the seconds that one request may take: for a free connection, to connect, to be answered.
 
-        Only the look-up of the host's name can add to it; nothing is sent after the deadline.
+        Only the resolution of the host's name can take longer; nothing is sent after the deadline.
         """
         return 2 * self._connect_timeout + self._read_timeout
 
@@ -75,7 +87,7 @@ class Connection:
             SlurmMisbehaved: The answer to a GET is too large.
             SlurmAmbiguous: A request that is no GET has no complete answer; it may have been carried out.
         """
-        headers = self._tokens.headers(request.user, request.expires)
+        headers = self._tokens.make_headers(request.user, request.expires)
         if not self._free.acquire(timeout=self._connect_timeout):
             raise SlurmBusy("all connections to slurmrestd are busy")
         try:
@@ -114,6 +126,7 @@ class Connection:
             return Reply.read(response.status_code, content, response.headers.get("Content-Encoding"))
 
     def close(self) -> None:
+        """Close all connections."""
         self._adapter.close()
 
 
@@ -126,7 +139,7 @@ def without_login(address: str) -> str:
 
 
 class _Adapter(HTTPAdapter):
-    """Connections that keep the deadline and the size limit of their request."""
+    """Adapter whose connections keep the deadline and the size limit of their request."""
 
     def __init__(self, unix_path: str | None) -> None:
         self._unix_path = unix_path

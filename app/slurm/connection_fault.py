@@ -1,4 +1,4 @@
-"""Find out why slurmrestd does not answer, and whether a wrong setting is the reason."""
+"""Diagnose a request without an answer: an outage, or a wrong setting."""
 
 import socket
 import ssl
@@ -13,9 +13,9 @@ _OUT_OF_DATE = (9, 10)  # OpenSSL's codes for a certificate that is not valid ye
 
 
 def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
-    """Return an error that says why a request to SLURM_REST_HOST got no answer.
+    """Return the error with the reason for a request to SLURM_REST_HOST without an answer.
 
-    The error is a SettingsError if no outage can be the reason, and otherwise SlurmUnavailable.
+    The result is a SettingsError if no outage can be the reason, and otherwise a SlurmUnavailable.
     """
     address = without_login(host)
     causes = list(_causes(error))
@@ -46,7 +46,7 @@ def require_plain_http(host: str) -> None:
         SettingsError: The server expects TLS.
     """
     parts, address = urlsplit(host), without_login(host)
-    if parts.scheme == "http" and _takes_tls(parts.hostname or "", parts.port or 80):
+    if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
         https = address.replace("http", "https", 1)
         raise SettingsError(f"SLURM_REST_HOST: {address} takes only TLS: set it to {https}")
 
@@ -69,7 +69,7 @@ def _certain_fault(cause: BaseException, address: str) -> SettingsError | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those behind it; urllib3 keeps some of them as `reason` or as an argument."""
+    """Yield an error and all its causes; urllib3 keeps some causes as `reason` or as an argument."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -80,7 +80,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             waiting += [found.__cause__, found.__context__, getattr(found, "reason", None), *found.args]
 
 
-def _takes_tls(host: str, port: int) -> bool:
+def _speaks_tls(host: str, port: int) -> bool:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

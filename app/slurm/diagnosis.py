@@ -1,4 +1,4 @@
-"""Find out with a few quick requests whether Slurm can be used, and which setting is wrong if not.
+"""Check with a few quick requests whether Slurm can be used, and find the wrong setting if not.
 
 A wrong setting is told from an outage by what was measured on Slurm 22.05.8, 24.11.5 and 26.05.5. While
 slurmctld is down, `diag` answers after nine seconds. A token of the wrong key is answered at once: by 24.11
@@ -36,7 +36,7 @@ _TOKEN_LIFE = timedelta(days=1)  # so long that a clock that is behind does not 
 
 @dataclass(frozen=True, slots=True)
 class SlurmInfo:
-    """The slurmrestd at SLURM_REST_HOST, and the release of its Slurm."""
+    """Address and API version of the slurmrestd at SLURM_REST_HOST, and the release of Slurm."""
 
     address: str
     api: str
@@ -44,7 +44,7 @@ class SlurmInfo:
 
 
 def check_slurm(settings: Settings) -> SlurmInfo:
-    """Return what answers at SLURM_REST_HOST, after slurmctld has accepted a token of this service.
+    """Return the slurmrestd at SLURM_REST_HOST, after slurmctld has accepted a token of this service.
 
     Raises:
         SettingsError: A setting is wrong for certain; the sentence names it and the remedy.
@@ -59,17 +59,18 @@ def check_slurm(settings: Settings) -> SlurmInfo:
 
 
 def check_accounting(settings: Settings, api: str) -> bool:
-    """Return whether there is a slurmdbd that answers; False where the cluster has none.
+    """Return whether there is a slurmdbd that answers; False if the cluster has none.
 
     Raises:
-        SlurmUnavailable, SlurmMisbehaved: slurmdbd cannot be used now.
+        SlurmUnavailable: slurmdbd does not answer.
+        SlurmMisbehaved: The answer of slurmdbd cannot be used.
     """
     with _Diagnosis(settings) as diagnosis:
         return diagnosis.has_accounting(settings.slurm_key(), api)
 
 
 class _Diagnosis:
-    """The requests of one check, with short time-outs and connections of their own."""
+    """Requests of one check, with short time-outs and connections of their own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -85,9 +86,9 @@ class _Diagnosis:
             connection.close()
 
     def run(self, key: bytes) -> SlurmInfo:
-        """See check_slurm."""
+        """Run the check: see check_slurm."""
         try:
-            session, reply = self._ask(key)
+            session, reply = self._read_diagnostics(key)
             if reply.is_unspecified_error:  # 22.05: only slurmdbd says why
                 session.read_accounting(_ANY_JOB)
         except SlurmTokenRefused as error:
@@ -102,7 +103,7 @@ class _Diagnosis:
         return SlurmInfo(self._address, session.dialect().api, _release(reply))
 
     def has_accounting(self, key: bytes, api: str) -> bool:
-        """See check_accounting."""
+        """Check slurmdbd: see check_accounting."""
         user = self._settings.SLURM_REST_USERNAME
         request = SlurmRequest("GET", f"/slurmdb/{api}/jobs", user=user, query=_ANY_JOB)
         reply = self._connection(key).send(request)
@@ -123,19 +124,19 @@ class _Diagnosis:
         self._open.append(connection)
         return connection
 
-    def _ask(self, key: bytes, host: str | None = None) -> tuple[Session, Reply]:
+    def _read_diagnostics(self, key: bytes, host: str | None = None) -> tuple[Session, Reply]:
         """Return a session, and slurmctld's diagnostics."""
         session = Session(self._connection(key, host), self._settings.SLURM_REST_USERNAME)
         return session, session.read_diagnostics(_token_end())
 
     def _is_accepted(self, key: bytes, host: str | None = None) -> bool:
         try:
-            return self._ask(key, host)[1].status == 200
+            return self._read_diagnostics(key, host)[1].status == 200
         except SlurmProxyError:
             return False
 
     def _key_fault(self, key: bytes) -> SettingsError:
-        """Return why Slurm accepts no token of this key. The usual mistakes in copying a key are tried."""
+        """Return why Slurm accepts no token of this key, after trying the usual mistakes in copying a key."""
         if self._host != self._address and self._is_accepted(key, self._address):
             words = "slurmrestd takes the user and the password in it for a token: remove them"
             return SettingsError(f"SLURM_REST_HOST: {words}")
@@ -158,7 +159,11 @@ class _Diagnosis:
         return SettingsError(f"SLURM_REST_HOST: there is no slurmrestd at {self._address}: {remedy}")
 
     def _require_slurm(self, reply: Reply) -> None:
-        """Raise SettingsError if something else than slurmrestd has answered, for certain."""
+        """Check that slurmrestd has answered.
+
+        Raises:
+            SettingsError: Another server has answered, for certain.
+        """
         if not reply.fault or reply.status >= 500 or reply.status in (408, 425, 429):
             return
         require_plain_http(self._host)
@@ -181,7 +186,7 @@ def _token_end() -> datetime:
 
 
 def _variants(key: bytes, text: str | None) -> Iterator[tuple[str, bytes]]:
-    """Yield keys that may be the right one, with the mistake; `text` is the setting if it holds the key."""
+    """Yield keys that may be right, each with the mistake; `text` is the setting if it holds the key."""
     if (stripped := key.rstrip(b"\r\n")) not in (key, b""):
         yield "it ends with a newline that the cluster's key does not have: remove the newline", stripped
     try:
@@ -205,6 +210,6 @@ def _variants(key: bytes, text: str | None) -> Iterator[tuple[str, bytes]]:
 
 
 def _release(reply: Reply) -> str:
-    """Return Slurm's release as slurmrestd tells it; 22.05 spells the name in another way."""
+    """Return Slurm's release as slurmrestd reports it; 22.05 spells the field in another way."""
     meta = as_object(reply.body.get("meta"))
     return str(as_object(meta.get("slurm") or meta.get("Slurm")).get("release") or "of an unknown release")

@@ -1,4 +1,4 @@
-"""Builds the environment of a job: the variables that sbatch would set, and the caller's own."""
+"""Build the environment of a job: the variables that sbatch would set, and the caller's own."""
 
 import socket
 from collections.abc import Mapping
@@ -29,7 +29,10 @@ _HYDRA = {
 def job_environment(task: Task, job: Mapping[str, Any], dialect: Dialect) -> dict[str, str]:
     """Return the variables to submit; those of the caller override the others.
 
-    `job`: the fields of the request body that were made from the options.
+    Args:
+        task: the task.
+        job: the fields of the request body that were made from the options.
+        dialect: the dialect of slurmrestd.
     """
     given = task.slurm.environment
     variables = {
@@ -51,7 +54,7 @@ def _from_options(names: Mapping[str, str], options: SlurmOptions) -> dict[str, 
 
 
 def _mpi_variables(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that mpirun reads, without those of a Hydra whose bootstrap the caller chose."""
+    """Return the variables for mpirun, without those of a Hydra whose bootstrap the caller chose."""
     variables = dict(_MPI)
     for bootstrap, arguments in _HYDRA.items():
         if given.get(bootstrap, "slurm") == "slurm":

@@ -1,4 +1,4 @@
-"""Reads where a job's output goes, as slurmctld and slurmdbd of each release report it."""
+"""Read the paths of a job's output files, as slurmctld and slurmdbd of each release report them."""
 
 from app.models.file_pattern import NO_ARRAY_TASK, expand, pad_values
 from app.slurm.values import Raw, as_text
@@ -25,7 +25,7 @@ def controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> 
 
 
 def accounting_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
-    """Return the files of a job that slurmdbd describes; before 24.11 it does not know them."""
+    """Return the files of a job that slurmdbd describes; before 24.11 slurmdbd does not know them."""
     return _newer_files(raw, ("stdout_expanded", "stderr_expanded"), array_id, array_task)
 
 
@@ -41,7 +41,7 @@ def _newer_files(raw: Raw, names: tuple[str, str], array_id: int | None, array_t
 
 
 def _expanded(path: str, raw: Raw, array_id: int | None, array_task: int | None) -> str:
-    """Return the path as 22.05 expands it, without %N: that becomes a host name that is not reported."""
+    """Return the path as 22.05 expands it, except for %N: Slurm does not report that host name."""
     values = {
         "j": str(raw.get("job_id")),
         "A": str(array_id or raw.get("job_id")),

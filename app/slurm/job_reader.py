@@ -1,4 +1,4 @@
-"""Reads the states of jobs from slurmctld, at a cost that does not grow with the number of all jobs."""
+"""Read the states of jobs from slurmctld, at a cost that does not grow with the number of all jobs."""
 
 import logging
 import time
@@ -29,26 +29,30 @@ _NOT_FOUND = 2017
 
 @dataclass(frozen=True, slots=True)
 class _ArrayReading:
-    """When an array was read, and which state the list showed for its id then."""
+    """Time of the last reading of an array, and the state that the list of states showed for its id."""
 
     at: float
     state: JobState | None
 
 
 class JobReader:
-    """Reads states in chunks, and jobs one by one.
+    """Reader of job states in chunks, and of jobs one by one.
 
     The list of all jobs is read only from servers without a list of states. Every call is limited in time,
     and what was read before a request failed is kept. The job whose request failed comes last at the next
     call.
-
-    Args:
-        clock_skew: seconds that this machine's clock may run ahead of Slurm's.
     """
 
     def __init__(
         self, session: Session, clock_skew: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """Make a reader.
+
+        Args:
+            session: the session with slurmrestd.
+            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+            clock: seconds of a monotonic clock.
+        """
         self._session = session
         self._clock_skew = clock_skew
         self._clock = clock
@@ -92,20 +96,20 @@ class JobReader:
         except SlurmUnavailable as error:  # one job's request may always fail; the states were read
             logger.warning("none of %d changed jobs was read: %s", len(to_read), error)
             found = {}
-        self._note_arrays(known, states.states, found)
+        self._remember_arrays(known, states.states, found)
         return _changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
 
     def _was_array_read(self, job_id: int, state: JobState | None) -> bool:
-        """Return whether an array was read a short while ago, and the state of its own id is as it was then.
+        """Return whether an array was read a short while ago, and its own id has still the same state.
 
-        That state is the one of the array's waiting tasks, or of its last one: it differs from the array's.
+        The array's own id has the state of the waiting tasks, or of the last task, not that of the array.
         """
         reading = self._arrays.get(job_id)
         if reading is None or reading.state is not state:
             return False
         return self._clock() - reading.at < _ARRAY_INTERVAL
 
-    def _note_arrays(
+    def _remember_arrays(
         self,
         known: Mapping[int, JobState],
         states: Mapping[int, JobState],
@@ -117,7 +121,7 @@ class JobReader:
                 self._arrays[job_id] = _ArrayReading(self._clock(), states.get(job_id))
 
     def _states_of_arrays(self, ended_arrays: Collection[int]) -> States | None:
-        """Return the states of ended arrays, of which one may have too many tasks to be listed in time."""
+        """Return the states of ended arrays; an array may have too many tasks to be listed in time."""
         try:
             return self.states.read(ended_arrays)
         except SlurmUnavailable as error:
@@ -127,7 +131,7 @@ class JobReader:
     def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
         """Return these jobs as slurmctld describes them, without those that cannot be read.
 
-        At most a few hundred are read in one call. Those whose last reading is longest ago come first.
+        At most a few hundred jobs are read in one call, those whose last reading is longest ago first.
 
         Raises:
             SlurmUnavailable: Nothing could be read.
@@ -148,7 +152,7 @@ class JobReader:
         return found
 
     def read_one(self, job_id: int) -> dict[int, SlurmJob | None]:
-        """Return one job as slurmctld describes it; an empty result if that cannot be read."""
+        """Return one job as slurmctld describes it; the result is empty if the job cannot be read."""
         return jobs_by_id_or_none([job_id], self.raw_job(job_id))
 
     def raw_job(self, job_id: int, timeout: float | None = None) -> list[dict[str, Any]]:
@@ -160,7 +164,7 @@ class JobReader:
         return require_jobs(reply)
 
     def since(self, seconds: int) -> Query:
-        """Return the query for a list of jobs that is only sent if something changed since then."""
+        """Return the query for a list of jobs that slurmrestd sends only if a job changed since then."""
         return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
 
     def _longest_unread(self, job_ids: Collection[int]) -> list[int]:
@@ -171,8 +175,8 @@ class JobReader:
     def _changes_in_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
         """Return the changes in the list of all jobs, for servers without a list of states.
 
-        The list is only sent if a job changed since `_list_since`. That time advances only after a list
-        without changes, so that a change that could not be stored is read again.
+        slurmrestd sends the list only if a job changed since `_list_since`. That time advances only after a
+        list without changes, so that a change that could not be stored is read again.
         """
         if not known:
             return {}
@@ -189,7 +193,7 @@ class JobReader:
 
 
 def _is_worth_reading(before: JobState, state: JobState | None) -> bool:
-    """Return whether to read a job; one with an unreadable state is read unless it had ended."""
+    """Return whether to read a job; a job with an unreadable state is read unless it had ended."""
     return not before.is_final if state is None else _is_change(before, state)
 
 

@@ -1,4 +1,4 @@
-"""The bash script of a task: makes the folders, goes to the working directory, runs the command."""
+"""Build the bash script of a job: make the folders, go to the working directory, run the command."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _ACCOUNT = (
     '[ "${HOME+set}" ] || HOME=~',
     'export HOME SHELL USER="${USER-$SLURM_JOB_USER}" LOGNAME="${LOGNAME-$SLURM_JOB_USER}"',
 )
-# Succeeds if the cluster appends to output files that exist; without an answer they are emptied.
+# Succeeds if the cluster appends to existing output files; without an answer the files are emptied.
 _APPENDS = (
     '{ command -p timeout 10 scontrol show config || command -p cat "${SLURM_CONF:-/etc/slurm/slurm.conf}"; }'
     " 2>/dev/null | command -p grep -Eiq '^[[:space:]]*JobFileAppend[[:space:]]*=[[:space:]]*1'"
@@ -36,9 +36,12 @@ _BASH_VALUES_OF_ARRAYS = {**_BASH_VALUES, "A": "$SLURM_ARRAY_JOB_ID", "a": "$SLU
 
 
 def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] | None = None) -> str:
-    """Return the script that runs `command`, which is the caller's shell text and stays unchanged.
+    """Return the script of a task.
 
-    `files`: where the script itself sends output and error; None where Slurm does it.
+    Args:
+        task: the task.
+        command: the caller's shell text, which stays unchanged.
+        files: the files to which the script itself sends output and error; None if Slurm opens the files.
     """
     folders = " ".join(shlex.quote(folder) for folder in task.dirs.list_all())
     lines = [
@@ -56,7 +59,7 @@ def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] 
 def _redirections(
     output: FilePattern, error: FilePattern, values: Mapping[str, str], open_mode: str | None
 ) -> list[str]:
-    """Return the lines that open the files as Slurm would: to empty them, or to append to them."""
+    """Return the lines that open the files as Slurm would, either emptied or to append."""
     out, err = _bash_path(output, values), _bash_path(error, values)
     empty, append = (f"exec {sign}{out} 2{'>&1' if err == out else sign + err}" for sign in (">", ">>"))
     if open_mode is not None:

@@ -1,4 +1,4 @@
-"""Looks for the jobs of lost submissions in slurmctld and slurmdbd."""
+"""Search slurmctld and slurmdbd for the jobs of submissions whose answers were lost."""
 
 import logging
 import time
@@ -25,11 +25,15 @@ _MAX_TAG_LENGTH = 200  # characters; a task's uuid has at most 128
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What Slurm knows of some users' jobs.
+    """Result of a search for jobs of some users.
 
-    `controller`: the wanted jobs in slurmctld, as far as they were read. `controller_ids`: the ids of all
-    jobs there. `is_complete`: all of them were read, so that `controller` has every wanted job. `untagged`:
-    the jobs of these users in slurmctld that bear no tag of this service. `accounted`: the jobs in slurmdbd.
+    Attributes:
+        controller: the wanted jobs in slurmctld, as far as they were read.
+        untagged: the jobs of these users in slurmctld without a tag of this service.
+        controller_ids: the ids of all jobs in slurmctld.
+        is_complete: whether all jobs were read, so that `controller` has every wanted job.
+        accounted: the jobs in slurmdbd.
+        accounting: the state of slurmdbd.
     """
 
     controller: list[SlurmJob]
@@ -46,9 +50,12 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A job that was read: when (seconds since the epoch), and the first word of its comment.
+    """Note about a job that was read.
 
-    `untagged`: the job itself if it bears no tag of this service and was new then.
+    Attributes:
+        at: the time of reading, in seconds since the epoch.
+        tag: the first word of the job's comment.
+        untagged: the job itself if it was new then and has no tag of this service.
     """
 
     at: float
@@ -57,38 +64,45 @@ class _Read:
 
 
 class JobSearch:
-    """Reads the jobs in slurmctld one by one, the newest first, and remembers which it has read.
+    """Searcher that reads the jobs in slurmctld one by one, the newest first, each only once. Thread-safe.
 
     The list of all jobs is read only from servers that have no list of states: with 43,000 jobs it exceeds
-    every time-out. A search is limited in time, and may take several calls to be complete. Thread-safe.
+    every time-out. A search is limited in time, and may take several calls to be complete.
     """
 
     def __init__(
-        self, session: Session, reader: JobReader, accounts: AccountingReader, clock_skew: float
+        self, session: Session, reader: JobReader, accounting: AccountingReader, clock_skew: float
     ) -> None:
-        """`clock_skew`: seconds that this machine's clock may run ahead of Slurm's."""
+        """Make a searcher.
+
+        Args:
+            session: the session with slurmrestd.
+            reader: reads jobs from slurmctld.
+            accounting: reads jobs from slurmdbd.
+            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+        """
         self._session = session
         self._clock_skew = timedelta(seconds=clock_skew)
         self._reader = reader
-        self._accounts = accounts
+        self._accounting = accounting
         self._read: dict[int, _Read] = {}
 
     def search(
         self, usernames: Collection[str], since: datetime, tags: Collection[str], timeout: float | None
     ) -> Search:
-        """Return jobs of these users: the tagged ones of slurmctld, and those that slurmdbd has since then.
+        """Return jobs of these users: the tagged jobs of slurmctld, and the jobs in slurmdbd since then.
 
         Args:
             usernames: the users whose jobs are wanted.
-            since: a time before the submissions; jobs that were read before it are read again, because Slurm
-                reuses job ids.
-            tags: the first words of the wanted jobs' comments; reading ends when all are found.
+            since: a time before the submissions. Jobs that were read before this time are read again, because
+                Slurm reuses job ids.
+            tags: the first words of the wanted jobs' comments; reading ends when all tags are found.
             timeout: seconds for each request, and for all reading, instead of the configured time.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.
         """
-        ids = self._reader.states.all_ids(timeout)
+        ids = self._reader.states.read_all_ids(timeout)
         if ids is None:
             jobs, complete, ids = self._read_list(timeout)
         else:
@@ -97,23 +111,29 @@ class JobSearch:
         found = [job for job in jobs if _tag(job) in tags]
         untagged = [job for job in jobs if not _tag(job).startswith(JOB_TAG)]
         try:
-            return Search(found, untagged, ids, complete, *self._accounts.of_users(usernames, since, timeout))
+            return Search(
+                found,
+                untagged,
+                ids,
+                complete,
+                *self._accounting.read_jobs_of_users(usernames, since, timeout),
+            )
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning("only slurmctld was searched: %s", error)
             return Search(found, untagged, ids, complete, [], AccountingState.AWAY)
 
-    def recent(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
-        """Return the jobs in slurmctld that were submitted since then, and some older ones.
+    def read_recent_jobs(self, since: datetime, timeout: float | None) -> list[SlurmJob]:
+        """Return the jobs in slurmctld that were submitted since then, and some older jobs.
 
-        Job ids rise, so the jobs are read from the highest id down until one is older. A task of an array
+        Job ids rise, so the jobs are read from the highest id down until a job is older. A task of an array
         does not end the reading: its id may be new although its submission is old. After `MaxJobId` the ids
         begin again, and a job that is submitted at that moment may be missed.
 
         Raises:
             SlurmUnavailable: Not all of these jobs could be read in time.
-            SlurmMisbehaved: One of them cannot be read.
+            SlurmMisbehaved: A job cannot be read.
         """
-        ids = self._reader.states.all_ids(timeout)
+        ids = self._reader.states.read_all_ids(timeout)
         if ids is None:
             jobs, complete, _ = self._read_list(timeout)
             if not complete:
@@ -146,10 +166,10 @@ class JobSearch:
     def _read_one_by_one(
         self, ids: set[int], since: datetime, tags: set[str], timeout: float | None
     ) -> tuple[list[SlurmJob], bool]:
-        """Read the jobs that were not read since then; remove those that slurmctld has forgotten from `ids`.
+        """Read the jobs that were not read since then; remove forgotten jobs from `ids`.
 
         Returns:
-            The jobs with one of the tags and the new ones without any, and whether no job is left to be read.
+            The jobs with one of the tags and the new jobs without a tag, and whether no job is left to read.
         """
         done = self._already_read(ids, (since + self._clock_skew).timestamp(), tags)
         found = [job for job_id in done if (job := self._read[job_id].untagged) is not None]

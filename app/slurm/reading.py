@@ -1,4 +1,4 @@
-"""Reads the jobs that slurmctld and slurmdbd describe, in every form that slurmrestd writes them."""
+"""Read the jobs that slurmctld and slurmdbd describe, in the forms of all API versions."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +25,11 @@ def _read_job_id(value: object) -> int:
 
 
 def read_state(written: object) -> JobState:
+    """Return the state that slurmrestd wrote, as a word or as a list of words.
+
+    Raises:
+        SlurmMisbehaved: Slurm has no such state.
+    """
     try:
         return JobState.read(written if isinstance(written, str) else list(written))  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
@@ -123,16 +128,17 @@ def accounting_owner(raw: Raw) -> str:
 
 
 def identify_controller_job(raw: Raw) -> SlurmJob:
-    """Which job it is; its state does not matter, and may be one that cannot be read."""
+    """Return a job that slurmctld describes with the state UNKNOWN, whatever its state is."""
     return read_controller_job({**raw, "job_state": JobState.UNKNOWN})
 
 
 def identify_accounting_job(raw: Raw) -> SlurmJob:
+    """Return a job that slurmdbd describes with the state UNKNOWN, whatever its state is."""
     return read_accounting_job({**raw, "state": {"current": JobState.UNKNOWN}})
 
 
 def _text_or_none(value: object) -> str | None:
-    """Return a text of Slurm's; None for the words by which Slurm says that there is none."""
+    """Return a text of Slurm's; None for the words, such as "(null)", that stand for no text."""
     return as_text(value) if value not in _NOTHING else None
 
 
@@ -145,7 +151,7 @@ def read_time(value: object) -> datetime | None:
 def _suspended_seconds(raw: Raw, start: datetime | None) -> float:
     """Return for how many seconds the job was suspended before it last resumed.
 
-    `suspend_time` is when it was last suspended or resumed, `pre_sus_time` for how long it had run by then.
+    `suspend_time` is the time of the last suspension or resumption, `pre_sus_time` the run time until then.
     """
     last = read_time(raw.get("suspend_time"))
     if last is None or start is None or last < start:

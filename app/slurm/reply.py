@@ -1,4 +1,4 @@
-"""The answers of slurmrestd, read as far as they can be read."""
+"""Parse the answers of slurmrestd, whatever form they have."""
 
 import json
 import math
@@ -22,16 +22,23 @@ _ODD_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of slurmrestd. `body` is {} if no JSON object came, and `fault` then says why."""
+    """Answer of slurmrestd.
+
+    Attributes:
+        status: the HTTP status.
+        body: the JSON object; {} if the answer is no JSON object.
+        text: the beginning of the answer.
+        fault: why the answer is no JSON object; empty if it is one.
+    """
 
     status: int
     body: dict[str, Any]
-    text: str  # the beginning of what came
+    text: str
     fault: str = ""
 
     @classmethod
     def read(cls, status: int, content: bytes, encoding: str | None = None) -> "Reply":
-        """Read an answer; `encoding` is its Content-Encoding, although none was requested."""
+        """Parse an answer; `encoding` is its Content-Encoding, although none was requested."""
         text = _decoded(content[:_MAX_TEXT])
         if encoding and encoding.lower() != "identity":
             return cls(status, {}, "", "compressed, which was not requested")
@@ -56,7 +63,7 @@ class Reply:
         return [text for _, text in _remarks(self.body.get("warnings"))]
 
     def statuses(self) -> list[tuple[int, str]]:
-        """Return number and text of each error in `status`, which an answer to DELETE has for each job."""
+        """Return number and text of each error in `status`, where DELETE reports one item for each job."""
         listed = self.body.get("status")
         items = listed if isinstance(listed, list) else [listed]
         faults = [item.get("error") for item in items if isinstance(item, dict)]
@@ -75,7 +82,7 @@ class Reply:
         return self.status >= 500 and {number for number, _ in self.errors()} == {_UNSPECIFIED}
 
     def complaint(self) -> str:
-        """Describe in a few words what is wrong with this answer, as callers may see it."""
+        """Describe the fault of this answer in a few words that callers may see."""
         if self.is_unspecified_error:  # 22.05 gives no other reason for a token that it does not accept
             return f"{self.errors()[0][1]} (slurmctld may be down, or the key of this service may be wrong)"
         if errors := self.errors():
@@ -83,7 +90,7 @@ class Reply:
         return f"status {self.status}, {self.fault}" if self.fault else f"status {self.status}"
 
     def full_complaint(self) -> str:
-        """Describe for the log what is wrong, with the beginning of an answer that is not Slurm's.
+        """Describe the fault of this answer for the log, with the beginning of an answer that is not Slurm's.
 
         A proxy between this service and slurmrestd may name inside addresses there.
         """
@@ -96,8 +103,8 @@ class Reply:
 def read_json(content: bytes) -> Any:
     """Parse JSON, with U+FFFD for bytes that are not UTF-8, control characters and half surrogate pairs.
 
-    slurmrestd sends the bytes of names as they are (seen on 22.05 and 26.05). One such name must not make the
-    rest unreadable, and the result can be stored and sent on.
+    slurmrestd sends the bytes of names as they are (seen on 22.05 and 26.05). Such a name must not make the
+    rest unreadable, and must be stored and sent on.
 
     Raises:
         ValueError: `content` is not JSON.

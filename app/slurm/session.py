@@ -1,4 +1,4 @@
-"""A lasting relation with one slurmrestd: which version it speaks, and whether Slurm answers at all."""
+"""The session with one slurmrestd: the API version in use, and a circuit breaker for outages of Slurm."""
 
 import logging
 import re
@@ -32,7 +32,10 @@ _JOB_ID = re.compile(r"/job/\d+")
 
 
 class Session:
-    """Thread-safe. While Slurm is known to be down every call is refused at once, with SlurmUnavailable."""
+    """Session with one slurmrestd. Thread-safe.
+
+    While Slurm is known to be down, every call raises SlurmUnavailable at once.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,14 @@ class Session:
         refused_users: Collection[str] = (),
         outages: OutageLog | None = None,
     ) -> None:
-        """Connect to nothing yet. `refused_users`: users for which no token is made."""
+        """Make a session, which connects at the first call.
+
+        Args:
+            connection: the connection to slurmrestd.
+            service_user: the user of requests that no caller asked for.
+            refused_users: users for which no token is made.
+            outages: the log of outages.
+        """
         self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
@@ -53,17 +63,26 @@ class Session:
 
     @property
     def max_call_seconds(self) -> float:
+        """Return the seconds that one request may take: see Connection."""
         return self._connection.max_call_seconds
 
     def require_up(self) -> None:
-        """SlurmUnavailable at once while Slurm is known to be down."""
+        """Check the circuit breaker, without a request.
+
+        Raises:
+            SlurmUnavailable: Slurm is known to be down.
+        """
         self._breaker.require_closed()
 
     def dialect(self) -> Dialect:
-        """Return the newest dialect that slurmrestd and this service know; discover it at the first call."""
+        """Return the newest dialect that slurmrestd and this service know, discovered at the first call.
+
+        Raises:
+            NoCommonVersion: slurmrestd offers no version that this service supports.
+        """
         dialect = self._dialect
         if dialect is None:
-            with self._guarded():
+            with self._counting_failures():
                 dialect = self._discover()
             with self._announcing:
                 if self._dialect is None:
@@ -87,7 +106,7 @@ class Session:
         if request.user and request.user in self._refused_users:
             raise Forbidden(f"this server does nothing as {request.user}")
         request = replace(request, path=f"/slurm/{self.dialect().api}/{request.path}")
-        with self._guarded():
+        with self._counting_failures():
             reply = self._exchange(request)
         if reply.status == 404 and not reply.body:
             self._dialect = None  # the version is gone: find out again at the next call
@@ -97,7 +116,7 @@ class Session:
         return reply
 
     def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
-        """Make one request to slurmdbd, whose outages do not count as outages of Slurm."""
+        """Read jobs from slurmdbd, whose outages do not count as outages of Slurm."""
         path = f"/slurmdb/{self.dialect().api}/jobs"
         request = SlurmRequest("GET", path, query=query, timeout=timeout)
         self.require_up()
@@ -116,7 +135,8 @@ class Session:
     def read_diagnostics(self, expires: datetime | None = None) -> Reply:
         """Return slurmctld's diagnostics, even while the circuit breaker is open.
 
-        `expires`: the end of the token, if it is not to have its usual lifetime.
+        Args:
+            expires: the end of the token, if it is not to have its usual lifetime.
 
         Raises:
             SlurmUnavailable: slurmrestd does not answer.
@@ -126,6 +146,7 @@ class Session:
         return self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
 
     def close(self) -> None:
+        """Close all connections."""
         self._connection.close()
 
     def _exchange(self, request: SlurmRequest) -> Reply:
@@ -136,8 +157,12 @@ class Session:
         return reply
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Lets nothing through while the circuit is open, and counts what gets no answer."""
+    def _counting_failures(self) -> Iterator[None]:
+        """Report a request without an answer to the circuit breaker.
+
+        Raises:
+            SlurmUnavailable: The circuit is open.
+        """
         self._breaker.require_closed()
         try:
             yield
@@ -151,8 +176,8 @@ class Session:
         """Report to the circuit breaker whether an answer came from slurmctld.
 
         A server error without a refusal of Slurm's own means that slurmctld does not answer. An answer that
-        is not JSON did not come from Slurm and proves nothing. slurmrestd answers a ping itself. The error
-        number -1 is the answer to a submission that a submit plugin refuses.
+        is not JSON did not come from Slurm and proves nothing. slurmrestd answers a ping itself. A submission
+        that a submit plugin refuses is answered with the error number -1.
         """
         if path.endswith("/ping") or (path.endswith("/submit") and reply.is_unspecified_error):
             return

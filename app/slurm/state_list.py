@@ -21,36 +21,42 @@ _OFFERED_AGAIN_AFTER = 60.0  # seconds until a missing list is asked for again
 
 @dataclass(slots=True)
 class States:
-    """The states of jobs. A job that is in `asked` and not in `named` is not in slurmctld."""
+    """States of jobs. A job that is in `asked` and not in `named` is not in slurmctld."""
 
     asked: set[int] = field(default_factory=set)
     named: set[int] = field(default_factory=set)
     states: dict[int, JobState] = field(default_factory=dict)
 
     def add(self, chunk: Sequence[int], items: Sequence[Mapping[str, Any]]) -> None:
+        """Add the answer to a request for some ids."""
         self.asked.update(chunk)
         for job_id, state in read_states(items):
-            self.named.update(chunk if job_id is None else [job_id])  # an unreadable id may be any of them
+            self.named.update(
+                chunk if job_id is None else [job_id]
+            )  # an unreadable id may stand for any id of the request
             if job_id is not None and state is not None:
                 self.states[job_id] = state
 
     @property
     def missing(self) -> set[int]:
+        """Return the ids of the jobs that slurmctld does not know."""
         return self.asked - self.named
 
     @property
     def has_active(self) -> bool:
+        """Return whether a job has not ended."""
         return any(not state.is_final for state in self.states.values())
 
 
 class StateList:
-    """Reads states in chunks; what was read before a request failed is kept.
+    """Reader of job states in chunks; the states read before a failed request are kept.
 
     The next call asks for the ids of a failed request last, and for fewer at a time, so that no failed
     request is repeated unchanged.
     """
 
     def __init__(self, session: Session) -> None:
+        """Make a reader, which has no failed requests yet."""
         self._session = session
         self._missing_since: float | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
@@ -63,7 +69,7 @@ class StateList:
         return self._session.dialect().has_state_list and not is_missing
 
     def read(self, job_ids: Collection[int]) -> States | None:
-        """Return the states as far as they could be read; None where the server has no such list.
+        """Return the states that could be read; None if the server has no list of states.
 
         Raises:
             SlurmUnavailable: Nothing could be read.
@@ -95,8 +101,8 @@ class StateList:
         return read
 
     def _chunks(self, job_ids: Collection[int]) -> Iterator[Sequence[int]]:
-        """Yield the ids of each request; those of failed requests last, and fewer at a time."""
-        yield from chunks([job_id for job_id in job_ids if job_id not in self._avoided])
+        """Yield the ids of each request; the ids of failed requests come last, and fewer at a time."""
+        yield from split_ids([job_id for job_id in job_ids if job_id not in self._avoided])
         wanted = set(job_ids)
         avoided = [job_id for job_id in self._avoided if job_id in wanted]
         while avoided:
@@ -104,7 +110,7 @@ class StateList:
             avoided = avoided[size:]
 
     def keep_only(self, job_ids: Collection[int]) -> None:
-        """Forget the failed requests of all other jobs, which are not polled any more."""
+        """Forget the failed requests of all other jobs, which are no longer polled."""
         if self._avoided:
             wanted = set(job_ids)
             self._avoided = {job_id: None for job_id in self._avoided if job_id in wanted}
@@ -117,8 +123,8 @@ class StateList:
         for job_id in chunk:
             self._avoided.pop(job_id, None)
 
-    def all_ids(self, timeout: float | None) -> set[int] | None:
-        """Return the ids of all jobs in slurmctld; None where there is no list of states.
+    def read_all_ids(self, timeout: float | None) -> set[int] | None:
+        """Return the ids of all jobs in slurmctld; None if the server has no list of states.
 
         Raises:
             SlurmMisbehaved: One of the ids cannot be read.
@@ -135,6 +141,6 @@ class StateList:
         return {job_id for job_id in ids if job_id is not None}
 
 
-def chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the ids in chunks, each of which fits into one request."""
+def split_ids(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield the ids in chunks; each chunk fits into one request."""
     return (job_ids[i : i + IDS_PER_REQUEST] for i in range(0, len(job_ids), IDS_PER_REQUEST))

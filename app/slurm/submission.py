@@ -1,4 +1,4 @@
-"""Turns a task into the body of `POST /slurm/<version>/job/submit`."""
+"""Build the body of `POST /slurm/<version>/job/submit` from a task."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.slurm.dialect import Dialect
 from app.slurm.environment import job_environment
 from app.slurm.job_script import job_script
 
-# Options whose form changes, by a function below. All others are sent as they are, some by another name.
+# Options whose values change their form, by a function below. The values of all others are sent as they are.
 _SHAPED = frozenset(
     {
         "begin",
@@ -37,18 +37,22 @@ _SHAPED = frozenset(
 
 
 def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
-    """Return the request body; absent options are not sent, so that the cluster's defaults apply.
+    """Return the request body. Absent options are not sent, so that the cluster's defaults apply.
 
     Raises:
-        SlurmRefused: This version of the API cannot express an option.
+        SlurmRefused: The dialect has no field for an option.
     """
     options = task.slurm
-    job = _plain(options, dialect) | _resources(options, dialect) | _times(options, dialect, time_unit)
-    job |= _shape(options)
+    job = (
+        _unshaped_fields(options, dialect)
+        | _resource_fields(options, dialect)
+        | _time_fields(options, dialect, time_unit)
+    )
+    job |= _node_fields(options)
     job.setdefault("name", task.name)
     files = derive_file_patterns(task.model_dump(include={"cwd", "dirs", "slurm"}))
     slurm_redirects = dialect.makes_output_folders and not options.has_pattern("N")
-    job |= _files(*files) if slurm_redirects else {"standard_output": "/dev/null"}
+    job |= _file_fields(*files) if slurm_redirects else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
     job["current_working_directory"] = task.cwd
     job["environment"] = dialect.environment(job_environment(task, job, dialect))
@@ -62,15 +66,15 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     return {"script": script, "job": job}
 
 
-def _plain(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
-    """Return the options that at most change their name."""
+def _unshaped_fields(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
+    """Return the options whose values are sent as they are."""
     given = {
         option: getattr(options, option) for option in SlurmOptions.model_fields if option not in _SHAPED
     }
     return {dialect.field_name(option): value for option, value in given.items() if value is not None}
 
 
-def _resources(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
+def _resource_fields(options: SlurmOptions, dialect: Dialect) -> dict[str, Any]:
     """Return CPUs, GRES and GPUs: fields of their own in the older form, trackable resources in the newer.
 
     The newer form contains a task's CPUs twice, as from sbatch: srun reads them from `tres_per_task`.
@@ -104,7 +108,7 @@ def _prefixed(prefix: str, items: str) -> list[str]:
     return [f"{prefix}{item}" for item in items.split(",")]
 
 
-def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str, Any]:
+def _time_fields(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if (minutes := options.compute_time_limit(time_unit)) is not None:
         fields["time_limit"] = dialect.time_limit(minutes)
@@ -115,8 +119,8 @@ def _times(options: SlurmOptions, dialect: Dialect, time_unit: str) -> dict[str,
     return fields
 
 
-def _shape(options: SlurmOptions) -> dict[str, Any]:
-    """Return nodes as the range that Slurm wants, and the number of tasks that sbatch would derive."""
+def _node_fields(options: SlurmOptions) -> dict[str, Any]:
+    """Return the nodes as a range, and the number of tasks that sbatch would derive."""
     fields: dict[str, Any] = {}
     if options.nodes is not None:
         fields["nodes"] = str(options.nodes)
@@ -127,7 +131,7 @@ def _shape(options: SlurmOptions) -> dict[str, Any]:
     return fields
 
 
-def _files(output: FilePattern, error: FilePattern) -> dict[str, Any]:
-    """Return the files that Slurm itself writes; an error without a file of its own goes to the output."""
+def _file_fields(output: FilePattern, error: FilePattern) -> dict[str, Any]:
+    """Return the files that Slurm itself writes; errors go to the output file if they have none."""
     out, err = output.to_slurm(), error.to_slurm()
     return {"standard_output": out} | ({} if err == out else {"standard_error": err})

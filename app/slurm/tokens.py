@@ -1,4 +1,8 @@
-"""Makes the tokens that slurmrestd asks for: JWT, HS256 over the cluster's key."""
+"""Mint the tokens of requests to slurmrestd: JSON web tokens (JWT) with HS256 over the cluster's key.
+
+The claims are `sun` (the user to act as), `iat` and `exp`. slurmrestd passes the token on to slurmctld, which
+checks it. A token of the user is enough for all that the user may do.
+"""
 
 import time
 import warnings
@@ -14,13 +18,23 @@ warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 
 @dataclass(frozen=True, slots=True)
 class TokenMint:
-    """Makes tokens for any user; a token is never logged and never stored."""
+    """Mint of tokens for any user; a token is never logged and never stored.
+
+    Attributes:
+        key: the content of the file that `jwt_key` in slurm.conf names.
+        lifetime: seconds until a token expires.
+    """
 
     key: bytes = field(repr=False)
-    lifetime: int  # seconds
+    lifetime: int
 
-    def headers(self, username: str, expires: datetime | None = None) -> dict[str, str]:
-        """Both headers; older servers refuse the token alone. It is good until `expires`, or its lifetime."""
+    def make_headers(self, username: str, expires: datetime | None = None) -> dict[str, str]:
+        """Mint a token, and return the headers with the user and the token; 22.05 requires both.
+
+        Args:
+            username: the user to act as.
+            expires: the end of the token, if it is not to have the usual lifetime.
+        """
         now = int(time.time())
         end = int(expires.timestamp()) if expires else now + self.lifetime
         claims = {"iat": now, "exp": end, "sun": username}

@@ -21,13 +21,14 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 
 class AnswerTooLarge(OSError):
-    """More bytes came than the request allows for."""
+    """Error: more bytes came than the request allows for."""
 
 
 class Allowance:
-    """The time, and the bytes of the answer, that are left for one request."""
+    """Time, and bytes of the answer, that are left for one request."""
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
+        """Begin the time of a request now."""
         self._ends = time.monotonic() + seconds
         self._bytes_left = max_bytes
         self.has_sent = False  # whether any byte of the request went out
@@ -55,7 +56,7 @@ class Allowance:
 
 
 class _Current(threading.local):
-    """The allowance of the request that this thread makes."""
+    """Holder of the allowance of the request that this thread makes."""
 
     allowance: Allowance | None = None
 
@@ -65,7 +66,7 @@ _current = _Current()
 
 @contextmanager
 def limited(seconds: float, max_bytes: int) -> Iterator[Allowance]:
-    """Limit all that this thread sends and receives through the sockets of this module."""
+    """Limit the time and the bytes that this thread sends and receives through the sockets of this module."""
     allowance = _current.allowance = Allowance(seconds, max_bytes)
     try:
         yield allowance
@@ -74,7 +75,7 @@ def limited(seconds: float, max_bytes: int) -> Iterator[Allowance]:
 
 
 class _TimedSocket(socket.socket):
-    """A socket whose reads and writes end at the deadline of the thread's request."""
+    """Socket whose reads and writes end at the deadline of the thread's request."""
 
     def recv_into(self, *args: Any) -> int:
         _apply_deadline(self)
@@ -86,7 +87,7 @@ class _TimedSocket(socket.socket):
 
 
 class _TimedTlsSocket(ssl.SSLSocket):
-    """A TLS socket with the same deadline; its handshake has the time that is left to connect."""
+    """TLS socket with the same deadline; its handshake has the time that is left to connect."""
 
     def recv_into(self, *args: Any) -> int:
         _apply_deadline(self)
@@ -110,7 +111,7 @@ def _counted(received: int) -> int:
 
 
 class _TimedConnection(HTTPConnection):
-    """Connects within `timeout` in all, however many addresses the host has."""
+    """Connection that is made within `timeout` in all, however many addresses the host has."""
 
     unix_path: ClassVar[str | None] = None
 
@@ -133,7 +134,11 @@ class _TimedTlsConnection(_TimedConnection, HTTPSConnection):
 
 
 def _connect_to_first(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket:
-    """Connect to the first address that accepts; the time that is left becomes the socket's time-out."""
+    """Connect to the first address that accepts; the time that is left becomes the socket's time-out.
+
+    Raises:
+        OSError: No address accepts the connection in time.
+    """
     allowance = Allowance(seconds, 0)
     fault: OSError = OSError("the host has no address")
     for family, kind, protocol, _, address in addresses:

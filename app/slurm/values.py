@@ -1,4 +1,4 @@
-"""Reads single values in answers of slurmrestd, in the forms of all its versions."""
+"""Read single values in answers of slurmrestd, in the forms of all API versions."""
 
 import re
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ _CONTROL = re.compile(f"[{CONTROL}]")
 
 
 def as_object(value: object) -> Raw:
-    """Return `value` if it is an object, else an empty object."""
+    """Return `value` if it is a JSON object, else an empty object."""
     return value if isinstance(value, Mapping) else {}
 
 
 def as_number(value: object) -> int | None:
-    """Return a number, plain or as {set, infinite, number}; None where it is not set."""
+    """Return a number, plain or as {set, infinite, number}; None if the number is not set."""
     if isinstance(value, Mapping):
         if not value.get("set") or value.get("infinite"):
             return None
@@ -29,5 +29,5 @@ def as_number(value: object) -> int | None:
 
 
 def as_text(value: object) -> str | None:
-    """Return a text on one line; None where there is none."""
+    """Return a text on one line; None if there is none."""
     return (_CONTROL.sub("\ufffd", value) or None) if isinstance(value, str) else None

@@ -326,7 +326,7 @@ class Chaos:
         """Return all jobs of the user by Slurm's own lists, read otherwise than the service does."""
         client = self.cluster.client()
         listed = read_jobs(require_jobs(client.send_raw_list(0)), identify_controller_job)
-        accounted, accounting = client._accounts.of_users([self.cluster.user], began, None)
+        accounted, accounting = client._accounting.read_jobs_of_users([self.cluster.user], began, None)
         client.close()
         assert accounting in (AccountingState.CURRENT, AccountingState.NONE), accounting
         return [*(job for job in listed if job.username == self.cluster.user), *accounted]

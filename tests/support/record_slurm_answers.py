@@ -67,7 +67,7 @@ class Recorder:
     ) -> Answer:
         """Make a request, record its answer under `name` unless that is empty, and return it."""
         route = f"{path}?{urlencode(query)}" if query else path
-        headers = TokenMint(key or self._key, 300).headers(self._user)
+        headers = TokenMint(key or self._key, 300).make_headers(self._user)
         response = requests.request(method, self._url + route, headers=headers, json=body, timeout=60)
         try:
             value = response.json()

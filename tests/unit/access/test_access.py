@@ -658,9 +658,9 @@ def test_no_token_is_made_for_a_refused_user() -> None:
     made: list[str] = []
 
     class Recorder(TokenMint):
-        def headers(self, username: str, expires: Any = None) -> dict[str, str]:
+        def make_headers(self, username: str, expires: Any = None) -> dict[str, str]:
             made.append(username)
-            return super().headers(username, expires)
+            return super().make_headers(username, expires)
 
     connection = Connection("http://127.0.0.1:9", Recorder(b"k" * 32, 300), connect_timeout=1, read_timeout=1)
     client = SlurmClient(Session(connection, "slurm", RefusedUsers({"root", "slurm"})))

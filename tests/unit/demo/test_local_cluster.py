@@ -29,7 +29,7 @@ class Local:
         self._folder = folder
 
     def ask(self, method: str, path: str, key: bytes = KEY, **options: Any) -> requests.Response:
-        headers = TokenMint(key, 300).headers(self.user)
+        headers = TokenMint(key, 300).make_headers(self.user)
         return requests.request(method, self.url + path, headers=headers, timeout=10, **options)
 
     def submit(self, script: str = "#!/bin/sh\ntrue\n", **job: Any) -> requests.Response:
