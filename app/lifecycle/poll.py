@@ -10,6 +10,7 @@ from enum import Enum, auto
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, list_array_ids
+from app.lifecycle.job_accounting import find_earliest_submissions, is_same_run, merge_accounting
 from app.lifecycle.job_identity import is_same_job
 from app.lifecycle.record_changes import ChangeWriter, Observation
 from app.messages.plan import Planner
@@ -89,7 +90,7 @@ class Poller:
             elif record.slurm_job_id in reported:
                 missing.append(record)
         found = [*self._with_accounting(changed, now), *self._resolve_missing(missing, reported, now)]
-        found = [item for item in found if _is_change(item)]
+        found = [item for item in found if _is_record_change(item)]
         found += self._find_restarted(ended_jobs, reported)
         applied = self._writer.apply(found, now, fence)
         return applied + self._writer.apply(self._check_events(open_jobs, reported, now), now, fence)
@@ -144,12 +145,12 @@ class Poller:
         is_late = record.uuid not in self._ended_since or now - self._ended_since[record.uuid] >= delay
         is_usable = (
             accounted is not None
-            and _is_same_run(record, accounted)
+            and is_same_run(record, accounted)
             and accounted.job_state.is_final
             and accounted.array_task_count >= job.array_task_count
         )
         if accounted is not None and is_usable:
-            return Observation(record, _merge_accounting(job, accounted))
+            return Observation(record, merge_accounting(job, accounted))
         return item if is_late else None
 
     def _read_accounting(self, records: Sequence[OpenJob]) -> Mapping[int, SlurmJob] | _NoAccounting:
@@ -158,7 +159,7 @@ class Poller:
             return _NoAccounting.NOT_SET_UP
         try:
             with self._timing_slurm():
-                earliest = _earliest_submissions(records)
+                earliest = find_earliest_submissions(records)
                 accounted = self._slurm.read_accounting(earliest.keys(), not_before=earliest)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning(
@@ -199,7 +200,7 @@ class Poller:
             job = accounted.get(record.slurm_job_id)
             other = reported.get(record.slurm_job_id)  # which has the id now: slurmdbd may mean that one
             is_other = job is not None and other is not None and job.submit_time == other.submit_time
-            if job is not None and job.job_state.is_final and not is_other and _is_same_run(record, job):
+            if job is not None and job.job_state.is_final and not is_other and is_same_run(record, job):
                 yield Observation(record, job)
             elif now - self._missing_since.setdefault(record.uuid, now) >= self._unknown_after:
                 yield Observation(record, _unknown_job(record))
@@ -209,40 +210,6 @@ def _same_jobs(records: Iterable[OpenJob], jobs: Mapping[int, SlurmJob | None]) 
     """Return the records whose own job is among `jobs`, each with this job."""
     found = [(record, jobs.get(record.slurm_job_id)) for record in records]
     return [Observation(record, job) for record, job in found if job is not None and is_same_job(record, job)]
-
-
-def _is_same_run(record: OpenJob, job: SlurmJob) -> bool:
-    """Return whether slurmdbd describes the current run of the record's job, not one before a requeue."""
-    if (
-        record.submit_time is not None
-        and job.submit_time is not None
-        and job.submit_time < record.submit_time
-    ):
-        return False
-    return is_same_job(record, job)
-
-
-def _merge_accounting(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
-    """Return the job with the measurements of slurmdbd, and with its end as slurmctld reports it.
-
-    slurmdbd of 22.05 reports wrong exit codes. But slurmctld forgets the tasks of an array one by one, and
-    slurmdbd has them all.
-    """
-    measured = {"max_memory_bytes": accounted.max_memory_bytes, "cpu_seconds": accounted.cpu_seconds}
-    base = accounted if accounted.array_task_count > job.array_task_count else job
-    files = {"standard_output": job.standard_output, "standard_error": job.standard_error}
-    files = {} if base.standard_output else files  # slurmdbd of 22.05 knows none
-    known = {**measured, **files, "comment": job.comment, "name": job.name or accounted.name}
-    return base.model_copy(update=known)
-
-
-def _earliest_submissions(records: Iterable[OpenJob]) -> dict[int, datetime]:
-    """Return by job id the time before which no task of the job can have been submitted."""
-    earliest: dict[int, datetime] = {}
-    for record in records:
-        at = record.earliest_submission
-        earliest[record.slurm_job_id] = min(at, earliest.get(record.slurm_job_id, at))
-    return earliest
 
 
 def _known_states(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
@@ -255,7 +222,7 @@ def _known_states(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
     return known
 
 
-def _is_change(observation: Observation) -> bool:
+def _is_record_change(observation: Observation) -> bool:
     """Return whether the job changes an open record.
 
     A record that was taken over may be open in the state UNKNOWN; then UNKNOWN is a change, which closes it.

@@ -12,14 +12,13 @@ A uuid works once. What a second request with a uuid (or with an idempotency key
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from app.errors import (
     DuplicateUuid,
     IdempotencyKeyReused,
-    RefusalWithoutReason,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmRefused,
@@ -28,14 +27,13 @@ from app.errors import (
     TooManyJobs,
 )
 from app.job_state import JobState
-from app.lifecycle.job_identity import find_tagged, make_tag
+from app.lifecycle.ambiguous_submission import find_submitted_job, unknown_submission
+from app.lifecycle.job_identity import make_tag
 from app.lifecycle.reservations import Reservations, duplicate_uuid
-from app.lifecycle.untagged_jobs import may_be_job_of
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.answers import Submitted
 from app.models.caller import Caller
-from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, suggest_misspelt_keys
 from app.slurm.client import SlurmClient
@@ -44,11 +42,7 @@ from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
-_MIN_SEARCH_SECONDS = 1.0  # with less time left, a search for a job cannot succeed
 _ROOM_SECONDS = 60.0  # until it makes sense to ask again whether a job has ended
-_REFUSED_BY_SITE = (
-    "the site's submit rules (a job_submit plugin) may not allow it; ask the cluster's administrators"
-)
 
 
 class TaskSubmitter:
@@ -150,39 +144,11 @@ class TaskSubmitter:
             return self._find_job(record, error, left), []
 
     def _find_job(self, record: TaskRecord, error: SlurmAmbiguous, seconds: float) -> int:
-        """Return the id of the job that an ambiguous submission made.
-
-        Raises:
-            SlurmRefused: Slurm answered with an error without a reason, and slurmctld has no such job.
-            SlurmAmbiguous: It is still not known whether there is a job.
-        """
-        if seconds <= _MIN_SEARCH_SECONDS:
-            raise _unknown_submission(record.uuid)
         try:
-            jobs = self._search(record, error, timeout=seconds / 2)
-        except (SlurmUnavailable, SlurmMisbehaved) as fault:
-            logger.warning("task %s: %s", record.uuid, fault)
-            raise _unknown_submission(record.uuid) from fault
-        job = find_tagged(record, jobs)
-        if job is not None:
-            return job.array_job_id or job.job_id
-        if isinstance(error, RefusalWithoutReason) and not self._is_any_likely(record, jobs):
-            # slurmctld answered the submission before it was searched: it would have shown the job
+            return find_submitted_job(self._slurm, record, error, self._submission_life, seconds)
+        except SlurmRefused:
             self._reservations.release(record)
-            raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
-        raise _unknown_submission(record.uuid)
-
-    def _search(self, record: TaskRecord, error: SlurmAmbiguous, timeout: float) -> Sequence[SlurmJob]:
-        if isinstance(error, RefusalWithoutReason):
-            return self._slurm.read_recent_jobs(record.created_at, timeout=timeout)
-        tags = [make_tag(record.uuid)]
-        return self._slurm.search([record.slurm_username], record.created_at, tags, timeout=timeout).jobs()
-
-    def _is_any_likely(self, record: TaskRecord, jobs: Iterable[SlurmJob]) -> bool:
-        """Return whether a job without a tag may be the record's."""
-        earliest = record.created_at - self._submission_life  # which is longer than any skew of clocks
-        latest = record.created_at + 2 * self._submission_life
-        return any(may_be_job_of(record, job, earliest, latest) for job in jobs)
+            raise
 
     def _require_room(self, caller: Caller, record: TaskRecord) -> None:
         """Release the reservation if the caller has too many open tasks.
@@ -225,7 +191,7 @@ def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) ->
     if owner.slurm_job_id is not None:
         return _first_answer(owner, owner.slurm_job_id, owner.warnings)
     if owner.is_reserved:
-        raise _unknown_submission(owner.uuid)
+        raise unknown_submission(owner.uuid)
     raise DuplicateUuid(record.uuid, None)
 
 
@@ -249,10 +215,3 @@ def _stored_key(caller: str, key: str) -> str:
 def _canonical(task: Mapping[str, Any]) -> str:
     """Return a text that is equal for equal tasks only: to Python, true and 1 and 1.0 are equal, too."""
     return json.dumps(task, sort_keys=True)
-
-
-def _unknown_submission(uuid: str) -> SlurmAmbiguous:
-    return SlurmAmbiguous(
-        f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
-        "do not submit it under another uuid before"
-    )
