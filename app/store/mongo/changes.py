@@ -3,7 +3,7 @@
 from pymongo import UpdateOne
 
 from app.models.record import Change
-from app.store.mongo.documents import notifications_to_documents, replace_enums, state_fields
+from app.store.mongo.documents import build_state_fields, notifications_to_documents, replace_enums
 from app.store.mongo.lease import match_not_fenced_after
 from app.store.mongo.older_server import match_state
 from app.store.mongo.types import Document
@@ -16,7 +16,7 @@ def change_to_update(change: Change, fence: int) -> UpdateOne:
     same holds if a later leader has marked the record.
     """
     changes: Document = {
-        **state_fields(change.after),
+        **build_state_fields(change.after),
         "is_reserved": False,
         "updated_at": change.at,
         "fence": fence,

@@ -28,7 +28,7 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
 
-def state_fields(state: JobState | None) -> Document:
+def build_state_fields(state: JobState | None) -> Document:
     """Return the fields of a document that follow from the state of its job."""
     return {
         "slurm_job_state": state.value if state else None,
@@ -44,7 +44,7 @@ def record_to_document(record: TaskRecord) -> Document:
         "slurm_username": record.slurm_username,
         "slurm_job_id": record.slurm_job_id,
         "is_reserved": record.is_reserved,
-        **state_fields(record.slurm_job_state),
+        **build_state_fields(record.slurm_job_state),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
         "job": replace_enums(record.job.model_dump()) if record.job else None,

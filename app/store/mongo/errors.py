@@ -35,23 +35,23 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
         codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
         if codes and codes <= _TOO_LARGE:
             raise RecordTooLarge("MongoDB cannot keep a record: it is too large") from error
-        raise _no_answer(error) from error
+        raise _build_unavailable(error) from error
     except OperationFailure as error:
-        raise _operation_error(error) from error
+        raise _translate_operation_failure(error) from error
     except PyMongoError as error:
-        raise _no_answer(error) from error
+        raise _build_unavailable(error) from error
 
 
-def _operation_error(error: OperationFailure) -> StoreUnavailable:
+def _translate_operation_failure(error: OperationFailure) -> StoreUnavailable:
     """Return the error for a failure that MongoDB reports."""
     if error.code in _WRONG_LOGIN:
         return StoreRefused("MongoDB refuses the login: correct user, password and authSource")
     if error.code == _NOT_AUTHORIZED:
         return StoreRefused("MongoDB does not let this user write the database: grant the role readWrite")
-    return _no_answer(error)
+    return _build_unavailable(error)
 
 
-def _no_answer(error: PyMongoError) -> StoreUnavailable:
+def _build_unavailable(error: PyMongoError) -> StoreUnavailable:
     """Return the error with the driver's message, without its time-outs and its list of servers."""
     message = re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(error), flags=re.DOTALL)
     return StoreUnavailable(f"MongoDB does not answer: {message}")

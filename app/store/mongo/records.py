@@ -17,10 +17,10 @@ from app.store.mongo.changes import change_to_update
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import (
     OPEN_JOB_FIELDS,
+    build_state_fields,
     document_to_open_job,
     document_to_record,
     record_to_document,
-    state_fields,
 )
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, match_state, parse_stored_job_id
@@ -100,7 +100,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         changes = {
             "slurm_job_id": job_id,
             "is_reserved": False,
-            **state_fields(state),
+            **build_state_fields(state),
             "updated_at": at,
             "warnings": list(warnings),
             "submission_error": None,

@@ -94,12 +94,12 @@ class SqliteDatabase:
         try:
             connection = self._take_connection()
         except sqlite3.Error as error:
-            raise self._unavailable(error) from error
+            raise self._to_store_error(error) from error
         try:
             yield connection
         except sqlite3.Error as error:
             connection.close()  # it may be broken; the next call gets a new one
-            raise self._unavailable(error) from error
+            raise self._to_store_error(error) from error
         except BaseException:
             self._return_connection(connection)
             raise
@@ -152,7 +152,7 @@ class SqliteDatabase:
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
-    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailable:
+    def _to_store_error(self, error: sqlite3.Error) -> StoreUnavailable:
         """Return the error of this service for one of SQLite."""
         if (explanation := self._file.explain_error(error)) is not None:
             return StoreRefused(explanation)
