@@ -13,10 +13,10 @@ from app.store.mongo import connect
 from app.store.sqlite import SqliteStore
 from tests.conftest import not_covered
 from tests.contract.test_store import make_record
+from tests.support.access import Site
 from tests.support.real import RealPartMissing
 from tests.support.real.disk import SmallDisk, no_larger_files
 from tests.support.real.mongod import Mongod
-from tests.unit.access.test_access import Site
 
 Full = Callable[[], AbstractContextManager[None]]
 

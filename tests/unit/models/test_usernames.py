@@ -15,11 +15,11 @@ from app.job_state import JobState
 from app.models.caller import Grant, Scope
 from app.models.username import is_username
 from app.services import build_services
+from tests.support.access import Site
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.real.identity_provider import IdentityProvider
 from tests.support.tasks import make_task
-from tests.unit.access.test_access import Site
 from tests.unit.web.test_web import KEY, post
 
 PATTERN = "[A-Za-z0-9_][A-Za-z0-9_.@-]*"

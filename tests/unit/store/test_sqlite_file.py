@@ -12,7 +12,7 @@ import pytest
 from app.errors import StoreRefused
 from app.store.sqlite import SqliteStore
 from tests.contract.test_store import LATER, make_record
-from tests.unit.access.test_access import Site
+from tests.support.access import Site
 
 FILES = ("store.sqlite3", "store.sqlite3-wal", "store.sqlite3-shm")
 

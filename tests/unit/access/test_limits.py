@@ -1,0 +1,66 @@
+"""Rate limits, and limits of jobs in flight."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.errors import (
+    StoreUnavailable,
+)
+from app.job_state import JobState
+from app.models.record import utc_now
+from tests.support.access import Site, entries
+from tests.support.tasks import make_task
+
+
+def test_caller_beyond_the_rate_limit_waits_in_every_process(
+    new_site: Callable[..., Site], trail: Path
+) -> None:
+    site = new_site(LIMIT_REQUESTS_PER_MINUTE=5)
+    key, others = site.key(), site.key()
+    other = site.another()
+    headers = {"Authorization": f"Bearer {key}"}
+    clients = [site.client, other.test_client()] * 3
+    answers = [client.get("/monitor/task_uuid/x", headers=headers) for client in clients]
+    assert [answer.status_code for answer in answers] == [400] * 5 + [429]
+    assert answers[-1].json is not None
+    assert answers[-1].json["code"] == "too_many_requests"
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert entries(trail)[-1]["caller"].startswith("key:"), "it is known who asks too often"
+    assert site.call("GET", "/monitor/task_uuid/x", others).status_code == 400
+    other.extensions["slurm_proxy"].store.close()
+
+
+def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site]) -> None:
+    site = new_site(LIMIT_JOBS_IN_FLIGHT=2)
+    key, others = site.key(), site.key()
+    oldest, task = make_task(), make_task()
+    first, second = site.call("POST", "/submit", key, {"task": oldest}), site.submit(key)
+    third = site.call("POST", "/submit", key, {"task": task})
+    assert (third.status_code, third.json["code"]) == (429, "too_many_jobs")
+    assert int(third.headers["Retry-After"]) > 0
+    assert site.submit(others).status_code == 200
+    retry = {"Idempotency-Key": oldest["uuid"]}
+    again = site.call("POST", "/submit", key, {"task": oldest}, **retry)
+    assert again.json == first.json, "a retry is no further job"
+    site.slurm.put(second.json["slurm_job_id"], JobState.COMPLETED)
+    fence = site.services.store.acquire_lease("test", utc_now(), utc_now() + timedelta(minutes=1))
+    site.services.monitor._poller.poll_once(utc_now(), fence)
+    assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
+
+
+def test_a_place_that_cannot_be_counted_is_given_back(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = new_site(LIMIT_JOBS_IN_FLIGHT=1)
+    key, task = site.key(), make_task()
+
+    def away(caller: str) -> int:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.services.store, "count_open_tasks", away)
+        assert site.call("POST", "/submit", key, {"task": task}).status_code == 503
+    assert site.call("POST", "/submit", key, {"task": task}).status_code == 200

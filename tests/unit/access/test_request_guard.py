@@ -1,0 +1,152 @@
+"""Every route, called by every kind of caller."""
+
+from typing import Any
+
+import pytest
+
+from app.job_state import JobState
+from app.models.caller import ORDINARY_SCOPES, Caller, Grant, Scope
+from tests.support.access import ALICE, Site, proof
+from tests.support.real.identity_provider import IdentityProvider
+from tests.support.tasks import make_task, new_uuid
+
+# The columns: what is asked for, always about a job of alice's.
+ROUTES = (
+    "submit",
+    "watch",
+    "by_job_id",
+    "by_uuid",
+    "cancel",
+    "cancel_job",
+    "by_state",
+    "notifications",
+    "retry",
+    "retry_all",
+    "slurm_ping",
+    "slurm_diag",
+    "slurm_jobs",
+    "slurm_job",
+    "slurm_submit",
+    "ping",
+    "openapi",
+    "docs",
+    "no_route",
+    "wrong_method",
+)
+
+
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 200 200 200 404 405"
+
+
+# 404 for a retry: there is no such notification, which only an operator learns.
+EXPECTED = {
+    "no key": NOBODY,
+    "no bearer": NOBODY,
+    "a wrong key": NOBODY,
+    "half a key": NOBODY,
+    "an expired key": NOBODY,
+    "a revoked key": NOBODY,
+    "another user's": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a reader": "403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a canceller": "403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "all for alice": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "all for any": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "an operator": "403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 200 200 404 405",
+    "a good token": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "an operator's token": "200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200 200 404 405",
+    "a token for bob": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "another audience": NOBODY,
+    "another issuer": NOBODY,
+    "a forged algorithm": NOBODY,
+    "an algorithm that is not taken": NOBODY,
+    "no signature": NOBODY,
+    "an expired token": NOBODY,
+    "a token of the future": NOBODY,
+    "a token without an end": NOBODY,
+    "an unknown key": NOBODY,
+    "an altered token": NOBODY,
+}
+
+
+CODES = {400: "unknown_", 401: "not_authenticated", 403: "forbidden", 405: "method_not_allowed"}
+
+
+def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
+    """One request about a job of alice's."""
+    task = make_task()
+    job_id = site.services.submitter.submit(Caller("test", (ALICE,)), {"task": task}).slurm_job_id
+    elsewhere = site.slurm.put(900_000 + job_id, JobState.RUNNING).job_id
+    watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
+    calls: dict[str, tuple[str, str, Any]] = {
+        "submit": ("POST", "/submit", {"task": make_task()}),
+        "watch": ("POST", "/monitor", watched),
+        "by_job_id": ("GET", f"/monitor/slurm_job_id/{job_id}", None),
+        "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),
+        "cancel": ("POST", f"/monitor/task_uuid/{task['uuid']}/cancel", None),
+        "cancel_job": ("DELETE", f"/monitor/slurm_job_id/{job_id}", None),
+        "by_state": ("GET", "/monitor/slurm_job_state/PENDING", None),
+        "notifications": ("GET", "/notifications", None),
+        "retry": ("POST", "/notifications/none/retry", None),
+        "retry_all": ("POST", "/notifications/retry", None),
+        "slurm_ping": ("GET", "/slurm/ping", None),
+        "slurm_diag": ("GET", "/slurm/diag", None),
+        "slurm_jobs": ("GET", "/slurm/jobs/0", None),
+        "slurm_job": ("GET", f"/slurm/job/{job_id}", None),
+        "slurm_submit": ("POST", "/slurm/job/submit?username=alice", {"script": "#!/bin/sh"}),
+        "ping": ("GET", "/ping", None),
+        "openapi": ("GET", "/openapi.json", None),
+        "docs": ("GET", "/docs", None),
+        "no_route": ("GET", "/admin", None),
+        "wrong_method": ("PUT", "/submit", None),
+    }
+    method, path, body = calls[route]
+    return site.call(method, path, given, body, **headers)
+
+
+@pytest.mark.parametrize("who", EXPECTED)
+def test_every_route_by_everybody(site: Site, provider: IdentityProvider, who: str) -> None:
+    given = proof(site, provider, who)
+    headers = {"Authorization": f"Basic {site.key()}"} if who == "no bearer" else {}
+    for route, expected in zip(ROUTES, EXPECTED[who].split(), strict=True):
+        before = len(site.slurm.submitted)
+        answer = call_of(site, route, given, **headers)
+        assert answer.status_code == int(expected), (route, answer.text)
+        if code := CODES.get(answer.status_code):
+            assert answer.json["code"].startswith(code), (route, answer.text)
+        if answer.status_code == 401:
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert len(site.slurm.submitted) == before + 1 + (route == "submit" and answer.status_code == 200)
+
+
+def test_the_matrix_has_every_route(site: Site) -> None:
+    """Each rule of the application stands in a column."""
+    assert {rule.rule.split("/<")[0] for rule in site.app.url_map.iter_rules()} == {
+        "/ping",
+        "/openapi.json",
+        "/docs",
+        "/submit",
+        "/monitor",
+        "/monitor/slurm_job_id",
+        "/monitor/slurm_job_state",
+        "/monitor/task_uuid",
+        "/notifications",
+        "/notifications/retry",
+        "/slurm/ping",
+        "/slurm/diag",
+        "/slurm/jobs",
+        "/slurm/job",
+        "/slurm/job/submit",
+    }
+
+
+@pytest.mark.parametrize("users", [("alice",), "any"])
+def test_a_list_of_records_holds_those_of_the_callers_users_alone(site: Site, users: Any) -> None:
+    everybody = site.key(Grant(scopes=ORDINARY_SCOPES, users="any"))
+    for username in ("alice", "bob"):
+        assert site.submit(everybody, username=username).status_code == 200
+    given = site.key(Grant(scopes=frozenset({Scope.READ}), users=users))
+    listed = site.call("GET", "/monitor/slurm_job_state/PENDING", given).json["monitor"]
+    expected = ["bob", "alice"] if users == "any" else ["alice"]
+    assert [record["slurm_username"] for record in listed] == expected
