@@ -18,7 +18,7 @@ from app.web.request_slots import RequestSlots
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0  # for which a client may read an answer after the connection is shut down
-_ROOM_SECONDS = 0.1  # how often room is made while no connection is accepted
+_EVICTION_SECONDS = 0.1  # how often room is made while no connection is accepted
 
 
 _Answer = tuple[HTTPStatus, str, str]  # status, code and sentence
@@ -105,7 +105,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Make room for connections, and wait for events on them."""
         self.clients.make_room()
-        super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout, _ROOM_SECONDS))
+        super().wait_for_and_dispatch_events(timeout if self._accepting else min(timeout, _EVICTION_SECONDS))
 
     def enqueue_req(self, conn: Connection) -> None:
         """Have a thread handle the next request of a connection."""

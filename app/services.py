@@ -35,7 +35,7 @@ from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 _POLLER_CONNECTIONS = 3  # its own, so that callers cannot keep it from polling
-_MAX_CALLS_OF_A_CYCLE = 5  # a polling cycle that lasts longer than so many of the longest requests hangs
+_MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,5 +196,5 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
         outages=parts.outages,
         interval=settings.MONITOR_POLLING_SECONDS,
         lease=settings.MONITOR_LEASE_SECONDS,
-        cycle_limit=_MAX_CALLS_OF_A_CYCLE * parts.slurm.max_call_seconds,
+        cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
     )

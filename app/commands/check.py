@@ -109,11 +109,14 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     yield from (_failed("settings", fault) for fault in faults)
     if not faults:
         yield _ok("settings", "every value can be used")
-    warnings = [*list_setting_warnings(settings), *map(_before_gunicorn, find_socket_folder_faults(settings))]
+    warnings = [
+        *list_setting_warnings(settings),
+        *map(_add_systemd_hint, find_socket_folder_faults(settings)),
+    ]
     yield from (Finding("warning", "settings", sentence) for sentence in warnings)
 
 
-def _before_gunicorn(sentence: str) -> str:
+def _add_systemd_hint(sentence: str) -> str:
     """Extend a sentence about a folder that has to exist only while gunicorn runs."""
     return f"{sentence} (with RuntimeDirectory systemd makes it at the start)"
 

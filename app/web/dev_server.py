@@ -22,7 +22,7 @@ from app.web.request_slots import RequestSlots
 logger = logging.getLogger(__name__)
 
 _METHOD = re.compile("[A-Z]{3,20}")
-_ROOM_SECONDS = 0.1  # how long the accepting thread waits for a connection to be closed
+_ROOM_TIMEOUT_SECONDS = 0.1  # how long the accepting thread waits for a connection to be closed
 
 
 class Server:
@@ -123,7 +123,7 @@ class _HttpServer(ThreadedWSGIServer):
             OSError: None could be accepted now; the server's loop tries again.
         """
         self.clients.make_room()
-        if not self.clients.wait_for_room(_ROOM_SECONDS):
+        if not self.clients.wait_for_room(_ROOM_TIMEOUT_SECONDS):
             raise OSError(errno.EAGAIN, "there are too many connections")
         try:
             accepted, address = super().get_request()

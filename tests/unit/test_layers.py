@@ -1,6 +1,7 @@
 """Imports point one way, and each dependency has one place."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,3 +170,17 @@ def test_routes_are_short() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 8, f"{path.name}: {node.name}"
+
+
+def test_every_module_of_routes_is_part_of_the_application() -> None:
+    imported = set(imports_of(ROOT / "app/__init__.py"))
+    assert {name_of(path) for path in ROOT.glob("app/task_*.py")} <= imported
+
+
+def test_no_two_functions_share_a_name() -> None:
+    places = defaultdict(set)
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                places[node.name].add(name_of(path))
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}

@@ -131,8 +131,8 @@ def _describe_parameter(name: str, refused_users: Collection[str]) -> Schema:
     rules_to_descriptions(schema)
     if parameter.is_user:
         schema["not"] = {"enum": sorted(refused_users)}
-    is_required = parameter.place == "path" or parameter.is_user
-    return {"name": name, "in": parameter.place, "required": is_required, "schema": schema}
+    is_required = parameter.location == "path" or parameter.is_user
+    return {"name": name, "in": parameter.location, "required": is_required, "schema": schema}
 
 
 def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:

@@ -25,7 +25,7 @@ _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user to su
 class Parameter:
     """One parameter in the path, in the query or in a header."""
 
-    place: str  # path, query or header
+    location: str  # path, query or header
     schema: Schema
     is_user: bool = False  # the parameter names the user to act as, and is required
 
