@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
-from time import time
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ValidationInfo
@@ -13,8 +11,6 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.rendering import render_event, render_html, render_parts, render_text
 from app.models.content import Content
-
-_MAX_RETRY_AFTER = 31_536_000.0  # seconds, a year: far beyond what any message is kept for
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +128,7 @@ class Sender(ABC):
     def receivers(cls, params: Any) -> list[Receiver]:
         """Return all receivers that a grant must cover.
 
-        A channel with receivers of several parts overrides this and `split_pattern`.
+        A channel with receivers of several parts overrides this method and `split_pattern`.
         """
         name = cls.receiver_key(params)
         return [Receiver(name, (name,))]
@@ -199,23 +195,6 @@ def settings_from_context(info: ValidationInfo) -> Settings | None:
     """Return the settings for the validation of parameters; None if only the form is validated."""
     found: Settings | None = (info.context or {}).get("settings")
     return found
-
-
-def parse_retry_after(retry_after: str | None) -> float | None:
-    """Return the seconds from now that a `Retry-After` header asks for; None if unreadable.
-
-    The header has seconds or a date (RFC 9110, 10.2.3).
-    """
-    if retry_after is None:
-        return None
-    value = retry_after.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), _MAX_RETRY_AFTER)
-    try:
-        moment = parsedate_tz(value)
-        return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _MAX_RETRY_AFTER)
-    except (ValueError, OverflowError):  # a date that does not exist
-        return None
 
 
 def unusable_server_error(name: str, host: str, port: int, why: str) -> DeliveryFailed:

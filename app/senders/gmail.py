@@ -16,10 +16,11 @@ from httplib2 import CA_CERTS, HttpLib2Error, Response
 from app.constants import Settings
 from app.errors import DeliveryFailed, SettingsError
 from app.messages.placeholders import to_one_line
-from app.senders.base import Message, parse_retry_after
+from app.senders.base import Message
 from app.senders.deadline import Deadline
-from app.senders.http import send_request
-from app.senders.mail import MailParams, MailSender, build_mail, build_test_params, parse_address
+from app.senders.http import parse_retry_after, send_request
+from app.senders.mail import MailParams, MailSender, build_mail, build_test_params
+from app.senders.mail_addresses import parse_address
 
 _SCOPES = ["https://www.googleapis.com/auth/gmail.send"]
 _SERVICE_ACCOUNT: Any = service_account.Credentials.from_service_account_info

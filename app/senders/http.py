@@ -5,12 +5,16 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
+from time import time
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from app.senders.deadline import MAX_ANSWER, Deadline
+
+_MAX_RETRY_AFTER_SECONDS = 31_536_000.0  # a year, far beyond every retry deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,23 @@ def send_request(
             connection.close()
     except (HTTPException, ValueError) as error:
         raise OSError(str(error) or type(error).__name__) from error
+
+
+def parse_retry_after(retry_after: str | None) -> float | None:
+    """Return the seconds from now that a `Retry-After` header asks for; None if unreadable.
+
+    The header has seconds or a date (RFC 9110, 10.2.3).
+    """
+    if retry_after is None:
+        return None
+    value = retry_after.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), _MAX_RETRY_AFTER_SECONDS)
+    try:
+        moment = parsedate_tz(value)
+        return None if moment is None else min(max(0.0, mktime_tz(moment) - time()), _MAX_RETRY_AFTER_SECONDS)
+    except (ValueError, OverflowError):  # a date that does not exist
+        return None
 
 
 def _read_content(answer: HTTPResponse) -> bytes:

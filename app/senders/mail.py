@@ -1,23 +1,18 @@
 """The common part of `email` and `gmail`: the parameters, and the message in the form of RFC 5322."""
 
-import re
-import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from email import message_from_bytes, policy
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Annotated, Any, ClassVar
 
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
-from app.messages.placeholders import to_one_line
 from app.models.record import utc_now
-from app.models.rules import CONTROL, Line, Rule, ShellText
+from app.models.rules import Line, Rule, ShellText
 from app.senders.base import (
     Message,
     Receiver,
@@ -27,59 +22,18 @@ from app.senders.base import (
     split_recipient_list,
     text_param,
 )
-
-SPECIAL_USE_DOMAIN_NAMES.clear()  # the library's own switch: clusters do have mail domains such as .local
-
-# Characters with a meaning of their own among addresses (RFC 5322).
-_SPECIAL_CHARACTERS = re.compile(r'[,<>@:;"\\()\[\]]')
-_MAX_NAME_LENGTH = 60  # characters; longer ones would be folded
-# Local parts by which a server sends a mail on to another domain: x%example.net and example.net!x (Sendmail,
-# Postfix), /C=us/… (X.400 gateways), IMCEASMTP-x+40example+2Enet (Exchange).
-_ROUTE = re.compile(r'[%!@:"]|^/|^imcea', re.IGNORECASE)
-
-
-def parse_address(value: str) -> Address:
-    """Parse one address, with or without a display name, of any domain, even a local one.
-
-    Raises:
-        ValueError: `value` is no address, or has a route that can lead to another domain.
-    """
-    found = validate_email(
-        value, check_deliverability=False, allow_display_name=True, globally_deliverable=False
-    )
-    if "=?" in found.local_part:  # an encoded word, in which other addresses could hide
-        raise ValueError("an encoded word")
-    if _ROUTE.search(unicodedata.normalize("NFKC", found.local_part)):
-        raise ValueError("a route")
-    name = _SPECIAL_CHARACTERS.sub(" ", _to_header_text(found.display_name or ""))[:_MAX_NAME_LENGTH].strip()
-    return Address(name, found.local_part, found.ascii_domain or found.domain)
-
-
-def _to_header_text(words: str) -> str:
-    """Return the text as one line without encoded words (RFC 2047), which could hide further lines."""
-    return to_one_line(words).replace("=?", "= ?")
-
-
-def _require_address(value: str) -> str:
-    parse_address(value)
-    return value
+from app.senders.mail_addresses import MailAddress, is_listed, parse_address, to_header_text
 
 
 def _to_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _is_listed(address: Address, listed: Collection[str]) -> bool:
-    """Return whether a list of the operator has the address or its domain; True for an empty list."""
-    words = {word.lower() for word in listed}
-    return not words or not words.isdisjoint({address.addr_spec.lower(), address.domain.lower()})
-
-
 def _require_allowed_recipients(values: list[str], info: ValidationInfo) -> list[str]:
     """Require that the operator lets every recipient get mail."""
     settings = settings_from_context(info)
     for address in map(parse_address, values):
-        if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
+        if settings and not is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
             words = {"address": address.addr_spec}
             raise PydanticCustomError("rule", "this server sends no mail to {address}", words)
     return values
@@ -91,7 +45,7 @@ def _require_allowed_sender(value: str, info: ValidationInfo) -> str:
     With delegation, Google lets a service account send as any user of the operator's domain.
     """
     settings, address = settings_from_context(info), parse_address(value)
-    if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_SENDERS):
+    if settings and not is_listed(address, settings.NOTIFICATIONS_MAIL_SENDERS):
         words = {"address": address.addr_spec}
         raise PydanticCustomError("rule", "this server sends no mail as {address}", words)
     return value
@@ -100,22 +54,12 @@ def _require_allowed_sender(value: str, info: ValidationInfo) -> str:
 def _require_allowed_reply_to(value: str, info: ValidationInfo) -> str:
     """Require that an address for answers is one that the operator lets receive or send mail."""
     settings, address = settings_from_context(info), parse_address(value)
-    if settings and not _is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
+    if settings and not is_listed(address, settings.NOTIFICATIONS_MAIL_ALLOWED):
         senders = settings.NOTIFICATIONS_MAIL_SENDERS
-        if not senders or not _is_listed(address, senders):
+        if not senders or not is_listed(address, senders):
             words = {"address": address.addr_spec}
             raise PydanticCustomError("rule", "this server does not allow answers to {address}", words)
     return value
-
-
-MailAddress = Annotated[
-    Line,
-    AfterValidator(_require_address),
-    Rule(
-        "be an e-mail address without a route to another one (such as x%example.net before the @)",
-        pattern=f"^[^{CONTROL}]+@[^{CONTROL}]+$",
-    ),
-]
 
 
 class MailParams(BaseModel):
@@ -205,7 +149,7 @@ def build_mail(message: Message, params: MailParams) -> EmailMessage:
     built["To"] = [parse_address(recipient) for recipient in params.recipient]
     if params.reply_to is not None:
         built["Reply-To"] = parse_address(params.reply_to)
-    built["Subject"] = _to_header_text(message.subject)
+    built["Subject"] = to_header_text(message.subject)
     built["Date"] = format_datetime(utc_now())
     built["Message-ID"] = f"<{message.id}@{sender.domain}>"
     built["Auto-Submitted"] = "auto-generated"

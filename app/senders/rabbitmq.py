@@ -12,37 +12,30 @@ from pika import (
     BlockingConnection,
     ConnectionParameters,
     PlainCredentials,
-    SelectConnection,
     SSLOptions,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
-from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.models.record import utc_now
+from app.senders.amqp_connection import (
+    LimitedConnection,
+    close_amqp,
+    find_amqp_cause,
+    is_amqp_alive,
+    watch_amqp,
+)
 from app.senders.base import Message, Receiver, Sender, text_param, unusable_server_error
-from app.senders.deadline import MAX_ANSWER, Deadline
+from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.rabbitmq_params import RabbitmqParams
 
 _NOT_FOUND = 404
 _PERSISTENT = 2
 _ADDRESS_PARAMS = ("exchange", "routing_key", "queue")
-
-
-class _LimitedConnection(SelectConnection):  # type: ignore[misc]
-    """pika's connection, with a size limit for the broker's answers to one message."""
-
-    bytes_left = MAX_ANSWER
-
-    def _proto_data_received(self, data: bytes) -> None:
-        self.bytes_left -= len(data)
-        if self.bytes_left >= 0:
-            super()._proto_data_received(data)
-        elif not self.is_closed:
-            self._terminate_stream(AMQPConnectionError(f"it answers with more than {MAX_ANSWER} bytes"))
 
 
 class RabbitmqSender(Sender):
@@ -73,11 +66,11 @@ class RabbitmqSender(Sender):
             heartbeat=max(2, int(timeout)),  # ends the wait for a broker that has fallen silent
         )
 
-        self._kept = KeptConnection(self._connect, _watch_amqp, _is_amqp_alive, _close_amqp, 2 * timeout)
+        self._kept = KeptConnection(self._connect, watch_amqp, is_amqp_alive, close_amqp, 2 * timeout)
 
     def _connect(self, deadline: Deadline) -> BlockingConnection:
-        connection = BlockingConnection(self._parameters, _impl_class=_LimitedConnection)
-        _watch_amqp(connection, deadline)
+        connection = BlockingConnection(self._parameters, _impl_class=LimitedConnection)
+        watch_amqp(connection, deadline)
         return connection
 
     def close_idle(self) -> None:
@@ -177,41 +170,7 @@ class RabbitmqSender(Sender):
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
         host, port = self._parameters.host, self._parameters.port
-        return unusable_server_error("RabbitMQ", host, port, _find_cause(error))
-
-
-def _watch_amqp(connection: BlockingConnection, deadline: Deadline) -> None:
-    """Apply the deadline, and a new size limit, to another message.
-
-    pika has no public access to its socket.
-    """
-    opened: Any = connection._impl
-    opened.bytes_left = MAX_ANSWER
-    if opened._transport is None:
-        raise OSError("the broker has closed the connection")
-    deadline.watch(opened._transport._sock)
-
-
-def _is_amqp_alive(connection: BlockingConnection) -> bool:
-    """Return whether the broker has not closed the connection meanwhile."""
-    try:
-        connection.process_data_events(time_limit=0)
-    except (AMQPError, OSError):
-        return False
-    return bool(connection.is_open)
-
-
-def _close_amqp(connection: BlockingConnection) -> None:
-    with suppress(AMQPError, OSError):
-        connection.close()
-
-
-def _find_cause(error: Exception) -> str:
-    """Return the cause of an error, which pika wraps in up to three errors without a message."""
-    if isinstance(error, AMQPConnectorStackTimeout):
-        return "it does not answer"
-    inner = getattr(error, "exception", None) or next(iter(error.args), None)
-    return _find_cause(inner) if isinstance(inner, Exception) else str(error) or type(error).__name__
+        return unusable_server_error("RabbitMQ", host, port, find_amqp_cause(error))
 
 
 def _open_channel(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:

@@ -15,10 +15,10 @@ from app.senders.base import (
     Message,
     Sender,
     drop_description,
-    parse_retry_after,
     settings_from_context,
     text_param,
 )
+from app.senders.http import parse_retry_after
 from app.senders.slack_client import SlackClient
 
 _MAX_SECTION_LENGTH = 3000  # characters, Slack's own limit

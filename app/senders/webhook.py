@@ -7,14 +7,12 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 import ssl
 import time
-import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -28,52 +26,16 @@ from app.senders.base import (
     Receiver,
     Sender,
     drop_description,
-    parse_retry_after,
     settings_from_context,
     text_param,
 )
 from app.senders.deadline import Deadline
-from app.senders.http import send_request
+from app.senders.http import parse_retry_after, send_request
+from app.senders.plain_url import require_plain_url
 
-# Beside 5xx. 401, 403 and 407 refuse this service: its signature, its address, or its login at the proxy.
+# Answers after which a message is retried, beside 5xx. With 401, 403 and 407 the service is refused: its
+# signature, its address, or its login at the proxy.
 _TEMPORARY_STATUSES = (401, 403, 407, 408, 409, 425, 429)
-
-# Dot segments, as the most lenient servers read them: before a parameter (`..;`) or a NUL, or between blanks.
-_DOT_SEGMENT = re.compile(r"(^|[/\\])\s*\.{1,2}\s*([/\\;?#\0]|$)")
-_HOST = re.compile(
-    r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?"
-)  # else Python takes ::1 from "[::1].example.com"
-_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-def _require_plain_url(value: str) -> str:
-    """Require a URL that every server and proxy reads alike."""
-    parts = urlsplit(value)
-    if (
-        not value.isascii()
-        or " " in value
-        or "\\" in value
-        or parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or "@" in parts.netloc
-        or not _HOST.fullmatch(parts.netloc)
-        or parts.port == 0
-        or _BROKEN_ESCAPE.search(parts.path)
-        or _DOT_SEGMENT.search(_decode_fully(parts.path))
-    ):
-        raise ValueError("not a plain URL")
-    return value
-
-
-def _decode_fully(path: str) -> str:
-    """Decode a path until nothing is left to decode, because server and proxies may each decode paths.
-
-    Raises:
-        ValueError: The path is not UTF-8, which could hide a dot in a longer form.
-    """
-    while (once := unicodedata.normalize("NFKC", unquote(path, errors="strict"))) != path:
-        path = once
-    return path
 
 
 def _host_with_port(url: str) -> str:
@@ -99,7 +61,7 @@ class WebhookParams(BaseModel):
     url: Annotated[
         Annotated[
             Line,
-            AfterValidator(_require_plain_url),
+            AfterValidator(require_plain_url),
             Rule(
                 "be an http or https URL in ASCII, without blanks, backslashes, a user or dot segments in it",
                 pattern=r'^[Hh][Tt][Tt][Pp][Ss]?://(?![^/?#]*@)[!-"$-.0-9;->A-\[\]-~][!-\[\]-~]*$',

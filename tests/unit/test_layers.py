@@ -66,7 +66,7 @@ ONE_PLACE = {
     "googleapiclient": ["app.senders.gmail"],
     "google": ["app.senders.gmail"],
     "slack_sdk": ["app.senders.slack", "app.senders.slack_client"],
-    "pika": ["app.senders.rabbitmq"],
+    "pika": ["app.senders.rabbitmq", "app.senders.amqp_connection"],
     "apprise": ["app.senders.apprise_process"],
     "jinja2": ["app.messages.rendering"],
     "jwt": ["app.slurm", "app.access.oidc", "app.demo.cluster.server"],
