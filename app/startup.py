@@ -21,9 +21,8 @@ logger = logging.getLogger(__name__)
 def run_start_checks(services: Services, settings: Settings) -> None:
     """Check Slurm, prepare the store, and log how callers authenticate; call this before any fork.
 
-    The store comes after Slurm: a start that is refused takes over no record of the older server.
-
-    If the store cannot be reached, the process ends with the exit status 3.
+    The store comes after Slurm, so that a start that is refused takes over no record of the older server. If
+    the store cannot be reached, the process ends with the exit status 3.
 
     Raises:
         SettingsError: A setting is wrong for certain.

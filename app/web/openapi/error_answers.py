@@ -65,10 +65,10 @@ def build_error_answers(operation: Operation) -> Schema:
         statuses[413] = {}
     for status in statuses:
         statuses[status][_HTTP[status].code] = _HTTP[status]
-    waits = {429, 503} if operation.scopes else set()
+    retried = {429, 503} if operation.scopes else set()
     for error in operation.errors:
         statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
-        waits |= {error.status} if error.retry_after is not None else set()
+        retried |= {error.status} if error.retry_after is not None else set()
     if operation.body is not None:
         statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _fault_of(UnsupportedEncoding)}
     if operation.scopes:
@@ -76,12 +76,12 @@ def build_error_answers(operation: Operation) -> Schema:
             statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
     others = [_SLURM_ANSWER] if operation.passes_on else []  # slurmrestd's own answer may have any status
     return {
-        str(status): _describe_error_answer(faults.values(), status in waits, others)
+        str(status): _describe_error_answer(faults.values(), status in retried, others)
         for status, faults in sorted(statuses.items())
     }
 
 
-def _describe_error_answer(faults: Collection[_Fault], waits: bool, others: list[Schema]) -> Schema:
+def _describe_error_answer(faults: Collection[_Fault], has_retry_after: bool, others: list[Schema]) -> Schema:
     """Return the description of one error answer; `others`: further schemas of its body."""
     schema = {"allOf": [_ERROR], "properties": {"code": {"enum": [fault.code for fault in faults]}}}
     examples = {fault.code: {"summary": fault.meaning, "value": fault.example} for fault in faults}
@@ -94,7 +94,7 @@ def _describe_error_answer(faults: Collection[_Fault], waits: bool, others: list
             }
         },
     }
-    if waits:
+    if has_retry_after:
         described["headers"] = {
             "Retry-After": {
                 "description": "Seconds after which to try again.",
