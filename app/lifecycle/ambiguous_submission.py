@@ -56,7 +56,7 @@ def find_submitted_job(
 
 
 def unknown_submission(uuid: str) -> SlurmAmbiguous:
-    """Return the error for a task of which it is not known whether Slurm took it."""
+    """Return the error for a submission whose outcome is not known yet."""
     return SlurmAmbiguous(
         f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
         "do not submit it under another uuid before"

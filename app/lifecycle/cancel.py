@@ -37,7 +37,7 @@ class Cancellation:
         return self._cancel(caller, record, "task_uuid", f"the job of {uuid}", unknown)
 
     def cancel_job(self, caller: Caller, text: str) -> Cancelled:
-        """Cancel the job with that id, if the newest record with the id is about this job.
+        """Cancel the job with that id, unless the newest record with the id is about an earlier job.
 
         Raises:
             InvalidRequest: `text` is no job id.

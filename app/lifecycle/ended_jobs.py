@@ -1,4 +1,4 @@
-"""Choose the ended jobs to poll: the user of a job may requeue it until slurmctld forgets it."""
+"""Choose the ended jobs to poll. Users may requeue their jobs as long as slurmctld remembers them."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ _OVERLAP = timedelta(minutes=1)  # a former leader may record an end a little la
 
 
 class EndedJobs:
-    """The ended jobs that are polled at a low rate. Not thread-safe: only the leading monitor uses it."""
+    """The ended jobs, which are polled at a low rate. Not thread-safe: only the poller uses the object."""
 
     def __init__(self, store: RecordStore, interval: timedelta = POLL_INTERVAL) -> None:
         """Load nothing yet. `interval`: the time between two polls of the ended jobs."""
@@ -34,7 +34,7 @@ class EndedJobs:
         return list(self._jobs.values())
 
     def forget(self, uuids: Iterable[str]) -> None:
-        """Stop polling these jobs: they are active again, or slurmctld does not know them any more."""
+        """Stop polling jobs that are active again, or that slurmctld has forgotten."""
         for uuid in list(uuids):
             self._jobs.pop(uuid, None)
 

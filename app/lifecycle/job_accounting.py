@@ -1,4 +1,4 @@
-"""Merge what slurmdbd knows about a job into what slurmctld reports."""
+"""Merge the accounting of a job into the job as slurmctld reports it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -20,7 +20,7 @@ def is_same_run(record: OpenJob, job: SlurmJob) -> bool:
 
 
 def merge_accounting(job: SlurmJob, accounted: SlurmJob) -> SlurmJob:
-    """Return the job with the measurements of slurmdbd, and with its end as slurmctld reports it.
+    """Return the job with the measurements of slurmdbd, and with the end that slurmctld reports.
 
     slurmdbd of 22.05 reports wrong exit codes. But slurmctld forgets the tasks of an array one by one, and
     slurmdbd has them all.

@@ -12,7 +12,7 @@ _MAX_DIFFERENCE = timedelta(minutes=10)
 
 
 def make_tag(uuid: str) -> str:
-    """Return the word at the beginning of a job's comment that ties it to its task."""
+    """Return the first word of a job's comment, which ties the job to its task."""
     return JOB_TAG + uuid
 
 
@@ -49,7 +49,7 @@ def is_same_job(record: OpenJob, job: SlurmJob | None) -> bool:
 
 
 def to_open_job(record: TaskRecord, job_id: int) -> OpenJob:
-    """Return what a polling cycle reads of the record."""
+    """Return the part of the record that identifies its job."""
     return OpenJob(
         uuid=record.uuid,
         slurm_job_id=job_id,

@@ -1,4 +1,4 @@
-"""Look up records and what Slurm reports about their jobs now: the routes `GET /monitor/...`."""
+"""Look up records, and the present facts of their jobs: the routes `GET /monitor/...`."""
 
 import threading
 from datetime import datetime
@@ -48,7 +48,7 @@ class TaskLookup:
         self._read_job = cached(cache, condition=threading.Condition())(self._read_job_uncached)
 
     def find_by_job_id(self, caller: Caller, text: str) -> Shown:
-        """Return the newest record of a job id, and what Slurm reports about the job.
+        """Return the newest record of a job id, and the facts of the job.
 
         Raises:
             InvalidRequest: `text` is no job id.
@@ -84,7 +84,7 @@ class TaskLookup:
         return Records(monitor=[describe_record(record) for record in found])
 
     def find_by_uuid(self, caller: Caller, uuid: str) -> Shown:
-        """Return the record of a uuid, and what Slurm reports about its job.
+        """Return the record of a uuid, and the facts of its job.
 
         Raises:
             UnknownTask: No record that the caller may read has this uuid.

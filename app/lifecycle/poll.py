@@ -35,7 +35,7 @@ class _NoAccounting(Enum):
 
 
 class Poller:
-    """The polling of Slurm by the leading process. Not thread-safe: one thread calls it."""
+    """The polling of Slurm by the leading process. Not thread-safe: for one thread."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Poller:
         return applied + self._writer.apply(self._check_events(open_jobs, reported, now), now, fence)
 
     def probe(self) -> None:
-        """Find out whether Slurm is back, and which API version it offers, before a caller has to wait."""
+        """Find out whether Slurm is back, and its API version, before a caller has to wait."""
         with suppress(SlurmUnavailable, SlurmMisbehaved):
             self._slurm.discover_dialect()
 
@@ -111,7 +111,7 @@ class Poller:
     def _find_restarted(
         self, ended_jobs: Iterable[OpenJob], reported: Mapping[int, SlurmJob | None]
     ) -> list[Observation]:
-        """Return the ended jobs that are active again; stop polling those and the forgotten ones as ended."""
+        """Return the ended jobs that are active again; stop polling these and the forgotten jobs as ended."""
         found = [record for record in ended_jobs if record.slurm_job_id in reported]
         self._ended.forget(record.uuid for record in found)
         return _same_jobs(found, reported)
@@ -154,7 +154,7 @@ class Poller:
         return item if is_late else None
 
     def _read_accounting(self, records: Sequence[OpenJob]) -> Mapping[int, SlurmJob] | _NoAccounting:
-        """Return the accounting of these jobs, by job id, or the reason why there is none."""
+        """Return the accounting of these jobs, by job id, or the reason for its absence."""
         if not records:
             return _NoAccounting.NOT_SET_UP
         try:
@@ -213,7 +213,10 @@ def _same_jobs(records: Iterable[OpenJob], jobs: Mapping[int, SlurmJob | None]) 
 
 
 def _known_states(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
-    """Return the last known state of each job; UNKNOWN, so that it is read, where two records differ."""
+    """Return the last known state of each job; UNKNOWN where two records of the job differ.
+
+    A job in the state UNKNOWN is always read.
+    """
     known: dict[int, JobState] = {}
     for record in open_jobs:
         state = known.setdefault(record.slurm_job_id, record.slurm_job_state)

@@ -43,7 +43,7 @@ _CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
 
 
 class Reconciler:
-    """The settling of open reservations by the leading process. Not thread-safe: one thread calls it."""
+    """The settling of open reservations by the leading process. Not thread-safe: for one thread."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Reconciler:
         self._searched_at: datetime | None = None
 
     def reconcile(self, now: datetime, fence: int) -> None:
-        """Search Slurm once for the jobs of all open reservations, and settle what can be settled.
+        """Search Slurm once for the jobs of all open reservations, and settle these by the rules above.
 
         Slurm's clock is read before its jobs, because it decides whether a submission is still under way.
 
@@ -188,7 +188,7 @@ class Reconciler:
         self._store.apply_changes([change], fence)
 
     def _find_likely_jobs(self, record: TaskRecord, seen: Search) -> list[SlurmJob]:
-        """Return the jobs that look like this task's, that only slurmdbd knows, and that no record owns."""
+        """Return the jobs of no record that only slurmdbd knows, and that may be the task's."""
         found = _one_of_each_array(job for job in seen.accounted if job.job_id not in seen.controller_ids)
         return [job for job in found if self._may_be_job_of(record, job) and not self._is_owned(job)]
 

@@ -23,7 +23,7 @@ _BATCH_SIZE = 1000  # records; the store reads and writes so many well within it
 
 
 class Observation(NamedTuple):
-    """A job as Slurm reports it, with the open record that it belongs to."""
+    """A job as Slurm reports it, with its open record."""
 
     open_job: OpenJob
     job: SlurmJob
@@ -132,13 +132,13 @@ def _without_content(item: Notification) -> Notification:
 
 
 def _with_known_restarts(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
-    """Return the job with at least the restarts that were seen before: slurmdbd does not count them."""
+    """Return the job with at least the restarts of the record, because slurmdbd does not count restarts."""
     known = record.job.restarts if record is not None and record.job is not None else 0
     return job if job.restarts >= known else job.model_copy(update={"restarts": known})
 
 
 def _require_all_array_tasks(job: SlurmJob, record: TaskRecord | None) -> SlurmJob:
-    """Return the job as UNKNOWN if it succeeded, but Slurm does not show all tasks of the record's array."""
+    """Return an array that succeeded as UNKNOWN if Slurm does not show all its tasks any more."""
     if record is None or record.kind is not RecordKind.SUBMITTED:
         return job  # the task of a registered job may hold anything
     options = record.task.get("slurm")

@@ -104,6 +104,9 @@ class Reservations:
 
 
 def duplicate_uuid(record: TaskRecord, owner: TaskRecord | None) -> DuplicateUuid:
-    """Return the error for a uuid that another record has; it names the job if both have the same user."""
+    """Return the error for a uuid that another record has.
+
+    The error names the job only if both records have the same user.
+    """
     is_same_user = owner is not None and owner.slurm_username == record.slurm_username
     return DuplicateUuid(record.uuid, owner.slurm_job_id if owner is not None and is_same_user else None)

@@ -1,6 +1,6 @@
 """Submit a task: `POST /submit`, and `POST /slurm/job/submit` for operators.
 
-A uuid works once. What a second request with a uuid (or with an idempotency key) is answered:
+A uuid works once. A second request with the uuid, or with the idempotency key, gets one of these answers:
 
 - Without the key of the first request: 400 `duplicate_uuid`, with the id of the job if the user is the same.
 - With the key, or with the uuid as the key, and the same task: the first answer again.
@@ -172,7 +172,7 @@ class TaskSubmitter:
 
 
 def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> Submitted:
-    """Answer a request whose uuid or idempotency key belongs to an earlier one: see the head of this module.
+    """Answer a request whose uuid or idempotency key an earlier request has; see the head of this module.
 
     Args:
         record: The record that could not be reserved.
@@ -205,7 +205,7 @@ def _first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> S
 
 
 def _stored_key(caller: str, key: str) -> str:
-    """Return a caller's idempotency key as it is stored: the caller's name, a blank, the key.
+    """Return an idempotency key in its stored form: the caller's name, a blank, the key.
 
     A blank in the name is escaped, so that the first blank ends the name.
     """

@@ -35,7 +35,7 @@ def may_be_job_of(record: TaskRecord, job: SlurmJob, earliest: datetime, latest:
 
 
 def _name_and_folder(record: TaskRecord) -> tuple[str, str]:
-    """Return name and folder of the submitted job, unchecked: this version may have stricter checks."""
+    """Return name and folder of the submitted job, unchecked: an earlier version may have checked less."""
     return choose_job_name(record.task), record.task["cwd"]
 
 

@@ -29,7 +29,7 @@ _LAST_FACTS = ("as_of", "stale", "error")
 
 
 def _is_empty(value: object) -> bool:
-    """Return whether a field is left out of an answer because nothing is in it."""
+    """Return whether an answer leaves the field out because the value is empty."""
     return not value
 
 
@@ -97,7 +97,7 @@ class SlurmFacts(SlurmJob):
     error: str | None = Field(None, description="Why they are stale.")
 
     @model_serializer(mode="wrap")
-    def _set_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the fields that were set, in the order that callers know.
 
         A fact that Slurm does not report is null. Without a job there are no facts but user, id and state.
@@ -128,7 +128,7 @@ class KeptNotification(ShownNotification):
     task_uuid: str
 
     @model_serializer(mode="wrap")
-    def _task_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _put_task_first(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {"task_uuid": self.task_uuid, **handler(self)}
 
 

@@ -50,7 +50,7 @@ def format_index_list(mask: int) -> str:
 
 
 def count_array_tasks(spec: str) -> int | None:
-    """Return how many tasks an `--array` such as "0-15:4,20%2" has; None if sbatch does not accept it."""
+    """Return how many tasks an `--array` such as "0-15:4,20%2" has; None for a text that sbatch refuses."""
     parts = []
     for part in spec.partition("%")[0].split(","):
         match = _SPEC_RANGE.match(part.strip())

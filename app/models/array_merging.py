@@ -1,4 +1,4 @@
-"""Merge the tasks of a job array into one job, with one state for all of them.
+"""Merge the tasks of a job array into one job with one state.
 
 The state of an array follows from the states of its tasks, by the first rule that fits:
 
@@ -25,7 +25,7 @@ _WORST_FIRST = (
 
 
 def merge_array_tasks(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
-    """Return the job `job_id`, merged from its array tasks where it is an array.
+    """Return the job `job_id`, merged from its tasks if the job is an array.
 
     Args:
         job_id: the id of the job, or of the whole array.
@@ -97,7 +97,7 @@ def merge_states(states: Sequence[JobState]) -> JobState:
 
 
 def require_all_array_tasks(job: SlurmJob, expected: int) -> SlurmJob:
-    """Return the job as UNKNOWN if it succeeded, but shows fewer than the expected number of tasks.
+    """Return an array that succeeded as UNKNOWN if tasks are missing.
 
     Slurm forgets the tasks of an array one by one. A task that is no longer known may have failed.
     """

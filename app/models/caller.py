@@ -53,7 +53,7 @@ class Grant(BaseModel):
 
     @field_validator("recipients")
     @classmethod
-    def _with_their_methods(
+    def _require_methods(
         cls, patterns: tuple[str, ...] | None, info: ValidationInfo
     ) -> tuple[str, ...] | None:
         """Require `method:receiver`. With the channels as context, each pattern must fit one of them.

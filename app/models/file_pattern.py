@@ -69,7 +69,7 @@ def find_unknown_pattern(name: str) -> str | None:
 
 
 def find_common_path(paths: Collection[str]) -> str | None:
-    """Return the one path of an array's tasks, or the folder that contains all paths if they differ."""
+    """Return the path that all tasks of an array share, else the folder of all paths; None without paths."""
     different = set(paths)
     if len(different) < 2:
         return next(iter(different), None)

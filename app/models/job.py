@@ -13,7 +13,7 @@ Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
 class SlurmJob(BaseModel):
-    """A job as slurmctld or slurmdbd reports it; a field is None if it was not reported."""
+    """A job as slurmctld or slurmdbd reports it; None stands for what was not reported."""
 
     model_config = ConfigDict(frozen=True)
 

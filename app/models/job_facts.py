@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 
 class JobFacts(BaseModel):
-    """What a message reports about a job, by names that programs can rely on.
+    """The facts about a job in a message, by names that programs can rely on.
 
     A fact that is not known is None, and absent in the stored message and in the message to a program. A
     newer version may have stored further facts; they reach programs as they are.

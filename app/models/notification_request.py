@@ -74,7 +74,7 @@ _WORDS = [*map(str, EventName), _ALL]
 
 
 def _expand_all(events: object) -> object:
-    """Return a list of events in which the word for all events is replaced by them."""
+    """Return a list of events with the word "all" replaced by the events that this word stands for."""
     if not isinstance(events, list | tuple):
         return events
     named = [_OF_ALL if isinstance(event, str) and event.lower() == _ALL else (event,) for event in events]

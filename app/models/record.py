@@ -135,7 +135,7 @@ class TaskRecord(BaseModel):
 
     @property
     def is_reserved(self) -> bool:
-        """Return whether the record is a reservation: it is not known yet whether there is a job."""
+        """Return whether the record is a reservation, whose job is not known yet."""
         return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
 
 

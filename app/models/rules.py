@@ -1,4 +1,4 @@
-"""The types of values in a request, each with the rule that a caller reads if a value breaks it."""
+"""The types of values in a request, each with a rule for the error that callers read."""
 
 import re
 from collections.abc import Callable

@@ -73,7 +73,7 @@ def parse_time_minutes(text: str) -> int:
 
 
 def parse_switches(given: int | str) -> tuple[int, int | None]:
-    """Return the number of switches, and the seconds to wait for them, of a value such as 1 or "1@0:30:00".
+    """Return the number of switches and the seconds to wait, of a value such as 1 or "1@0:30:00".
 
     None stands for a wait as long as the cluster allows.
 
@@ -85,7 +85,7 @@ def parse_switches(given: int | str) -> tuple[int, int | None]:
 
 
 def _read_text(read: Callable[[str], int]) -> BeforeValidator:
-    """Return a validator that reads text, and leaves everything else as it is."""
+    """Return a validator that parses texts, and returns other values unchanged."""
     return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
 
 
