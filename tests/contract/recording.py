@@ -20,7 +20,7 @@ _ID = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{16}|[0-9a-
 _BREAK = re.compile(r'(?<=\n)|(?<=\\n)(?!")|(?<=,)(?= ?["{])')  # at line ends, and in JSON texts
 _EPOCH = re.compile(r"(?<![0-9.])1\d{9}(?![0-9])")
 _OTHER = (
-    (re.compile(r"127\.0\.0\.1:(?!5001|9\b)\d+"), "127.0.0.1:<port>"),
+    (re.compile(r"127\.0\.0\.1:(?!(?:5001|9)\b)\d+"), "127.0.0.1:<port>"),
     (re.compile(r"cli:[^\"]+"), "cli:<user>"),
     (re.compile(r'SLURM_SUBMIT_HOST=[^"\\]+'), "SLURM_SUBMIT_HOST=<host>"),
     (re.compile(r"sp_[0-9a-f]+_[0-9A-Za-z_-]{40,}"), "sp_<key>"),
