@@ -39,12 +39,12 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Slurm says that the job has ended."""
+        """Return whether the job has ended, as Slurm reports."""
         return self in _FINAL
 
     @property
     def is_settled(self) -> bool:
-        """There is nothing more to wait for: the job has ended, or Slurm has forgotten it."""
+        """Return whether nothing is left to wait for: the job has ended, or Slurm has forgotten it."""
         return self in _FINAL or self is JobState.UNKNOWN
 
     @property
@@ -54,14 +54,17 @@ class JobState(StrEnum):
 
     @property
     def is_success(self) -> bool:
+        """Return whether the job ended with success."""
         return self is JobState.COMPLETED
 
     @classmethod
     def read(cls, written: str | Sequence[str]) -> "JobState":
-        """One word for what slurmrestd wrote: a word (up to v0.0.38) or a base state with flags.
+        """Return the state that slurmrestd wrote: one word (up to v0.0.38), or a base state with flags.
 
-        A flag that means "not over yet" hides the base state, as squeue shows it.
-        ValueError for a word that is not Slurm's: a state is never guessed.
+        A flag that means "not over yet" hides the base state, as squeue shows it. A state is never guessed.
+
+        Raises:
+            ValueError: None of the words is a state of Slurm.
         """
         words = [written] if isinstance(written, str) else list(written)
         known = [cls(word) for word in words if word in cls.__members__]

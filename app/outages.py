@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 CALLERS = "callers"  # the source of a failure that a request of a caller met
 _INTERVAL = 60.0  # seconds between two lines about one outage
-_MAX_BEGINNINGS = 3  # of outages of one part, in that time; a part may fail and work again every second
+_MAX_BEGINNINGS = 3  # of outages of one part in an interval; a part may fail and work again every second
 _CALLERS_QUIET = 15.0  # seconds without a failed request until an outage that only callers met counts as over
 _FORGOTTEN = 3600.0  # seconds; longer than any pause between two attempts to send a message
 _MAX_REMEMBERED = 1000  # messages
@@ -18,14 +18,14 @@ _MAX_REMEMBERED = 1000  # messages
 
 @dataclass(slots=True)
 class _Outage:
-    """The state of one part. `sources`: the time of the last failure of each source, by its name."""
+    """State of one part; `sources` has the time of the last failure of each source, by its name."""
 
     began: float | None = None
     is_announced: bool = False
     logged_at: float = float("-inf")
     failures: int = 0
     sources: dict[str, float] = field(default_factory=dict)
-    beginnings: list[float] = field(default_factory=list)  # that were logged in the last minute
+    beginnings: list[float] = field(default_factory=list)  # logged in the last minute
 
     def is_due(self, now: float) -> bool:
         """Return whether to log a failure now."""
@@ -36,7 +36,7 @@ class _Outage:
 
 
 class OutageLog:
-    """Logs the outages that one process meets, by the part that fails. Thread-safe.
+    """Log of the outages that one process meets, by the part that fails. Thread-safe.
 
     Several sources may meet the same outage: the loops of the monitor, the circuit breakers and callers. The
     outage ends when each loop that met it has succeeded again.
@@ -45,7 +45,12 @@ class OutageLog:
     def __init__(
         self, addresses: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin without outages. `addresses`: of the parts, for log lines; errors do not contain them."""
+        """Begin without outages.
+
+        Args:
+            addresses: the addresses of the parts, for log lines; errors do not contain them.
+            clock: seconds of a monotonic clock.
+        """
         self._addresses = addresses or {}
         self._clock = clock
         self._lock = threading.Lock()
@@ -56,7 +61,11 @@ class OutageLog:
     ) -> None:
         """Record that `part` has failed; log it if an outage begins, and then once a minute.
 
-        `exception`: an unexpected exception, whose traceback is logged.
+        Args:
+            part: the part that failed.
+            why: the reason.
+            source: the name of the loop or circuit breaker that met the failure, or CALLERS.
+            exception: an unexpected exception, whose traceback is logged.
         """
         now = self._clock()
         with self._lock:
@@ -89,7 +98,7 @@ class OutageLog:
                 if outage.began is None:
                     continue
                 outage.sources.pop(source, None)
-                outage.sources = {key: at for key, at in outage.sources.items() if _counts(key, now - at)}
+                outage.sources = {key: at for key, at in outage.sources.items() if _is_recent(key, now - at)}
                 if not outage.sources:
                     if outage.is_announced:
                         over.append((name, now - outage.began, outage.failures))
@@ -98,20 +107,21 @@ class OutageLog:
             logger.warning("outage of %s is over after %.0f s, %d failures", name, seconds, failures)
 
 
-def _counts(source: str, seconds: float) -> bool:
-    """Return whether a failure so many seconds ago still counts as an outage."""
+def _is_recent(source: str, seconds: float) -> bool:
+    """Return whether a failure of some seconds ago still counts as an outage."""
     return seconds < (_CALLERS_QUIET if source == CALLERS else _FORGOTTEN)
 
 
 class RepeatFilter(logging.Filter):
-    """Drops repeated warnings for some time, because every polling cycle may meet the same fault.
-
-    Args:
-        seconds: how long a repeated warning is dropped.
-        by_message: whether warnings count as different if only their values differ.
-    """
+    """Filter that drops repeated warnings for some time: every polling cycle may meet the same fault."""
 
     def __init__(self, seconds: float, *, by_message: bool = False) -> None:
+        """Make a filter.
+
+        Args:
+            seconds: how long a repeated warning is dropped.
+            by_message: whether warnings count as different if only their values differ.
+        """
         super().__init__()
         self._seconds = seconds
         self._by_message = by_message

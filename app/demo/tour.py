@@ -1,4 +1,4 @@
-"""`python run.py --demo`: the whole service on its embedded parts, and one task from end to end."""
+"""Run the demonstration, `python run.py --demo`: the whole service without a cluster, and one task."""
 
 import base64
 import getpass
@@ -24,15 +24,19 @@ from app.environment import read_settings
 from app.models.record import NotificationStatus
 from app.web.dev_server import Server
 
-_PATIENCE = 60  # seconds for the whole task
+_TASK_SECONDS = 60  # for the whole task
 _TIMEOUT = 10  # seconds for one request
 _WARNING = """\
 This is a demonstration. Jobs run as processes of this machine, on a local stand-in for Slurm;
-it listens on loopback alone, asks nobody for a key, and must never serve anybody else."""
+it listens on loopback only and does not authenticate callers: do not let other people use it."""
 
 
 def run_demo(folder: Path) -> int:
-    """Runs one task in `folder`, and goes on serving where there is a terminal; 0 if all went well."""
+    """Run one task in `folder`, and go on serving if there is a terminal.
+
+    Returns:
+        The exit code: 0 if the task succeeded and its notification was sent.
+    """
     folder.mkdir(exist_ok=True)
     key = secrets.token_bytes(32)
     cluster = LocalCluster(key=key, cpus=max(2, os.cpu_count() or 2))
@@ -52,26 +56,26 @@ def run_demo(folder: Path) -> int:
         "MONITOR_POLLING_SECONDS": 0.25,
     }
     try:
-        return _demonstrate(read_settings(config), config, folder)
+        return _serve_and_run(read_settings(config), config, folder)
     finally:
         cluster.stop()
 
 
-def _demonstrate(settings: Settings, config: dict[str, Any], folder: Path) -> int:
+def _serve_and_run(settings: Settings, config: dict[str, Any], folder: Path) -> int:
     open_audit_trail(settings.AUDIT_LOG_PATH)
     with Server(create_app(config), settings) as server:
-        _say(_WARNING + f"\n\nslurm-proxy listens on {server.url}\n")
-        task = _hello_world(folder)
-        ended_well = _run(server.url, task)
-        _say(_next_steps(server.url, task))
+        _print(_WARNING + f"\n\nslurm-proxy listens on {server.url}\n")
+        task = _hello_world_task(folder)
+        ended_well = _run_task(server.url, task)
+        _print(_next_steps(server.url, task))
         if ended_well and sys.stdout.isatty():
-            _say("\nServing until Ctrl-C.")
+            _print("\nServing until Ctrl-C.")
             server.wait()
     return 0 if ended_well else 1
 
 
 def _free_port(wanted: int) -> int:
-    """The wanted port, or 0 (any that is free) where something else has it already."""
+    """Return the wanted port, or 0 (any free port) if the wanted port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -81,7 +85,7 @@ def _free_port(wanted: int) -> int:
     return wanted
 
 
-def _hello_world(folder: Path) -> dict[str, Any]:
+def _hello_world_task(folder: Path) -> dict[str, Any]:
     parent = folder / "hello-world"
     dirs = {"parent": parent, **{name: parent / name for name in ("input", "output", "error")}}
     return {
@@ -109,33 +113,33 @@ def _hello_world(folder: Path) -> dict[str, Any]:
     }
 
 
-def _run(url: str, task: dict[str, Any]) -> bool:
-    """Submits the task over HTTP, follows it to its end, and shows what became of it."""
-    _say(f"POST {url}/submit\n{json.dumps({'task': task}, indent=2)}\n")
+def _run_task(url: str, task: dict[str, Any]) -> bool:
+    """Submit the task over HTTP, follow it to its end, and print its record, output and notification."""
+    _print(f"POST {url}/submit\n{json.dumps({'task': task}, indent=2)}\n")
     answer = requests.post(f"{url}/submit", json={"task": task}, timeout=_TIMEOUT)
-    _say(f"{answer.status_code} {answer.text}")
+    _print(f"{answer.status_code} {answer.text}")
     if answer.status_code != 200:
         return False
-    record = _followed(f"{url}/monitor/task_uuid/{task['uuid']}")
-    _say(f"\nThe record, GET {url}/monitor/task_uuid/{task['uuid']}\n{json.dumps(record, indent=2)}")
+    record = _follow_task(f"{url}/monitor/task_uuid/{task['uuid']}")
+    _print(f"\nThe record, GET {url}/monitor/task_uuid/{task['uuid']}\n{json.dumps(record, indent=2)}")
     monitor, job = record["monitor"], record["slurm"]
     output = Path(task["dirs"]["output"]) / f"hello.{job['job_id']}.txt"
     if monitor["slurm_job_state"] != "COMPLETED" or not output.exists():
         return False
-    _say(f"\nThe output file {output}\n{output.read_text()}")
+    _print(f"\nThe output file {output}\n{output.read_text()}")
     for item in monitor["notifications"]:
-        _say(f"The notification, {item['status']} by {item['method']}")
-        _say(f"Subject: {item['subject']}\n\n{item['text']}")
+        _print(f"The notification, {item['status']} by {item['method']}")
+        _print(f"Subject: {item['subject']}\n\n{item['text']}")
     return all(item["status"] == NotificationStatus.SENT for item in monitor["notifications"])
 
 
-def _followed(url: str) -> dict[str, Any]:
-    """The record once its notifications are out, or as it stands when patience ends."""
+def _follow_task(url: str) -> dict[str, Any]:
+    """Return the record once its notifications are sent, or its last state when the time is over."""
     began, shown, record = time.monotonic(), "", {}
-    for record in _records(url):
+    for record in _poll_record(url):
         state = record["monitor"]["slurm_job_state"]
         if state != shown:
-            _say(f"{time.monotonic() - began:6.1f} s  {state}")
+            _print(f"{time.monotonic() - began:6.1f} s  {state}")
             shown = state
         notifications = record["monitor"]["notifications"]
         if notifications and all(item["sent_at"] for item in notifications):
@@ -143,8 +147,8 @@ def _followed(url: str) -> dict[str, Any]:
     return record
 
 
-def _records(url: str) -> Iterator[dict[str, Any]]:
-    deadline = time.monotonic() + _PATIENCE
+def _poll_record(url: str) -> Iterator[dict[str, Any]]:
+    deadline = time.monotonic() + _TASK_SECONDS
     while time.monotonic() < deadline:
         yield requests.get(url, timeout=_TIMEOUT).json()
         time.sleep(0.1)
@@ -155,5 +159,5 @@ def _next_steps(url: str, task: dict[str, Any]) -> str:
     return f"To send the next one:\n\n  curl -d {shlex.quote(again)} {url}/submit"
 
 
-def _say(words: str) -> None:
-    print(words, flush=True)  # noqa: T201 - a demonstration talks
+def _print(words: str) -> None:
+    print(words, flush=True)  # noqa: T201 - the output of a command

@@ -1,6 +1,6 @@
-"""A stand-in for Slurm on a laptop: slurmrestd's newest form on loopback, jobs as local processes.
+"""A stand-in for Slurm on one machine: slurmrestd's newest dialect on loopback, jobs as local processes.
 
-Only ever started by name (`run.py --demo`, tests); nothing else in slurm-proxy imports it.
+The demonstration and the tests start it; nothing else in slurm-proxy imports this package.
 """
 
 from app.demo.cluster.server import LocalCluster

@@ -1,4 +1,4 @@
-"""A job of the local cluster, and the process that it becomes."""
+"""A job of the local cluster, and its process."""
 
 import os
 import pwd
@@ -28,7 +28,7 @@ if [ "$1" = "$2" ]; then exec "$4" >>"$1" 2>&1; else exec "$4" >>"$1" 2>>"$2"; f
 
 @dataclass
 class LocalJob:
-    """What was asked for, and how far it has come; changed under the queue's lock alone."""
+    """Job of the local cluster; only code that holds the queue's lock changes it."""
 
     account: pwd.struct_passwd
     name: str
@@ -57,11 +57,11 @@ class LocalJob:
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     def states(self) -> list[str]:
-        """The state with its flag, as slurmrestd lists them."""
+        """Return the state with its flag, as slurmrestd lists them."""
         return [self.ending, JobState.COMPLETING] if self.ending else [self.state]
 
     def path(self, pattern: str) -> str:
-        """Return an output file's path: patterns expanded, below the working directory unless absolute."""
+        """Return an output file's path with its patterns expanded, relative to the working directory."""
         values = {
             "j": str(self.job_id),
             "A": str(self.job_id),
@@ -76,7 +76,7 @@ class LocalJob:
         """Start the process in a session of its own.
 
         Raises:
-            OSError: It cannot be started.
+            OSError: The process cannot be started.
         """
         handle, script = tempfile.mkstemp(dir=spool, prefix=f"job{self.job_id}-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -96,16 +96,17 @@ class LocalJob:
         )
 
     def wait(self) -> None:
-        """Blocks until the process has ended, and keeps what it used. Needs no lock."""
+        """Wait until the process has ended, and record its status and CPU time. Needs no lock."""
         if self.process is None:
             return
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
-        self.kill(signal.SIGKILL)  # what it may have left behind
+        self.kill(signal.SIGKILL)  # processes that it may have left behind
         self.status = status
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
 
     def kill(self, number: int) -> None:
+        """Send a signal to all processes of the job."""
         if self.process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
@@ -130,7 +131,7 @@ class LocalJob:
 
 
 def _as_user(account: pwd.struct_passwd, script: str) -> dict[str, Any]:
-    """Return what lets root start a process as another user, who gets the script; nothing for other users."""
+    """Return the options with which root starts a process as the user, who then owns the script."""
     if os.geteuid() != 0 or account.pw_uid == 0:
         return {}
     os.chown(script, account.pw_uid, account.pw_gid)

@@ -1,4 +1,4 @@
-"""The local cluster's queue: first come, first served, on a number of CPUs."""
+"""The queue of the local cluster: first come, first served, on a number of CPUs."""
 
 import logging
 import os
@@ -16,13 +16,20 @@ from app.job_state import JobState
 logger = logging.getLogger(__name__)
 
 _KILL_WAIT = 2.0  # seconds between TERM and KILL
-_LONGEST_NAP = 1.0  # seconds; how late a `begin` may be noticed
+_MAX_SLEEP = 1.0  # seconds; how late a `begin` may be noticed
 
 
 class LocalQueue:
-    """Runs jobs in threads of this process. Thread-safe."""
+    """Queue that runs each job in a thread of this process. Thread-safe."""
 
     def __init__(self, cpus: int, min_job_age: float, minute: float) -> None:
+        """Make an empty queue.
+
+        Args:
+            cpus: how many CPUs running jobs may have in all.
+            min_job_age: seconds until the controller forgets a job that has ended.
+            minute: seconds in a minute of a time limit; tests have short minutes.
+        """
         self.cpus = cpus
         self.changed_at = time.time()
         self._min_job_age = min_job_age
@@ -34,12 +41,13 @@ class LocalQueue:
         self._spool = Path()
 
     def start(self) -> None:
+        """Start the scheduler."""
         self._spool = Path(tempfile.mkdtemp(prefix="slurm-proxy-local-"))
         self._spool.chmod(0o711)
         self._spawn(self._schedule)
 
     def stop(self) -> None:
-        """Ends all processes and threads; the queue is empty afterwards as far as running goes."""
+        """End all processes and threads; no job runs afterwards."""
         with self._changed:
             self._stopping = True
             for job in self._jobs.values():
@@ -50,25 +58,25 @@ class LocalQueue:
         shutil.rmtree(self._spool, ignore_errors=True)
 
     def add(self, job: LocalJob) -> int:
-        """Queues a job; the id that it is given."""
+        """Queue a job, and return its id."""
         with self._changed:
             job.job_id = len(self._jobs) + 1
             self._jobs[job.job_id] = job
-            self._touch()
+            self._note_change()
             return job.job_id
 
     def all(self) -> list[LocalJob]:
-        """Every job there ever was: what the accounting knows."""
+        """Return every job since the start, as accounting has them."""
         with self._changed:
             return list(self._jobs.values())
 
     def recent(self) -> list[LocalJob]:
-        """The jobs that the controller still knows."""
+        """Return the jobs that the controller still knows."""
         oldest = time.time() - self._min_job_age
         return [job for job in self.all() if not job.end_time or job.end_time > oldest]
 
     def signal(self, job: LocalJob, number: int) -> bool:
-        """Sends a signal to a running job; False for any other."""
+        """Send a signal to a running job; return False for any other job."""
         with self._changed:
             if job.state is not JobState.RUNNING:
                 return False
@@ -76,14 +84,15 @@ class LocalQueue:
             return True
 
     def cancel(self, job: LocalJob) -> None:
+        """Cancel a job that waits or runs."""
         with self._changed:
             if job.state is JobState.PENDING:
                 job.state, job.end_time = JobState.CANCELLED, time.time()
-                self._touch()
+                self._note_change()
             elif job.state is JobState.RUNNING:
                 self._end(job, JobState.CANCELLED)
 
-    def _touch(self) -> None:
+    def _note_change(self) -> None:
         self.changed_at = time.time()
         self._changed.notify_all()
 
@@ -97,10 +106,10 @@ class LocalQueue:
             while not self._stopping:
                 for job in self._startable(time.time()):
                     self._launch(job)
-                self._changed.wait(_LONGEST_NAP)
+                self._changed.wait(_MAX_SLEEP)
 
     def _startable(self, now: float) -> Iterable[LocalJob]:
-        """Pending jobs in their order, until one has to wait for CPUs."""
+        """Yield pending jobs in their order, until a job has to wait for CPUs."""
         free = self.cpus - sum(job.cpus for job in self._jobs.values() if job.state is JobState.RUNNING)
         for job in list(self._jobs.values()):
             if job.state is not JobState.PENDING:
@@ -124,11 +133,11 @@ class LocalQueue:
             job.end_time = time.time()
         else:
             job.state = JobState.RUNNING
-            self._spawn(self._watch, job)
-        self._touch()
+            self._spawn(self._wait_for_end, job)
+        self._note_change()
 
-    def _watch(self, job: LocalJob) -> None:
-        """Waits for a job's end, by itself or by its time limit."""
+    def _wait_for_end(self, job: LocalJob) -> None:
+        """Wait for the end of a job, by itself or by its time limit."""
         limit = job.time_limit * self._minute if job.time_limit else None
         timer = threading.Timer(limit, self._time_out, [job]) if limit else None
         if timer:
@@ -141,7 +150,7 @@ class LocalQueue:
             job.end_time = time.time()
             job.state, job.reason = (job.ending, "None") if job.ending else _outcome(job)
             job.ending = None
-            self._touch()
+            self._note_change()
 
     def _time_out(self, job: LocalJob) -> None:
         with self._changed:
@@ -149,13 +158,13 @@ class LocalQueue:
                 self._end(job, JobState.TIMEOUT)
 
     def _end(self, job: LocalJob, state: JobState) -> None:
-        """TERM now, KILL a little later; the job is COMPLETING until its process has ended."""
+        """Send TERM now, and KILL a little later; the job is COMPLETING until its process has ended."""
         job.ending = state
         job.kill(signal.SIGTERM)
         killer = threading.Timer(_KILL_WAIT, self._kill, [job])
         killer.daemon = True
         killer.start()
-        self._touch()
+        self._note_change()
 
     def _kill(self, job: LocalJob) -> None:
         with self._changed:

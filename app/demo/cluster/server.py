@@ -1,4 +1,4 @@
-"""slurmrestd's routes for the local cluster, on loopback alone."""
+"""The routes of slurmrestd for the local cluster, on loopback alone."""
 
 import json
 import signal
@@ -28,16 +28,17 @@ Query = dict[str, list[str]]
 
 
 class Reply(Exception):
-    """Ends a request with this status and body."""
+    """Exception that ends a request with a status and a body."""
 
     def __init__(self, status: int, body: dict[str, Any] | str) -> None:
+        """Keep the status and the body of the answer."""
         super().__init__(status)
         self.status = status
         self.body = body
 
 
 class LocalCluster:
-    """A queue behind HTTP. `min_job_age` and `minute` are seconds; nothing starts before `start`."""
+    """Server of a queue of jobs, which begins with `start`."""
 
     def __init__(
         self,
@@ -49,6 +50,16 @@ class LocalCluster:
         minute: float = 60.0,
         partitions: tuple[str, ...] = ("debug", "hpcz-test"),
     ) -> None:
+        """Make a cluster.
+
+        Args:
+            key: the key of the tokens that the cluster accepts.
+            cpus: the number of CPUs.
+            mem_mb: the memory of its only node.
+            min_job_age: seconds until the controller forgets a job that has ended.
+            minute: seconds in a minute of a time limit; tests have short minutes.
+            partitions: the names of the partitions, the default one first.
+        """
         self.partitions = partitions
         self.mem_mb = mem_mb
         self.queue = LocalQueue(cpus, min_job_age, minute)
@@ -56,7 +67,7 @@ class LocalCluster:
         self._http: ThreadingHTTPServer | None = None
 
     def start(self, port: int = 0) -> str:
-        """Starts on 127.0.0.1, on any free port by default; the address."""
+        """Start on 127.0.0.1, on any free port by default, and return the address."""
         self.queue.start()
         handler = type("Handler", (_Handler,), {"cluster": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -64,7 +75,7 @@ class LocalCluster:
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def stop(self) -> None:
-        """Ends the server and every job's processes. May be called twice."""
+        """End the server and the processes of all jobs. May be called twice."""
         http, self._http = self._http, None
         if http is not None:
             http.shutdown()
@@ -75,7 +86,7 @@ class LocalCluster:
         """Return the user that a request acts as; None for a token that is not valid.
 
         Raises:
-            Reply: There is no token; the status is 401.
+            Reply: The request has no token; the status is 401.
         """
         if not token:
             raise Reply(401, "Authentication failure")
@@ -87,14 +98,16 @@ class LocalCluster:
             return None
         return (name or owner) if name in (None, owner) or owner in _SERVICE_USERS else None
 
-    # --- routes: each returns the body of a 200, or raises Reply ----------------------------
+    # --- routes: each returns the body of an answer with status 200, or raises Reply ---------
 
     def ping(self, user: str | None) -> dict[str, Any]:
+        """Return the answer to `ping`, which says whether the token is valid."""
         status = "Protocol authentication error" if user is None else "UP"
         ping = {"hostname": "localhost", "pinged": "UP", "responding": user is not None, "status": status}
         return make_answer(pings=[ping])
 
     def jobs(self, query: Query) -> dict[str, Any]:
+        """Return the list of all jobs, or none if nothing changed since `update_time`."""
         since = float(query.get("update_time", ["0"])[0])
         if since > self.queue.changed_at:
             words = f"No job changes since update_time[{int(since)}]"
@@ -105,14 +118,25 @@ class LocalCluster:
         return make_answer(jobs=jobs, last_update=structured_number(self.queue.changed_at))
 
     def states(self, query: Query) -> dict[str, Any]:
+        """Return the states of the jobs in the query, or of all jobs."""
         wanted = query.get("job_id")
         jobs = [job for job in self.queue.recent() if wanted is None or str(job.job_id) in wanted]
         return make_answer(jobs=[{"job_id": str(job.job_id), "state": job.states()} for job in jobs])
 
     def job(self, text: str) -> dict[str, Any]:
+        """Return one job.
+
+        Raises:
+            Reply: There is no such job.
+        """
         return make_answer(jobs=[to_controller_json(self._recent(text))])
 
     def submit(self, user: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Queue a job.
+
+        Raises:
+            Reply: The job is refused.
+        """
         try:
             job, warnings = make_job(self, user, body)
         except Refused as refusal:
@@ -122,6 +146,11 @@ class LocalCluster:
         )
 
     def cancel(self, user: str, text: str, query: Query) -> dict[str, Any]:
+        """Cancel a job, or send it the signal in the query.
+
+        Raises:
+            Reply: There is no such job.
+        """
         job = self._recent(text)
         if user not in (job.account.pw_name, *_SERVICE_USERS):
             return make_answer(status=[{"error": {"code": 2002, "string": "Access/permission denied"}}])
@@ -144,6 +173,7 @@ class LocalCluster:
         )
 
     def accounting(self, query: Query) -> dict[str, Any]:
+        """Return the jobs that match a query, as slurmdbd does."""
         jobs = self.queue.all()
         if "step" in query:
             wanted = {item for text in query["step"] for item in text.split(",")}
@@ -186,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle("POST", body if isinstance(body, dict) else {})
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not logged: the queue's state tells all."""
+        """Log nothing."""
 
     def _handle(self, method: str, body: dict[str, Any]) -> None:
         try:

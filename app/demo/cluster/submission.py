@@ -1,4 +1,4 @@
-"""Turns a submission into a local job, or refuses it with Slurm's own numbers and words."""
+"""Make a local job from a submission, or refuse the submission with the error of Slurm."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
 from app.demo.cluster.wire import plain_number
 
-# What the local cluster acts on, and what means nothing on one node without accounts.
+# Fields that the local cluster honours, or that mean nothing on one node without accounts.
 _KNOWN = frozenset(
     {
         "account",
@@ -60,14 +60,17 @@ _UNSUPPORTED = ("array", "dependency", "licenses", "constraints", "prefer", "res
 
 
 class Refused(Exception):
-    """No job; `code` is Slurm's error number."""
+    """Exception: the submission is refused. `code` is the number of Slurm's error."""
 
     def __init__(self, code: int, words: str) -> None:
+        """Keep the number and the text of the error."""
         super().__init__(words)
         self.code = code
 
 
 class Cluster(Protocol):
+    """Limits of the cluster, which decide whether a job is refused."""
+
     partitions: tuple[str, ...]
     mem_mb: int
     queue: LocalQueue
@@ -134,7 +137,7 @@ def _cpus(wanted: dict[str, Any]) -> int:
 
 
 def _account(user: str) -> pwd.struct_passwd:
-    """The account of `user`; only root can run jobs as another user."""
+    """Return the account of `user`; only root can run jobs as another user."""
     try:
         account = pwd.getpwnam(user)
     except KeyError:

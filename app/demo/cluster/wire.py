@@ -1,4 +1,4 @@
-"""The local cluster's jobs as slurmrestd v0.0.45 writes them. Pure."""
+"""Write the jobs of the local cluster as slurmrestd v0.0.45 does."""
 
 import os
 import time
@@ -11,17 +11,19 @@ API = "v0.0.45"
 
 
 def structured_number(value: float | None) -> dict[str, Any]:
+    """Return a number as slurmrestd writes it; None for a number that is not set."""
     return {"set": value is not None, "infinite": False, "number": int(value or 0)}
 
 
 def plain_number(value: Any) -> Any:
-    """A submitted number, plain or structured; None where it is not set."""
+    """Return a submitted number, plain or structured; None if the number is not set."""
     if isinstance(value, dict):
         return value.get("number") if value.get("set") else None
     return value
 
 
 def make_answer(**content: Any) -> dict[str, Any]:
+    """Return the body of an answer with this content."""
     meta = {
         "plugin": {"data_parser": f"data_parser/{API}"},
         "slurm": {"release": "local", "cluster": CLUSTER},
@@ -35,6 +37,7 @@ def make_answer(**content: Any) -> dict[str, Any]:
 
 
 def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
+    """Return an item of `errors`."""
     return {
         "description": description or words,
         "error_number": code,
@@ -44,6 +47,7 @@ def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
 
 
 def exit_code(job: LocalJob) -> dict[str, Any]:
+    """Return the exit code of a job, or the signal that ended it."""
     killed = os.WIFSIGNALED(job.status)
     if not job.state.is_final:
         status = "PENDING"
@@ -92,7 +96,7 @@ def to_controller_json(job: LocalJob) -> dict[str, Any]:
 
 def to_accounting_json(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurmdb."""
-    # Of the memory the kernel only knows a peak that holds this very program's, from before the job's exec.
+    # The kernel reports a peak of memory that includes this program's own, from before the exec of the job.
     peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
     total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
     step = {
@@ -135,6 +139,8 @@ def to_accounting_json(job: LocalJob) -> dict[str, Any]:
 
 
 def count_jobs(jobs: list[LocalJob]) -> dict[str, int]:
+    """Return the statistics of slurmctld for these jobs."""
+
     def count(*states: JobState) -> int:
         return sum(job.state in states for job in jobs)
 
