@@ -366,18 +366,18 @@ def test_a_fault_of_tls_after_the_request_is_no_proof_that_it_was_never_sent(
 ) -> None:
     garbled = Garbled(local_cluster.url, tmp_path)
     client = replace(local_cluster, url=garbled.url).client(ca_path=tmp_path / "ca.pem")
-    task = Task.model_validate(make_task(local_cluster.user, slurm={"mem": 50}))
+    task = Task.model_validate(make_task(local_cluster.user, slurm={"mem": 50, "hold": True}))
     started = datetime.now(UTC)
     with pytest.raises(SlurmAmbiguous):
         client.submit(task, "true", f"slurm-proxy:{task.uuid}", in_a_minute())
     client.close()
     garbled.close()
     honest = local_cluster.client()
-    assert [
-        job
-        for job in honest.search([task.username], started, [f"slurm-proxy:{task.uuid}"]).jobs()
-        if is_tagged(job, task.uuid)
-    ]
+    found = honest.search([task.username], started, [f"slurm-proxy:{task.uuid}"]).jobs()
+    jobs = [job for job in found if is_tagged(job, task.uuid)]
+    assert jobs
+    for job in jobs:
+        delete(local_cluster, honest, job.job_id)
     honest.close()
 
 

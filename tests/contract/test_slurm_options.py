@@ -1,5 +1,6 @@
 """Every option of `task.slurm` reaches Slurm, and a real Slurm holds it as it does from sbatch."""
 
+import os
 import re
 import shlex
 import shutil
@@ -292,6 +293,10 @@ NOT_AS_SBATCH = {
     "SLURM_GET_USER_ENV": "asks the node for that login, whose profile may hang or fail",
     "SLURM_EXPORT_ENV": "would have each srun start without the job's variables",
 }
+if os.nice(0):
+    NOT_AS_SBATCH["SLURM_PRIO_PROCESS"] = (
+        "is that of the process that ran sbatch, which gives way to others here"
+    )
 _OF_THE_JOB_ALONE = frozenset(
     {
         "_",

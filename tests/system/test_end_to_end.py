@@ -399,8 +399,8 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
 
         def is_announced() -> bool:
             record = service.get(where, **mine)["monitor"]
-            ends: tuple[str, str] = record["slurm_job_state"], record["notifications"][0]["status"]
-            return ends == ("CANCELLED", "sent")
+            is_over: bool = record["slurm_job_state"] == "CANCELLED"
+            return is_over and record["notifications"][0]["status"] == "sent"
 
         until(is_announced, 60, "the announced end")
         assert service.post(f"{where}/cancel", {}, **mine).json()["code"] == "already_over"

@@ -33,7 +33,8 @@ class Gunicorn:
             "SQLITE_PATH": str(folder / "store.sqlite3"),
             **settings,
         }
-        (folder / "app").symlink_to(ROOT / "app")
+        for name in ("app", "pyproject.toml"):
+            (folder / name).symlink_to(ROOT / name)
         (folder / "docker").mkdir()
         (folder / "docker/gunicorn.conf.py").write_text((ROOT / "docker/gunicorn.conf.py").read_text())
         self.write()

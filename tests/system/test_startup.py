@@ -491,7 +491,7 @@ def test_every_start_refuses_an_environment_file_with_an_unreadable_line(
 ) -> None:
     (tmp_path / "app").symlink_to(ROOT / "app")
     (tmp_path / "docker").mkdir()
-    for name in ("run.py", "docker/gunicorn.conf.py"):
+    for name in ("run.py", "pyproject.toml", "docker/gunicorn.conf.py"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     (tmp_path / ".env").write_text(f"# who may call\n{line}\nLOG_LEVEL=INFO\n")
     started = start_in(tmp_path, tmp_path, argv, {})
