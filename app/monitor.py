@@ -1,4 +1,4 @@
-"""The background threads of a process: one polls Slurm while it leads, and one for each channel delivers."""
+"""The background threads of a process: one polls Slurm, and one for each channel delivers."""
 
 import logging
 import os

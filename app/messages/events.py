@@ -17,7 +17,7 @@ _TIME_LIMIT_SHARES = {
     EventName.TIME_LIMIT_80: 0.8,
     EventName.TIME_LIMIT_90: 0.9,
 }
-_NEVER_STARTS = "DependencyNeverSatisfied"
+_DEPENDENCY_FAILED = "DependencyNeverSatisfied"
 _REQUEUED_AND_HELD = (JobState.SPECIAL_EXIT, JobState.REQUEUE_HOLD)
 _DEPENDENCY_CHECK_INTERVAL = timedelta(minutes=1)  # Slurm has no state for a job whose dependency failed
 # Ages of a record at which its waiting job is read, to find out whether it can start. Slurm gives its reason
@@ -38,9 +38,9 @@ class Event:
 def find_events(requested: RequestedEvents, record: TaskRecord, job: SlurmJob, at: datetime) -> list[Event]:
     """Return the requested events that have happened, including events that were announced already."""
     names = [item for item in requested if isinstance(item, EventName)]
-    if EventName.END in names:  # it announces a bad end, too
+    if EventName.END in names:  # END announces a bad end, too
         names = [name for name in names if name is not EventName.FAIL]
-    if EventName.INVALID_DEPEND in names and job.reason == _NEVER_STARTS:
+    if EventName.INVALID_DEPEND in names and job.reason == _DEPENDENCY_FAILED:
         names = [name for name in names if name is not EventName.CANNOT_START]
     found = [_find_state_event(name, record, job) for name in names]
     found.append(_find_time_limit_event(requested, job, at))
@@ -85,7 +85,7 @@ def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Eve
         held = ", and is held there until it is released" if state in _REQUEUED_AND_HELD else ""
         words = f"The job was put back into the queue (restart {job.restarts}){held}."
         return Event("requeue", f"requeue{again}", words, "requeued")
-    if name is EventName.INVALID_DEPEND and job.reason == _NEVER_STARTS:
+    if name is EventName.INVALID_DEPEND and job.reason == _DEPENDENCY_FAILED:
         words = "The job can never begin: what it depends on did not end as it had to."
         return Event("invalid_depend", "invalid_depend", words, "cannot begin")
     if name is EventName.CANNOT_START and can_never_start(job):

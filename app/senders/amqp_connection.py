@@ -24,9 +24,12 @@ class LimitedConnection(SelectConnection):  # type: ignore[misc]
 
 
 def watch_amqp(connection: BlockingConnection, deadline: Deadline) -> None:
-    """Apply the deadline, and a new size limit, to another message.
+    """Apply the deadline and a new size limit to the connection, for another message.
 
-    pika has no public access to its socket.
+    pika has no public access to the socket.
+
+    Raises:
+        OSError: The broker has closed the connection.
     """
     opened: Any = connection._impl
     opened.bytes_left = MAX_ANSWER

@@ -26,7 +26,7 @@ class SmtpSession(smtplib.SMTP):
         super().__init__(host, port, timeout=timeout)
 
     def watch(self, deadline: Deadline) -> None:
-        """Apply the deadline, and a new size limit, to another message."""
+        """Apply the deadline and a new size limit to the session, for another message."""
         self.bytes_left = MAX_ANSWER
         if self.sock is not None:
             deadline.watch(self.sock)
