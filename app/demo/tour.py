@@ -114,7 +114,7 @@ def _hello_world_task(folder: Path) -> dict[str, Any]:
 
 
 def _run_task(url: str, task: dict[str, Any]) -> bool:
-    """Submit the task over HTTP, follow it to its end, and print its record, output and notification."""
+    """Submit the task over HTTP, wait for its end, and print the record, the output and the message."""
     _print(f"POST {url}/submit\n{json.dumps({'task': task}, indent=2)}\n")
     answer = requests.post(f"{url}/submit", json={"task": task}, timeout=_TIMEOUT)
     _print(f"{answer.status_code} {answer.text}")

@@ -1,4 +1,4 @@
-"""Read jobs from slurmdbd, and tell what it means that a job is not there."""
+"""Read jobs from slurmdbd, and tell whether a job that slurmdbd does not know can exist."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ _NO_ENTRY = 9003
 
 
 class AccountingState(Enum):
-    """State of slurmdbd, which decides what it means that slurmdbd does not know a job."""
+    """State of slurmdbd, which decides whether a job that slurmdbd does not know can exist."""
 
     CURRENT = "slurmdbd knows all jobs that slurmctld has forgotten"
     BEHIND = "slurmctld has not sent everything to slurmdbd yet"
@@ -44,7 +44,7 @@ class AccountingReader:
     def read_jobs(
         self, job_ids: Collection[int], timeout: float | None, not_before: Mapping[int, datetime]
     ) -> dict[int, SlurmJob] | None:
-        """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
+        """Return those of these jobs that slurmdbd knows; None if there is no slurmdbd.
 
         slurmdbd also lists the tasks of an older array with the same id.
 

@@ -67,7 +67,7 @@ def require_job_list(reply: Reply) -> list[dict[str, Any]]:
 
 
 def controller_time(reply: Reply) -> datetime:
-    """Return slurmctld's time when it made this answer to `diag`, rounded down to whole seconds.
+    """Return the time of slurmctld in an answer to `diag`, rounded down to whole seconds.
 
     Every release from 22.05 to 26.05 reports it as `req_time`; none sends a `Date` header.
 
@@ -138,7 +138,7 @@ def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -
 
 
 def read_states(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
-    """Return id and state of each job in a list of states; None for what cannot be read, which is logged."""
+    """Return id and state of each job in a list of states; None for an unreadable value, which is logged."""
     return [
         (_readable(item, "job_id", _leading_id), _readable(item, "state", reading.read_state))
         for item in items

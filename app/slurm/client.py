@@ -62,7 +62,7 @@ class SlurmClient:
         self._session.dialect()
 
     def controller_time(self, expires: datetime | None = None) -> datetime:
-        """Return slurmctld's time when it answered, rounded down to whole seconds.
+        """Return the time of slurmctld, rounded down to whole seconds.
 
         Args:
             expires: the end of the token, for a host whose clock is so far behind that its ordinary tokens
@@ -116,7 +116,7 @@ class SlurmClient:
         return self._search.read_recent_jobs(since, timeout)
 
     def cancel(self, job_id: int, username: str) -> bool:
-        """Cancel a job as that user; return False if it has ended already.
+        """Cancel a job as that user; return False if the job has ended already.
 
         v0.0.38 does not report that the job has ended; v0.0.40 and v0.0.41 report neither that nor an unknown
         job. Read its state before.
@@ -150,7 +150,7 @@ class SlurmClient:
         return self._reader.poll(known, ended_arrays)
 
     def read_jobs(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
-        """Return these jobs as slurmctld describes them, as far as they can be read: see JobReader.read."""
+        """Return these jobs as slurmctld describes them, without unreadable jobs: see JobReader.read."""
         return self._reader.read(job_ids)
 
     def read_accounting(
@@ -159,7 +159,7 @@ class SlurmClient:
         timeout: float | None = None,
         not_before: Mapping[int, datetime] | None = None,
     ) -> dict[int, SlurmJob] | None:
-        """Return what slurmdbd knows of these jobs; None where there is no slurmdbd.
+        """Return those of these jobs that slurmdbd knows; None if there is no slurmdbd.
 
         Args:
             job_ids: the ids of the jobs.

@@ -1,4 +1,4 @@
-"""HTTP connections to slurmrestd; no other module sends it a request."""
+"""HTTP connections to slurmrestd; every request to slurmrestd passes through this module."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Say what differs between the versions of slurmrestd's API that this service supports.
+"""Describe the differences between the API versions of slurmrestd that this service supports.
 
 Slurm 22.05 offers v0.0.38, the only version of the older form. These are all the differences to v0.0.40 and
 newer. The methods of Dialect make the requests:
@@ -58,7 +58,7 @@ class Dialect:
 
     @property
     def is_structured(self) -> bool:
-        """Return whether this is the newer form, whose numbers may be {set, infinite, number} (not 22.05)."""
+        """Return whether numbers may be objects, {set, infinite, number}, as in all forms but 22.05."""
         return self._minor >= 40
 
     @property
@@ -93,7 +93,7 @@ class Dialect:
         return {"exclusive": "user" if user_only else "exclusive"}
 
     def requeue(self, *, wanted: bool) -> dict[str, Any]:
-        """Return the field that lets Slurm requeue the job after a failure of its node, or forbids it.
+        """Return the field that allows or forbids Slurm to requeue the job after a failure of a node.
 
         v0.0.38 reads `requeue` as true, whatever its value. Its parser also accepts `no_requeue`, which its
         OpenAPI document omits.

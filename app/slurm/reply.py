@@ -1,4 +1,4 @@
-"""Parse the answers of slurmrestd, whatever form they have."""
+"""Parse the answers of slurmrestd in all their forms."""
 
 import json
 import math
@@ -149,7 +149,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _remarks(listed: object) -> list[tuple[int, str]]:
-    """Return number and text of each item of `errors` or `warnings`, whatever form they have."""
+    """Return number and text of each item of `errors` or `warnings`, in any of their forms."""
     if not listed:
         return []
     items = listed if isinstance(listed, list) else [listed]

@@ -1,4 +1,4 @@
-"""One request to slurmrestd: what to ask, as which user, and until when."""
+"""One request to slurmrestd: the path, the user, the body and the deadline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

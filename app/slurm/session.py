@@ -188,7 +188,7 @@ class Session:
             self._breaker.record_success()
 
     def _log_unreadable(self, sent: SlurmRequest, reply: Reply) -> None:
-        """Log when the answers to a request stop being JSON, and when they are JSON again."""
+        """Log when the answers to a request stop being JSON, and when the next answer is JSON again."""
         if reply.status != 200:
             return
         request = f"{sent.method} {_JOB_ID.sub('/job/<id>', sent.path)}"
@@ -227,7 +227,7 @@ class Session:
 
 
 def _accounting_fault(reply: Reply) -> str | None:
-    """Return why an answer did not come from slurmdbd; None if it did, or if the cluster has no slurmdbd."""
+    """Return the fault of an answer that is not from slurmdbd; None without a fault, or a slurmdbd."""
     if reply.status == 404 and not reply.body:
         return None
     is_answer = reply.status == 200 and all(number == _NO_ENTRY for number, _ in reply.errors())

@@ -65,7 +65,7 @@ class Recorder:
         body: object = None,
         key: bytes | None = None,
     ) -> Answer:
-        """Make a request, record its answer under `name` unless that is empty, and return it."""
+        """Make a request, and return the answer; record the answer if it has a name."""
         route = f"{path}?{urlencode(query)}" if query else path
         headers = TokenMint(key or self._key, 300).make_headers(self._user)
         response = requests.request(method, self._url + route, headers=headers, json=body, timeout=60)
@@ -120,7 +120,7 @@ class Recorder:
         self.ask(name, "DELETE", f"/slurm/{self.api}/job/{job_id}")
 
     def cancel_all(self) -> None:
-        """Cancel whatever this recording has submitted."""
+        """Cancel all jobs that were submitted."""
         for job_id in self._submitted:
             self.cancel("", job_id)
 

@@ -146,7 +146,7 @@ class LocalCluster:
         )
 
     def cancel(self, user: str, text: str, query: Query) -> dict[str, Any]:
-        """Cancel a job, or send it the signal in the query.
+        """Cancel a job, or send the signal in the query.
 
         Raises:
             Reply: There is no such job.

@@ -47,7 +47,7 @@ def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
 
 
 def exit_code(job: LocalJob) -> dict[str, Any]:
-    """Return the exit code of a job, or the signal that ended it."""
+    """Return the exit code of a job, or the signal that killed the job."""
     killed = os.WIFSIGNALED(job.status)
     if not job.state.is_final:
         status = "PENDING"
@@ -96,15 +96,6 @@ def to_controller_json(job: LocalJob) -> dict[str, Any]:
 
 def to_accounting_json(job: LocalJob) -> dict[str, Any]:
     """Return an item of `jobs` below /slurmdb."""
-    # The kernel reports a peak of memory that includes this program's own, from before the exec of the job.
-    peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
-    total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
-    step = {
-        "step": {"id": f"{job.job_id}.batch", "name": "batch"},
-        "state": [job.state],
-        "time": {"total": total},
-        "tres": {"requested": {"max": peak}},
-    }
     return {
         "job_id": job.job_id,
         "array": {"job_id": 0, "task_id": structured_number(None), "task": ""},
@@ -125,7 +116,7 @@ def to_accounting_json(job: LocalJob) -> dict[str, Any]:
         "stderr": job.standard_error,
         "stdout_expanded": job.path(job.standard_output or "slurm-%j.out"),
         "stderr_expanded": job.path(job.standard_error) if job.standard_error else "",
-        "steps": [step] if job.end_time else [],
+        "steps": [_batch_step(job)] if job.end_time else [],
         "time": {
             "submission": int(job.submit_time),
             "start": int(job.start_time),
@@ -135,6 +126,18 @@ def to_accounting_json(job: LocalJob) -> dict[str, Any]:
         },
         "user": job.account.pw_name,
         "working_directory": job.cwd,
+    }
+
+
+def _batch_step(job: LocalJob) -> dict[str, Any]:
+    # The kernel reports a peak of memory that includes this program's own, from before the exec of the job.
+    peak = [{"type": "mem", "name": "", "id": 2, "count": 0}]
+    total = {"seconds": int(job.cpu_seconds), "microseconds": int(job.cpu_seconds % 1 * 1e6)}
+    return {
+        "step": {"id": f"{job.job_id}.batch", "name": "batch"},
+        "state": [job.state],
+        "time": {"total": total},
+        "tres": {"requested": {"max": peak}},
     }
 
 
