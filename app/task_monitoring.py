@@ -23,7 +23,7 @@ def get_task_by_job_id(slurm_job_id: str) -> Response:
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
 def cancel_task_by_job_id(slurm_job_id: str) -> Response:
     """Cancel a job, as its user. The record stays, and the job's end is announced like any other."""
-    return make_json_response(get_services().cancellation.cancel_job(get_caller(), slurm_job_id))
+    return make_json_response(get_services().cancellation.cancel_by_job_id(get_caller(), slurm_job_id))
 
 
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
@@ -35,7 +35,7 @@ def list_tasks_by_state(slurm_job_state: str) -> Response:
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel_task_by_uuid(task_uuid: str) -> Response:
     """Cancel the job of a task, as its user. The end of the job is announced like any other."""
-    return make_json_response(get_services().cancellation.cancel(get_caller(), task_uuid))
+    return make_json_response(get_services().cancellation.cancel_by_uuid(get_caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")

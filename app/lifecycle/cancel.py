@@ -1,4 +1,4 @@
-"""Cancel the job of a task; the end of the job is then announced like any other."""
+"""Cancel the job of a task. The poller then sees and announces the end, as of any other job."""
 
 from collections.abc import Collection
 
@@ -14,7 +14,7 @@ from app.store.records import RecordStore
 
 
 class Cancellation:
-    """Cancels jobs: `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
+    """The use cases of `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
     def __init__(self, store: RecordStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
         """Connect to nothing yet. `refused_users`: users whose jobs are never cancelled."""
@@ -22,26 +22,27 @@ class Cancellation:
         self._slurm = slurm
         self._refused_users = refused_users
 
-    def cancel(self, caller: Caller, uuid: str) -> Cancelled:
+    def cancel_by_uuid(self, caller: Caller, uuid: str) -> Cancelled:
         """Cancel the job of a task, as the task's user.
 
         Raises:
             NoSuchTask: No record that the caller may see has that uuid.
             Forbidden: The caller may not cancel for that user, or every action is refused for that user.
             AlreadyOver: There is no job to cancel (any more).
-            SlurmRefused, SlurmUnavailable, SlurmMisbehaved: The job goes on.
+            SlurmRefused: Slurm does not cancel the job.
+            SlurmUnavailable: Slurm does not answer; the job may go on.
+            SlurmMisbehaved: The answer of slurmrestd cannot be used; the job may go on.
         """
         require_scope(caller, Scope.CANCEL)
         record = self._store.find_by_uuids([uuid]).get(uuid)
         unknown = f"no task {uuid} is recorded here"
         return self._cancel(caller, record, "task_uuid", f"the job of {uuid}", unknown)
 
-    def cancel_job(self, caller: Caller, text: str) -> Cancelled:
+    def cancel_by_job_id(self, caller: Caller, text: str) -> Cancelled:
         """Cancel the job with that id, unless the newest record with the id is about an earlier job.
 
         Raises:
-            InvalidRequest: `text` is no job id.
-            NoSuchTask, Forbidden, AlreadyOver, SlurmRefused, SlurmUnavailable, SlurmMisbehaved: See `cancel`.
+            InvalidRequest: `text` is no job id; all other errors are those of `cancel_by_uuid`.
         """
         require_scope(caller, Scope.CANCEL)
         job_id = parse_job_id("slurm_job_id", text)

@@ -62,7 +62,7 @@ class Poller:
         self._unknown_after = unknown_after
         self._missing_since: dict[str, datetime] = {}
         self._ended_since: dict[str, datetime] = {}
-        self.slurm_seconds = 0.0  # that the last poll took Slurm
+        self.slurm_seconds = 0.0  # for which the last poll kept Slurm busy
 
     def poll_once(self, now: datetime, fence: int) -> int:
         """Poll Slurm once and update the records; return how many changed.
@@ -198,7 +198,9 @@ class Poller:
         accounted = {} if accounting is _NoAccounting.NOT_SET_UP else accounting
         for record in missing:
             job = accounted.get(record.slurm_job_id)
-            other = reported.get(record.slurm_job_id)  # which has the id now: slurmdbd may mean that one
+            other = reported.get(
+                record.slurm_job_id
+            )  # a newer job with the same id, of which slurmdbd may speak
             is_other = job is not None and other is not None and job.submit_time == other.submit_time
             if job is not None and job.job_state.is_final and not is_other and is_same_run(record, job):
                 yield Observation(record, job)

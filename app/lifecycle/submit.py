@@ -42,7 +42,7 @@ from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
-_ROOM_SECONDS = 60.0  # until it makes sense to ask again whether a job has ended
+_TRY_AGAIN_SECONDS = 60.0  # after which a job of the caller may have ended
 
 
 class TaskSubmitter:
@@ -168,7 +168,7 @@ class TaskSubmitter:
         if open_tasks > self._max_open_tasks:
             self._reservations.release(record)
             words = f"{caller.name} has {self._max_open_tasks} jobs waiting or running already"
-            raise TooManyJobs(words, _ROOM_SECONDS)
+            raise TooManyJobs(words, _TRY_AGAIN_SECONDS)
 
 
 def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> Submitted:

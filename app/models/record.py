@@ -89,7 +89,7 @@ class Notification(BaseModel):
 class TaskRecord(BaseModel):
     """A task, its job and its notifications.
 
-    Without `slurm_job_id` it is a reservation, until `submission_error` says why there is no job.
+    A record without `slurm_job_id` is a reservation, unless `submission_error` says why there is no job.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -106,10 +106,10 @@ class TaskRecord(BaseModel):
     idempotency_key: str | None = None
     warnings: tuple[str, ...] = ()  # of the first answer
     submission_error: str | None = None
-    alarm_at: Utc | None = None  # when an event may be due that no change of state announces
+    alarm_at: Utc | None = None  # the next check for events that come without a change of state
     caller: str | None = None  # the caller's name
-    key: str | None = None  # in the store, if it is not the uuid, because another record has the same uuid
-    taken_over_at: Utc | None = None  # when it was found in the database of the older server
+    key: str | None = None  # in the store; None if it is the uuid, which no other record has
+    taken_over_at: Utc | None = None  # from the database of the older server
 
     @property
     def uuid(self) -> str:

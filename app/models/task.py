@@ -123,7 +123,7 @@ class Task(BaseModel):
 
 
 class RunAs(BaseModel):
-    """The user whom an operator submits a body in slurmrestd's own form as."""
+    """The user as whom an operator submits a body in slurmrestd's own form."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -179,7 +179,7 @@ class CatalogueEntry(BaseModel):
     notification: NotificationRequest = NotificationRequest()
 
     def build_command(self, task: Task) -> str:
-        """Return the line for bash: the catalogue's words, then the caller's, joined by single spaces."""
+        """Return the line for bash: the words of the catalogue, then those of the task, joined by blanks."""
         own = (task.cmd, *(task.params or ())) if task.argv is None else map(_quote, task.argv)
         words = (self.cmd, *self.default_params, *own)
         return " ".join(word for word in words if word is not None)

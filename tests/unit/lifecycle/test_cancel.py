@@ -26,12 +26,12 @@ def test_what_has_ended_is_not_said_to_be_cancelled(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.COMPLETED)
     with pytest.raises(AlreadyOver, match="has ended already"):
-        Cancellation(service.store, service.client).cancel(OPERATOR, task["uuid"])
+        Cancellation(service.store, service.client).cancel_by_uuid(OPERATOR, task["uuid"])
 
 
 def refusal_of_cancelling(service: Service, job_id: int) -> str:
     with pytest.raises((AlreadyOver, NoSuchTask)) as refused:
-        Cancellation(service.store, service.client).cancel_job(OPERATOR, str(job_id))
+        Cancellation(service.store, service.client).cancel_by_job_id(OPERATOR, str(job_id))
     return str(refused.value)
 
 
@@ -52,4 +52,4 @@ def test_a_record_that_is_unknown_to_slurm_is_not_cancelled(service: Service) ->
     words = f"slurm_job_id: Slurm does not know job {job_id} any more"
     assert refusal_of_cancelling(service, job_id) == words
     with pytest.raises(AlreadyOver, match=f"Slurm does not know the job of {task['uuid']} any more"):
-        Cancellation(service.store, service.client).cancel(OPERATOR, task["uuid"])
+        Cancellation(service.store, service.client).cancel_by_uuid(OPERATOR, task["uuid"])
