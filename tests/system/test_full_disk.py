@@ -12,11 +12,11 @@ from app.models.record import TaskRecord
 from app.store.mongo import connect
 from app.store.sqlite import SqliteStore
 from tests.conftest import not_covered
-from tests.contract.test_store import make_record
 from tests.support.access import Site
 from tests.support.real import RealPartMissing
 from tests.support.real.disk import SmallDisk, no_larger_files
 from tests.support.real.mongod import Mongod
+from tests.support.stores import make_record
 
 Full = Callable[[], AbstractContextManager[None]]
 

@@ -20,12 +20,12 @@ from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, until
 from tests.contract.test_slurm_client import in_a_minute
-from tests.contract.test_store import make_record
 from tests.support.real.mongod import Mongod
 from tests.support.real.network import Fault, Network
 from tests.support.real.processes import free_port
 from tests.support.real.smtp import SmtpServer
 from tests.support.service import Service
+from tests.support.stores import make_record
 from tests.support.tasks import make_task, new_uuid
 
 pytestmark = pytest.mark.timed

@@ -11,8 +11,8 @@ import pytest
 
 from app.errors import StoreRefused
 from app.store.sqlite import SqliteStore
-from tests.contract.test_store import LATER, make_record
 from tests.support.access import Site
+from tests.support.stores import LATER, make_record
 
 FILES = ("store.sqlite3", "store.sqlite3-wal", "store.sqlite3-shm")
 

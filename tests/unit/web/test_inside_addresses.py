@@ -19,8 +19,8 @@ from app.job_state import JobState
 from app.senders.base import unusable_server_error
 from app.slurm.reply import Reply
 from app.store.sqlite import SqliteStore
-from tests.contract.test_store import make_record
 from tests.support.real.processes import free_port
+from tests.support.stores import make_record
 from tests.support.tasks import make_task
 
 MADE_UP_KEY = "sp_0123456789ab_made-up"

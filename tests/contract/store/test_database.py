@@ -1,0 +1,63 @@
+"""The database behind a store: preparing, threads, time and outages."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.errors import StoreUnavailable
+from app.store import TaskStore
+from app.store.clock import CLOCK_TOLERANCE
+from app.store.mongo import MongoStore, connect
+from app.store.sqlite import SqliteStore
+from tests.support.stores import Factory, find, make_running
+
+
+def test_many_threads_leave_few_files_open(tmp_path: Path) -> None:
+    """A server that makes a thread for each request must not run out of them."""
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    store.prepare()
+    for _ in range(200):
+        thread = threading.Thread(target=store.list_open_jobs)
+        thread.start()
+        thread.join()
+    assert open_files(tmp_path) <= 5
+    for _ in range(5):
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: store.ping(), range(500)))
+    assert open_files(tmp_path) <= 2 * 20 + 3
+    store.close()
+
+
+def open_files(folder: Path) -> int:
+    """How many files below that folder this process has open."""
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(str(folder) in str(link.readlink()) for link in links if link.is_symlink())
+
+
+def test_stores_of_one_database_tell_the_same_time(factory: Factory) -> None:
+    one, other = factory(), factory()
+    difference = other.now() - one.now()
+    assert abs(difference) < CLOCK_TOLERANCE
+    assert one.now().microsecond % 1000 == 0
+    assert abs(one.now() - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+def test_preparing_again_keeps_everything(factory: Factory) -> None:
+    record = make_running()
+    factory().add_record(record)
+    assert find(factory(), record.uuid) == record
+
+
+def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    stores: list[TaskStore] = [
+        SqliteStore(tmp_path / "no such folder" / "x.sqlite3"),
+        MongoStore(connect("mongodb://127.0.0.1:9/", 0.2), "x", "y"),
+    ]
+    for store in stores:
+        for ask in (store.prepare, store.ping, store.list_open_jobs):
+            with pytest.raises(StoreUnavailable):
+                ask()
+        store.close()

@@ -1,0 +1,48 @@
+"""Rate limits, in every store."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from app.store import TaskStore
+from tests.support.stores import ANN, LATER, NOW, Factory
+
+
+def test_a_window_takes_so_many_and_says_when_the_next_one_opens(store: TaskStore) -> None:
+    ends = NOW + timedelta(minutes=10)
+    assert [store.acquire(ANN, 2, NOW, ends) for _ in range(3)] == [None, None, ends]
+    assert store.acquire("email:bob@example.com", 2, NOW, ends) is None
+    assert store.acquire(ANN, 2, ends - timedelta(milliseconds=1), ends + timedelta(minutes=10)) == ends
+    assert store.acquire(ANN, 2, ends, ends + timedelta(minutes=10)) is None
+
+
+@pytest.mark.parametrize("seconds", [60, 100, 180, 240, 3600])
+def test_a_window_that_ends_later_than_it_can_is_begun_anew_and_logged(
+    store: TaskStore, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    """The clock of the process that began it was ahead, or has been set back since."""
+    minute, ahead = timedelta(minutes=1), timedelta(seconds=seconds)
+    for _ in range(2):
+        store.acquire(ANN, 1, NOW + ahead, NOW + ahead + minute)
+    assert store.acquire(ANN, 1, NOW, NOW + minute) is None
+    assert f"the rate limit of {ANN} until" in caplog.text
+    assert store.acquire(ANN, 1, NOW, NOW + minute) == NOW + minute, "the new window counts"
+
+
+def test_a_slot_that_was_not_used_is_given_back(store: TaskStore) -> None:
+    assert store.acquire(ANN, 1, NOW, LATER) is None
+    store.refund(ANN)
+    assert store.acquire(ANN, 1, NOW, LATER) is None
+    assert store.acquire(ANN, 1, NOW, LATER) == LATER
+    store.refund("nobody")
+
+
+def test_a_window_never_takes_more_than_it_may(factory: Factory) -> None:
+    stores = [factory() for _ in range(4)]
+
+    def take(store: TaskStore) -> int:
+        return sum(store.acquire(ANN, 10, NOW, LATER) is None for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(take, stores)) == 10
