@@ -21,7 +21,7 @@ ADDITION = re.compile(
     r"[Ii]n `([^`]+)`, above\sthe\sline\s(?:`` |`)(.+?)(?: ``|`), add:\n\n```\w+\n(.*?)^```$", re.S | re.M
 )
 CHECKS = [  # those of `make check` that know all channels
-    "tests/contract/test_channel_parameters.py",
+    "tests/unit/senders/test_channel_parameters.py",
     "tests/unit/senders/test_senders.py::test_every_sender_answers_to_the_protocol",
     "tests/unit/test_settings.py::test_the_example_is_the_settings_and_their_defaults",
     "tests/unit/test_docs.py::test_every_word_that_a_caller_may_use_is_documented",
