@@ -21,7 +21,7 @@ from app.web.request_context import get_settings
 
 keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
 
-_LINE = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
+_ROW = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
 _SCOPES = click.Choice([scope.value for scope in Scope])
 _DAYS = click.IntRange(1, 36_500)
 
@@ -74,10 +74,10 @@ def create(name: str, **options: Any) -> None:
 def list_() -> None:
     """List all keys, the oldest first."""
     api_keys = _require_keys()
-    click.echo(_LINE.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
+    click.echo(_ROW.format("ID", "NAME", "EXPIRES", "LAST USED", "REVOKED", "MAY"))
     for key in api_keys.list_all():
         moments = map(_format_time, (key.expires_at, key.last_used_at, key.revoked_at))
-        click.echo(_LINE.format(key.id, key.name, *moments, describe_grant(key.grant)))
+        click.echo(_ROW.format(key.id, key.name, *moments, describe_grant(key.grant)))
 
 
 @keys.command("revoke")
