@@ -44,7 +44,7 @@ from app.web.openapi.operations import OPERATIONS, Operation
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.mutations import CHANGES, DAMAGES, Change, Damage, submissions, watches, written
-from tests.unit.web.test_web import KEY
+from tests.support.web import KEY
 
 LEAST_REQUESTS = 20_000
 LONGEST_ANSWER = 5.0  # seconds

@@ -20,7 +20,7 @@ from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.real.identity_provider import IdentityProvider
 from tests.support.tasks import make_task
-from tests.unit.web.test_web import KEY, post
+from tests.support.web import KEY, post
 
 PATTERN = "[A-Za-z0-9_][A-Za-z0-9_.@-]*"
 OF_THE_SITE = ["Alice", "2nd", "a.doe@ad.example.com", "JDOE", "1a", "x" * 64]

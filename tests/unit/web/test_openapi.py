@@ -28,10 +28,8 @@ from app.web.openapi.operations import OPERATIONS
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.tasks import make_email, make_task
-from tests.unit.web import test_web
-from tests.unit.web.test_web import BAD_MONITORS, BAD_SUBMISSIONS, changed
-
-slurm, app, client = test_web.slurm, test_web.app, test_web.client  # its fixtures
+from tests.support.web import post
+from tests.unit.web.test_bad_requests import BAD_MONITORS, BAD_SUBMISSIONS, changed
 
 README = Path(__file__).parents[3] / "README.md"
 ERRORS = Path(__file__).parents[3] / "docs/reference/errors.md"
@@ -376,7 +374,7 @@ def test_the_schema_refuses_what_the_server_refuses(contract: Contract) -> None:
 def test_both_refuse(client: FlaskClient, contract: Contract, fields: dict[str, Any]) -> None:
     body = {"task": make_task(**fields)}
     assert not contract.request("POST", "/submit").is_valid(body)
-    assert test_web.post(client, "/submit", body).status_code == 400
+    assert post(client, "/submit", body).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -413,7 +411,7 @@ def test_both_refuse(client: FlaskClient, contract: Contract, fields: dict[str, 
 def test_both_accept(client: FlaskClient, contract: Contract, fields: dict[str, Any]) -> None:
     body = {"task": make_task(**fields)}
     assert list(contract.request("POST", "/submit").iter_errors(body)) == []
-    response = test_web.post(client, "/submit", body)
+    response = post(client, "/submit", body)
     assert response.status_code == 200, response.text
 
 

@@ -1,0 +1,150 @@
+"""The routes as callers rely on them, on a cluster in memory."""
+
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.job_state import JobState
+from tests.support.fakes import FakeSlurm
+from tests.support.tasks import make_email, make_task
+from tests.support.web import check_error, post
+
+
+def test_ping_answers_pong(client: FlaskClient) -> None:
+    for path in ("/ping", "/ping/"):
+        response = client.get(path)
+        assert (response.status_code, response.text) == (200, "pong")
+
+
+@pytest.mark.parametrize("path", ["/submit", "/submit/"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain", None]
+)
+def test_submit_takes_json_whatever_the_content_type(
+    client: FlaskClient, path: str, content_type: str | None
+) -> None:
+    task = make_task()
+    response = post(client, path, {"task": task}, content_type=content_type)
+    assert response.status_code == 200
+    assert response.json == {"uuid": task["uuid"], "slurm_job_id": 1001, "slurm_job_state": "PENDING"}
+    assert response.content_type == "application/json"
+    assert response.text.endswith("}\n")
+
+
+def test_a_task_can_be_fetched_by_both_ids_tweaked_and_sent_again(client: FlaskClient) -> None:
+    task = make_task(metadata={"z": 1, "a": [1.0, "ü"]}, notification=make_email())
+    job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
+    answers = [
+        client.get(f"/monitor/{what}{slash}").json
+        for what in (f"slurm_job_id/{job_id}", f"task_uuid/{task['uuid']}")
+        for slash in ("", "/")
+    ]
+    for answer in answers:
+        assert answer is not None
+        assert answer["monitor"]["task"] == task
+        assert list(answer["monitor"]["task"]) == list(task)
+        assert {"username", "job_id", "job_state"} <= answer["slurm"].keys()
+    again = {**answers[0]["monitor"]["task"], "uuid": "another:one_1.2-3"}  # type: ignore[index]
+    assert post(client, "/submit", {"task": again}).status_code == 200
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_records_of_a_state_are_listed_as_the_other_gets_show_them(client: FlaskClient, slash: str) -> None:
+    tasks = [make_task() for _ in range(3)]
+    for task in tasks:
+        assert post(client, "/submit", {"task": task}).status_code == 200
+    listed = client.get(f"/monitor/slurm_job_state/PENDING{slash}")
+    assert listed.status_code == 200
+    single = [client.get(f"/monitor/task_uuid/{task['uuid']}").json for task in reversed(tasks)]
+    assert listed.json == {"monitor": [(answer or {})["monitor"] for answer in single]}
+    assert client.get(f"/monitor/slurm_job_state/RUNNING{slash}").json == {"monitor": []}
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("RUNING", "RUNNING"), ("pending", "PENDING"), ("x" * 5000, ""), ("%F0%9F%98%80", ""), ("done", "")],
+)
+def test_word_that_is_no_state_is_refused_with_a_suggestion_only_if_one_is_near(
+    client: FlaskClient, word: str, near: str
+) -> None:
+    answer = client.get(f"/monitor/slurm_job_state/{word}")
+    check_error(answer, 400, "invalid_request")
+    meant = f"did you mean {near}?" if near else "it must be a word such as PENDING or COMPLETED"
+    assert (answer.json or {})["error"] == f"slurm_job_state: is not a job state of Slurm; {meant}"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_deleting_a_job_cancels_it_and_keeps_its_record(
+    client: FlaskClient, slurm: FakeSlurm, slash: str
+) -> None:
+    task = make_task()
+    job_id = (post(client, "/submit", {"task": task}).json or {})["slurm_job_id"]
+    answer = client.delete(f"/monitor/slurm_job_id/{job_id}{slash}")
+    assert answer.status_code == 200
+    assert answer.json == {"uuid": task["uuid"], "slurm_job_id": job_id, "slurm_username": "alice"}
+    assert slurm.jobs[job_id].job_state is JobState.CANCELLED
+    assert client.get(f"/monitor/task_uuid/{task['uuid']}").status_code == 200
+    check_error(client.delete(f"/monitor/slurm_job_id/{job_id}{slash}"), 409, "already_over")
+    check_error(client.delete(f"/monitor/slurm_job_id/999999{slash}"), 404, "unknown_task")
+    check_error(client.delete(f"/monitor/slurm_job_id/abc{slash}"), 400, "invalid_request")
+
+
+def test_timestamps_are_utc_with_an_offset(client: FlaskClient) -> None:
+    task = make_task()
+    post(client, "/submit", {"task": task})
+    monitor = client.get(f"/monitor/task_uuid/{task['uuid']}").json["monitor"]  # type: ignore[index]
+    for name in ("created_at", "updated_at"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", monitor[name])
+
+
+def test_watch_answers_the_contents_of_monitor(client: FlaskClient, slurm: FakeSlurm) -> None:
+    slurm.put(5, JobState.RUNNING)
+    body = {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}}
+    for path, status in (("/monitor", 200), ("/monitor/", 400)):
+        response = post(client, path, body)
+        assert response.status_code == status
+    answer = client.get("/monitor/slurm_job_id/5").json
+    assert answer is not None
+    assert answer["monitor"]["slurm_job_state"] == "RUNNING"
+    assert answer["monitor"]["slurm_username"] == "alice"
+
+
+def test_a_fetched_record_can_be_posted_to_monitor_with_a_new_uuid(
+    client: FlaskClient, slurm: FakeSlurm
+) -> None:
+    slurm.put(5, JobState.RUNNING)
+    post(client, "/monitor", {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}})
+    monitor = client.get("/monitor/slurm_job_id/5").json["monitor"]  # type: ignore[index]
+    monitor["task"]["uuid"] = "x"
+    assert post(client, "/monitor", {"monitor": monitor}).status_code == 200
+
+
+def test_a_duplicate_names_the_job_that_has_the_uuid(client: FlaskClient) -> None:
+    task = make_task()
+    first = post(client, "/submit", {"task": task}).json
+    response = post(client, "/submit", {"task": task})
+    assert response.status_code == 400
+    assert response.json["code"] == "duplicate_uuid"
+    assert response.json["slurm_job_id"] == first["slurm_job_id"]
+    assert task["uuid"] in response.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (SlurmRefused("Slurm refused the job: Invalid partition name specified"), 400, "slurm_refused"),
+        (SlurmUnavailable("slurmrestd cannot be reached"), 503, "slurm_unavailable"),
+        (SlurmMisbehaved("the token is not accepted"), 502, "slurm_error"),
+        (SlurmAmbiguous("no answer"), 504, "submission_unknown"),
+    ],
+)
+def test_when_slurm_fails_the_answer_says_whether_to_try_again(
+    client: FlaskClient, slurm: FakeSlurm, failure: Any, status: int, code: str
+) -> None:
+    slurm.failure = failure
+    response = post(client, "/submit", {"task": make_task()})
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert ("Retry-After" in response.headers) == (status >= 500)
