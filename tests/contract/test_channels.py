@@ -46,6 +46,8 @@ from tests.support.real.smtp import SmtpServer
 from tests.support.service import Service
 from tests.support.tasks import make_task, new_uuid
 
+pytestmark = pytest.mark.timed
+
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 CLAIM_FOR = timedelta(minutes=3)
