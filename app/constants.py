@@ -166,7 +166,7 @@ class Settings(BaseModel):
     OIDC_USER_CLAIM: str | None = Field(
         None,
         description="The claim with the name of the Slurm user whom a caller may act for, such as"
-        " preferred_username. Set it only if users cannot choose the value of the claim. Without it only"
+        " preferred_username. Set it only if users cannot choose the value of the claim. Without it, only"
         " OIDC_GRANTS count.",
     )
     OIDC_GRANTS: JsonList = Field(
@@ -203,7 +203,7 @@ class Settings(BaseModel):
     )
     SLURM_REST_CA_PATH: Path | None = Field(
         None,
-        description="The certificate authority of an https slurmrestd, where the system does not know it.",
+        description="The certificate authority of an https slurmrestd, if the system does not trust it.",
     )
     SLURM_JWT_HS256_KEY_BASE64: Base64Key | None = Field(
         None, description="The cluster's jwt_hs256.key in base64 or base64url, padded or not."
@@ -216,7 +216,7 @@ class Settings(BaseModel):
     )
     SLURM_REST_USERNAME: str = Field(
         "slurm",
-        description="The user that the poller asks Slurm as; a SlurmUser such as slurm sees every job.",
+        description="The Slurm user of the poller's requests; a SlurmUser such as slurm sees every job.",
     )
     SLURM_REST_CONNECT_TIMEOUT_SECONDS: Seconds = Field(
         3, description="How long a connection to slurmrestd may take to open, in seconds."
@@ -240,7 +240,7 @@ class Settings(BaseModel):
     # The store
     MONGODB_URI: SecretStr | None = Field(
         None,
-        description="The MongoDB that keeps the records. Without it the file SQLITE_PATH keeps them.",
+        description="The MongoDB that stores the records. Without it, the file SQLITE_PATH stores them.",
     )
     MONGODB_MONITOR_DB: str = Field("monitordb", description="The database in MongoDB.")
     MONGODB_MONITOR_JOBS_COLLECTION: str = Field("jobs", description="The collection of the job records.")
@@ -279,8 +279,8 @@ class Settings(BaseModel):
     )
     TASK_ALLOWED_SERVICE_USERS: Words = Field(
         (),
-        description="Users that are refused by default, such as root, and that tasks may run as"
-        " nevertheless, separated by commas.",
+        description="Users that tasks may run as although they are refused by default, such as root,"
+        " separated by commas.",
     )
     TASK_USERNAME_PATTERN: Pattern | None = Field(
         None,
@@ -313,12 +313,13 @@ class Settings(BaseModel):
     NOTIFICATIONS_MAIL_ALLOWED: Words = Field(
         (),
         description="The addresses and whole domains that email and gmail may send to, separated by"
-        " commas. Without it any. reply_to may name these, and those of NOTIFICATIONS_MAIL_SENDERS.",
+        " commas. Without it, all. The parameter reply_to may be in this list or in"
+        " NOTIFICATIONS_MAIL_SENDERS.",
     )
     NOTIFICATIONS_MAIL_SENDERS: Words = Field(
         (),
         description="The addresses and whole domains that email and gmail may send from, separated by"
-        " commas. Without it any; with a Google service account, every user of its domain.",
+        " commas. Without it, all: with a Google service account, these are all users of its domain.",
     )
     NOTIFICATIONS_RETRY_SECONDS: Seconds = Field(
         86_400, description="How long a message is retried before it becomes a dead letter, in seconds."
@@ -348,7 +349,7 @@ class Settings(BaseModel):
     )
     NOTIFICATIONS_SMTP_CA_PATH: Path | None = Field(
         None,
-        description="The certificate authority of the mail server, where the system does not know it.",
+        description="The certificate authority of the mail server, if the system does not trust it.",
     )
     NOTIFICATIONS_SMTP_TIMEOUT_SECONDS: Seconds = Field(
         15,
@@ -369,7 +370,7 @@ class Settings(BaseModel):
         " not configured.",
     )
     NOTIFICATIONS_SLACK_CHANNEL: str | None = Field(
-        None, description="The channel of messages that name none."
+        None, description="The Slack channel of messages that name none."
     )
     NOTIFICATIONS_SLACK_API_URL: str = Field(
         "https://slack.com/api/", description="The address of Slack's API."
@@ -390,7 +391,7 @@ class Settings(BaseModel):
     )
     NOTIFICATIONS_RABBITMQ_CA_PATH: Path | None = Field(
         None,
-        description="The certificate authority of RabbitMQ, where the system does not know it.",
+        description="The certificate authority of RabbitMQ, if the system does not trust it.",
     )
     NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS: Seconds = Field(
         15,
@@ -405,8 +406,8 @@ class Settings(BaseModel):
     )
     NOTIFICATIONS_WEBHOOK_CA_PATH: Path | None = Field(
         None,
-        description="A certificate authority of webhook receivers that the system does not know, trusted in"
-        " addition to those of the system.",
+        description="A certificate authority of webhook receivers, trusted in addition to those of the"
+        " system.",
     )
     NOTIFICATIONS_APPRISE_TARGETS: AppriseTargets = Field(
         default_factory=dict,

@@ -45,7 +45,7 @@ class SettingsError(SlurmProxyError, ClickException):
 
 
 class InvalidRequest(SlurmProxyError):
-    """The request is malformed; every fault is listed, each with the path of its field.
+    """The request is not valid; all faults are listed, each with the path of its field.
 
     At most a hundred faults are listed. `faults` may be lazy: the rest is not computed.
     """
@@ -74,7 +74,7 @@ class UnsupportedEncoding(SlurmProxyError):
 
 
 class DuplicateUuid(SlurmProxyError):
-    """The uuid was used before, and works only once; the answer names its job, if Slurm has answered."""
+    """The uuid was used before, and can be used only once; the answer names its job if it is known."""
 
     status = 400
     code = "duplicate_uuid"
@@ -91,7 +91,7 @@ class DuplicateUuid(SlurmProxyError):
 
 
 class IdempotencyKeyReused(SlurmProxyError):
-    """The idempotency key was used first with another request."""
+    """The idempotency key was used before, with another request."""
 
     status = 400
     code = "idempotency_key_reused"
@@ -112,14 +112,14 @@ class NoSuchTask(SlurmProxyError):
 
 
 class AlreadyOver(SlurmProxyError):
-    """There is no job that could be cancelled."""
+    """There is nothing to cancel: the task has no job, or the job has ended, or Slurm does not know it."""
 
     status = 409
     code = "already_over"
 
 
 class UnknownJob(SlurmProxyError):
-    """Neither Slurm nor this service has such a job."""
+    """Slurm has no such job, or this service has no record of the job."""
 
     status = 400
     code = "unknown_job"
@@ -140,7 +140,7 @@ class NotDead(SlurmProxyError):
 
 
 class NotTheOwner(SlurmProxyError):
-    """The job belongs to another user than the request says."""
+    """The job belongs to another user than the one in the request."""
 
     status = 400
     code = "not_the_owner"
@@ -154,7 +154,7 @@ class NotAuthenticated(SlurmProxyError):
 
 
 class IdentityProviderUnavailable(SlurmProxyError):
-    """The keys that tokens are checked with cannot be fetched."""
+    """The identity provider does not answer, so its keys for checking tokens cannot be fetched."""
 
     failing_part = "the identity provider"
     status = 503
@@ -170,7 +170,7 @@ class Forbidden(SlurmProxyError):
 
 
 class TooManyRequests(SlurmProxyError):
-    """The caller has used up the rate limit, of requests or of failed attempts to authenticate."""
+    """The caller has reached the rate limit for requests or for failed attempts to authenticate."""
 
     status = 429
     code = "too_many_requests"
@@ -182,20 +182,20 @@ class TooManyRequests(SlurmProxyError):
 
 
 class TooManyJobs(TooManyRequests):
-    """The caller has reached the limit of jobs that wait or run."""
+    """The caller has reached the limit on jobs that wait or run."""
 
     code = "too_many_jobs"
 
 
 class SlurmRefused(SlurmProxyError):
-    """Slurm refused the request; the message is Slurm's own. No job exists."""
+    """Slurm refused the request and did nothing; the message has Slurm's reason."""
 
     status = 400
     code = "slurm_refused"
 
 
 class SlurmUnavailable(SlurmProxyError):
-    """Slurm does not answer, or cannot answer at the moment; nothing was done."""
+    """Slurm does not answer, or cannot serve the request at the moment; nothing was done."""
 
     failing_part = "Slurm"
     status = 503
@@ -216,7 +216,7 @@ class SlurmBusy(SlurmUnavailable):
 
 
 class SlurmMisbehaved(SlurmProxyError):
-    """The answer of slurmrestd cannot be understood, or it refuses this service."""
+    """The answer of slurmrestd cannot be read, or slurmrestd refuses this service."""
 
     failing_part = "Slurm"
     status = 502
@@ -238,7 +238,7 @@ class NoCommonVersion(SlurmMisbehaved):
 
 
 class SlurmAmbiguous(SlurmProxyError):
-    """A request reached slurmrestd without a usable answer; it may have been carried out."""
+    """Slurm gave no usable answer: the request may have been carried out or not."""
 
     status = 504
     code = "submission_unknown"
@@ -258,7 +258,7 @@ class RecordTooLarge(SlurmProxyError):
 
 
 class StoreUnavailable(SlurmProxyError):
-    """The database does not answer; what was acknowledged before is not lost."""
+    """The database does not answer; tasks that were acknowledged before are not lost."""
 
     message_for_callers = "the database of this service does not answer"
     failing_part = "the store"

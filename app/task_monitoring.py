@@ -22,19 +22,19 @@ def get_task_by_job_id(slurm_job_id: str) -> Response:
 
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
 def cancel_task_by_job_id(slurm_job_id: str) -> Response:
-    """Cancel a job, as its user. The record stays, and the job's end is announced like any other."""
+    """Cancel a job as its user. The record stays, and notifications of the end are sent as usual."""
     return make_json_response(get_services().cancellation.cancel_by_job_id(get_caller(), slurm_job_id))
 
 
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def list_tasks_by_state(slurm_job_state: str) -> Response:
-    """Return the records in a state, the newest first, at most 1,000: those that the caller may read."""
+    """Return the records in one state that the caller may read, the newest first, at most 1,000."""
     return make_json_response(get_services().lookup.list_by_state(get_caller(), slurm_job_state))
 
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")
 def cancel_task_by_uuid(task_uuid: str) -> Response:
-    """Cancel the job of a task, as its user. The end of the job is announced like any other."""
+    """Cancel the job of a task as its user. Notifications of the end are sent as usual."""
     return make_json_response(get_services().cancellation.cancel_by_uuid(get_caller(), task_uuid))
 
 

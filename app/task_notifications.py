@@ -13,7 +13,7 @@ blueprint.before_request(make_scope_check(Scope.ADMIN))
 
 @blueprint.get("")
 def list_notifications() -> Response:
-    """Return the messages that were given up, or those in another status, the oldest first."""
+    """Return the notifications in one status, by default the dead ones, the oldest first."""
     return make_json_response(
         get_services().dead_letters.find(
             **{"status": "dead", "limit": "100", **read_query("status", "method", "limit")}
@@ -23,11 +23,11 @@ def list_notifications() -> Response:
 
 @blueprint.post("/<notification_id>/retry")
 def retry_notification(notification_id: str) -> Response:
-    """Retry a message at once that is dead or waits for its next attempt."""
+    """Retry at once a message that is dead or waits for its next attempt."""
     return make_json_response(get_services().dead_letters.retry(notification_id))
 
 
 @blueprint.post("/retry")
 def retry_notifications() -> Response:
-    """Retry all messages at once, or those of one method, that are dead or wait for their next attempt."""
+    """Retry at once all messages that are dead or wait for their next attempt, or those of one method."""
     return make_json_response(get_services().dead_letters.retry_all(**read_query("method")))

@@ -52,7 +52,7 @@ def get_slurm_job(job_id: str) -> Response:
 
 @blueprint.post("/job/submit")
 def submit_slurm_job() -> Response:
-    """Submit a slurmrestd body as it is, as the user named in the query. Nothing is recorded."""
+    """Submit a body in slurmrestd's own form, as the user in the query. Nothing is recorded."""
     return make_slurm_response(get_services().submitter.submit_raw(request.args.to_dict(), read_body()))
 
 

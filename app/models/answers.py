@@ -24,7 +24,7 @@ from app.job_state import JobState
 from app.models.job import SlurmJob, Utc
 from app.models.record import NotificationStatus
 
-# Facts of a job that stand at the end of an answer, where there are any.
+# Facts of a job that come last in an answer, if they are set.
 _LAST_FACTS = ("as_of", "stale", "error")
 
 
@@ -34,35 +34,38 @@ def _is_empty(value: object) -> bool:
 
 
 class Submitted(BaseModel):
-    """A task that was taken."""
+    """The answer to a submission: the job that Slurm accepted for the task."""
 
     uuid: str
     slurm_job_id: int
     slurm_job_state: JobState
     warnings: list[str] = Field(
         default_factory=list,
-        description="What is to be known all the same; only where there is anything.",
+        description="Warnings about the task or its job, such as a key that may be misspelt. Absent if there"
+        " are none.",
         exclude_if=_is_empty,
     )
 
 
 class ShownNotification(BaseModel):
-    """One message by one channel, and how far it has come."""
+    """A notification: one message by one method, with the status of its delivery."""
 
-    id: str = Field(description="The same at every attempt: receivers can deduplicate by it.")
+    id: str = Field(
+        description="The same at every attempt, so that receivers can recognise a repeated message."
+    )
     event: str
     method: str
     status: NotificationStatus
     created_at: Utc
     attempts: int
-    attempt_after: Utc | None = Field(description="When it is tried (again).")
+    attempt_after: Utc | None = Field(description="The time of the next attempt.")
     last_error: str | None
     sent_at: Utc | None
     revived_at: Utc | None = Field(
-        None, description="When an operator last retried it.", exclude_if=_is_empty
+        None, description="When an operator last retried the message.", exclude_if=_is_empty
     )
     digest: str | None = Field(
-        None, description="The id of the notification that brings this one along.", exclude_if=_is_empty
+        None, description="The id of the digest that contains this message.", exclude_if=_is_empty
     )
     to: str
     subject: str
@@ -70,7 +73,10 @@ class ShownNotification(BaseModel):
 
 
 class Record(BaseModel):
-    """What is kept of a task. Without `slurm_job_id` there is no job, or not yet: see `submission_error`."""
+    """The record of a task and its job.
+
+    `slurm_job_id` is null while the job is not known, or if there is none: see `submission_error`.
+    """
 
     slurm_username: str
     slurm_job_id: int | None
@@ -78,23 +84,30 @@ class Record(BaseModel):
     created_at: Utc
     updated_at: Utc
     warnings: list[str] = Field(
-        default_factory=list, description="Those of the first answer.", exclude_if=_is_empty
+        default_factory=list,
+        description="The warnings in the answer to the submission.",
+        exclude_if=_is_empty,
     )
-    submission_error: str | None = Field(None, description="Why there is no job.", exclude_if=_is_empty)
-    task: dict[str, Any] = Field(description="As it was sent, verbatim.")
+    submission_error: str | None = Field(None, description="Why the task has no job.", exclude_if=_is_empty)
+    task: dict[str, Any] = Field(description="The task as the caller sent it, verbatim.")
     notifications: list[ShownNotification]
 
 
 class SlurmFacts(SlurmJob):
-    """What Slurm says of the job now, or said last; beside user, id and state only what is known."""
+    """What Slurm reports about the job now, or has reported last.
+
+    User, id and state are always present, the other fields once Slurm has described the job.
+    """
 
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
     job_state: JobState | None  # type: ignore[assignment]
     run_seconds: float | None = None
     as_of: Utc | None = Field(None, description="When Slurm reported these facts.")
-    hint: str | None = Field(None, description="What may help a job that failed or cannot start.")
-    stale: bool = Field(False, description="Slurm does not answer: these are the last known facts.")
-    error: str | None = Field(None, description="Why they are stale.")
+    hint: str | None = Field(None, description="Advice for a job that failed or cannot start.")
+    stale: bool = Field(
+        False, description="True if Slurm does not answer: these are the facts that it reported last."
+    )
+    error: str | None = Field(None, description="Why the facts are stale.")
 
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -110,20 +123,20 @@ class SlurmFacts(SlurmJob):
 
 
 class Shown(BaseModel):
-    """A record, and what Slurm says of its job."""
+    """A record, and what Slurm reports about its job."""
 
     slurm: SlurmFacts
     monitor: Record
 
 
 class Records(BaseModel):
-    """Records of one state."""
+    """The records whose jobs are in one state."""
 
-    monitor: list[Record] = Field(description="The newest first, at most 1,000.")
+    monitor: list[Record] = Field(description="The records, the newest first, at most 1,000.")
 
 
 class KeptNotification(ShownNotification):
-    """A notification with the task that it belongs to."""
+    """A notification with the uuid of its task."""
 
     task_uuid: str
 
@@ -133,20 +146,20 @@ class KeptNotification(ShownNotification):
 
 
 class Notifications(BaseModel):
-    """The oldest first."""
+    """A list of notifications, the oldest first."""
 
     notifications: list[KeptNotification]
-    more: bool = Field(description="There are more than the limit.")
+    more: bool = Field(description="Whether there are more notifications than `limit`.")
 
 
 class Retried(BaseModel):
-    """What was set going once more."""
+    """The answer to a retry."""
 
-    retried: int = Field(description="How many are sent again.")
+    retried: int = Field(description="How many messages will be sent again.")
 
 
 class Cancelled(BaseModel):
-    """The job that was told to end."""
+    """The job that Slurm was asked to cancel."""
 
     uuid: str
     slurm_job_id: int
@@ -154,19 +167,22 @@ class Cancelled(BaseModel):
 
 
 class SlurmAnswer(BaseModel):
-    """An answer of slurmrestd, unchanged; of an answer that is no JSON object, its `status` and `text`."""
+    """An answer of slurmrestd, unchanged.
+
+    If the answer is not a JSON object, the body has its `status` and its `text` instead.
+    """
 
     model_config = ConfigDict(extra="allow")
 
 
 class Error(BaseModel):
-    """Every answer that is not a success has this form."""
+    """The body of every answer that reports an error."""
 
-    error: str = Field(description="One sentence for the person who reads it.")
-    code: str = Field(description="One word for programs.")
+    error: str = Field(description="A sentence for people: what is wrong, and often what to do.")
+    code: str = Field(description="A code for programs.")
     details: list[str] = Field(
-        default_factory=list, description="Every fault, each with the path of its field."
+        default_factory=list, description="All faults of the request, each with the path of its field."
     )
     slurm_job_id: int | None = Field(
-        None, description="With duplicate_uuid: the job that the uuid belongs to, if it is known."
+        None, description="Only with `duplicate_uuid`: the job of the uuid, if it is known."
     )

@@ -13,44 +13,47 @@ Utc = Annotated[datetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 
 class SlurmJob(BaseModel):
-    """A job as slurmctld or slurmdbd reports it; None stands for what was not reported."""
+    """A job as slurmctld or slurmdbd reports it; a fact that was not reported is None."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: int
     username: str
     job_state: JobState
-    reason: str | None = Field(default=None, description="Why it waits or ended so, in Slurm's word.")
+    reason: str | None = Field(
+        default=None, description="Why the job waits or ended as it did, in Slurm's own word."
+    )
     exit_code: int | None = None
-    signal: int | None = Field(default=None, description="The signal that ended it.")
+    signal: int | None = Field(default=None, description="The signal that ended the job.")
     name: str | None = None
     partition: str | None = None
     nodes: str | None = None
     cpus: int | None = None
-    memory_mb: int | None = Field(default=None, description="Requested for a node.")
+    memory_mb: int | None = Field(default=None, description="The memory requested on each node.")
     time_limit_minutes: int | None = None
     submit_time: Utc | None = None
     start_time: Utc | None = None
     end_time: Utc | None = None
     suspended_seconds: float = Field(
-        default=0, description="Between start and end, as of the last time that it was suspended."
+        default=0, description="How long the job was suspended, as of the end of its last suspension."
     )
     max_memory_bytes: int | None = Field(
-        default=None, description="Peak of the largest step, as slurmdbd has it."
+        default=None, description="The peak memory of the largest step, from slurmdbd."
     )
-    cpu_seconds: float | None = Field(default=None, description="As slurmdbd has it.")
+    cpu_seconds: float | None = Field(default=None, description="CPU time, from slurmdbd.")
     working_directory: str | None = None
     standard_output: str | None = Field(
-        default=None, description="The file, or the pattern of an array's files."
+        default=None, description="The file of standard output; for an array, the pattern of its files."
     )
     standard_error: str | None = Field(
-        default=None, description="The same for standard error; it is the same file if both are joined."
+        default=None,
+        description="The file of standard error; the same as `standard_output` if both are joined.",
     )
     comment: str | None = None
-    restarts: int = Field(default=0, description="How often it was put back into the queue.")
+    restarts: int = Field(default=0, description="How often the job was requeued.")
     array_job_id: int | None = None
     array_tasks: dict[JobState, int] | None = Field(
-        default=None, description="How many tasks of an array are in which state."
+        default=None, description="The number of an array's tasks in each state."
     )
     failed_tasks: str | None = Field(
         default=None, description='The indices of an array\'s tasks that did not succeed, such as "2,7-9".'

@@ -60,7 +60,7 @@ class EventName(StrEnum):
 
 
 class PendingOver(BaseModel):
-    """The job has been waiting for so many minutes."""
+    """The event that the job has been waiting for this number of minutes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,12 +102,15 @@ RequestedEvent = Annotated[
 
 
 class NotificationRequest(BaseModel):
-    """Who is told by which channels; what `params` must hold is each sender's own affair."""
+    """The messages that a task asks for: their methods, receivers and events.
+
+    Each method checks its own object in `params`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: Annotated[tuple[Method, ...], BeforeValidator(_require_one_spelling)] = Field(
-        default=(), description="The channels."
+        default=(), description="The methods (channels) to send messages by."
     )
     params: Annotated[dict[Method, dict[str, Any]], BeforeValidator(_require_one_spelling)] = Field(
         default_factory=dict
@@ -116,6 +119,6 @@ class NotificationRequest(BaseModel):
         Annotated[tuple[RequestedEvent, ...], Field(max_length=20), BeforeValidator(_expand_all)] | None
     ) = Field(
         default=None,
-        description="The events to announce, in the words of sbatch's --mail-type. Without it the end of the"
-        " job is announced, and to people also that it cannot start.",
+        description="The events to announce, in the words of sbatch's --mail-type. By default the end of the"
+        " job is announced, and to people also that the job cannot start.",
     )

@@ -188,7 +188,8 @@ JobId = Annotated[int, Field(strict=True, gt=0, le=MAX_JOB_ID), Rule(_A_JOB_ID)]
 IDEMPOTENCY_KEY = {
     "type": "string",
     "pattern": r'^(?!"{0,2}$)"?[!-~]([ -~]{0,253}[!-~])?"?$',
-    "description": "1 to 255 printable ASCII characters, in quotes or not.",
+    "description": "1 to 255 printable ASCII characters, with or without quotes around them. A request that"
+    " is repeated with the same key gets the answer of the first one.",
 }
 
 

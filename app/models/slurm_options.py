@@ -81,7 +81,7 @@ def _option(description: str, example: Any) -> Any:
 
 
 class SlurmOptions(BaseModel):
-    """Sbatch's long options, with underscores. What is not given is not sent: the cluster's defaults apply.
+    """Sbatch's long options, with underscores. Without an option, the cluster's default applies.
 
     An unknown key is refused, because dropping it would change the job. The error names a known key that is
     similar, if there is one.
@@ -124,7 +124,8 @@ class SlurmOptions(BaseModel):
     comment: Line | None = _option("A comment, which Slurm keeps with the job.", "second attempt")
     constraint: Line | None = _option("Features that the nodes must have.", "avx512&ssd")
     deadline: Moment | None = _option(
-        "The job is removed if it cannot end by this time.", "2027-02-01T08:00:00+01:00"
+        "The time by which the job must end. Slurm removes the job if that is not possible.",
+        "2027-02-01T08:00:00+01:00",
     )
     dependency: Line | None = _option(
         "Other jobs that must have started or ended before this one starts.", "afterok:4711"
@@ -137,30 +138,32 @@ class SlurmOptions(BaseModel):
     gpus_per_node: CountOrText | None = _option("GPUs on each node: a number, or a type and a number.", 1)
     gpus_per_task: CountOrText | None = _option("GPUs for each task: a number, or a type and a number.", 1)
     gres: Line | None = _option("Generic resources on each node.", "gpu:a100:1")
-    hold: Flag | None = _option("The job is submitted in hold, and waits until it is released.", True)
+    hold: Flag | None = _option("The job is held after submission, until it is released.", True)
     licenses: Line | None = _option("Licenses that the job needs.", "matlab:2")
     mem_per_cpu: Memory | None = _option("Memory for each CPU; not together with `mem`.", 2000)
     nice: Nice | None = _option(
-        "Lowers the job's priority by this number; operators of Slurm may raise it with one below 0.", 100
+        "The number by which the job's priority is lowered. One below 0 raises it, for operators of Slurm.",
+        100,
     )
     nodelist: Line | None = _option("Nodes that the job runs on; Slurm may add others.", "node[01-02]")
-    ntasks: Count | None = _option("The number of tasks that the job starts at most.", 8)
+    ntasks: Count | None = _option("The maximum number of tasks that the job starts.", 8)
     open_mode: Annotated[Literal["append", "truncate"], Rule('be "append" or "truncate"')] | None = _option(
-        "Whether existing output files are appended to or emptied first.", "append"
+        "Whether the job appends to existing output files or empties them first.", "append"
     )
-    prefer: Line | None = _option("Features that the nodes have if possible.", "ssd")
+    prefer: Line | None = _option("Features that the nodes should have, if possible.", "ssd")
     qos: Line | None = _option("The quality of service, which has a priority and limits of its own.", "short")
     requeue: Flag | None = _option(
         "Whether Slurm may start the job again, for example after a node has failed.", False
     )
     reservation: Line | None = _option("The reservation whose nodes the job uses.", "course-2027")
     switches: Switches | None = _option(
-        "The most leaf switches that the nodes are spread over, and after @ how long the job waits for that.",
+        "The maximum number of leaf switches for the job's nodes; after @ how long the job waits for them.",
         "1@00:30:00",
     )
     threads_per_core: Count | None = _option("How many threads of each core are used.", 1)
     time_min: MinimumTime | None = _option(
-        "The time limit may be lowered to this one, so that the job starts earlier.", 30
+        "The minimum time limit: Slurm may lower the time limit to this, so that the job starts earlier.",
+        30,
     )
     wckey: Line | None = _option("A key by which accounting groups jobs.", "project-x")
 

@@ -39,7 +39,7 @@ _MIN_SIMILARITY = 0.85  # of 1: "enviroment" is as similar to a known key, "note
 
 
 class Dirs(BaseModel):
-    """Folders; the job makes those that are missing."""
+    """The folders of a job. The job creates those that do not exist."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -62,30 +62,32 @@ def _refuse_service_user(username: str, info: ValidationInfo) -> str:
 
 
 class Task(BaseModel):
-    """A task of `/submit`; further keys belong to the caller, who gets them back untouched."""
+    """A task to submit. Further keys are allowed; they are stored and returned unchanged."""
 
     # With a validation context, names and users are held against the catalogue and the refused users.
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Line = Field(description="A name of this server's catalogue.")
+    name: Line = Field(description="A name in this server's catalogue of tasks.")
     username: Annotated[Username, AfterValidator(_refuse_service_user)] = Field(
         description="The user that the job runs as and that owns the files it writes."
     )
     cwd: AbsolutePath = Field(description="The job's working directory.")
-    uuid: Uuid = Field(description="It can be used once, for ever.")
+    uuid: Uuid = Field(description="The id of the task. Each uuid can be used only once, even after years.")
     dirs: Dirs
     slurm: SlurmOptions
     argv: tuple[ShellText, ...] | None = Field(
         None,
         min_length=1,
-        description="The command and its arguments, instead of `cmd` and `params`: they reach the command as"
-        " they are, and bash evaluates nothing in them.",
+        description="The command and its arguments, instead of `cmd` and `params`. The arguments reach the"
+        " command unchanged: bash evaluates nothing in them.",
     )
-    cmd: Command | None = Field(None, validate_default=True, description="Evaluated by bash on the node.")
+    cmd: Command | None = Field(
+        None, validate_default=True, description="The command, which bash evaluates on the node."
+    )
     params: tuple[ShellText, ...] | None = Field(
         None,
         validate_default=True,
-        description="Follow `cmd`, joined by spaces; also bash's text. `[]` for none.",
+        description="The words after `cmd`, joined by spaces; bash evaluates them, too. `[]` for none.",
     )
     notification: NotificationRequest = NotificationRequest()
 
@@ -123,7 +125,7 @@ class Task(BaseModel):
 
 
 class RunAs(BaseModel):
-    """The user as whom an operator submits a body in slurmrestd's own form."""
+    """The user in the query of `POST /slurm/job/submit`: the job runs as this user."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -131,7 +133,7 @@ class RunAs(BaseModel):
 
 
 class WatchedTask(BaseModel):
-    """A task of `POST /monitor`: the job exists already, so further keys are only kept."""
+    """The task of a job that exists already. Further keys are allowed, and only stored."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -142,7 +144,7 @@ class WatchedTask(BaseModel):
 
 
 class SubmitRequest(BaseModel):
-    """A task to run."""
+    """The body of `POST /submit`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -150,7 +152,7 @@ class SubmitRequest(BaseModel):
 
 
 class WatchedJob(BaseModel):
-    """A job that was submitted elsewhere; further keys are ignored, so that a record can be sent again."""
+    """A job that was submitted elsewhere. Further keys are ignored, so that a record can be sent again."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -160,7 +162,7 @@ class WatchedJob(BaseModel):
 
 
 class MonitorRequest(BaseModel):
-    """A job to watch."""
+    """The body of `POST /monitor`: a job to monitor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

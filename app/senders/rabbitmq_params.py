@@ -41,10 +41,10 @@ Key = Annotated[
 
 
 class RabbitmqParams(BaseModel):
-    """The parameters of a message: a queue, a routing_key or an exchange, or several of these.
+    """The parameters: at least one of `queue`, `routing_key` and `exchange`, a subject and a body.
 
-    With `passive` the queue must exist, and nothing is declared or bound. Without it a missing queue is
-    declared as durable.
+    With `passive` the queue must exist already, and nothing is declared or bound. Without `passive`, a queue
+    that does not exist is declared as durable.
     """
 
     model_config = ConfigDict(

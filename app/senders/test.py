@@ -16,7 +16,7 @@ _ADDRESS_PARAMS = ("recipient", "channel", "url", "target", "exchange", "routing
 
 
 class TestParams(BaseModel):
-    """Any parameters; none is required."""
+    """The parameters: all are allowed, and none is required."""
 
     model_config = ConfigDict(extra="allow")
 

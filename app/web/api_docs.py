@@ -33,7 +33,7 @@ def get_openapi_document() -> Response:
 @blueprint.get("/docs")
 @allow_unauthenticated
 def get_documentation() -> Response:
-    """Return the OpenAPI document as a page for people, which loads nothing from other servers."""
+    """Return the OpenAPI document as a page for people. It loads nothing from other servers."""
     api = _get_document(current_app)
     reader = SchemaReader(api["components"]["schemas"])
     operations = [

@@ -26,19 +26,21 @@ from app.web.openapi.schemas import (
     rules_to_descriptions,
 )
 
-_ABOUT = f"""Runs JSON tasks on a Slurm cluster as the named user, watches them, and tells when they end.
+_ABOUT = f"""Submits JSON tasks to a Slurm cluster as the named user, monitors their jobs, and notifies
+receivers when the jobs end.
 
-Bodies are UTF-8 JSON of at most 1 MiB, {MAX_DEPTH} levels, {MAX_VALUES} values, and {MAX_TEXT} characters in
-a string, whatever the Content-Type says. Whole numbers are written without a fraction, no key stands twice
-in an object, and half surrogate pairs are refused. Beside the rules below, the operator's settings
-(such as lists of receivers) and the caller's grants apply. Every path works with a trailing slash, too.
+The body of a request is UTF-8 JSON, whatever its Content-Type says. It has at most 1 MiB, {MAX_DEPTH} levels
+of nesting, {MAX_VALUES} values, and {MAX_TEXT} characters in a string. Integers are written without a
+fraction. A key that occurs twice in an object is refused, and so is an unpaired surrogate. The operator's
+settings (such as lists of receivers) and the caller's grants apply in addition to the rules below. Every path
+also works with a trailing slash.
 
-Where this server authenticates its callers, each request carries `Authorization: Bearer` with an API key or
-with a token of the identity provider (OIDC), and the caller must have been granted the scope that stands
-with the operation. Where authentication is not configured, none is needed.
+If the server authenticates its callers, each request needs the header `Authorization: Bearer` with an API key
+or a token of the identity provider (OIDC). The caller must have the scope that the operation names. If
+authentication is not configured, requests need no such header.
 """
 _BEARER = (
-    "An API key, or a token of the identity provider (OIDC). Where authentication is not configured, none is"
+    "An API key, or a token of the identity provider (OIDC). If authentication is not configured, neither is"
     " needed."
 )
 
@@ -117,7 +119,7 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
     described["responses"] = {"200": _describe_success(operation), **build_error_answers(operation)}
     if operation.passes_on:
         described["responses"]["default"] = {
-            "description": "slurmrestd's own answer, under its own status.",
+            "description": "The answer of slurmrestd, unchanged, with its own status.",
             "content": {"application/json": {"schema": _schema_of(SlurmAnswer)}},
         }
     if not operation.scopes:
@@ -151,4 +153,7 @@ def _body_schema(kind: type) -> Schema:
 
 def _describe_success(operation: Operation) -> Schema:
     media = operation.answer if isinstance(operation.answer, str) else "application/json"
-    return {"description": "Done.", "content": {media: {"schema": _schema_of(operation.answer)}}}
+    return {
+        "description": "The request has succeeded.",
+        "content": {media: {"schema": _schema_of(operation.answer)}},
+    }

@@ -36,10 +36,10 @@ def _http_fault(code: str, meaning: str, sentence: str) -> _Fault:
 
 
 _HTTP = {
-    404: _http_fault("not_found", "There is no such route.", "there is no such route"),
+    404: _http_fault("not_found", "There is no route with this path.", "there is no such route"),
     405: _http_fault(
         "method_not_allowed",
-        "The route knows other methods; `Allow` names them.",
+        "The route does not support this method; the header `Allow` names those that it supports.",
         "this route takes GET alone",
     ),
     413: _http_fault(
@@ -49,7 +49,7 @@ _HTTP = {
     ),
     500: _http_fault(
         "internal_error",
-        "The server failed, which is never the request's fault.",
+        "The server failed because of a fault of its own; its log has the cause.",
         "the server failed; its log says why",
     ),
 }
@@ -97,7 +97,7 @@ def _describe_error_answer(faults: Collection[_Fault], has_retry_after: bool, ot
     if has_retry_after:
         described["headers"] = {
             "Retry-After": {
-                "description": "Seconds after which to try again.",
+                "description": "How many seconds to wait before the next attempt.",
                 "required": not others,
                 "schema": {"type": "integer"},
             }

@@ -18,7 +18,7 @@ _SECONDS: Schema = {
     "maximum": 10**11 - 1,
     "description": "Seconds since the epoch; 0 for all jobs.",
 }
-_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user to submit as."}
+_USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user that the job runs as."}
 
 
 @dataclass(frozen=True, slots=True)

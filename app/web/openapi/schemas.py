@@ -93,7 +93,7 @@ def _build_json_value_schema() -> Schema:
     numbers = {"minimum": -(2**63), "maximum": 2**63 - 1}
     others = _if_of_type("array", {"items": _VALUE}, numbers)
     return {
-        "description": "Any JSON without NUL characters, whole numbers of 64 bits.",
+        "description": "Any JSON value. Texts have no NUL characters, and integers fit into 64 bits.",
         **_if_of_type("string", {"pattern": NO_NUL}, _if_of_type("object", CALLER_KEYS, others)),
     }
 
@@ -112,7 +112,7 @@ def _describe_methods(fields: Schema, params: Mapping[str, type[BaseModel]]) -> 
     }
     fields["params"] = {
         "type": "object",
-        "description": "For each method an object.",
+        "description": "The parameters of each method, such as the receiver and the text.",
         "not": {"anyOf": [{"required": list(names)} for names in METHOD_ALIASES.items()]},
         "properties": {word: {"$ref": REF + params[method].__name__} for word, method in _SPELLINGS.items()},
         "additionalProperties": False,

@@ -315,7 +315,7 @@ def test_the_words_of_the_document_are_for_callers(client: FlaskClient, contract
     assert "Authorization: Bearer" in page
     assert "Scope: <code>submit</code> and <code>read</code>." in page
     assert "As UnknownTask" not in page
-    assert "none is needed" in contract.document["components"]["securitySchemes"]["bearer"]["description"]
+    assert "neither is needed" in contract.document["components"]["securitySchemes"]["bearer"]["description"]
     fields = contract.document["components"]["schemas"]["Task"]["properties"]
     for name in ("cmd", "params"):
         assert "Required for `generic`, unless `argv` is given." in fields[name]["description"]
