@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from app.models.record import utc_now
-from app.version import VERSION
+from app.version import read_version
 from tests.conftest import until
 from tests.support.real.processes import answers, free_port
 from tests.support.service import ROOT
@@ -160,8 +160,8 @@ def test_image_has_the_version_of_the_project(tmp_path: Path) -> None:
             else:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, folder)
-    program = "import app.version; print(app.version.__file__, app.version.VERSION)"
+    program = "import app.version; print(app.version.__file__, app.version.read_version())"
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert found.stdout.split() == [str(tmp_path / "app/version.py"), VERSION]
+    assert found.stdout.split() == [str(tmp_path / "app/version.py"), read_version()]

@@ -12,7 +12,7 @@ from app.models.answers import Error, SlurmAnswer
 from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
 from app.models.username import build_username_schema
-from app.version import VERSION
+from app.version import read_version
 from app.web.openapi.error_answers import build_error_answers, list_error_codes
 from app.web.openapi.examples import REQUESTS
 from app.web.openapi.operations import OPERATIONS, Operation
@@ -72,7 +72,7 @@ def build_document(
         _replace_username_rule(paths, username_pattern)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "slurm-proxy", "version": VERSION, "description": _ABOUT},
+        "info": {"title": "slurm-proxy", "version": read_version(), "description": _ABOUT},
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
