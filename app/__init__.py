@@ -1,4 +1,4 @@
-"""slurm-proxy: a REST service that runs JSON tasks on a Slurm cluster and announces their end."""
+"""slurm-proxy: a REST service that submits JSON tasks to a Slurm cluster and announces their end."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Slurm's job states, as a type that answers questions and reads every form Slurm writes."""
+"""Slurm's job states, with their properties, and a parser for every form in which Slurm writes them."""
 
 from collections.abc import Sequence
 from enum import StrEnum

@@ -34,7 +34,7 @@ from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
-_POLLER_CONNECTIONS = 3  # its own, so that callers cannot keep it from polling
+_POLLER_CONNECTIONS = 3  # of the poller alone, so that callers cannot delay it
 _MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
 
 

@@ -133,7 +133,7 @@ def _check_pattern(value: str) -> str:
     except re.error as error:
         raise ValueError(f"must be a regular expression: {error}") from None
     if is_slow_pattern(value):
-        raise ValueError("must not repeat what is repeated already, as (a+)+ does: matching may take hours")
+        raise ValueError("must not repeat a repetition, as in (a+)+: matching could take hours")
     return value
 
 

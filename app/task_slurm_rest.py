@@ -40,7 +40,7 @@ def get_slurm_diagnostics() -> Response:
 
 @blueprint.get("/jobs/<update_time>")
 def list_slurm_jobs(update_time: str) -> Response:
-    """Return all jobs if one changed since `update_time` (seconds since the epoch; 0 for all)."""
+    """Return all jobs, if any job has changed since `update_time` (seconds since the epoch; 0 for always)."""
     return make_slurm_response(get_services().slurm.send_raw_list(_parse_seconds("update_time", update_time)))
 
 

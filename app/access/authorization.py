@@ -45,7 +45,7 @@ def require_allowed_user(username: str, refused_users: Collection[str], field: s
         Forbidden: The user is one of `refused_users`, such as root.
     """
     if username in refused_users:
-        raise Forbidden(f"{field}: this server does nothing as {username}")
+        raise Forbidden(f"{field}: this server does not act as {username}")
 
 
 def require_grant_for_task(caller: Caller, task: Task | WatchedTask, receivers: Receivers, path: str) -> None:

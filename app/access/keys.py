@@ -1,6 +1,6 @@
 """Create, list, revoke and check API keys.
 
-A key is `sp_<id>_<secret>`. The secret has 256 random bits, so its SHA-256 gives nothing away, and a slow
+A key is `sp_<id>_<secret>`. The secret has 256 random bits, so its SHA-256 reveals nothing, and a slow
 hash would only cost the server time.
 """
 
@@ -27,7 +27,7 @@ class ApiKeys:
     """The API keys in the store. Every process refuses a revoked key from the next request on."""
 
     def __init__(self, store: KeyStore) -> None:
-        """Keep the keys in `store`."""
+        """Use the keys in `store`."""
         self._store = store
         # When this process last recorded the use of each key, by key id; also where that failed.
         self._use_recorded_at: dict[str, datetime] = {}

@@ -56,7 +56,7 @@ class _ProviderKeys(jwt.PyJWKClient):
         if known is not None and (key := self.match_kid(known.keys, kid)) is not None:
             return key
         if not self._fetching.acquire(timeout=_MAX_QUEUE_SECONDS):
-            raise PyJWKClientConnectionError("it is being asked, and takes long")
+            raise PyJWKClientConnectionError("another request to it takes long")
         try:
             return super().get_signing_key(kid)
         finally:

@@ -81,7 +81,7 @@ class RequestGuard:
             raise NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>")
         authenticator = self._authenticators.get("keys" if text.startswith(PREFIX) else "oidc")
         if authenticator is None:
-            raise NotAuthenticated(f"this server takes {' and '.join(self._authenticators)} only")
+            raise NotAuthenticated(f"this server accepts only {' and '.join(self._authenticators)}")
         return authenticator.authenticate(text)
 
     def _unauthenticated_caller(self, not_local: str | None) -> Caller:

@@ -101,7 +101,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
         try:
             part()
         except SlurmProxyError as error:
-            if not str(error).startswith("MONGODB_URI"):  # the store's line says it
+            if not str(error).startswith("MONGODB_URI"):  # the line about the store reports this
                 faults.append(str(error))
     audit = settings.AUDIT_LOG_PATH
     if audit is not None and (audit.is_dir() or not _can_write(audit)):

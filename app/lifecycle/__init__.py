@@ -1,1 +1,1 @@
-"""The story of a task, in use cases: submit and watch, look up, refresh and reconcile, deliver."""
+"""The use cases: submit, register, look up and cancel tasks, poll and reconcile jobs, deliver messages."""

@@ -58,8 +58,8 @@ def find_submitted_job(
 def unknown_submission(uuid: str) -> SlurmAmbiguous:
     """Return the error for a submission whose outcome is not known yet."""
     return SlurmAmbiguous(
-        f"it cannot be told yet whether Slurm took task {uuid}; GET /monitor/task_uuid/{uuid} will tell, "
-        "do not submit it under another uuid before"
+        f"it is not known yet whether Slurm accepted task {uuid}: ask GET /monitor/task_uuid/{uuid} later,"
+        " and do not submit the task under another uuid before that"
     )
 
 

@@ -1,4 +1,4 @@
-"""Cancel the job of a task. The poller then sees and announces the end, as of any other job."""
+"""Cancel the job of a task. The poller then records the end, and its notifications are sent as usual."""
 
 from collections.abc import Collection
 
@@ -17,7 +17,7 @@ class Cancellation:
     """The use cases of `POST /monitor/task_uuid/<uuid>/cancel` and `DELETE /monitor/slurm_job_id/<id>`."""
 
     def __init__(self, store: RecordStore, slurm: SlurmClient, refused_users: Collection[str] = ()) -> None:
-        """Connect to nothing yet. `refused_users`: users whose jobs are never cancelled."""
+        """Create the use cases. `refused_users`: users whose jobs are never cancelled."""
         self._store = store
         self._slurm = slurm
         self._refused_users = refused_users

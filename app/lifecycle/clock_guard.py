@@ -33,7 +33,7 @@ class ClockGuard:
         host_clock: Callable[[], datetime] = utc_now,
         steady: Callable[[], float] = steady_seconds,
     ) -> None:
-        """Measure nothing yet.
+        """Create a guard that has read no clock yet.
 
         Args:
             slurm: The client that reads Slurm's clock.
@@ -86,7 +86,7 @@ class ClockGuard:
             raise ClocksDisagree(f"{difference}; this process submits nothing until the clocks agree")
 
     def describe_disagreement(self, store_time: datetime) -> str | None:
-        """Describe the clock that is too far from Slurm's; return None if none is, or none was measured."""
+        """Describe the clock that is too far from Slurm's; return None if there is none, or none was read."""
         if not self._slurm_clock.is_known:
             return None
         slurm_time = self._slurm_clock.now()

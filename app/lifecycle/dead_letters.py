@@ -1,4 +1,4 @@
-"""Lists notifications by status, and retries dead letters and messages that wait for their next attempt."""
+"""List notifications by status, and retry dead letters and messages that wait for their next attempt."""
 
 from app.errors import InvalidRequest, NotDead, UnknownNotification
 from app.lifecycle.responses import describe_stored_notification
@@ -79,8 +79,8 @@ def _choice_fault(name: str, words: list[NotificationStatus] | tuple[str, ...]) 
 def _why_not_retried(item: Notification) -> str:
     if item.status is NotificationStatus.GATHERED:
         return (
-            f"is part of the digest {item.digest}: retry the notification that brings it"
+            f"is part of the digest {item.digest}: retry its notification that is not gathered"
             if item.digest
-            else f"is held back for a digest until {item.attempt_after}: too many messages for its receiver"
+            else f"waits until {item.attempt_after} for a digest: its receiver has reached the rate limit"
         )
     return _WHY_NOT_RETRIED.get(item.status, f"is {item.status}")

@@ -127,7 +127,7 @@ class Delivery:
             return sender.Params.model_validate(item.params, context=self._context)
         except ValidationError as error:
             words = error.errors(include_input=False)[0]["msg"]
-            raise DeliveryFailed(f"its parameters are not taken any more: {words}", permanent=True) from error
+            raise DeliveryFailed(f"its parameters are no longer valid: {words}", permanent=True) from error
 
     def _rate_limited_until(self, sender: Sender, receiver: str, now: datetime) -> datetime | None:
         """Count a message to the receiver; return None within the rate limit, else the window's end."""
@@ -188,14 +188,18 @@ def _digest_key(receiver: str, params: BaseModel, text_params: set[str]) -> str:
 
 def _postpone(item: Notification, backoff: ReceiverBackoff, now: datetime) -> Outcome:
     """Return the outcome of a message that waits, without an attempt, for the end of a backoff."""
-    reason = item.last_error if item.attempts > 1 else f"not tried yet, as others failed: {backoff.reason}"
+    reason = (
+        item.last_error
+        if item.attempts > 1
+        else f"not sent yet, because other messages failed: {backoff.reason}"
+    )
     return Outcome(NotificationStatus.RETRYING, now, backoff.until, reason, was_attempt=False)
 
 
 def _defer_to_digest(item: Notification, digest_key: str, window_end: datetime, now: datetime) -> Outcome:
     """Return the outcome of a message over the rate limit, which waits to be sent in a digest.
 
-    A message that may have arrived already is not put into a digest: it waits alone.
+    A message that may have arrived already is not put into a digest: it waits to be sent separately.
     """
     may_have_arrived = item.attempts > 1 or item.revived_at is not None
     if may_have_arrived and item.digest is None:

@@ -17,7 +17,7 @@ class EndedJobs:
     """The ended jobs, which are polled at a low rate. Not thread-safe: only the poller uses the object."""
 
     def __init__(self, store: RecordStore, interval: timedelta = POLL_INTERVAL) -> None:
-        """Load nothing yet. `interval`: the time between two polls of the ended jobs."""
+        """Begin without jobs; the first poll loads them. `interval`: the time between two polls."""
         self._store = store
         self._interval = interval
         self._jobs: dict[str, OpenJob] = {}

@@ -1,4 +1,4 @@
-"""Tell whether a job that Slurm shows is the job of a record: Slurm uses job ids again."""
+"""Decide whether a job in Slurm is the job of a record: Slurm reuses job ids."""
 
 from collections.abc import Iterable
 from datetime import timedelta

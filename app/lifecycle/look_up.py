@@ -39,7 +39,7 @@ class TaskLookup:
     """
 
     def __init__(self, store: RecordStore, slurm: SlurmClient) -> None:
-        """Connect to nothing yet."""
+        """Create the use cases."""
         self._store = store
         self._slurm = slurm
         cache: TTLCache[Any, tuple[SlurmJob | SlurmProxyError | None, datetime]] = TTLCache(

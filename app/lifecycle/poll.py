@@ -200,7 +200,7 @@ class Poller:
             job = accounted.get(record.slurm_job_id)
             other = reported.get(
                 record.slurm_job_id
-            )  # a newer job with the same id, of which slurmdbd may speak
+            )  # a newer job with the same id, which slurmdbd may describe
             is_other = job is not None and other is not None and job.submit_time == other.submit_time
             if job is not None and job.job_state.is_final and not is_other and is_same_run(record, job):
                 yield Observation(record, job)
@@ -230,7 +230,7 @@ def _known_states(open_jobs: Iterable[OpenJob]) -> dict[int, JobState]:
 def _is_record_change(observation: Observation) -> bool:
     """Return whether the job changes an open record.
 
-    A record that was taken over may be open in the state UNKNOWN; then UNKNOWN is a change, which closes it.
+    A record of the older server may be open in the state UNKNOWN; then UNKNOWN is a change, which closes it.
     """
     state = observation.job.job_state
     return state is not observation.open_job.slurm_job_state or state is JobState.UNKNOWN

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _SEARCH_INTERVAL = timedelta(seconds=15)
 _FREED = "this submission made no job: it did not reach Slurm, or was refused; the uuid may be used again"
 _WITHOUT_COMMENT = "a job that may be it has another comment than this service gave it"
-_CANNOT_BE_TOLD = "it cannot be told whether Slurm took this submission: "
+_OUTCOME_UNKNOWN = "it is unknown whether Slurm accepted this submission: "
 
 
 class Reconciler:
@@ -145,7 +145,7 @@ class Reconciler:
         elif len(likely) == 1 and rivals.count(likely[0]) == 1 and has_name_of(record, likely[0]):
             self._adopt(record, likely[0], now)
         else:
-            self._give_up(record, f"jobs that may be it: {len(likely)}", now, fence)
+            self._give_up(record, f"{len(likely)} jobs may be its job", now, fence)
 
     def _settle_by_controller(
         self, record: TaskRecord, slurm_now: datetime, now: datetime, fence: int
@@ -154,7 +154,7 @@ class Reconciler:
         if slurm_now + self._skew < record.created_at + self._min_job_age:
             self._free(record, now)
         else:
-            why = "there is no slurmdbd, and slurmctld may have forgotten it"
+            why = "there is no slurmdbd, and slurmctld may have forgotten the job"
             self._give_up(record, why, now, fence)
 
     def _free(self, record: TaskRecord, now: datetime) -> None:
@@ -173,7 +173,7 @@ class Reconciler:
 
     def _give_up(self, record: TaskRecord, why: str, now: datetime, fence: int) -> None:
         """End the reservation as UNKNOWN. The uuid stays taken, because the task may have run."""
-        logger.warning("task %s: %s%s", record.uuid, _CANNOT_BE_TOLD, why)
+        logger.warning("task %s: %s%s", record.uuid, _OUTCOME_UNKNOWN, why)
         unknown = SlurmJob(job_id=0, username=record.slurm_username, job_state=JobState.UNKNOWN)
         change = Change(
             uuid=record.uuid,
@@ -182,7 +182,7 @@ class Reconciler:
             at=now,
             job=None,
             notifications=plan_or_nothing(self._planner, record, unknown, now).notifications,
-            submission_error=_CANNOT_BE_TOLD + why,
+            submission_error=_OUTCOME_UNKNOWN + why,
             reserved_at=record.created_at,
         )
         self._store.apply_changes([change], fence)

@@ -33,7 +33,7 @@ class ChangeWriter:
     """Writer of the changes that Slurm reports. One record with bad data never hides the others."""
 
     def __init__(self, store: RecordStore, planner: Planner) -> None:
-        """Connect to nothing yet."""
+        """Create a writer of changes to `store`."""
         self._store = store
         self._planner = planner
 
@@ -114,7 +114,7 @@ def plan_or_nothing(planner: Planner, record: TaskRecord, job: SlurmJob, now: da
     try:
         return planner.plan_events(record, job, now)
     except Exception:
-        logger.exception("task %s: what is due cannot be told", record.uuid)
+        logger.exception("task %s: the notifications that are due cannot be computed", record.uuid)
         return Plan((), None)
 
 

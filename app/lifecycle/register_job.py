@@ -23,7 +23,7 @@ class JobRegistration:
     def __init__(
         self, store: RecordStore, slurm: SlurmClient, planner: Planner, validator: RequestValidator
     ) -> None:
-        """Connect to nothing yet."""
+        """Create the use case."""
         self._store = store
         self._slurm = slurm
         self._planner = planner

@@ -1,4 +1,4 @@
-"""Keep the reservations of this process: a uuid is stored before Slurm hears of its task.
+"""Manage the reservations of this process: a uuid is stored before its task is sent to Slurm.
 
 `accept` or `release` ends a reservation. What stays open is settled by reconcile.py.
 """
@@ -16,15 +16,15 @@ from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
-_STORE_LOOKUP_SECONDS = 1.0  # that the store may take while Slurm is down anyway
-_MAX_TRIES = 5  # of a uuid that other requests are giving back
+_STORE_LOOKUP_SECONDS = 1.0  # for a look-up in the store while Slurm is down
+_MAX_TRIES = 5  # to reserve a uuid while other requests release it
 
 
 class Reservations:
-    """Reservations: the uuids in the store for which no job is known yet. Thread-safe."""
+    """The uuids in the store for which no job is known yet. Thread-safe."""
 
     def __init__(self, store: RecordStore, slurm: SlurmClient, clocks: ClockGuard) -> None:
-        """Connect to nothing yet. `clocks`: refuses reservations while the clocks disagree."""
+        """Begin without reservations. `clocks`: refuses reservations while the clocks disagree."""
         self._store = store
         self._slurm = slurm
         self._clocks = clocks
@@ -68,7 +68,7 @@ class Reservations:
         return by_key or self._store.find_by_uuids([record.uuid], within).get(record.uuid)
 
     def release(self, record: TaskRecord) -> None:
-        """Give the uuid back: the submission made no job.
+        """Free the uuid, because the submission made no job.
 
         If the store does not answer, the reservation stays, and is reconciled later.
         """

@@ -107,7 +107,7 @@ class TaskSubmitter:
         """Send a body in slurmrestd's own form, as the user that the query names; record nothing.
 
         Raises:
-            InvalidRequest: The query names no user, or one as whom no job runs.
+            InvalidRequest: The query names no user, or a user that no job runs as.
             SlurmAmbiguous: There may be a job.
         """
         username = self._validator.validate_run_as(query)
@@ -181,13 +181,13 @@ def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) ->
 
     Raises:
         DuplicateUuid: The request does not have the key of the earlier one.
-        IdempotencyKeyReused: The key came first with another task.
+        IdempotencyKeyReused: The key was used before with another task.
         SlurmAmbiguous: It is not known yet whether the earlier request made a job.
     """
     if key is None or (key != owner.uuid and record.idempotency_key != owner.idempotency_key):
         raise duplicate_uuid(record, owner)
     if _canonical(owner.task) != _canonical(record.task):
-        raise IdempotencyKeyReused(f"Idempotency-Key: {key} came first with another task")
+        raise IdempotencyKeyReused(f"Idempotency-Key: {key} was used before with another task")
     if owner.slurm_job_id is not None:
         return _first_answer(owner, owner.slurm_job_id, owner.warnings)
     if owner.is_reserved:

@@ -1,4 +1,4 @@
-"""Tell whether the end of a job that the older server recorded is too old to be announced."""
+"""Decide whether the end of a job that the older server recorded is too old to be announced."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Composes the content of one message from the caller's own text and the facts of the job."""
+"""Compose the content of one message from the caller's own text and the facts of the job."""
 
 from app.job_state import JobState
 from app.messages.efficiency import compute_cpu_efficiency, find_hint, format_duration
@@ -14,7 +14,6 @@ _MB = 1024 * 1024
 _END_EVENTS = ("end", "fail")
 _EVENTS_WITH_HINT = (*_END_EVENTS, "cannot_start")
 # What happened to the job, after "The job did not succeed: it ".
-# What happened to the job, after "The job did not succeed: it ".
 _OUTCOMES = {
     JobState.CANCELLED: "was cancelled",
     JobState.OUT_OF_MEMORY: "ran out of memory",
@@ -22,7 +21,7 @@ _OUTCOMES = {
     JobState.DEADLINE: "could not end before its deadline",
     JobState.NODE_FAIL: "lost its node",
     JobState.PREEMPTED: "was preempted",
-    JobState.UNKNOWN: "is no longer known to Slurm, and how it ended cannot be told",
+    JobState.UNKNOWN: "is no longer known to Slurm, so its outcome is unknown",
 }
 
 

@@ -1,4 +1,4 @@
-"""How much of its CPUs and memory a job has used, and one hint on what to do better."""
+"""Compute the efficiency of a job (its use of CPUs and memory), and one hint for its user."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -41,23 +41,23 @@ def _advise_more_memory(job: SlurmJob) -> str | None:
     if job.job_state is not JobState.OUT_OF_MEMORY:
         return None
     limit = f" at {format_bytes(job.memory_mb * _MB)}" if job.memory_mb else ""
-    return f"It was killed for memory{limit}: ask for more with task.slurm.mem."
+    return f"The job ran out of memory{limit}: request more with task.slurm.mem."
 
 
 def _advise_more_time(job: SlurmJob) -> str | None:
     if job.job_state is not JobState.TIMEOUT:
         return None
     limit = f" of {format_duration(60 * job.time_limit_minutes)}" if job.time_limit_minutes else ""
-    return f"Its time limit{limit} was too short: ask for more with task.slurm.time, or save its progress."
+    return f"The time limit{limit} was too short: request more with task.slurm.time, or save its progress."
 
 
 def _explain_exit_code(job: SlurmJob) -> str | None:
     return {
-        72: "Exit code 72 is slurm-proxy's own: the working directory, task.cwd, is not there for this user.",
-        73: "Exit code 73 is slurm-proxy's own: this user could not make a folder of task.dirs or an"
+        72: "Exit code 72 comes from slurm-proxy: this user cannot enter the working directory, task.cwd.",
+        73: "Exit code 73 comes from slurm-proxy: this user could not create a folder of task.dirs or an"
         " output file.",
-        126: "Exit code 126 is bash's word for a command that may not be executed.",
-        127: "Exit code 127 is bash's word for a command that was not found.",
+        126: "Exit code 126 comes from bash: the command is not executable.",
+        127: "Exit code 127 comes from bash: the command was not found.",
     }.get(job.exit_code or 0)
 
 
@@ -68,7 +68,7 @@ def _advise_less_memory(job: SlurmJob) -> str | None:
     if used >= _LOW_USE * asked * _MB:
         return None
     share = f"{format_bytes(used)} of {format_bytes(asked * _MB)}"
-    return f"It used {share}: with less task.slurm.mem it may start sooner."
+    return f"The job used {share}: with less task.slurm.mem, it may start sooner."
 
 
 def _advise_fewer_cpus(job: SlurmJob) -> str | None:
@@ -77,7 +77,7 @@ def _advise_fewer_cpus(job: SlurmJob) -> str | None:
         return None
     if share >= 1.5 / job.cpus or (job.elapsed_seconds() or 0) < _SHORT_RUN:
         return None
-    return f"It kept {share * job.cpus:.1f} of {job.cpus} CPUs busy: with fewer it may start sooner."
+    return f"The job kept {share * job.cpus:.1f} of {job.cpus} CPUs busy: with fewer, it may start sooner."
 
 
 _HINT_RULES: tuple[Callable[[SlurmJob], str | None], ...] = (

@@ -1,4 +1,4 @@
-"""The events of a job that its caller requested, and the time of the next one that no change announces."""
+"""Find the requested events of a job, and the time of the next event without a change of state."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Eve
         words = f"The job was put back into the queue (restart {job.restarts}){held}."
         return Event("requeue", f"requeue{again}", words, "requeued")
     if name is EventName.INVALID_DEPEND and job.reason == _DEPENDENCY_FAILED:
-        words = "The job can never begin: what it depends on did not end as it had to."
+        words = "The job can never start: a job that it depends on did not end as required."
         return Event("invalid_depend", "invalid_depend", words, "cannot begin")
     if name is EventName.CANNOT_START and can_never_start(job):
         words = "The job waits in the queue, but cannot start as it is."

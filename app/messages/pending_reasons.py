@@ -11,15 +11,15 @@ _NEVER_STARTS = re.compile(
     r"|Invalid(Account|QOS)|(Account|QOS)NotAllowed"
 )
 _EXPLANATIONS = (
-    ("DependencyNeverSatisfied", "what it depends on did not end as it had to"),
-    ("BadConstraints", "no node has what it asks for"),
-    ("Account|QOS$|NotAllowed", "its account or QOS may not be used there"),
+    ("DependencyNeverSatisfied", "a job that it depends on did not end as required"),
+    ("BadConstraints", "no node has the resources that it requests"),
+    ("Account|QOS$|NotAllowed", "its account or QOS is not allowed"),
     ("Time|Wall|Minutes", "the limits do not allow its time limit"),
     ("Mem", "the limits do not allow its memory"),
     ("Cpu", "the limits do not allow its number of CPUs"),
     ("Node", "the limits do not allow its number of nodes"),
 )
-_DEFAULT_EXPLANATION = "the limits do not allow what it asks for"
+_DEFAULT_EXPLANATION = "the limits do not allow its request"
 
 
 def can_never_start(job: SlurmJob) -> bool:
@@ -35,4 +35,4 @@ def explain_never_started(job: SlurmJob) -> str | None:
     why = next(
         (words for pattern, words in _EXPLANATIONS if re.search(pattern, reason)), _DEFAULT_EXPLANATION
     )
-    return f"Slurm will not start it as it is: {why} ({reason})."
+    return f"Slurm will not start the job as it is: {why} ({reason})."

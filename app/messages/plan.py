@@ -1,4 +1,4 @@
-"""Plans the notifications of a job, and its next reading. Pure: no clock, no database, no network."""
+"""Plan the notifications of a job, and its next reading. Pure: no clock, no database, no network."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ Catalogue = Mapping[str, CatalogueEntry]
 
 
 class Channel(Protocol):
-    """The part of a channel that the planner needs: the channel alone knows the names of its parameters."""
+    """The part of a channel that the planner needs: only the channel knows the names of its parameters."""
 
     @property
     def rate_limited(self) -> bool:
@@ -84,8 +84,8 @@ class Planner:
     def _requested_events(self, record: TaskRecord) -> RequestedEvents:
         """Return the events of the catalogue and of the task, or the default if neither names any.
 
-        The default is the end. People are also told that a job cannot start. A program that did not request
-        this event may take every message for an end.
+        The default is the end. People are also notified that a job cannot start. A program that did not
+        request this event may take every message for an end.
         """
         if asked := self._named_events(record):
             return asked

@@ -1,4 +1,4 @@
-"""Renders the content of a message as plain text, HTML and JSON."""
+"""Render the content of a message as plain text, HTML and JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -77,7 +77,7 @@ def compose_digest(contents: Sequence[Content]) -> Content:
         lines.append(f"… and {len(contents) - _MAX_DIGEST_LINES} more")
     bad = sum(content.is_bad_news for content in contents)
     subject = f"{len(contents)} messages about jobs" + (f", {bad} of them bad news" if bad else "")
-    headline = f"So many messages came in a short time that these {len(contents)} are gathered in one."
+    headline = f"This digest contains {len(contents)} messages, because there were too many in a short time."
     return Content(subject=subject, headline=headline, hint="\n".join(lines))
 
 

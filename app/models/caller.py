@@ -32,9 +32,7 @@ class Grant(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scopes: Annotated[
-        frozenset[Scope], Field(min_length=1), Rule(f"be of {', '.join(Scope)}, at least one of them")
-    ]
+    scopes: Annotated[frozenset[Scope], Field(min_length=1), Rule(f"be one or more of {', '.join(Scope)}")]
     users: Annotated[
         Literal["any"] | tuple[Username, ...],
         Rule('be "any", or user names'),
@@ -48,7 +46,9 @@ class Grant(BaseModel):
     def _operators_have_no_limits(self) -> Self:
         limits = (self.partitions, self.accounts, self.recipients)
         if Scope.ADMIN in self.scopes and (self.users != "any" or limits != (None, None, None)):
-            raise ValueError("the scope admin is for all users and jobs: it takes any user, and no limits")
+            raise ValueError(
+                "the scope admin is for all users and jobs: give it with any user, and without limits"
+            )
         return self
 
     @field_validator("recipients")
@@ -126,9 +126,9 @@ def _require_receivers(pattern: str, channels: Mapping[str, Any]) -> None:
         try:
             channels[name].split_pattern(receivers)
         except ValueError as error:
-            faults.append(f"{pattern} fits no receiver of {name}: what follows the colon {error}")
+            faults.append(f"{pattern} matches no receiver of {name}: the part after the colon {error}")
     if not meant:
-        raise ValueError(f"there is no method {method}: it must be of {', '.join(channels)}")
+        raise ValueError(f"there is no method {method}: it must be one of {', '.join(channels)}")
     if len(faults) == len(meant):
         raise ValueError(faults[0])
 

@@ -38,7 +38,7 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be a JSON object"])
     if _has_more_values(body, MAX_VALUES):
-        raise InvalidRequest([f"body: holds more than {MAX_VALUES} values"])
+        raise InvalidRequest([f"body: has more than {MAX_VALUES} values"])
     faults = _find_faults(body, "", 0)
     for fault in faults:
         raise InvalidRequest(chain([fault], faults))
@@ -49,7 +49,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise InvalidRequest([f"'{_printable(key)}': stands twice in one object"])
+            raise InvalidRequest([f"'{_printable(key)}': occurs twice in one object"])
         result[key] = value
     return result
 

@@ -83,7 +83,7 @@ class Notification(BaseModel):
     sent_at: Utc | None = None
     revived_at: Utc | None = None  # when an operator last retried it
     recipient: str | None = None  # the receiver of the digest, if it waits for one
-    digest: str | None = None  # the id of the notification that brings this one along
+    digest: str | None = None  # the id of the digest that contains this message
 
 
 class TaskRecord(BaseModel):
@@ -104,7 +104,7 @@ class TaskRecord(BaseModel):
     job: SlurmJob | None = None
     notifications: tuple[Notification, ...] = ()
     idempotency_key: str | None = None
-    warnings: tuple[str, ...] = ()  # of the first answer
+    warnings: tuple[str, ...] = ()  # in the answer to the submission
     submission_error: str | None = None
     alarm_at: Utc | None = None  # the next check for events that come without a change of state
     caller: str | None = None  # the caller's name

@@ -56,7 +56,7 @@ class Dirs(BaseModel):
 def _refuse_service_user(username: str, info: ValidationInfo) -> str:
     if username in (info.context or {}).get("refused_users", ()):
         raise PydanticCustomError(
-            "rule", "must not be {name}: this server runs nothing as that user", {"name": username}
+            "rule", "must not be {name}: this server runs no jobs as that user", {"name": username}
         )
     return username
 
@@ -228,5 +228,5 @@ def suggest_misspelt_keys(task: Task | WatchedTask) -> Iterator[str]:
     for key in islice(task.model_extra or {}, _MAX_COMPARED_KEYS):
         near = find_similar_word(normalize_key(key), known, _MIN_SIMILARITY)
         if near and key not in known and near not in given:
-            words = f"is not known, and only kept; did you mean {known[near]}?"
+            words = f"is not a known key, and is only stored; did you mean {known[near]}?"
             yield f"task.{key[:MAX_WORD_LENGTH]}: {words}"

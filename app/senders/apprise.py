@@ -74,7 +74,7 @@ class AppriseSender(Sender):
         """Send the message in a separate process.
 
         Raises:
-            DeliveryFailed: The target did not take the message. It is retried: Apprise gives no reason.
+            DeliveryFailed: The target did not accept the message. It is retried: Apprise gives no reason.
         """
         order = {
             "url": self._targets[params.target].get_secret_value(),
@@ -86,7 +86,7 @@ class AppriseSender(Sender):
         fault = {
             "taken": None,
             "unknown": f"the target {params.target} is not an address that Apprise knows",
-        }.get(self._run_process(json.dumps(order)), f"the target {params.target} did not take the message")
+        }.get(self._run_process(json.dumps(order)), f"the target {params.target} did not accept the message")
         if fault is not None:
             raise DeliveryFailed(fault, permanent=False)
 

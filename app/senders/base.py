@@ -165,7 +165,7 @@ class Sender(ABC):
         `params` is a `Params`, with one recipient.
 
         Raises:
-            DeliveryFailed: The receiver did not take the message.
+            DeliveryFailed: The receiver did not accept the message.
         """
 
 

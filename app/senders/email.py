@@ -141,7 +141,7 @@ def _transmit(smtp: smtplib.SMTP, message: EmailMessage) -> None:
 def _smtp_refusal(command: Command, code: int, words: bytes | str) -> DeliveryFailed:
     said = words.decode(errors="replace") if isinstance(words, bytes) else words
     return DeliveryFailed(
-        f"the mail server refuses it: {code} {to_one_line(said)}",
+        f"the mail server refuses the message: {code} {to_one_line(said)}",
         permanent=is_final(command, code, said),
         is_of_channel=refuses_session(code, said),
     )

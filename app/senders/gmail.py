@@ -88,7 +88,7 @@ class GmailSender(MailSender):
             sender = cls(settings, json.loads(path.read_text(encoding="utf-8")))
             sender._credentials("someone@example.com")
         except (OSError, ValueError, KeyError, GoogleAuthError) as error:
-            words = f"is no key of a service account and no authorised user: {error}"
+            words = f"is neither a key of a service account nor one of an authorised user: {error}"
             raise SettingsError(f"NOTIFICATIONS_GMAIL_CREDENTIALS_PATH: {words}") from error
         return sender
 
@@ -122,13 +122,13 @@ class GmailSender(MailSender):
         except HttpError as error:
             raise _gmail_refusal(error) from error
         except (TypeError, ValueError) as error:  # the libraries fail so on answers that are not JSON
-            words = "Gmail cannot be reached: what answers is not Google"
+            words = "Gmail cannot be reached: the answer is not from Google"
             raise DeliveryFailed(words, permanent=False) from error
         except (GoogleAuthError, HttpLib2Error, OSError) as error:
             words = f"Gmail cannot be reached: {to_one_line(str(error))}"
             raise DeliveryFailed(words, permanent=False, is_of_channel=True) from error
         if not isinstance(sent, dict) or "id" not in sent:  # the answer of a server in between
-            raise DeliveryFailed("Gmail cannot be reached: what answers is not Gmail", permanent=False)
+            raise DeliveryFailed("Gmail cannot be reached: the answer is not from Gmail", permanent=False)
 
     @classmethod
     def params_for_receiver(cls, receiver: str, settings: Settings) -> dict[str, Any]:
@@ -174,10 +174,10 @@ def _token_refusal(error: RefreshError, sender: str) -> DeliveryFailed:
     """Return the error if Google gives no token (RFC 6749, 5.2): final only for an unknown sender."""
     reply = error.args[1] if len(error.args) > 1 else None
     if error.retryable or not isinstance(reply, dict) or "error" not in reply:
-        words = "Gmail cannot be reached: Google gives out no tokens just now"
+        words = "Gmail cannot be reached: Google issues no tokens at the moment"
         return DeliveryFailed(words, permanent=False, is_of_channel=True)
     is_of_sender = str(reply.get("error_description")).startswith("Invalid email or User ID")
-    words = f"Google gives no access for {sender}: {error.args[0]}"
+    words = f"Google grants no access for {sender}: {error.args[0]}"
     return DeliveryFailed(words, permanent=is_of_sender, is_of_channel=not is_of_sender)
 
 

@@ -1,4 +1,4 @@
-"""Sends one HTTP request, by the operator's proxy, with a deadline and a size limit for the whole answer."""
+"""Send one HTTP request, by the operator's proxy, with a deadline and a size limit for the whole answer."""
 
 import base64
 import socket

@@ -11,7 +11,7 @@ _Connection = TypeVar("_Connection")
 
 
 class KeptConnection(Generic[_Connection]):
-    """Keeps at most one idle connection. Thread-safe: only one thread uses a connection at a time.
+    """A holder of at most one idle connection. Thread-safe: only one thread uses a connection at a time.
 
     All that is done with a connection for one message, including its opening, has one deadline.
     """
@@ -24,7 +24,7 @@ class KeptConnection(Generic[_Connection]):
         close: Callable[[_Connection], object],
         seconds: float,
     ) -> None:
-        """Keep no connection yet.
+        """Begin without a connection.
 
         Args:
             open_: Returns a new connection that the deadline watches already.

@@ -124,8 +124,8 @@ class RabbitmqSender(Sender):
         """Publish one message, and wait for the broker's confirmation.
 
         Raises:
-            DeliveryFailed: The message was not taken. This is final if no queue takes it, or if the broker
-                refuses the exchange or queue that the caller named.
+            DeliveryFailed: The message was not accepted. This is final if no queue receives it, or if the
+                broker refuses the exchange or queue that the caller named.
         """
         body = json.dumps({**message.as_event(), "body": params.body}).encode()
         try:
@@ -142,12 +142,12 @@ class RabbitmqSender(Sender):
                 with suppress(AMQPError, OSError):  # the broker has the message: it must not be sent again
                     channel.close()
         except UnroutableError as error:
-            raise DeliveryFailed("RabbitMQ has no queue that takes the message", permanent=True) from error
+            raise DeliveryFailed("RabbitMQ has no queue that receives the message", permanent=True) from error
         except ChannelClosedByBroker as error:
             words = f"RabbitMQ refuses the message: {error.reply_code} {error.reply_text}"
             raise DeliveryFailed(words, permanent=error.reply_code < 500) from error
         except NackError as error:
-            raise DeliveryFailed("RabbitMQ could not keep the message", permanent=False) from error
+            raise DeliveryFailed("RabbitMQ could not store the message", permanent=False) from error
         except (AMQPError, AMQPConnectorException, OSError) as error:
             raise self._unusable(error) from error
 

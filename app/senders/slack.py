@@ -101,8 +101,8 @@ class SlackSender(Sender):
         """Post one message.
 
         Raises:
-            DeliveryFailed: Slack did not take the message. This is final if the message or the channel is the
-                cause, and not Slack or the app.
+            DeliveryFailed: Slack did not accept the message. This is final if the message or the channel is
+                the cause, and not Slack or the app.
         """
         if not (channel := self.receiver_key(params)):
             raise DeliveryFailed("no channel is named, and the server has no default", permanent=True)

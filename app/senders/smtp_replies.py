@@ -1,4 +1,4 @@
-"""Decides whether an SMTP refusal is final, by the enhanced status code, or else by command and basic code.
+"""Decide whether an SMTP refusal is final, by the enhanced status code, or else by command and basic code.
 
 Enhanced status codes: RFC 3463, and the registry of RFC 5248. Only a refusal of this message or of its
 addresses is final. After a refusal of the session (the client, its login, its rate) the message is retried,

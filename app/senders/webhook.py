@@ -154,7 +154,7 @@ class WebhookSender(Sender):
         """Post the event; only the status of the answer counts.
 
         Raises:
-            DeliveryFailed: The receiver did not take it. 3xx and 4xx are final, except for some
+            DeliveryFailed: The receiver did not accept the event. 3xx and 4xx are final, except for some
                 (see `_TEMPORARY_STATUSES`).
         """
         receiver = _host_with_port(params.url)

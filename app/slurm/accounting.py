@@ -1,4 +1,4 @@
-"""Read jobs from slurmdbd, and tell whether a job that slurmdbd does not know can exist."""
+"""Read jobs from slurmdbd, and decide whether a job that slurmdbd does not know can exist."""
 
 import math
 from collections.abc import Collection, Mapping

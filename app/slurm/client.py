@@ -1,4 +1,4 @@
-"""The client of one Slurm cluster, in types of this project; slurmrestd's oddities end here.
+"""The client of one Slurm cluster, in types of this project; no other package sees the forms of slurmrestd.
 
 Every method that asks Slurm raises SlurmUnavailable if there is no answer, which proves nothing, and
 SlurmMisbehaved if the answer cannot be used.
@@ -128,7 +128,7 @@ class SlurmClient:
         try:
             reply = self._session.send(SlurmRequest("DELETE", f"job/{job_id}", user=username))
         except SlurmAmbiguous as error:  # cancelling twice does no harm
-            raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {error}") from error
+            raise SlurmUnavailable(f"it is unknown whether job {job_id} is cancelled: {error}") from error
         faults = [*reply.errors(), *reply.statuses()]
         if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
             return False
@@ -139,7 +139,7 @@ class SlurmClient:
             raise SlurmRefused(f"Slurm does not cancel job {job_id}: {words}")
         # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
         answer = f"slurmrestd answered {reply.complaint()}"
-        raise SlurmUnavailable(f"it cannot be told whether job {job_id} is cancelled: {answer}")
+        raise SlurmUnavailable(f"it is unknown whether job {job_id} is cancelled: {answer}")
 
     # --- polling ----------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class SlurmClient:
         began = time.monotonic()
         found = self._reader.read_one(job_id)
         if job_id not in found:
-            raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
+            raise SlurmMisbehaved(f"slurmctld's answer about job {job_id} cannot be read")
         job = found[job_id]
         left = self.max_call_seconds - (time.monotonic() - began)
         return job or (self.read_accounting([job_id], max(left, 1)) or {}).get(job_id)

@@ -23,7 +23,7 @@ def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
         if (fault := _certain_fault(cause, address)) is not None:
             return fault
     if any(isinstance(cause, ConnectionRefusedError | FileNotFoundError) for cause in causes):
-        words = "nothing listens there: start slurmrestd, or correct the address"
+        words = "no server listens there: start slurmrestd, or correct the address"
     elif any(isinstance(cause, socket.gaierror) for cause in causes):
         words = "the host's name cannot be resolved: correct it, or the name service"
     elif any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -35,7 +35,7 @@ def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
             require_plain_http(host)
         except SettingsError as fault:
             return fault
-        words = "what listens there closes the connection: is it the port of slurmctld, not of slurmrestd?"
+        words = "the server there closes the connection: set it to the port of slurmrestd, not of slurmctld"
     return SlurmUnavailable(f"SLURM_REST_HOST: {address}: {words}")
 
 
@@ -48,7 +48,7 @@ def require_plain_http(host: str) -> None:
     parts, address = urlsplit(host), without_login(host)
     if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
         https = address.replace("http", "https", 1)
-        raise SettingsError(f"SLURM_REST_HOST: {address} takes only TLS: set it to {https}")
+        raise SettingsError(f"SLURM_REST_HOST: {address} accepts only TLS: set it to {https}")
 
 
 def _certain_fault(cause: BaseException, address: str) -> SettingsError | None:
@@ -61,10 +61,10 @@ def _certain_fault(cause: BaseException, address: str) -> SettingsError | None:
         )
     if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
         http = address.replace("https", "http", 1)
-        return SettingsError(f"SLURM_REST_HOST: {address} does not speak TLS: set it to {http}")
+        return SettingsError(f"SLURM_REST_HOST: {address} does not use TLS: set it to {http}")
     if isinstance(cause, PermissionError) and address.startswith("unix://"):
         words = "grant this user write permission on the socket"
-        return SettingsError(f"SLURM_REST_HOST: {address} may not be opened: {words}")
+        return SettingsError(f"SLURM_REST_HOST: {address} cannot be opened: {words}")
     return None
 
 

@@ -89,7 +89,7 @@ class _Diagnosis:
         """Run the check: see check_slurm."""
         try:
             session, reply = self._read_diagnostics(key)
-            if reply.is_unspecified_error:  # 22.05: only slurmdbd says why
+            if reply.is_unspecified_error:  # 22.05: only slurmdbd reports the reason
                 session.read_accounting(_ANY_JOB)
         except SlurmTokenRefused as error:
             raise self._key_fault(key) from error
@@ -168,14 +168,14 @@ class _Diagnosis:
             return
         require_plain_http(self._host)
         raise SettingsError(
-            f"SLURM_REST_HOST: what listens at {self._address} is not slurmrestd ({reply.full_complaint()}):"
+            f"SLURM_REST_HOST: the server at {self._address} is not slurmrestd ({reply.full_complaint()}):"
             " set it to the address and port of slurmrestd"
         )
 
     def _no_controller(self, reply: Reply) -> str:
         if reply.is_unspecified_error:
             return (
-                f"slurmctld does not take requests of {self._address} (no reason given): it is down, or"
+                f"slurmctld refuses the requests of {self._address} (no reason given): it is down, or"
                 " SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 is not the cluster's key"
             )
         return f"slurmctld does not answer ({reply.complaint()}): start it"

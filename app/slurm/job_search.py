@@ -147,7 +147,7 @@ class JobSearch:
             raw = self._reader.raw_job(job_id, timeout)
             jobs = read_jobs(raw, reading.identify_controller_job)
             if len(jobs) != len(raw):
-                raise SlurmMisbehaved(f"what slurmctld says of job {job_id} cannot be read")
+                raise SlurmMisbehaved(f"slurmctld's answer about job {job_id} cannot be read")
             found += jobs
             if jobs and all(self._is_older(job, since) for job in jobs):
                 break

@@ -12,7 +12,7 @@ from app.slurm.job_files import accounting_files, controller_files
 from app.slurm.values import Raw, as_number, as_object, as_text
 
 _NO_TIME = 2**32 - 2  # the start of a job that never began, in slurmdbd of 24.11 and 26.05
-_MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the figure is for a CPU
+_MAX_MEMORY_MB = 2**40  # above it Slurm has set a flag bit: the number is for a CPU
 
 _NOTHING = ("", "None", "None assigned", "(null)")
 
@@ -81,7 +81,7 @@ def read_accounting_job(raw: Raw) -> SlurmJob:
     job_state = read_state(as_object(raw.get("state")).get("current"))
     exit_code, signal = _read_ending(raw.get("exit_code")) if job_state.is_final else (None, None)
     if not job_state.is_success and (exit_code, signal) == (0, None):
-        exit_code = None  # slurmdbd of 22.05 says 0 for every job, newer ones for CANCELLED and TIMEOUT
+        exit_code = None  # slurmdbd of 22.05 reports 0 for every job, newer ones for CANCELLED and TIMEOUT
     nodes = _text_or_none(raw.get("nodes"))
     has_begun = nodes is not None or not job_state.is_final or job_state.is_success
     times, array = as_object(raw.get("time")), as_object(raw.get("array"))

@@ -104,7 +104,7 @@ class Session:
             SlurmMisbehaved: Slurm does not accept the token.
         """
         if request.user and request.user in self._refused_users:
-            raise Forbidden(f"this server does nothing as {request.user}")
+            raise Forbidden(f"this server does not act as {request.user}")
         request = replace(request, path=f"/slurm/{self.dialect().api}/{request.path}")
         with self._counting_failures():
             reply = self._exchange(request)
@@ -153,7 +153,10 @@ class Session:
         """Make a request with a whole path, as the service's own user if it names none."""
         reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
-            raise SlurmTokenRefused("Slurm does not accept this service's token: is the key the cluster's?")
+            raise SlurmTokenRefused(
+                "Slurm does not accept this service's token: the key must be the cluster's, and the clocks"
+                " must agree"
+            )
         return reply
 
     @contextmanager
@@ -221,7 +224,7 @@ class Session:
         offered = sorted({path.split("/")[2] for path in listed})
         raise NoCommonVersion(
             f"slurmrestd offers {', '.join(offered) or 'no version'}; "
-            f"slurm-proxy speaks {SUPPORTED_API_VERSIONS[-1]} to {SUPPORTED_API_VERSIONS[0]}",
+            f"slurm-proxy supports {SUPPORTED_API_VERSIONS[-1]} to {SUPPORTED_API_VERSIONS[0]}",
             offered,
         )
 

@@ -1,6 +1,6 @@
 """Sockets that keep one deadline and one size limit for a whole request and its answer.
 
-`requests` and urllib3 apply their time-out to each read alone, so that an answer that comes byte by byte
+`requests` and urllib3 apply their time-out to each single read, so that an answer that comes byte by byte
 never ends. They also read lines of any length. Here everything that a thread sends and receives counts
 towards the limits of its request: status line, `100 Continue`, headers, chunk sizes and body, with TLS and
 Unix sockets as well.

@@ -1,4 +1,4 @@
-"""The store: all that slurm-proxy keeps, in MongoDB or in one SQLite file.
+"""The store: everything that slurm-proxy stores, in MongoDB or in one SQLite file.
 
 Each module here describes one part of a store as a protocol. `mongo/` and `sqlite/` implement the protocol of
 `x.py` in a file `x.py` of their own. A use case declares the protocols that it uses.

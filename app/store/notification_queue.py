@@ -27,10 +27,10 @@ class Outcome:
 
     status: NotificationStatus
     at: datetime
-    attempt_after: datetime | None = None  # the next attempt, where there is one
+    attempt_after: datetime | None = None  # the next attempt, if there is one
     error: str | None = None
     recipient: str | None = None  # whose digest the notification waits for
-    was_attempt: bool = True  # False if nothing was sent, as while a receiver is left alone
+    was_attempt: bool = True  # False if nothing was sent, as during the backoff of a receiver
 
 
 class NotificationQueue(StoreClock, Protocol):
@@ -56,7 +56,7 @@ class NotificationQueue(StoreClock, Protocol):
         """
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
-        """Store the outcome of a claim; return False if the claim had been taken over.
+        """Store the outcome of a claim; return False if another process has the claim by now.
 
         SENT is stored even if another process has the claim by now. If the notification is sent or dead, the
         others in its digest get the same status.

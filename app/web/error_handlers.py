@@ -46,7 +46,7 @@ def _describe(error: HTTPException) -> str:
         return "there is no such route; GET /docs shows those that there are"
     if isinstance(error, MethodNotAllowed):
         methods = sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"})
-        return f"this route takes {' and '.join(methods)} alone"
+        return f"this route accepts only {' and '.join(methods)}"
     return (error.description or error.name).rstrip(".")
 
 

@@ -207,7 +207,7 @@ WRONG_LOGINS: dict[str, dict[str, Any]] = {
 }
 REFUSALS = {
     "email": r"the mail server at 127\.0\.0\.1:\d+ cannot be used: .*535",
-    "gmail": "Google gives no access for cluster@example.com: .*revoked",
+    "gmail": "Google grants no access for cluster@example.com: .*revoked",
     "slack": "Slack refuses the token: invalid_auth",
     "rabbitmq": r"RabbitMQ at 127\.0\.0\.1:\d+ cannot be used: .*ACCESS_REFUSED",
 }
@@ -808,7 +808,7 @@ def test_a_list_that_was_tightened_counts_for_what_is_due_already(channel: Chann
     delivery = outbox.delivery_of_another_process(**tightened[channel.method])
     refused = outbox.deliver(delivery=delivery)
     assert refused.status is NotificationStatus.DEAD
-    assert str(refused.last_error).startswith("its parameters are not taken any more: ")
+    assert str(refused.last_error).startswith("its parameters are no longer valid: ")
     assert_readable(refused.last_error, channel)
     assert channel.received() == []
 
@@ -844,7 +844,7 @@ def test_access_that_was_taken_away_is_the_operators_to_mend(
     gmail.gmail.is_revoked = True
     failure = failure_of(sender, gmail.params())
     assert (failure.permanent, failure.is_of_channel) == (False, True)
-    assert "Google gives no access for cluster@example.com: " in str(failure)
+    assert "Google grants no access for cluster@example.com: " in str(failure)
     assert "invalid_grant: Token has been expired or revoked." in str(failure)
     assert not any(secret in str(failure) for secret in gmail.secrets)
 
@@ -1196,7 +1196,7 @@ def test_without_a_queue_that_takes_it_the_message_is_dead(queue: RabbitmqChanne
         failure = failure_of(sender, {"exchange": exchange, "routing_key": "nobody's"})
         channel.exchange_delete(exchange)
     assert failure.permanent
-    assert str(failure) == "RabbitMQ has no queue that takes the message"
+    assert str(failure) == "RabbitMQ has no queue that receives the message"
 
 
 @pytest.mark.real
@@ -1224,7 +1224,7 @@ def test_what_the_broker_does_not_confirm_counts_as_not_sent(queue: RabbitmqChan
         failure = failure_of(queue.configured()[1], queue.params())
         channel.queue_delete(queue.queue)
     assert not failure.permanent
-    assert str(failure) == "RabbitMQ could not keep the message"
+    assert str(failure) == "RabbitMQ could not store the message"
 
 
 @pytest.mark.real

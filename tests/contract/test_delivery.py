@@ -236,7 +236,7 @@ def test_a_receiver_that_asks_to_wait_is_left_alone_and_others_are_not(post: Pos
     assert {message.id for message in post.programs.messages} == set(quick)
     assert sorted(post.item(id_).attempts for id_ in slow) == [0, 0, 1]
     errors = {post.item(id_).last_error for id_ in slow}
-    assert errors == {"busy", "not tried yet, as others failed: busy"}
+    assert errors == {"busy", "not sent yet, because other messages to this receiver failed: busy"}
     post.deliver(NOW + 6.9 * SECOND)
     assert len(post.programs.messages) == 3
     post.deliver(NOW + 7 * SECOND)
@@ -468,7 +468,7 @@ def test_a_revived_message_that_may_have_arrived_is_in_no_digest(post: Post) -> 
         (NotificationStatus.DUE, "waits for its first attempt"),
         (NotificationStatus.CLAIMED, "is being sent right now"),
         (NotificationStatus.SENT, "has been sent"),
-        (NotificationStatus.GATHERED, "is held back for a digest until"),
+        (NotificationStatus.GATHERED, "waits until"),
         (NotificationStatus.UNDELIVERABLE, "can never be sent"),
     ],
 )

@@ -155,7 +155,7 @@ class EmailChannel(Channel):
 
     def refuse(self) -> str:
         self.server.answers["someone@example.com"] = "550 no such user here"
-        return "the mail server refuses it: 550 no such user here"
+        return "the mail server refuses the message: 550 no such user here"
 
 
 class HttpChannel(Channel):
@@ -351,7 +351,7 @@ class AppriseChannel(HttpChannel):
     """Its protocol has no place for a key, and its library does not tell why a message was not taken."""
 
     method = "apprise"
-    unreachable = "the target team did not take the message"
+    unreachable = "the target team did not accept the message"
     key_is_id = False
 
     def __init__(self, folder: Path) -> None:

@@ -255,7 +255,10 @@ def test_check_sends_a_test_message(local_cluster: Cluster, tmp_path: Path, smtp
         ("pigeon:bob", "FAILED  message: pigeon is not a method: --send takes one of email, gmail, slack"),
         ("slack:#jobs", "FAILED  message by slack: the method is not configured (see .env.example)"),
         ("email:", "FAILED  message by email: sender: "),
-        ("email:bob@refused.example.com", "FAILED  message by email: the mail server refuses it: 550 "),
+        (
+            "email:bob@refused.example.com",
+            "FAILED  message by email: the mail server refuses the message: 550 ",
+        ),
         ("test", "ok      message by test: it was sent"),
     ],
 )

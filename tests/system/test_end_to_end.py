@@ -180,7 +180,7 @@ def test_job_beyond_its_partitions_time_limit_is_announced_once_as_one_that_cann
     slurm = stage.service.get(f"/monitor/slurm_job_id/{record['slurm_job_id']}")["slurm"]
     assert (slurm["reason"], slurm["hint"]) == (
         "PartitionTimeLimit",
-        "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit).",
+        "Slurm will not start the job as it is: the limits do not allow its time limit (PartitionTimeLimit).",
     )
     stage.cancel(record["slurm_job_id"])
     until(lambda: stage.state("too long") == "CANCELLED", 60, "its end")

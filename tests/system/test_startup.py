@@ -180,7 +180,7 @@ def test_a_wrong_key_is_warned_of_where_an_outage_cannot_be_ruled_out(
     finally:
         distribution_cluster.real.start_daemon("slurmdbd")
     assert started.warns_with(
-        f"Slurm cannot be used yet, and is tried again: slurmctld does not take requests of"
+        f"Slurm cannot be used yet, and is tried again: slurmctld refuses the requests of"
         f" {distribution_cluster.url} (no reason given): it is down, or SLURM_JWT_HS256_KEY_PATH or"
         " SLURM_JWT_HS256_KEY_BASE64 is not the cluster's key"
     )
@@ -227,7 +227,7 @@ def test_a_path_in_the_address_stops_the_start(tmp_path: Path, cluster: Cluster,
 def test_https_to_an_http_port_stops_the_start(tmp_path: Path, cluster: Cluster, argv: list[str]) -> None:
     address = cluster.url.replace("http", "https", 1)
     assert start(tmp_path, argv, **with_key(cluster, address)).refuses_with(
-        f"SLURM_REST_HOST: {address} does not speak TLS: set it to {cluster.url}"
+        f"SLURM_REST_HOST: {address} does not use TLS: set it to {cluster.url}"
     )
 
 
@@ -262,7 +262,7 @@ def test_http_to_an_https_port_stops_the_start(tmp_path: Path, argv: list[str], 
         address = f"127.0.0.1:{server.port}"
         started = start(tmp_path, argv, SLURM_REST_HOST=f"http://ann:secret@{address}")
     assert started.refuses_with(
-        f"SLURM_REST_HOST: http://{address} takes only TLS: set it to https://{address}"
+        f"SLURM_REST_HOST: http://{address} accepts only TLS: set it to https://{address}"
     )
     assert "secret" not in started.output
 
@@ -284,7 +284,7 @@ def test_start_goes_on_with_a_warning_if_the_port_is_closed(tmp_path: Path, argv
     started = start(tmp_path, argv, SLURM_REST_HOST=f"http://ann:secret@{address}")
     assert started.warns_with(
         f"Slurm cannot be used yet, and is tried again: SLURM_REST_HOST: http://{address}:"
-        " nothing listens there: start slurmrestd, or correct the address"
+        " no server listens there: start slurmrestd, or correct the address"
     )
     assert "secret" not in started.output
     assert started.seconds < 8
@@ -299,8 +299,8 @@ def test_start_warns_that_the_port_is_that_of_another_slurm_daemon(
     assert distribution_cluster.real is not None
     address = f"http://127.0.0.1:{distribution_cluster.real.port(daemon)}"
     assert start(tmp_path, argv, **with_key(distribution_cluster, address)).warns_with(
-        f"Slurm cannot be used yet, and is tried again: SLURM_REST_HOST: {address}: what listens there"
-        " closes the connection: is it the port of slurmctld, not of slurmrestd?"
+        f"Slurm cannot be used yet, and is tried again: SLURM_REST_HOST: {address}: the server there"
+        " closes the connection: set it to the port of slurmrestd, not of slurmctld"
     )
 
 
@@ -315,7 +315,7 @@ def test_another_web_server_stops_the_start(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{server.port}"
         started = start(tmp_path, RUN, SLURM_REST_HOST=address)
     assert started.refuses_with(
-        f"SLURM_REST_HOST: what listens at {address} is not slurmrestd (status 200, not JSON:"
+        f"SLURM_REST_HOST: the server at {address} is not slurmrestd (status 200, not JSON:"
         " <html></html>): set it to the address and port of slurmrestd"
     )
 

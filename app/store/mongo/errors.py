@@ -30,11 +30,11 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
         with pymongo.timeout(within) if within is not None else nullcontext():
             yield
     except DocumentTooLarge as error:
-        raise RecordTooLarge(f"MongoDB cannot keep it: {error}") from error
+        raise RecordTooLarge(f"MongoDB cannot store the record: {error}") from error
     except BulkWriteError as error:
         codes = {fault["code"] for fault in (error.details or {}).get("writeErrors", ())}
         if codes and codes <= _TOO_LARGE:
-            raise RecordTooLarge("MongoDB cannot keep a record: it is too large") from error
+            raise RecordTooLarge("MongoDB cannot store the record: it is too large") from error
         raise _build_unavailable(error) from error
     except OperationFailure as error:
         raise _translate_operation_failure(error) from error

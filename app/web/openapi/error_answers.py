@@ -40,7 +40,7 @@ _HTTP = {
     405: _http_fault(
         "method_not_allowed",
         "The route does not support this method; the header `Allow` names those that it supports.",
-        "this route takes GET alone",
+        "this route accepts only GET",
     ),
     413: _http_fault(
         "request_entity_too_large",

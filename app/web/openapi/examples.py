@@ -57,7 +57,7 @@ _ERRORS = (
     ),
     DuplicateUuid("align-17", 4711),
     Forbidden("task.username: pipeline may not submit for bob"),
-    IdempotencyKeyReused("Idempotency-Key: align-17 came first with another task"),
+    IdempotencyKeyReused("Idempotency-Key: align-17 was used before with another task"),
     IdentityProviderUnavailable("the identity provider does not answer"),
     InvalidRequest(
         [
@@ -69,8 +69,8 @@ _ERRORS = (
     NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>"),
     NotDead("the notification 8f14e45f has been sent"),
     NotTheOwner("monitor.task.username: job 4711 does not belong to areynolds"),
-    RecordTooLarge("MongoDB cannot keep a record: it is too large"),
-    SlurmAmbiguous("it cannot be told yet whether Slurm took task align-17"),
+    RecordTooLarge("MongoDB cannot store the record: it is too large"),
+    SlurmAmbiguous("it is not known yet whether Slurm accepted task align-17"),
     SlurmMisbehaved("slurmrestd's answer cannot be understood"),
     SlurmRefused("Slurm refused the job: Invalid partition name specified"),
     SlurmUnavailable("slurmctld does not answer"),

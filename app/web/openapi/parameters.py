@@ -16,7 +16,7 @@ _SECONDS: Schema = {
     "type": "integer",
     "minimum": 0,
     "maximum": 10**11 - 1,
-    "description": "Seconds since the epoch; 0 for all jobs.",
+    "description": "Seconds since the epoch; with 0, the jobs are always returned.",
 }
 _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user that the job runs as."}
 

@@ -308,7 +308,7 @@ def test_no_job_of_a_service_user_is_cancelled(
     method, path = route.format(task["uuid"] if "uuid" in route else job_id).split()
     answer = now.call(method, path, key)
     assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
-    assert f"this server does nothing as {username}" in answer.json["error"]
+    assert f"this server does not act as {username}" in answer.json["error"]
     assert now.slurm.jobs[job_id].job_state is JobState.PENDING
     assert now.call("GET", f"/monitor/task_uuid/{task['uuid']}", key).status_code == 200
     assert then.call(method, path, key).status_code == 200, "where the operator allows it"
@@ -338,7 +338,7 @@ def test_no_token_is_made_for_a_refused_user() -> None:
         lambda: client.cancel(5, "slurm"),
         lambda: client.send_raw("POST", "job/submit", user="root", json={}),
     ):
-        with pytest.raises(Forbidden, match="this server does nothing as"):
+        with pytest.raises(Forbidden, match="this server does not act as"):
             call()
     with pytest.raises(SlurmUnavailable):  # slurmrestd's version is asked for first
         client.submit(task, "true", "tag", utc_now())

@@ -251,7 +251,7 @@ def test_oidc_names_all_settings_that_are_missing() -> None:
         (
             "OIDC_GRANTS",
             [{"claim": "groups", "value": "x", "grant": {"scopes": ["read"], "recipients": ["email:*.org"]}}],
-            "OIDC_GRANTS: 0.grant.recipients: .*fits no receiver of email",
+            "OIDC_GRANTS: 0.grant.recipients: .*matches no receiver of email",
         ),
         ("ACCESS_METHODS", "passwords", "ACCESS_METHODS"),
     ],
@@ -265,4 +265,4 @@ def test_settings_that_are_wrong_name_themselves(
 
 def test_a_server_says_what_it_takes(new_site: Callable[..., Site], provider: IdentityProvider) -> None:
     answer = new_site().submit(provider.token())
-    assert answer.json["error"] == "this server takes keys only"
+    assert answer.json["error"] == "this server accepts only keys"

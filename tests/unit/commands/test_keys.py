@@ -64,16 +64,16 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
         ),
         (
             ["x", "--any-user", "--recipient", "email:*example.com"],
-            "--recipient: email:*example.com fits no receiver of email: what follows the colon must be an"
-            " address with an @, such as *@example.com",
+            "--recipient: email:*example.com matches no receiver of email: the part after the colon must be"
+            " an address with an @, such as *@example.com",
         ),
         (
             ["x", "--any-user", "--recipient", "rabbitmq:jobs"],
-            "--recipient: rabbitmq:jobs fits no receiver of rabbitmq: what follows the colon must be",
+            "--recipient: rabbitmq:jobs matches no receiver of rabbitmq: the part after the colon must be",
         ),
         (
             ["x", "--any-user", "--recipient", "webhook:h.example/jobs"],
-            "--recipient: webhook:h.example/jobs fits no receiver of webhook: what follows the colon must be",
+            "--recipient: webhook:h.example/jobs matches no receiver of webhook: the part after the colon",
         ),
     ],
 )

@@ -66,7 +66,9 @@ def test_job_that_can_never_start_is_announced_once(service: Service) -> None:
     assert item.event == "cannot_start"
     assert item.content is not None
     assert item.content.subject.startswith("[cannot start] ")
-    why = "Slurm will not start it as it is: the limits do not allow its time limit (PartitionTimeLimit)."
+    why = (
+        "Slurm will not start the job as it is: the limits do not allow its time limit (PartitionTimeLimit)."
+    )
     assert item.content.hint == why
     assert body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]["hint"] == why
     service.move(job_id, JobState.CANCELLED)

@@ -88,7 +88,7 @@ def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
     service.reconcile(utc_now() + 3 * MINUTE)
     record = service.record(task)
     assert (record.slurm_job_id, record.slurm_job_state) == (None, JobState.UNKNOWN)
-    assert "jobs that may be it: 2" in str(record.submission_error)
+    assert "2 jobs may be its job" in str(record.submission_error)
     assert [item.event for item in record.notifications] == ["end"]
     with pytest.raises(DuplicateUuid):
         service.submitter.submit(OPERATOR, {"task": task})

@@ -174,7 +174,7 @@ def test_a_refusal_without_a_reason_is_doubted_where_a_job_looks_like_the_task(s
     task = make_task()
     service.slurm.failure, service.slurm.keeps_job = RefusalWithoutReason("-1"), True
     service.slurm.on_submit = lambda job_id: service.slurm.put(job_id, comment="set by the site")
-    with pytest.raises(SlurmAmbiguous, match="cannot be told"):
+    with pytest.raises(SlurmAmbiguous, match="it is not known yet"):
         service.submitter.submit(OPERATOR, {"task": task})
     with pytest.raises(DuplicateUuid):
         service.submitter.submit(OPERATOR, {"task": task})

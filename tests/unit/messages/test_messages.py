@@ -123,7 +123,7 @@ def test_a_dependency_that_can_never_be_met_is_told_once() -> None:
 NEVER_STARTED = {
     "PartitionTimeLimit": "the limits do not allow its time limit",
     "PartitionNodeLimit": "the limits do not allow its number of nodes",
-    "PartitionConfig": "the limits do not allow what it asks for",
+    "PartitionConfig": "the limits do not allow its request",
     "QOSMaxWallDurationPerJobLimit": "the limits do not allow its time limit",
     "QOSMaxCpuMinutesPerJobLimit": "the limits do not allow its time limit",
     "AssocMaxWallDurationPerJobLimit": "the limits do not allow its time limit",
@@ -134,12 +134,12 @@ NEVER_STARTED = {
     "QOSMaxMemoryPerJob": "the limits do not allow its memory",
     "QOSMaxMemoryPerNode": "the limits do not allow its memory",
     "MaxMemPerLimit": "the limits do not allow its memory",
-    "QOSMaxGRESPerJob": "the limits do not allow what it asks for",
-    "BadConstraints": "no node has what it asks for",
-    "InvalidQOS": "its account or QOS may not be used there",
-    "InvalidAccount": "its account or QOS may not be used there",
-    "QOSNotAllowed": "its account or QOS may not be used there",
-    "DependencyNeverSatisfied": "what it depends on did not end as it had to",
+    "QOSMaxGRESPerJob": "the limits do not allow its request",
+    "BadConstraints": "no node has the resources that it requests",
+    "InvalidQOS": "its account or QOS is not allowed",
+    "InvalidAccount": "its account or QOS is not allowed",
+    "QOSNotAllowed": "its account or QOS is not allowed",
+    "DependencyNeverSatisfied": "a job that it depends on did not end as required",
 }
 
 
@@ -150,7 +150,7 @@ def test_job_that_can_never_start_is_announced_once_with_the_reason(reason: str,
     (item,) = due(record, job)
     assert item.content is not None
     assert item.content.headline == "The job waits in the queue, but cannot start as it is."
-    assert item.content.hint == f"Slurm will not start it as it is: {why} ({reason})."
+    assert item.content.hint == f"Slurm will not start the job as it is: {why} ({reason})."
     assert due(told(record, [item]), job) == []
     assert due(record, make_job(JobState.RUNNING, reason=reason, nodes=None)) == []
 
@@ -413,10 +413,10 @@ SHORT: dict[str, Any] = {"start_time": NOW, "end_time": NOW + timedelta(seconds=
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
-        (make_job(JobState.OUT_OF_MEMORY, memory_mb=4096), "killed for memory at 4.0 GB: ask for more"),
-        (make_job(JobState.TIMEOUT), "Its time limit of 1:00:00 was too short"),
-        (make_job(JobState.FAILED, exit_code=127), "a command that was not found"),
-        (make_job(JobState.FAILED, exit_code=126), "a command that may not be executed"),
+        (make_job(JobState.OUT_OF_MEMORY, memory_mb=4096), "ran out of memory at 4.0 GB: request more"),
+        (make_job(JobState.TIMEOUT), "The time limit of 1:00:00 was too short"),
+        (make_job(JobState.FAILED, exit_code=127), "the command was not found"),
+        (make_job(JobState.FAILED, exit_code=126), "the command is not executable"),
         (make_job(JobState.FAILED, exit_code=1), None),
         (make_job(max_memory_bytes=400 * 2**20, memory_mb=64 * 1024), "used 400 MB of 64.0 GB"),
         (make_job(max_memory_bytes=400 * 2**20, memory_mb=500), None),
@@ -470,7 +470,7 @@ def test_a_digest_says_how_many_it_holds_and_how_each_job_stands() -> None:
     gathered = compose_digest(contents)
     assert gathered.subject == "5 messages about jobs, 1 of them bad news"
     text = render_text(gathered)
-    assert "these 5 are gathered in one" in text
+    assert "This digest contains 5 messages" in text
     assert "job 3          FAILED        [FAILED] the test job has ended" in text.splitlines()
     assert "job 5          COMPLETED     the test job has ended" in text.splitlines()
     many = compose_digest(contents * 1000)

@@ -144,7 +144,7 @@ def test_service_user_is_refused_in_capitals_and_with_a_domain(
     assert post(client, "/monitor", watched).status_code == 400
     answer = post(client, "/submit", {"task": make_task(name)})
     assert answer.json["details"] == [
-        f"task.username: must not be {name}: this server runs nothing as that user"
+        f"task.username: must not be {name}: this server runs no jobs as that user"
     ]
 
 
@@ -194,9 +194,7 @@ def test_pattern_that_is_no_regular_expression_is_refused_at_the_start() -> None
 
 @pytest.mark.parametrize("pattern", ["([a-z]+)+", "(a|aa)+", "([a-z]+[.-]?)+@x", ".*.*.*.*.*Z"])
 def test_pattern_that_a_name_could_occupy_for_hours_is_refused_at_the_start(pattern: str) -> None:
-    with pytest.raises(
-        SettingsError, match="TASK_USERNAME_PATTERN: must not repeat what is repeated already"
-    ):
+    with pytest.raises(SettingsError, match="TASK_USERNAME_PATTERN: must not repeat a repetition"):
         read_settings({"TASK_USERNAME_PATTERN": pattern})
 
 

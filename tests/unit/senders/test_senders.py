@@ -162,7 +162,7 @@ def test_what_the_server_says_of_an_address_decides_whether_to_try_again(
     server.answers["gone@example.com"] = answer
     failure = refused(sender_for(server), recipient="gone@example.com")
     assert failure.permanent is permanent
-    assert str(failure) == f"the mail server refuses it: {answer}"
+    assert str(failure) == f"the mail server refuses the message: {answer}"
     assert server.mails == []
 
 

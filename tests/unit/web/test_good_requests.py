@@ -73,7 +73,7 @@ def test_a_key_that_looks_misspelt_is_kept_and_asked_after(
     task = make_task(**fields)
     answer = post(client, "/submit", {"task": task}).json
     word = next(iter(fields))
-    warning = f"task.{word}: is not known, and only kept; did you mean {meant}?"
+    warning = f"task.{word}: is not a known key, and is only stored; did you mean {meant}?"
     assert answer.get("warnings", []) == ([warning] if meant else [])
     monitor = client.get(f"/monitor/task_uuid/{task['uuid']}").json["monitor"]  # type: ignore[index]
     assert monitor["task"] == task
@@ -86,7 +86,7 @@ def test_misspelt_key_of_a_registered_task_is_kept_and_asked_after(
     slurm.put(5, JobState.RUNNING)
     task = {"username": "alice", "uuid": "w", "notifications": {}, "enviroment": ""}
     answer = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 5}}).json
-    words = "is not known, and only kept; did you mean notification?"
+    words = "is not a known key, and is only stored; did you mean notification?"
     assert answer["warnings"] == [f"task.notifications: {words}"]
 
 

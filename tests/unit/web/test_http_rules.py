@@ -42,7 +42,7 @@ def test_wrong_method_is_a_405_in_json(client: FlaskClient, method: str, path: s
     response = client.open(path, method=method)
     check_error(response, 405, "method_not_allowed")
     (taken,) = {"GET", "POST"} & set(response.headers["Allow"].split(", "))
-    assert response.json["error"] == f"this route takes {taken} alone"  # type: ignore[index]
+    assert response.json["error"] == f"this route accepts only {taken}"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("job_id", ["0", *(2**32 - number for number in range(4)), "submitted", "1_2"])
