@@ -194,7 +194,7 @@ def test_a_kept_mail_session_that_drips_is_left_in_time(configure: Callable[...,
         until(lambda: len(server.mails) == 2, 5, "the mails")
 
 
-def test_a_refusal_is_told_even_if_the_server_drips_afterwards(configure: Callable[..., Sender]) -> None:
+def test_a_refusal_is_reported_even_if_the_server_drips_afterwards(configure: Callable[..., Sender]) -> None:
     with ScriptedSmtp({"RCPT": b"550 5.1.1 unknown\r\n", "RSET": SMTP_ANSWERS["lines"]}) as server:
         failure = attempt(configure("email", **email_settings(server.port)), MAIL)
         assert failure is not None

@@ -405,7 +405,7 @@ def test_a_refusal_for_good_is_final_and_in_words(channel: Channel, tmp_path: Pa
 
 
 @pytest.mark.parametrize("channel", ["gmail", "slack", "webhook"], indirect=True)
-def test_who_is_told_to_come_back_in_seven_seconds_does_and_not_before(
+def test_a_delay_of_seven_seconds_that_the_receiver_requests_is_respected(
     channel: RateLimited, outbox: Outbox
 ) -> None:
     channel.busy("7")
@@ -418,7 +418,7 @@ def test_who_is_told_to_come_back_in_seven_seconds_does_and_not_before(
     assert channel.received() == [outbox.key]
 
 
-def test_a_server_that_never_answers_holds_nobody(channel: Channel) -> None:
+def test_a_server_that_never_answers_fails_in_time(channel: Channel) -> None:
     with Network(f"http://{channel.host}:{channel.port}") as network:
         port = int(network.url.rpartition(":")[2])
         _, sender = channel.configured(port)
@@ -505,7 +505,7 @@ def test_messages_that_follow_each_other_share_a_connection(channel: Channel) ->
 @pytest.mark.parametrize(
     "channel", ["email", pytest.param("rabbitmq", marks=pytest.mark.real)], indirect=True
 )
-def test_what_is_refused_takes_no_kept_connection_along(channel: Channel) -> None:
+def test_a_refused_message_leaves_no_connection_open(channel: Channel) -> None:
     with Network(f"http://{channel.host}:{channel.port}") as network:
         _, sender = channel.configured(int(network.url.rpartition(":")[2]))
         sender.send(Message("key-1", "end", CONTENT), sender.Params.model_validate(channel.params()))
@@ -785,7 +785,7 @@ def test_a_url_that_could_never_be_called_is_refused_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://h.example/a\tb", "https://h.example/a\x7fb", "https://h.example\n"])
-def test_nor_is_one_with_control_characters(url: str) -> None:
+def test_a_url_with_control_characters_is_refused(url: str) -> None:
     assert not is_taken("webhook", {"url": url}, None)
 
 
@@ -865,7 +865,7 @@ def test_access_that_was_taken_away_is_the_operators_to_mend(
         (Answer(302, b"", {"Location": "http://127.0.0.1:1/"}), False),
     ],
 )
-def test_googles_refusals_are_told_apart(gmail: GmailChannel, answer: Answer, permanent: bool) -> None:
+def test_googles_refusals_are_final_or_retried(gmail: GmailChannel, answer: Answer, permanent: bool) -> None:
     _, sender = gmail.configured()
     gmail.gmail.answers += [gmail.token(), answer]
     failure = failure_of(sender, gmail.params())
@@ -920,7 +920,7 @@ def test_a_token_endpoint_that_is_unwell_is_tried_again(gmail: GmailChannel, sta
         (Answer(200), False),
     ],
 )
-def test_slacks_refusals_are_told_apart(slack: SlackChannel, answer: Answer, permanent: bool) -> None:
+def test_slacks_refusals_are_final_or_retried(slack: SlackChannel, answer: Answer, permanent: bool) -> None:
     _, sender = slack.configured()
     slack.slack.answers.append(answer)
     failure = failure_of(sender, slack.params())
@@ -1015,7 +1015,7 @@ def test_a_time_to_come_back_that_is_none_counts_as_unsaid(
 
 
 @pytest.mark.parametrize("much", ["99999999999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_whoever_asks_for_ages_gets_the_message_in_an_hour(
+def test_a_very_long_requested_delay_is_limited_to_an_hour(
     webhook: WebhookChannel, tmp_path: Path, much: str
 ) -> None:
     webhook.busy(much)
@@ -1126,7 +1126,7 @@ def test_rabbitmq_by_tls(queue: RabbitmqChannel) -> None:
 
 
 @pytest.mark.real
-def test_a_broker_that_nobody_vouches_for_is_not_trusted(queue: RabbitmqChannel) -> None:
+def test_a_broker_with_an_unknown_certificate_authority_is_not_trusted(queue: RabbitmqChannel) -> None:
     tls = {"NOTIFICATIONS_RABBITMQ_TLS": True, "NOTIFICATIONS_RABBITMQ_PORT": queue.broker.tls_port}
     _, sender = queue.configured(**tls)
     failure = failure_of(sender, queue.params())
@@ -1228,7 +1228,7 @@ def test_what_the_broker_does_not_confirm_counts_as_not_sent(queue: RabbitmqChan
 
 
 @pytest.mark.real
-def test_a_broker_that_takes_nothing_more_holds_nobody(queue: RabbitmqChannel) -> None:
+def test_a_broker_without_memory_fails_in_time(queue: RabbitmqChannel) -> None:
     """Out of memory it lets publishers connect, and blocks them."""
     send(queue, queue.params())
     queue.broker.control("set_vm_memory_high_watermark", "0.000001")

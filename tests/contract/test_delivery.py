@@ -159,7 +159,7 @@ def test_channels_that_fail_side_by_side_do_not_get_into_each_others_way() -> No
 # --- no floods -------------------------------------------------------------------------------
 
 
-def test_past_the_ceiling_messages_are_gathered_into_one_that_says_how_many_it_holds(post: Post) -> None:
+def test_messages_past_the_rate_limit_are_sent_as_one_digest_with_their_number(post: Post) -> None:
     ids = post.write(10)
     post.deliver()
     assert len(post.people.messages) == 3
@@ -315,7 +315,7 @@ def test_all_that_wait_for_a_dead_receiver_are_tried_and_die_in_time(post: Post)
     assert min(post.item(id_).attempts for id_ in ids) >= 1
 
 
-def test_one_senders_faults_hold_back_nobody_elses_mail_to_the_same_person(post: Post) -> None:
+def test_failures_of_one_mail_sender_do_not_delay_mail_of_others_to_the_same_person(post: Post) -> None:
     post.programs.failures = [busy() for _ in range(8)]
     post.write(8, method="webhook", sender="x@nowhere.invalid")
     post.deliver()
@@ -394,7 +394,7 @@ def test_a_dead_message_is_found_and_sent_again(post: Post) -> None:
     assert body_of(dead_letters.find("dead", "100")) == {"notifications": [], "more": False}
 
 
-def test_a_revived_message_has_its_whole_time_again(post: Post) -> None:
+def test_a_retried_message_has_its_whole_retry_window_again(post: Post) -> None:
     post.people.failures = [busy() for _ in range(1000)]
     (id_,) = post.write()
     for minute in range(0, 24 * 60 + 60, 10):
@@ -449,7 +449,7 @@ def test_a_retry_before_the_repair_costs_a_receiver_few_attempts(post: Post) -> 
     assert post.statuses(ids) == {NotificationStatus.RETRYING}
 
 
-def test_a_revived_message_that_may_have_arrived_is_in_no_digest(post: Post) -> None:
+def test_a_retried_message_that_may_have_arrived_is_in_no_digest(post: Post) -> None:
     """Its receiver would take the digest for the message that they have."""
     post.people.failures = [busy()]
     (first,) = post.write()

@@ -92,7 +92,7 @@ def test_a_job_runs_as_its_user_and_comes_back_whole(cluster: Cluster, client: S
     ("command", "exit_code", "number"),
     [("exit 3", 3, None), ("kill -9 $$", None, signal.SIGKILL)],
 )
-def test_a_failure_says_how(
+def test_a_failed_job_has_its_exit_code_and_signal(
     cluster: Cluster, client: SlurmClient, command: str, exit_code: int | None, number: int | None
 ) -> None:
     job = ended(client, submit(cluster, client, command))
@@ -137,9 +137,7 @@ def test_the_environment_is_exactly_what_was_asked_for(cluster: Cluster, client:
         {"dependency": "nonsense"},
     ],
 )
-def test_a_refusal_is_told_in_slurms_words(
-    cluster: Cluster, client: SlurmClient, slurm: dict[str, Any]
-) -> None:
+def test_a_refusal_has_slurms_own_text(cluster: Cluster, client: SlurmClient, slurm: dict[str, Any]) -> None:
     with pytest.raises(SlurmRefused, match=r"^Slurm refused the job: \w+"):
         submit(cluster, client, **slurm)
 
@@ -207,7 +205,7 @@ def test_a_submission_that_comes_too_late_is_not_taken(cluster: Cluster, client:
     assert not [job for job in found if is_tagged(job, task.uuid)]
 
 
-def test_a_job_that_nobody_knows_is_none(client: SlurmClient) -> None:
+def test_an_unknown_job_is_none(client: SlurmClient) -> None:
     assert client.find_job(4_000_000) is None
     assert client.read_accounting([4_000_000]) == {}
 
@@ -361,7 +359,7 @@ class Garbled:
                 tls.sendall(answer)
 
 
-def test_a_fault_of_tls_after_the_request_is_no_proof_that_it_was_never_sent(
+def test_a_tls_error_after_the_request_makes_the_submission_ambiguous(
     local_cluster: Cluster, tmp_path: Path
 ) -> None:
     garbled = Garbled(local_cluster.url, tmp_path)
@@ -381,7 +379,7 @@ def test_a_fault_of_tls_after_the_request_is_no_proof_that_it_was_never_sent(
     honest.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_proof_of_it(local_cluster: Cluster, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_raises_slurm_unavailable(local_cluster: Cluster, tmp_path: Path) -> None:
     garbled = Garbled(local_cluster.url, tmp_path)
     client = replace(local_cluster, url=garbled.url).client()
     with pytest.raises(SlurmUnavailable, match="cannot be reached"):
@@ -559,7 +557,7 @@ def test_a_job_that_is_held_after_its_exit_has_no_start_and_no_end(written: Any)
 @pytest.mark.parametrize(
     "odd", [{"state": ["NOVEL"]}, {"state": None}, {}, {"job_id": "?", "state": ["RUNNING"]}]
 )
-def test_what_cannot_be_read_of_one_job_hides_no_other_and_says_nothing_of_it(
+def test_an_unreadable_job_hides_no_other_job(
     odd: dict[str, Any], others: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = [10, *range(100, 100 + others)]
@@ -603,7 +601,7 @@ def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() ->
 @pytest.mark.parametrize(
     "answer", [{}, {"jobs": None}, {"jobs": {}}, SlurmMisbehaved("the token"), SlurmUnavailable("away")]
 )
-def test_what_slurmdbd_does_not_say_is_no_proof(answer: Any) -> None:
+def test_an_unusable_answer_of_slurmdbd_proves_nothing(answer: Any) -> None:
     session: Any = Said(
         **{
             "jobs/state": {"jobs": [{"job_id": "5", "state": ["RUNNING"]}]},
@@ -616,7 +614,7 @@ def test_what_slurmdbd_does_not_say_is_no_proof(answer: Any) -> None:
     assert seen.accounting is AccountingState.AWAY
 
 
-def test_nobody_listens() -> None:
+def test_a_closed_port_raises_slurm_unavailable() -> None:
     client = Cluster("none", "http://127.0.0.1:9", b"x" * 32, "a", "b").client(connect_timeout=0.5)
     with pytest.raises(SlurmUnavailable, match="slurmrestd cannot be reached"):
         client.submit(Task.model_validate(make_task()), "true", new_uuid(), in_a_minute())

@@ -74,7 +74,7 @@ def test_one_of_two_workers_leads_and_a_clean_end_gives_the_lease_back(gunicorn:
     assert gunicorn.leaders() == []
 
 
-def test_a_worker_that_is_killed_is_followed_by_another_that_watches(gunicorn: Gunicorn) -> None:
+def test_a_killed_worker_is_replaced_by_another_that_polls(gunicorn: Gunicorn) -> None:
     until(lambda: len(gunicorn.leaders()) == 1, 20, "a leader")
     (leader,) = gunicorn.leaders()
     os.kill(int(leader.split(":")[1]), signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_gunicorn_opens_no_control_socket(tmp_path: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
-def test_without_its_database_the_server_ends_and_says_so(tmp_path: Path) -> None:
+def test_without_its_database_the_server_ends_with_the_reason(tmp_path: Path) -> None:
     server = Gunicorn(
         tmp_path, MONGODB_URI=f"mongodb://127.0.0.1:{free_port()}/", MONGODB_TIMEOUT_SECONDS="0.5"
     )

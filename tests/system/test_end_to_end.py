@@ -142,7 +142,7 @@ def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in STORY if name not in ("timeout", "memory")])
-def test_each_end_is_told_truthfully_and_once_over_a_kill(stage: Stage, name: str) -> None:
+def test_each_end_is_announced_truthfully_and_once_over_a_kill(stage: Stage, name: str) -> None:
     check_end(stage, name)
 
 
@@ -345,7 +345,7 @@ def test_the_figures_of_a_job_stand_in_its_message_as_slurmdbd_has_them(stage: S
     assert 1 <= slurm["cpu_seconds"] <= 8
 
 
-def test_a_time_limit_is_told_over_a_kill(stage: Stage) -> None:
+def test_a_time_limit_is_announced_over_a_kill(stage: Stage) -> None:
     check_end(stage, "timeout")
 
 
@@ -361,7 +361,7 @@ def test_an_array_whose_failed_tasks_slurmctld_has_forgotten_is_no_success(stage
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
-def test_what_a_caller_wants_to_know_of_a_job_that_waits_is_told_over_a_kill(stage: Stage) -> None:
+def test_the_events_of_a_waiting_job_are_announced_over_a_kill(stage: Stage) -> None:
     early = {"depends": {"[still waiting] about depends", "[cannot begin] about depends"}}
     early["waits"] = {"[still waiting] about waits"}
     for name, wanted in early.items():

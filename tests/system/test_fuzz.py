@@ -224,7 +224,7 @@ def test_submissions_of_all_kinds(
 
 @given(which=st.integers(0, 2), changes=CHANGES, damage=DAMAGES)
 @settings(STEADY, max_examples=1_000)
-def test_watches_of_all_kinds(guard: Guard, which: int, changes: list[Change], damage: Damage) -> None:
+def test_registrations_of_all_kinds(guard: Guard, which: int, changes: list[Change], damage: Damage) -> None:
     for raw in _altered(watches, which, changes, damage):
         response = guard.client.post("/monitor", data=raw)
         if response.status_code == 200:
@@ -290,7 +290,7 @@ def _is_kept(guard: Guard, task: dict[str, Any]) -> None:
 # --- and afterwards --------------------------------------------------------------------------
 
 
-def test_whatever_was_taken_in_can_be_watched_to_its_end(guard: Guard) -> None:
+def test_every_accepted_task_can_be_monitored_to_its_end(guard: Guard) -> None:
     store, slurm = guard.services.store, guard.slurm
     for job_id in list(slurm.jobs):
         slurm.put(job_id, JobState.COMPLETED, exit_code=0, array_tasks={JobState.COMPLETED: 4})

@@ -205,7 +205,7 @@ def test_a_wrong_key_that_the_start_could_not_find_is_an_error(cluster: Cluster,
         assert codes == {(502, "slurm_error")}
 
 
-def test_nobody_listens_and_the_answer_comes_at_once(tmp_path: Path) -> None:
+def test_a_closed_port_is_answered_at_once(tmp_path: Path) -> None:
     app = create_app(
         {
             "SLURM_REST_HOST": f"http://127.0.0.1:{free_port()}",
@@ -271,7 +271,7 @@ def test_slurmctld_hangs(real_stage: Stage) -> None:
 
 
 @pytest.mark.real
-def test_slurmdbd_down_keeps_nobody_from_submitting(real_stage: Stage) -> None:
+def test_submissions_work_while_slurmdbd_is_down(real_stage: Stage) -> None:
     slurm = real_stage.cluster.real
     assert slurm is not None
     slurm.stop_daemon("slurmdbd")

@@ -31,7 +31,7 @@ def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedP
     )
 
 
-def test_without_a_cluster_it_says_in_one_sentence_what_to_set(tmp_path: Path) -> None:
+def test_without_a_cluster_the_error_names_in_one_sentence_what_to_set(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (

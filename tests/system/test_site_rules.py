@@ -80,7 +80,7 @@ def test_a_refusal_by_the_sites_rules_is_a_400_and_frees_the_uuid(service: Servi
     assert service.record(task)["slurm_job_id"] == response.json()["slurm_job_id"]
 
 
-def test_a_refusal_with_a_reason_is_told_in_slurms_words(service: Service) -> None:
+def test_a_refusal_with_a_reason_has_slurms_own_text(service: Service) -> None:
     response = service.post("/submit", {"task": named("invalid")})
     assert (response.status_code, response.json()["code"]) == (400, "slurm_refused")
     assert "time limit" in response.json()["error"]

@@ -150,7 +150,7 @@ def test_what_is_kept_does_not_depend_on_where_it_is_started(
         ("PORT", None),
     ],
 )
-def test_a_misspelt_name_is_told_from_those_of_others(
+def test_a_misspelt_name_is_distinguished_from_names_of_other_programs(
     monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None
 ) -> None:
     monkeypatch.setenv(name, "x")

@@ -51,7 +51,7 @@ def test_preparing_again_keeps_everything(factory: Factory) -> None:
     assert find(factory(), record.uuid) == record
 
 
-def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_reached_raises_store_unavailable(tmp_path: Path) -> None:
     stores: list[TaskStore] = [
         SqliteStore(tmp_path / "no such folder" / "x.sqlite3"),
         MongoStore(connect("mongodb://127.0.0.1:9/", 0.2), "x", "y"),

@@ -20,14 +20,14 @@ def statuses(store: TaskStore, *ids: str) -> list[NotificationStatus]:
     return [item.notification.status for item in found if item is not None]
 
 
-def test_what_is_held_back_was_no_attempt_and_comes_when_its_window_opens(store: TaskStore) -> None:
+def test_a_deferred_message_counts_no_attempt_and_is_due_when_its_window_ends(store: TaskStore) -> None:
     (item,) = held_back(store, 1)
     assert (item.status, item.attempts, item.recipient) == (NotificationStatus.GATHERED, 0, ANN)
     assert claim(store, now=LATER - timedelta(milliseconds=1)) is None
     assert claim(store, now=LATER) is not None
 
 
-def test_one_brings_along_all_that_are_held_back_for_the_same_person(store: TaskStore) -> None:
+def test_a_digest_contains_all_deferred_messages_of_the_same_person(store: TaskStore) -> None:
     ids = {item.id for item in held_back(store, 5)}
     late = held_back(store, 1, LATER + timedelta(hours=1))[0]
     head = claim(store, now=LATER)
@@ -63,7 +63,7 @@ def test_a_digest_that_is_sent_again_holds_the_same(store: TaskStore) -> None:
     assert {item.notification.id for item in brought} == first
 
 
-def test_a_digest_that_dies_takes_along_what_it_holds_and_all_can_be_revived(store: TaskStore) -> None:
+def test_the_messages_of_a_dead_digest_are_dead_and_all_can_be_retried(store: TaskStore) -> None:
     ids = [item.id for item in held_back(store, 3)]
     head = claim(store, now=LATER)
     assert head is not None
@@ -91,7 +91,9 @@ class DiesAgain(MongoStore):
 
 
 @pytest.mark.real
-def test_what_dies_again_is_not_revived_again_by_the_same_call(mongo_database: SharedDatabase) -> None:
+def test_a_message_that_dies_again_is_not_retried_twice_by_the_same_call(
+    mongo_database: SharedDatabase,
+) -> None:
     store = DiesAgain(connect(mongo_database.uri, 5), mongo_database.name, mongo_database.collection)
     store.prepare()
     store.add_record(make_running(notifications=(make_notification(),)))
@@ -132,7 +134,7 @@ def test_who_has_lost_his_claim_ties_nothing_and_ends_nothing(store: TaskStore) 
     assert set(statuses(store, *ids)) <= {NotificationStatus.GATHERED}
 
 
-def test_a_revived_head_leaves_its_dead_companions_alone(store: TaskStore) -> None:
+def test_a_retried_head_does_not_retry_the_dead_others_of_its_digest(store: TaskStore) -> None:
     ids = [item.id for item in held_back(store, 3)]
     head = claim(store, now=LATER)
     assert head is not None
@@ -147,7 +149,7 @@ def test_a_revived_head_leaves_its_dead_companions_alone(store: TaskStore) -> No
     assert set(statuses(store, *others)) == {NotificationStatus.DEAD}
 
 
-def test_gathering_from_many_processes_brings_each_along_once(factory: Factory) -> None:
+def test_a_digest_formed_by_many_processes_contains_each_message_once(factory: Factory) -> None:
     stores = [factory() for _ in range(4)]
     ids = {item.id for item in held_back(stores[0], 40)}
 

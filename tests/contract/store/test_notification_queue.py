@@ -166,14 +166,14 @@ def test_a_message_that_waits_for_its_next_attempt_is_made_due_at_once(store: Ta
     assert store.retry_dead(far) == 0, "it has been sent"
 
 
-def test_messages_that_are_due_held_back_or_undeliverable_are_not_revived(store: TaskStore) -> None:
+def test_messages_that_are_due_gathered_or_undeliverable_are_not_retried(store: TaskStore) -> None:
     held_back(store, 1)
     undeliverable = make_notification(status=NotificationStatus.UNDELIVERABLE, attempt_after=None)
     store.add_record(make_running(notifications=(make_notification(), undeliverable)))
     assert store.retry_dead(LATER) == 0
 
 
-def test_a_revived_head_that_waits_keeps_its_digest(store: TaskStore) -> None:
+def test_a_retried_head_that_waits_keeps_its_digest(store: TaskStore) -> None:
     ids = {item.id for item in held_back(store, 3)}
     head = claim(store, now=LATER)
     assert head is not None

@@ -9,7 +9,7 @@ from app.store import TaskStore
 from tests.support.stores import ANN, LATER, NOW, Factory
 
 
-def test_a_window_takes_so_many_and_says_when_the_next_one_opens(store: TaskStore) -> None:
+def test_a_window_admits_its_limit_and_returns_when_it_ends(store: TaskStore) -> None:
     ends = NOW + timedelta(minutes=10)
     assert [store.acquire(ANN, 2, NOW, ends) for _ in range(3)] == [None, None, ends]
     assert store.acquire("email:bob@example.com", 2, NOW, ends) is None

@@ -179,7 +179,7 @@ def test_an_ended_record_can_be_opened_again(store: TaskStore) -> None:
     assert store.list_ended_jobs(NOW - timedelta(days=1), 10) == []
 
 
-def test_a_deposed_leader_does_not_open_a_record_that_ended_again(store: TaskStore) -> None:
+def test_a_former_leader_does_not_reopen_a_record_that_has_ended(store: TaskStore) -> None:
     record = make_running()
     store.add_record(record)
     first = store.acquire_lease("first", NOW, NOW)

@@ -94,7 +94,7 @@ def test_a_key_is_taken_once(store: TaskStore) -> None:
         store.add_record(make_record(task=failed.task, idempotency_key="k"))
 
 
-def test_a_submission_that_cannot_be_told_ends_as_unknown(store: TaskStore) -> None:
+def test_a_submission_with_an_unknown_outcome_ends_as_unknown(store: TaskStore) -> None:
     record = make_record()
     store.add_record(record)
     change = Change(

@@ -25,7 +25,7 @@ from tests.support.answers import body_of
 from tests.support.tasks import make_task, new_uuid
 
 
-def test_anothers_job_is_told_of_like_one_that_there_is_not(site: Site) -> None:
+def test_a_job_of_another_user_is_answered_like_a_missing_one(site: Site) -> None:
     task = make_task()
     job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
     bobs = site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",)))
@@ -346,7 +346,7 @@ def test_no_token_is_made_for_a_refused_user() -> None:
     client.close()
 
 
-def test_a_watched_task_does_not_tell_of_anothers_either(site: Site) -> None:
+def test_a_registration_does_not_reveal_a_task_of_another_user(site: Site) -> None:
     task = make_task()
     job_id = site.submit(site.key(), uuid=task["uuid"]).json["slurm_job_id"]
     site.slurm.put(5, JobState.RUNNING, username="bob")

@@ -181,7 +181,7 @@ def test_a_token_with_an_odd_name_is_no_user(site: Site, provider: IdentityProvi
         (None, "is missing or empty: it must be a user name of the cluster"),
     ],
 )
-def test_a_token_for_no_user_is_told_what_is_wrong(
+def test_a_token_for_no_user_gets_the_reason(
     site: Site, provider: IdentityProvider, trail: Path, name: str | None, words: str
 ) -> None:
     answer = site.submit(provider.token(preferred_username=name))
@@ -263,6 +263,8 @@ def test_settings_that_are_wrong_name_themselves(
         Site(tmp_path / "store.sqlite3", provider, **{name: value})
 
 
-def test_a_server_says_what_it_takes(new_site: Callable[..., Site], provider: IdentityProvider) -> None:
+def test_a_server_reports_which_authentication_it_accepts(
+    new_site: Callable[..., Site], provider: IdentityProvider
+) -> None:
     answer = new_site().submit(provider.token())
     assert answer.json["error"] == "this server accepts only keys"

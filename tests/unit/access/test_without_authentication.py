@@ -53,13 +53,13 @@ def test_server_without_authentication_serves_no_page_and_no_stranger(
     assert site.slurm.submitted == []
 
 
-def test_a_plain_nginx_is_told_by_its_old_http(new_site: Callable[..., Site]) -> None:
+def test_a_plain_nginx_is_recognised_by_its_old_http(new_site: Callable[..., Site]) -> None:
     site = new_site(ACCESS_METHODS="")
     old = {"SERVER_PROTOCOL": "HTTP/1.0"}
     assert site.client.get("/slurm/ping", environ_overrides=old).status_code == 403
 
 
-def test_a_person_may_look_at_a_record_in_a_browser(new_site: Callable[..., Site]) -> None:
+def test_a_person_can_read_a_record_in_a_browser(new_site: Callable[..., Site]) -> None:
     site = new_site(ACCESS_METHODS="")
     uuid = site.submit().json["uuid"]
     answer = site.call("GET", f"/monitor/task_uuid/{uuid}", **{"Sec-Fetch-Site": "none"})

@@ -60,7 +60,7 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
         ),
         (
             ["x", "--any-user", "--recipient", "emial:*"],
-            "--recipient: there is no method emial: it must be of email, gmail, slack",
+            "--recipient: there is no method emial: it must be one of email, gmail, slack",
         ),
         (
             ["x", "--any-user", "--recipient", "email:*example.com"],

@@ -297,7 +297,7 @@ def test_all_local_users_are_served_where_the_operator_wants_it(serve: Callable[
         assert fetch(url + RECORD, NOBODY, "-H", header).endswith("\n403")
 
 
-def test_access_without_proof_makes_no_other_user_an_operator(serve: Callable[..., str]) -> None:
+def test_access_without_authentication_makes_no_other_user_an_operator(serve: Callable[..., str]) -> None:
     url = serve("gunicorn", 0, ACCESS_WITHOUT_PROOF="true")
     assert fetch(url + RECORD, NOBODY).endswith("\n400")
     assert fetch(f"{url}/notifications", NOBODY).endswith("\n403")

@@ -40,7 +40,7 @@ def test_a_key_stands_for_one_request(service: Service) -> None:
     assert len(service.slurm.submitted) == 1
 
 
-def test_a_retry_before_it_is_settled_is_told_to_wait(service: Service) -> None:
+def test_a_retry_before_the_outcome_is_known_is_ambiguous(service: Service) -> None:
     task = left_open(service, exists=True)
     with pytest.raises(SlurmAmbiguous):
         service.submitter.submit(OPERATOR, {"task": task}, task["uuid"])

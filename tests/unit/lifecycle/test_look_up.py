@@ -18,7 +18,7 @@ from tests.support.lifecycle import Service
 from tests.support.tasks import make_email, make_task
 
 
-def test_a_look_up_shows_the_record_and_what_slurm_says_now(service: Service) -> None:
+def test_a_look_up_returns_the_record_and_what_slurm_reports_now(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
     answer = body_of(service.lookup.find_by_uuid(OPERATOR, task["uuid"]))

@@ -85,7 +85,9 @@ def test_a_job_that_slurmctld_forgot_ends_as_slurmdbd_has_it(service: Service) -
     assert service.record(task).slurm_job_state is JobState.OUT_OF_MEMORY
 
 
-def test_a_job_that_nobody_knows_is_unknown_after_a_while_and_never_a_success(service: Service) -> None:
+def test_a_job_that_slurm_does_not_know_is_unknown_after_a_while_and_never_a_success(
+    service: Service,
+) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.forget(job_id, accounted=False)
     now = utc_now()
@@ -324,7 +326,7 @@ def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
     service.store.close()
 
 
-def test_what_hinders_watching_does_not_hinder_reconciling(service: Service) -> None:
+def test_a_failed_poll_does_not_prevent_reconciling(service: Service) -> None:
     class Fails(Poller):
         def poll_once(self, now: datetime, fence: int) -> int:
             raise ZeroDivisionError

@@ -107,7 +107,7 @@ def test_an_array_waits_for_a_slurmdbd_that_is_back_and_has_yet_to_learn_all(ser
     assert service.record(task).slurm_job_state is JobState.COMPLETED
 
 
-def test_an_array_that_slurmdbd_never_knows_whole_is_told_in_the_end(service: Service) -> None:
+def test_an_array_that_slurmdbd_never_knows_whole_is_announced_in_the_end(service: Service) -> None:
     task, job_id = array_of(service, "0-2")
     service.slurm.accounts_at_once = False
     service.slurm.put(job_id, JobState.COMPLETED, array_tasks={JobState.COMPLETED: 1}, array_job_id=job_id)
@@ -142,7 +142,7 @@ def test_without_slurmdbd_an_array_that_is_not_known_whole_is_never_a_success(
 
 
 @pytest.mark.parametrize("failure", ["no slurmdbd", "down", "odd"])
-def test_without_figures_an_end_is_told_at_once(service: Service, failure: str) -> None:
+def test_without_accounting_an_end_is_announced_at_once(service: Service, failure: str) -> None:
     task, job_id = service.submit(notification=make_email())
     service.slurm.accounts_at_once = False
     service.slurm.has_accounting = failure != "no slurmdbd"

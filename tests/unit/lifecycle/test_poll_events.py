@@ -10,7 +10,7 @@ from tests.support.lifecycle import MINUTE, Service
 from tests.support.tasks import make_email
 
 
-def test_a_job_that_waits_for_long_is_told_of_by_one_look(service: Service) -> None:
+def test_a_job_that_waits_for_long_is_announced_after_one_read(service: Service) -> None:
     wish = {**make_email(), "events": ["end", {"pending_over": 30}]}
     tasks = [service.submit(notification=wish) for _ in range(3)]
     now = utc_now()
@@ -27,7 +27,7 @@ def test_a_job_that_waits_for_long_is_told_of_by_one_look(service: Service) -> N
     assert [item.event for item in service.record(task).notifications] == ["pending_over", "end"]
 
 
-def test_a_running_job_is_told_of_its_time_by_slurms_own_clock(service: Service) -> None:
+def test_the_time_of_a_running_job_is_announced_by_slurms_own_clock(service: Service) -> None:
     wish = {**make_email(), "events": ["begin", "time_limit_50", "time_limit_90"]}
     task, job_id = service.submit(notification=wish)
     start = utc_now()

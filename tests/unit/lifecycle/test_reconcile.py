@@ -37,7 +37,7 @@ def purge(service: Service) -> None:
         service.slurm.forget(job_id)
 
 
-def test_what_only_slurmdbd_knows_is_adopted_by_its_looks(service: Service) -> None:
+def test_a_job_that_only_slurmdbd_knows_is_adopted_by_its_name(service: Service) -> None:
     task = left_open(service, exists=True)
     service.submit(slurm={"job_name": "another name"})
     purge(service)
@@ -81,7 +81,7 @@ def test_a_job_whose_comment_the_site_replaced_keeps_its_uuid(
     assert "may be used again" in str(service.record(other).submission_error)
 
 
-def test_of_two_that_look_alike_none_is_taken(service: Service) -> None:
+def test_of_two_similar_jobs_none_is_adopted(service: Service) -> None:
     task = left_open(service, exists=True, notification=make_email())
     service.slurm.put(999, username="alice", name="slurm-proxy-test.generic", working_directory="/home/alice")
     purge(service)
@@ -139,7 +139,7 @@ def test_nothing_is_freed_while_slurmdbd_is_away(service: Service, exists: bool)
 
 
 @pytest.mark.parametrize("minutes", [3, 60])
-def test_a_slurmdbd_that_has_not_heard_all_is_no_proof(service: Service, minutes: int) -> None:
+def test_a_slurmdbd_that_lags_behind_proves_nothing(service: Service, minutes: int) -> None:
     """After an outage it answers at once, and learns only then what slurmctld has kept for it."""
     task = left_open(service, exists=True)
     purge(service)
@@ -233,7 +233,7 @@ def test_a_job_of_another_task_is_not_followed_however_often_it_was_requeued(ser
     assert service.record(task).slurm_job_state is JobState.UNKNOWN
 
 
-def test_many_reservations_cost_one_look(service: Service) -> None:
+def test_many_reservations_cost_one_search(service: Service) -> None:
     for exists in (True, False, True):
         left_open(service, exists=exists)
     service.slurm.calls.clear()

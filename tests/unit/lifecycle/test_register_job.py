@@ -48,7 +48,9 @@ def test_a_stated_state_must_be_one_of_slurms(service: Service) -> None:
 
 
 @pytest.mark.parametrize("options", [True, "x", ["array"], {"array": {}}, {"array": 5}])
-def test_what_a_watched_task_holds_for_slurm_stops_nobodys_watch(service: Service, options: Any) -> None:
+def test_slurm_options_of_a_registered_task_do_not_stop_its_monitoring(
+    service: Service, options: Any
+) -> None:
     other, job_id = service.submit()
     service.slurm.put(5, JobState.RUNNING)
     watch(service, 5, task={"slurm": options})

@@ -85,7 +85,7 @@ def test_an_ambiguous_answer_adopts_the_job_that_exists(service: Service) -> Non
     assert len(service.slurm.submitted) == 1
 
 
-def test_what_cannot_be_told_keeps_the_uuid_until_it_is_settled(service: Service) -> None:
+def test_an_unknown_outcome_reserves_the_uuid_until_it_is_settled(service: Service) -> None:
     task = make_task()
     service.slurm.failure = SlurmAmbiguous("time-out")
     with pytest.raises(SlurmAmbiguous, match=task["uuid"]):
@@ -150,7 +150,7 @@ def test_the_token_of_a_submission_ends_before_its_uuid_can_be_freed(service: Se
     assert not service.record(task).is_reserved
 
 
-def test_an_answer_that_comes_after_all_is_kept(service: Service) -> None:
+def test_a_late_answer_of_slurm_is_recorded(service: Service) -> None:
     task = left_open(service, exists=False)
     record = service.record(task)
     service.reconcile(utc_now() + 3 * MINUTE)
@@ -170,7 +170,7 @@ def test_an_old_answer_never_touches_a_new_submission(service: Service) -> None:
     assert service.record(task).slurm_job_id == answer["slurm_job_id"]
 
 
-def test_a_refusal_without_a_reason_is_doubted_where_a_job_looks_like_the_task(service: Service) -> None:
+def test_a_refusal_without_a_reason_is_ambiguous_if_a_job_is_similar_to_the_task(service: Service) -> None:
     task = make_task()
     service.slurm.failure, service.slurm.keeps_job = RefusalWithoutReason("-1"), True
     service.slurm.on_submit = lambda job_id: service.slurm.put(job_id, comment="set by the site")
@@ -193,7 +193,7 @@ def test_an_outage_does_not_make_a_reservation_of_what_was_freed(service: Servic
 
 
 @pytest.mark.parametrize("key", [None, "a key"])
-def test_a_uuid_that_is_freed_while_its_next_owner_looks_is_taken(service: Service, key: str | None) -> None:
+def test_a_uuid_that_is_freed_during_a_submission_is_used_by_it(service: Service, key: str | None) -> None:
     """A reservation stands in the way, and is settled before it can be read."""
 
     class SettledMeanwhile(SqliteStore):

@@ -64,7 +64,7 @@ def told(record: TaskRecord, items: list[Notification]) -> TaskRecord:
 
 
 @pytest.mark.parametrize("state", list(JobState))
-def test_by_default_the_end_good_or_bad_is_told(state: JobState) -> None:
+def test_by_default_the_end_good_or_bad_is_announced(state: JobState) -> None:
     assert [item.event for item in due(make_record(), make_job(state))] == ["end"] * state.is_settled
 
 
@@ -82,7 +82,7 @@ def test_by_default_the_end_good_or_bad_is_told(state: JobState) -> None:
         ([], JobState.COMPLETED, ["end"]),
     ],
 )
-def test_only_what_was_wished_is_told(events: list[str], state: JobState, expected: list[str]) -> None:
+def test_only_requested_events_are_announced(events: list[str], state: JobState, expected: list[str]) -> None:
     assert [item.event for item in due(make_record(events), make_job(state))] == expected
 
 
@@ -91,14 +91,14 @@ def test_a_job_that_was_cancelled_before_it_began_did_not_begin() -> None:
     assert [item.event for item in due(make_record(["begin", "end"]), job)] == ["end"]
 
 
-def test_nothing_is_told_twice() -> None:
+def test_no_event_is_announced_twice() -> None:
     record, job = make_record(["begin", "end"]), make_job(JobState.RUNNING)
     record = told(record, due(record, job))
     assert due(record, job) == []
     assert [item.event for item in due(record, make_job())] == ["end"]
 
 
-def test_a_requeued_job_begins_again_and_each_restart_is_told() -> None:
+def test_a_requeued_job_begins_again_and_each_restart_is_announced() -> None:
     before = make_job(JobState.RUNNING)
     record = make_record(["begin", "requeue"], job=before)
     record = told(record, due(record, before))
@@ -109,7 +109,7 @@ def test_a_requeued_job_begins_again_and_each_restart_is_told() -> None:
     assert [item.event for item in due(record, make_job(JobState.RUNNING, restarts=1))] == ["begin"]
 
 
-def test_a_dependency_that_can_never_be_met_is_told_once() -> None:
+def test_a_dependency_that_can_never_be_met_is_announced_once() -> None:
     record = make_record(["invalid_depend"])
     job = make_job(JobState.PENDING, reason="DependencyNeverSatisfied")
     (item,) = due(record, job)
@@ -174,7 +174,7 @@ def test_bad_dependency_is_announced_once_if_both_events_are_requested() -> None
     assert [item.event for item in found] == ["invalid_depend"]
 
 
-def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not() -> None:
+def test_people_but_not_programs_are_notified_by_default_that_a_job_cannot_start() -> None:
     planner = Planner(CATALOGUE, ["email", "rabbitmq"], find_channel)
     both = {**make_email(), "methods": ["email", "rabbitmq"]}
     both["params"] = {**both["params"], "rabbitmq": {"queue": "q"}}
@@ -195,7 +195,7 @@ def test_people_are_told_by_default_that_a_job_cannot_start_and_programs_are_not
 @pytest.mark.parametrize(
     ("methods", "is_read_again"), [(["email"], True), (["rabbitmq"], False), ([], False)]
 )
-def test_waiting_job_is_read_again_only_if_people_can_be_told(
+def test_waiting_job_is_read_again_only_if_people_can_be_notified(
     methods: list[str], is_read_again: bool
 ) -> None:
     planner = Planner(CATALOGUE, ["email", "rabbitmq"], find_channel)
@@ -208,13 +208,13 @@ def test_waiting_job_is_read_again_only_if_people_can_be_told(
     ("minutes", "expected"),
     [(29, []), (30, ["time_limit_50"]), (48, ["time_limit_80"]), (55, ["time_limit_90"])],
 )
-def test_the_largest_share_of_the_time_limit_is_told(minutes: int, expected: list[str]) -> None:
+def test_the_largest_share_of_the_time_limit_is_announced(minutes: int, expected: list[str]) -> None:
     record = make_record(["time_limit_50", "time_limit_80", "time_limit_90"])
     found = due(record, make_job(JobState.RUNNING), NOW + minutes * MINUTE)
     assert [item.event for item in found] == expected
 
 
-def test_a_long_wait_is_told_with_its_minutes() -> None:
+def test_a_long_wait_is_announced_with_its_minutes() -> None:
     record = make_record([{"pending_over": 30}])
     job = make_job(JobState.PENDING, reason="Priority")
     assert due(record, job, NOW + 29 * MINUTE) == []
@@ -255,7 +255,7 @@ def test_a_method_without_a_sender_is_undeliverable_and_says_why() -> None:
         (["time_limit_50"], JobState.COMPLETED, 0, None),
     ],
 )
-def test_the_next_look_is_due_when_there_may_be_something_to_tell(
+def test_the_next_event_check_is_due_when_an_event_may_happen(
     events: list[Any], state: JobState, after: int, expected: float | None
 ) -> None:
     plan = Planner(CATALOGUE, ["email"], find_channel).plan_events(
@@ -349,7 +349,7 @@ def test_bad_news_stands_before_the_callers_promise(state: JobState) -> None:
 # --- figures ---------------------------------------------------------------------------------
 
 
-def test_the_figures_that_people_look_up_stand_in_the_message() -> None:
+def test_the_message_contains_the_accounting_that_people_look_up() -> None:
     job = make_job(cpus=4, cpu_seconds=5400.0, max_memory_bytes=3 * 2**30, memory_mb=4096)
     text = render_text(the_content(job))
     for line in (

@@ -112,7 +112,7 @@ def test_own_subject_and_text_of_every_channel_are_in_the_message(method: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_parameters_of_text_are_told_from_the_others(method: str) -> None:
+def test_text_parameters_are_distinguished_from_the_others(method: str) -> None:
     """Messages that differ in their text only may share a digest."""
     channel, (params, _) = SENDERS[method], EXAMPLES[method]
     if channel.Params.model_fields:

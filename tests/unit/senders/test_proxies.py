@@ -154,7 +154,7 @@ def test_every_channel_on_the_web_goes_through_the_proxy(
         assert proxy.heads
 
 
-def test_a_receiver_that_nobody_vouches_for_is_not_trusted(receiver: WebhookReceiver) -> None:
+def test_a_receiver_with_an_unknown_certificate_authority_is_not_trusted(receiver: WebhookReceiver) -> None:
     failure = send(receiver)
     assert failure is not None
     assert not failure.permanent

@@ -155,7 +155,7 @@ def test_no_address_hides_in_a_name(name: str) -> None:
     ("answer", "permanent"),
     [("550 no such user here", True), ("451 try again later", False), ("452 mailbox is full", False)],
 )
-def test_what_the_server_says_of_an_address_decides_whether_to_try_again(
+def test_the_servers_reply_about_an_address_decides_whether_to_retry(
     new_server: NewServer, answer: str, permanent: bool
 ) -> None:
     server = new_server()
@@ -182,7 +182,7 @@ def test_a_wrong_password_is_the_operators_to_mend_and_tried_again(new_server: N
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(new_server: NewServer, security: str) -> None:
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(new_server: NewServer, security: str) -> None:
     server = new_server(security)
     failure = refused(sender_for(server, security))
     assert not failure.permanent

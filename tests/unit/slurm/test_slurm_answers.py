@@ -370,7 +370,7 @@ def test_a_refusal_without_a_reason_is_a_refusal_once_slurmctld_shows_no_job(
     "look",
     [(500, b'{"errors": [{"error_code": -1, "error": "Unspecified error"}], "jobs": []}'), (502, b""), PAGE],
 )
-def test_a_refusal_without_a_reason_stays_ambiguous_while_slurmctld_cannot_be_looked_at(
+def test_a_refusal_without_a_reason_stays_ambiguous_while_slurmctld_cannot_be_searched(
     store: SqliteStore, api: str, look: bytes | tuple[int, bytes]
 ) -> None:
     """22.05 answers a bad token, and for a slurmctld that is down, with -1 as well."""
@@ -404,7 +404,7 @@ def test_a_job_of_the_same_user_that_cannot_be_read_frees_no_reservation(store: 
     assert store.find_by_uuids([task["uuid"]])[task["uuid"]].is_reserved
 
 
-def test_the_look_after_a_refusal_reads_only_the_newest_jobs() -> None:
+def test_the_search_after_a_refusal_reads_only_the_newest_jobs() -> None:
     """However many there are in slurmctld: a site may refuse many submissions."""
     states = [{"job_id": str(job_id), "state": ["RUNNING"]} for job_id in range(1, 5001)]
     answers = {"GET jobs/state": on_the_wire(states, b"")}

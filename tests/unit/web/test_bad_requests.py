@@ -220,7 +220,7 @@ BAD_BODIES: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize("path", ["/submit", "/monitor"])
 @pytest.mark.parametrize(("body", "field"), BAD_BODIES)
-def test_a_bad_body_is_told_from_a_bad_field(
+def test_a_bad_body_is_distinguished_from_a_bad_field(
     client: FlaskClient, slurm: FakeSlurm, path: str, body: bytes, field: str
 ) -> None:
     response = post(client, path, body)
@@ -243,7 +243,7 @@ def test_a_bad_body_is_told_from_a_bad_field(
         (b"", False),
     ],
 )
-def test_a_form_is_told_from_bad_json(client: FlaskClient, body: bytes, is_form: bool) -> None:
+def test_a_form_is_distinguished_from_bad_json(client: FlaskClient, body: bytes, is_form: bool) -> None:
     error = post(client, "/submit", body).json["error"]
     assert (error == "body: must be a JSON object, not a form") is is_form, error
 

@@ -91,7 +91,7 @@ def test_the_function_of_a_route_has_the_name_of_its_operation(app: Flask, contr
             assert functions[method.upper(), path] == name
 
 
-def test_every_operation_and_field_of_a_task_is_told_in_words(contract: Contract) -> None:
+def test_every_operation_and_field_of_a_task_has_a_description(contract: Contract) -> None:
     schemas = contract.document["components"]["schemas"]
     for methods in contract.document["paths"].values():
         assert all(operation["summary"] for operation in methods.values())
@@ -293,7 +293,7 @@ def test_every_code_of_the_errors_page_is_in_the_document(contract: Contract) ->
     assert words <= set(codes)
 
 
-def test_each_operation_needs_the_scopes_that_are_told(
+def test_each_operation_needs_the_scopes_in_its_description(
     app: Flask, client: FlaskClient, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard = app.extensions["slurm_proxy"].request_guard

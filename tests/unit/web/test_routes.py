@@ -100,7 +100,7 @@ def test_timestamps_are_utc_with_an_offset(client: FlaskClient) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", monitor[name])
 
 
-def test_watch_answers_the_contents_of_monitor(client: FlaskClient, slurm: FakeSlurm) -> None:
+def test_registration_answers_the_contents_of_monitor(client: FlaskClient, slurm: FakeSlurm) -> None:
     slurm.put(5, JobState.RUNNING)
     body = {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}}
     for path, status in (("/monitor", 200), ("/monitor/", 400)):
