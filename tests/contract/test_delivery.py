@@ -236,7 +236,7 @@ def test_a_receiver_that_asks_to_wait_is_left_alone_and_others_are_not(post: Pos
     assert {message.id for message in post.programs.messages} == set(quick)
     assert sorted(post.item(id_).attempts for id_ in slow) == [0, 0, 1]
     errors = {post.item(id_).last_error for id_ in slow}
-    assert errors == {"busy", "not sent yet, because other messages to this receiver failed: busy"}
+    assert errors == {"busy", "not sent yet, because other messages failed: busy"}
     post.deliver(NOW + 6.9 * SECOND)
     assert len(post.programs.messages) == 3
     post.deliver(NOW + 7 * SECOND)
@@ -418,7 +418,7 @@ def test_a_retry_ends_the_wait_for_the_next_attempt_and_the_pause_of_its_receive
     for minute in range(60):
         post.deliver(NOW + minute * MINUTE, other)
     assert post.statuses(ids) == {NotificationStatus.RETRYING}
-    assert any(str(post.item(id_).last_error).startswith("not tried yet") for id_ in ids)
+    assert any(str(post.item(id_).last_error).startswith("not sent yet") for id_ in ids)
     post.programs.failures = []
     assert post.store.retry_dead(NOW + 60 * MINUTE, method="webhook") == 20
     post.deliver(NOW + 60 * MINUTE, other if process == "the same" else None)
