@@ -48,10 +48,11 @@ def create(name: str, **options: Any) -> None:
 
     All options but --any-user and --days can be repeated.
     """
+    services = require_services()
     lifetime = timedelta(days=options["days"]) if options["days"] else None
     try:
         grant = build_grant(options, get_settings().TASK_USERNAME_PATTERN)
-        require_no_refused_user(grant, require_services().validator.refused_users)
+        require_no_refused_user(grant, services.validator.refused_users)
         api_keys = _require_keys()
         _open_audit_file()
         text, key = api_keys.create(name, grant, lifetime)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from app import commands
+from app.errors import SettingsError
 from tests.support.access import Site
 
 
@@ -96,3 +98,16 @@ def test_the_command_line_warns_of_names_that_are_of_no_use(site: Site) -> None:
         "Warning: this machine has no user no-such-user",
         "Warning: this machine has no group no-such-group, and so none of its members",
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["create", "pipeline", "--user", "alice"], ["list"], ["revoke", "some-id"]],
+    ids=["create", "list", "revoke"],
+)
+def test_keys_commands_report_wrong_settings_in_one_sentence(arguments: list[str]) -> None:
+    app = commands.build_command_application(SettingsError("SLURM_REST_HOST must be set"))
+    for command in commands.COMMANDS:
+        app.cli.add_command(command)
+    result = app.test_cli_runner().invoke(args=["keys", *arguments])
+    assert (result.exit_code, result.output) == (2, "Error: SLURM_REST_HOST must be set\n")
