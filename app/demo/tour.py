@@ -67,8 +67,8 @@ def _serve_and_run(settings: Settings, config: dict[str, Any], folder: Path) -> 
         _print(_WARNING + f"\n\nslurm-proxy listens on {server.url}\n")
         task = _hello_world_task(folder)
         ended_well = _run_task(server.url, task)
-        _print(_next_steps(server.url, task))
         if ended_well and sys.stdout.isatty():
+            _print(_next_steps(server.url, task))
             _print("\nServing until Ctrl-C.")
             server.wait()
     return 0 if ended_well else 1
