@@ -78,6 +78,7 @@ def run(block: str, folder: Path, environment: dict[str, str]) -> str:
 def test_the_tutorial_shows_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:
     demo, send, look, again, fail, create, use = shell_blocks("tutorial/first-task.md")
     assert demo == "make demo\n"  # tests/system/test_run.py runs it
+    (tmp_path / "demo").mkdir()  # as the demonstration does
     settings = read_settings({**environment, "FLASK_APP_HOST": "127.0.0.1"})
     with Server(create_app({**environment}), settings):
         assert '"uuid":"my-first-task"' in run(send, tmp_path, environment)
