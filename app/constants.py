@@ -11,7 +11,7 @@ missing.
 2. Copy the description and the default to `.env.example`; the failing test shows the lines.
 3. Run `python -m docs.generate_reference`, which writes `docs/reference/settings.md`.
 4. Pass the value to the code that needs it, in `app/builders.py` or `app/services.py`. A channel reads its
-   settings in its method `configured`.
+   settings in its method `from_settings`.
 """
 
 from pathlib import Path
