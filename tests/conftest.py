@@ -1,4 +1,4 @@
-"""Real parts for the tests that need them, and a last word on those that could not be had."""
+"""Real parts for the tests that need them, and a summary of the missing ones."""
 
 import os
 import pwd
@@ -113,7 +113,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def mongod_if_any(request: pytest.FixtureRequest) -> Iterator[Mongod | None]:
-    """A real MongoDB, or None: then the embedded store stands in, and the summary says so."""
+    """A real MongoDB, or None: then the embedded store replaces it, and the summary reports this."""
     server = Mongod()
     try:
         server.__enter__()
@@ -149,7 +149,7 @@ def mongo_database(_mongo_database: SharedDatabase) -> SharedDatabase:
 
 @pytest.fixture(scope="session")
 def replica_set(request: pytest.FixtureRequest) -> Iterator[Mongod]:
-    """A MongoDB of our own, that may be killed and told to step down."""
+    """A MongoDB of our own, which may be killed and forced to step down."""
     server = Mongod(own_replica_set=True)
     try:
         server.__enter__()

@@ -1,4 +1,4 @@
-"""What every channel promises, shown on its real protocol."""
+"""Every channel on its real protocol: the promises that all channels share."""
 
 import threading
 import time
@@ -124,7 +124,7 @@ class Outbox:
         )
 
     def deliver(self, now: datetime = NOW, delivery: Delivery | None = None) -> Notification:
-        """Tries the message, which must be due, and tells how far it has come."""
+        """Try the message, which must be due, and return its status."""
         assert (delivery or self.delivery).deliver_one(self.channel.method, now), "nothing was due"
         return self.notification()
 
@@ -344,7 +344,7 @@ def test_a_kill_after_the_message_went_out_repeats_it_with_the_same_key(
 
 
 @pytest.mark.real
-def test_what_a_killed_process_was_sending_arrives_with_its_key(
+def test_a_message_of_a_killed_process_arrives_with_its_id(
     local_cluster: Cluster, local_user: str, rabbitmq: RabbitMq, tmp_path: Path
 ) -> None:
     """kill -9 while the service is at it with all channels at once."""
@@ -973,7 +973,7 @@ def test_the_servers_channel_stands_in_for_the_callers(slack: SlackChannel) -> N
         (503, False),
     ],
 )
-def test_what_a_receiver_answers_decides_whether_to_try_again(
+def test_the_answer_of_a_receiver_decides_whether_to_retry(
     webhook: WebhookChannel, status: int, permanent: bool
 ) -> None:
     _, sender = webhook.configured()
@@ -1104,7 +1104,7 @@ def send(channel: Channel, params: dict[str, Any], **settings: Any) -> None:
 
 
 @pytest.mark.real
-def test_what_a_broker_has_confirmed_is_sent_whatever_comes_after(
+def test_a_confirmed_message_counts_as_sent_even_if_the_connection_breaks(
     queue: RabbitmqChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(*arguments: object) -> None:
@@ -1187,7 +1187,7 @@ def test_a_queue_is_bound_to_the_exchange_that_is_named_with_it(queue: RabbitmqC
 
 
 @pytest.mark.real
-def test_without_a_queue_that_takes_it_the_message_is_dead(queue: RabbitmqChannel) -> None:
+def test_a_message_without_a_queue_is_dead(queue: RabbitmqChannel) -> None:
     exchange = f"exchange-{new_uuid()}"
     _, sender = queue.configured()
     with queue.broker.connect() as connection:
@@ -1215,7 +1215,7 @@ def test_an_exchange_that_is_not_there_is_final(queue: RabbitmqChannel, has_queu
 
 
 @pytest.mark.real
-def test_what_the_broker_does_not_confirm_counts_as_not_sent(queue: RabbitmqChannel) -> None:
+def test_a_message_without_confirmation_counts_as_not_sent(queue: RabbitmqChannel) -> None:
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     with queue.broker.connect() as connection:
         channel = connection.channel()

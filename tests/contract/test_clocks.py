@@ -1,4 +1,4 @@
-"""Clocks that differ or are set: no uuid runs twice, nothing waits longer than it may, and the log tells."""
+"""Clocks that differ or are set: no uuid runs twice, no message waits too long, and the log reports it."""
 
 import threading
 import time
@@ -173,7 +173,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 def test_a_reservation_is_kept_while_its_request_may_still_arrive(
     site: Site, shift: int, arrives_after: int, *, has_accounting: bool
 ) -> None:
-    """Whatever the clock of the leader says, and whatever time it was given."""
+    """This holds for every time of the leader's clock, and every time that it was given."""
     task, slurm = make_task(), site.slurm
     slurm.is_late, slurm.has_accounting = True, has_accounting
     began = utc_now()

@@ -1,4 +1,4 @@
-"""Delivery: what is tried when, what is gathered, what is held up by what; on every store."""
+"""Deliver messages: attempts, backoff, rate limits and digests, on every store."""
 
 import itertools
 import random
@@ -278,7 +278,7 @@ class Picky(RecordingSender):
         super().send(message, params)
 
 
-def test_one_message_that_is_not_taken_holds_up_no_other(post: Post) -> None:
+def test_a_refused_message_delays_no_other_message(post: Post) -> None:
     post.programs = Picky()
     post.delivery = post.new_process()
     poison, *good = post.write(4, method="webhook")
@@ -305,7 +305,7 @@ def test_a_receiver_that_stays_away_is_tried_less_and_less_however_many_messages
     assert max(pauses) >= 600
 
 
-def test_all_that_wait_for_a_dead_receiver_are_tried_and_die_in_time(post: Post) -> None:
+def test_all_messages_to_a_dead_receiver_are_tried_and_become_dead_in_time(post: Post) -> None:
     post.programs.failures = [busy() for _ in range(1000)]
     ids = post.write(20, method="webhook")
     for minute in range(0, 24 * 60 + 60, 10):
@@ -326,7 +326,7 @@ def test_failures_of_one_mail_sender_do_not_delay_mail_of_others_to_the_same_per
     assert len(post.programs.messages) == 1
 
 
-def test_no_receiver_can_have_us_wait_for_ever(post: Post) -> None:
+def test_no_receiver_can_block_a_channel(post: Post) -> None:
     post.programs.failures = [busy(retry_after=31_536_000.0)]
     ids = post.write(3, method="webhook")
     post.deliver()
@@ -334,8 +334,8 @@ def test_no_receiver_can_have_us_wait_for_ever(post: Post) -> None:
     assert post.statuses(ids) == {NotificationStatus.SENT}
 
 
-def test_what_may_have_arrived_already_is_in_no_digest(post: Post) -> None:
-    """Its receiver would take the digest for the message that he has."""
+def test_a_message_that_may_have_arrived_already_is_in_no_digest(post: Post) -> None:
+    """The receiver would take the digest for the message that has arrived already."""
     (first,) = post.write()
     post.people.failures = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
@@ -489,7 +489,7 @@ def test_a_message_that_waits_for_no_attempt_cannot_be_retried(
         dead_letters.retry("nothing")
 
 
-def test_many_are_sent_again_at_once(post: Post) -> None:
+def test_all_dead_letters_of_a_method_are_retried_at_once(post: Post) -> None:
     dead_letters = DeadLetters(post.store, ("email", "webhook"))
     gone = DeliveryFailed("gone", permanent=True)
     post.people.failures, post.programs.failures = [gone, gone], [gone, gone, gone]

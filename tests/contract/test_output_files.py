@@ -130,7 +130,7 @@ def test_error_without_a_file_joins_the_output(cluster: Cluster, client: SlurmCl
         Path(str(output)).unlink()
 
 
-def test_without_names_only_the_error_may_have_a_file(
+def test_an_error_file_can_be_named_without_an_output_file(
     cluster: Cluster, client: SlurmClient, folder: Path
 ) -> None:
     output, error = Submitted(cluster, client, folder, BOTH, error="e").files()

@@ -1,4 +1,4 @@
-"""What SlurmClient promises, on every cluster: the stand-in, and each real Slurm."""
+"""SlurmClient on every cluster: the stand-in, and each real Slurm."""
 
 import gc
 import os
@@ -576,7 +576,7 @@ def test_an_unreadable_job_hides_no_other_job(
 
 
 @pytest.mark.parametrize(("status", "number"), [(403, 1), (500, 1), (500, 1800), (503, 0)])
-def test_who_cannot_be_asked_to_cancel_has_not_refused(status: int, number: int) -> None:
+def test_an_error_while_slurmctld_is_down_is_no_refusal_to_cancel(status: int, number: int) -> None:
     """As 24.11 and 26.05 answer while slurmctld is down."""
 
     class Silent(Said):
@@ -621,7 +621,7 @@ def test_a_closed_port_raises_slurm_unavailable() -> None:
     client.close()
 
 
-def test_no_socket_there() -> None:
+def test_a_missing_socket_raises_slurm_unavailable() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the adapter leaves such a socket to the collector
         client = Cluster("none", "unix:///nowhere/rest.sock", b"x" * 32, "a", "b").client()
@@ -646,7 +646,7 @@ def early_jobs(cluster: Cluster) -> dict[str, int]:
     return jobs
 
 
-def test_what_slurmctld_has_forgotten_slurmdbd_knows(cluster: Cluster, client: SlurmClient) -> None:
+def test_slurmdbd_knows_the_jobs_that_slurmctld_has_forgotten(cluster: Cluster, client: SlurmClient) -> None:
     good, bad = early_jobs(cluster)["good"], early_jobs(cluster)["bad"]
     until(
         lambda: client.poll({good: JobState.COMPLETED, bad: JobState.FAILED}) == {good: None, bad: None},

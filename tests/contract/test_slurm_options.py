@@ -27,7 +27,7 @@ TOMORROW = int(time.time()) // 60 * 60 + 86400
 
 @dataclass(frozen=True)
 class Case:
-    """A value of an option, what says the same to sbatch, and what `scontrol show job` then shows.
+    """A value of an option, the same option of sbatch, and what `scontrol show job` then shows.
 
     `shown`: beginnings, one of which a field has. None where scontrol shows nothing of it, or where the job
     is refused for this value. `is_structured_only`: v0.0.38 cannot express it, so that the task is refused.
@@ -170,7 +170,7 @@ def test_every_option_is_read_back_from_a_real_slurm() -> None:
     assert {case.option for case in ON_ANY_CLUSTER} == SlurmOptions.model_fields.keys() - READ_BACK_ELSEWHERE
 
 
-def test_no_restart_has_its_own_field_before_the_structured_form() -> None:
+def test_requeue_false_is_sent_as_no_requeue_before_the_structured_form() -> None:
     old, new = (body(Dialect(api), {"requeue": False})["job"] for api in ("v0.0.38", "v0.0.45"))
     assert (old["no_requeue"], new["requeue"]) == (True, False)
     assert "requeue" not in old  # its mere presence means yes

@@ -25,7 +25,7 @@ ALICE = Grant(scopes=ORDINARY_SCOPES, users=("alice",))
 
 
 class Site:
-    """A server that asks for proof, in front of a cluster in memory; its answers keep to its document."""
+    """A server with authentication and a cluster in memory; its answers are compared with its document."""
 
     def __init__(self, path: Path, provider: IdentityProvider | None = None, **settings: Any) -> None:
         self.slurm: Any = FakeSlurm()

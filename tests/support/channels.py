@@ -1,4 +1,4 @@
-"""One rig for each channel: what it sends to, how that is configured, what arrived, how it refuses."""
+"""One rig for each channel: the server that it sends to, its settings, received messages and refusals."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Kills and cuts everything at random while clients submit, then holds Slurm's own list against the records.
+"""Kill and cut everything at random while clients submit, then compare Slurm's own list with the records.
 
 python -m tests.support.chaos [--store mongodb|sqlite] [--cluster given|distribution] [--submissions N]
     [--faults N]

@@ -1,4 +1,4 @@
-"""Holds answers against the OpenAPI document: status, media type, headers and body."""
+"""Compare answers with the OpenAPI document: status, media type, headers and body."""
 
 import copy
 import re
@@ -40,7 +40,7 @@ class Contract:
         }
 
     def operation(self, method: str, path: str) -> dict[str, Any] | None:
-        """What the document says of a request to this very path."""
+        """Return the operation of the document for a request to this path."""
         plain = path.removesuffix("/")
         for pattern, template in self._templates.items():
             if pattern.fullmatch(plain):
@@ -49,7 +49,7 @@ class Contract:
         return None
 
     def check(self, method: str, path: str, response: Any) -> None:
-        """AssertionError that says how the answer differs from what the document promises."""
+        """Raise an AssertionError with the differences between the answer and the document."""
         operation = self.operation(method, path)
         where = f"{method} {path[:100]}: {response.status_code} {response.get_data(as_text=True)[:500]}"
         if operation is None:  # what HTTP itself demands

@@ -1,4 +1,4 @@
-"""A cluster that only exists in memory, and records what it is asked."""
+"""A cluster that only exists in memory, and records its requests."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -181,7 +181,7 @@ class AnyParams(BaseModel):
 
 
 class RecordingSender(Sender):
-    """Takes every message, or fails as it is told."""
+    """A channel that accepts every message, or fails on demand."""
 
     Params = AnyParams
 

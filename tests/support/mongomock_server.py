@@ -17,12 +17,12 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
         "test_a_digest_that_is_sent_again_holds_the_same",
         "test_the_messages_of_a_dead_digest_are_dead_and_all_can_be_retried",
         "test_a_digest_holds_what_is_for_the_same_person_by_the_same_method_alone",
-        "test_who_has_lost_his_claim_ties_nothing_and_ends_nothing",
+        "test_an_expired_claim_forms_no_other_digest_and_settles_nothing",
         "test_a_retried_head_does_not_retry_the_dead_others_of_its_digest",
         "test_a_retried_head_that_waits_keeps_its_digest",
     ),
     "find_one_and_update of an array's element other than the first": (
-        "test_what_is_settled_stays_settled",
+        "test_a_settled_notification_is_never_claimed_again",
         "test_a_message_waits_no_longer_than_it_can",
         "test_dead_ones_are_found_and_made_due_once_more",
     ),
@@ -31,7 +31,7 @@ UNSUPPORTED: Mapping[str, tuple[str, ...]] = {
 }
 # These may pass by chance, or never end.
 NOT_ATOMIC = (
-    "test_one_of_many_wins_a_uuid",
+    "test_one_of_many_simultaneous_requests_gets_the_uuid",
     "test_no_notification_is_claimed_twice",
     "test_a_digest_formed_by_many_processes_contains_each_message_once",
     "test_a_window_never_takes_more_than_it_may",

@@ -1,4 +1,4 @@
-"""slurm-proxy as its operator runs it: a process of its own, spoken to over HTTP."""
+"""slurm-proxy as its operator runs it: a process of its own, with requests over HTTP."""
 
 import base64
 import os

@@ -67,7 +67,7 @@ ANN = "email:ann@example.com"
 
 
 def held_back(store: TaskStore, count: int, opens: datetime = LATER) -> list[Notification]:
-    """So many notifications that were claimed, and held back until a window opens."""
+    """Return a number of notifications that were claimed, and deferred until a window ends."""
     record = make_running(notifications=tuple(make_notification() for _ in range(count)))
     store.add_record(record)
     for number in range(count):

@@ -12,7 +12,7 @@ def new_uuid() -> str:
 
 
 def make_task(username: str = "alice", folder: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A valid task that says hello; `fields` replace its own, and None leaves one out."""
+    """Return a valid hello-world task; `fields` replace its own, and None leaves one out."""
     folder = folder or f"/home/{username}/slurm-proxy-tests/{next(_counter)}"
     task: dict[str, Any] = {
         "uuid": new_uuid(),

@@ -1,4 +1,4 @@
-"""What servers and commands do with settings of authentication when they start."""
+"""Servers and commands check the settings of authentication at their start."""
 
 import contextlib
 import re
@@ -101,7 +101,7 @@ def test_server_listens_elsewhere_with_authentication_or_the_risk_accepted(
     "argv", [["run.py"], ["-m", "gunicorn", "-c", "docker/gunicorn.conf.py", "app:create_app()"]]
 )
 def test_a_misspelt_setting_is_warned_of_by_every_server(tmp_path: Path, argv: list[str]) -> None:
-    """Above all this one: whoever set it believes that callers must prove who they are."""
+    """Above all this setting: an operator who sets it believes that callers must authenticate."""
     bind = f"127.0.0.1:{free_port()}"
     status, said = started(tmp_path, argv, ACCESS_METHOD="keys", GUNICORN_BIND=bind)
     assert status is None, said

@@ -65,7 +65,7 @@ def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
     server.process.wait(10)
 
 
-def test_one_of_two_workers_leads_and_a_clean_end_gives_the_lease_back(gunicorn: Gunicorn) -> None:
+def test_one_of_two_workers_leads_and_releases_the_lease_at_a_clean_end(gunicorn: Gunicorn) -> None:
     assert requests.get(f"http://127.0.0.1:{gunicorn.port}/ping", timeout=10).text == "pong"
     until(lambda: len(gunicorn.leaders()) == 1, 20, "a leader")
     until(lambda: gunicorn.log.read_text().count("Booting worker") == 2, 20, "two workers")

@@ -130,7 +130,7 @@ def _tell(stage: Stage) -> None:
 
 
 def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
-    """One that nobody lets go, and one that depends on what will never end well."""
+    """Submit a held job, and a job that depends on one that will fail."""
     wish = {**make_email(), "events": ["begin", "end", "invalid_depend", {"pending_over": 1}]}
     for name, slurm in (("waits", {"hold": True}), ("depends", {"dependency": f"afterok:{blocker}"})):
         wish["params"]["email"]["subject"] = f"about {name}"
@@ -193,7 +193,7 @@ def hello_world_of_the_readme() -> list[str]:
 
 
 def test_the_hello_world_of_the_readme_by_wget(stage: Stage, cluster: Cluster) -> None:
-    """Word for word, but for the user, his home, the partition, the uuid, and where this service listens."""
+    """Word for word, except for user, home folder, partition, uuid and the address of this service."""
     install({"wget": "wget"})
     account, uuid = pwd.getpwnam(cluster.user), new_uuid()
     shutil.rmtree(Path(account.pw_dir) / "slurm-proxy-test", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is in the document: soon, and never a fault of the server's.
+"""Every request, however faulty, gets an answer of the document in time, and never a 500.
 
 Two sources of requests: schemathesis, which reads the served document, and mutations of good requests to
 `/submit` and `/monitor`. Both go through `Guard`, which counts them and holds every answer against the
@@ -150,7 +150,7 @@ def api(guard: Guard) -> Any:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda found: f"{found.method} {found.path}")
-def test_what_fits_the_document_is_accepted(guard: Guard, api: Any, operation: Operation) -> None:
+def test_a_request_that_fits_the_document_is_accepted(guard: Guard, api: Any, operation: Operation) -> None:
     @given(case=api[operation.path][operation.method].as_strategy(generation_mode=GenerationMode.POSITIVE))
     @settings(STEADY, max_examples=150)
     def ask(case: Any) -> None:
@@ -178,8 +178,10 @@ REFUSABLE = [
 
 
 @pytest.mark.parametrize("operation", REFUSABLE, ids=lambda found: f"{found.method} {found.path}")
-def test_what_does_not_fit_is_refused(guard: Guard, api: Any, operation: Operation) -> None:
-    """But for the parameters of methods that a task does not use: the server does not look at them."""
+def test_a_request_that_does_not_fit_the_document_is_refused(
+    guard: Guard, api: Any, operation: Operation
+) -> None:
+    """Except for the parameters of methods that a task does not use, which the server does not check."""
 
     @given(case=api[operation.path][operation.method].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     @settings(STEADY, max_examples=50)

@@ -49,7 +49,7 @@ PATTERNS |= {"%N": "n1", "%%": "%", "%%j": "%j", "%%x": "%x", "%%q": "%q", "%%٣
 IN_PATHS = [*FRAGMENTS, *PATTERNS]
 IN_LINES = [*IN_PATHS, "\\", "\\n", "/", "$'\\n'", "/etc/passwd", "../../pwned"]
 IN_TEXT = [*IN_LINES, "\n", "\n>pwned\n", "\nEOF\n", "\r\n", "\t", "\x1b[2J", "\x7f", "\u2028"]
-# Not BASH_ENV and SHELLOPTS, by which a caller may have bash run more of his own text.
+# Not BASH_ENV and SHELLOPTS, by which a caller may have bash run more text of their own.
 VARIABLES = ["X", "PATH", "IFS", "CDPATH", "ENV", "PS4", "PROMPT_COMMAND", "PWD", "OLDPWD", "TMPDIR", "_"]
 JOB = {"SLURM_JOB_ID": "42", "SLURM_JOB_USER": "alice", "SLURMD_NODENAME": "n1"}
 PATHS = ["cwd", "dirs.parent", "dirs.input", "dirs.output", "dirs.error", "slurm.output", "slurm.error"]
@@ -248,7 +248,7 @@ def test_only_the_intended_command_runs_and_every_path_is_the_one_given() -> Non
     assert statuses[EXIT_RAN] > 1.2 * TASKS, statuses
 
 
-def test_what_would_end_a_line_is_refused_by_the_name_of_its_field() -> None:
+def test_a_line_end_in_a_value_is_refused_with_the_name_of_its_field() -> None:
     """Each of the tasks again, with one fault in one field."""
     for number in range(TASKS):
         rng = random.Random(f"fault {number}")

@@ -129,7 +129,7 @@ def test_another_takes_over_within_two_lease_times(hosts: Hosts, number: signal.
 
 
 def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts: Hosts) -> None:
-    """It has read the end of a job before it froze; another has told it since."""
+    """The frozen leader has read the end of a job, which another leader has announced since."""
     network = hosts.chaos.network
     first = hosts.leader()
     # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.

@@ -155,7 +155,7 @@ def test_a_body_beyond_its_length_is_not_logged(logged: Logged, headers: list[st
         assert_nothing_logged(logged.server)
 
 
-def test_what_follows_too_large_a_body_is_not_answered_again(logged: Logged) -> None:
+def test_data_after_a_body_that_is_too_large_gets_no_second_answer(logged: Logged) -> None:
     size = 3 * MAX_BODY_BYTES
     body = b"%x\r\n" % size + b"x" * size + b"\r\n" + KEY.encode() + b"\r\n\r\n"
     ((status, kind, _),) = answers_to(logged.server, chunked(body))

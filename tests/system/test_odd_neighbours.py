@@ -1,4 +1,4 @@
-"""Jobs of other users with texts that are no text: our own jobs' ends are noticed all the same."""
+"""Jobs of other users with bytes that are not text do not hide the ends of our own jobs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a caller sees while something is down, how fast, and that it heals without a restart."""
+"""Outages of each part: answers and their time, and recovery without a restart."""
 
 import signal
 import threading
@@ -162,7 +162,7 @@ def test_a_get_is_answered_during_an_outage(stage: Stage) -> None:
 
 
 def test_a_lost_answer_is_found_again_by_the_same_request(stage: Stage) -> None:
-    """The job is there, its answer was swallowed: whoever asks again with the key gets the job."""
+    """The job exists, but its answer was lost: a retry with the key returns the job."""
     task = stage.task()
     stage.network.fault = Fault.SWALLOW
     status, body, _ = stage.submit(task)
@@ -286,7 +286,7 @@ def test_submissions_work_while_slurmdbd_is_down(real_stage: Stage) -> None:
 
 @pytest.fixture
 def quick_stage(distribution_cluster: Cluster, tmp_path: Path) -> Iterator[Stage]:
-    """Settles within seconds what cannot be told."""
+    """A server that settles an unknown outcome within seconds."""
     settings = {"SLURM_CLOCK_SKEW_SECONDS": "2", "MONITOR_POLLING_SECONDS": "0.5"}
     with Network(distribution_cluster.url) as network:
         yield from staged(replace(distribution_cluster, url=network.url), network, tmp_path, **settings)
@@ -296,7 +296,7 @@ def quick_stage(distribution_cluster: Cluster, tmp_path: Path) -> Iterator[Stage
 def test_a_lost_answer_is_never_freed_by_a_slurmdbd_that_has_yet_to_learn_of_its_job(
     quick_stage: Stage, distribution_cluster: Cluster
 ) -> None:
-    """slurmctld has forgotten the job, and slurmdbd, back from an outage, answers before it was told."""
+    """slurmctld has forgotten the job, and slurmdbd answers before it has received the end."""
     slurm, client = distribution_cluster.real, distribution_cluster.client()
     assert slurm is not None
     name = new_uuid()

@@ -1,4 +1,4 @@
-"""Nothing that is secret stands in what a server writes, and no library under it has a known hole."""
+"""No output of a server contains a secret, and no library has a known vulnerability."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
 
 
 @pytest.mark.real
-def test_no_dependency_has_a_known_hole(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_no_dependency_has_a_known_vulnerability(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     argv = [sys.executable, "-m", "pip_audit", "--requirement", "requirements.txt", "--no-deps"]
     argv += ["--disable-pip", "--format", "json", "--output", str(report), "--progress-spinner", "off"]

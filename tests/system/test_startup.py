@@ -1,4 +1,4 @@
-"""What an operator reads when a server starts with a mistake in its settings."""
+"""The errors of a server that starts with a mistake in its settings."""
 
 import base64
 import os
@@ -232,7 +232,7 @@ def test_https_to_an_http_port_stops_the_start(tmp_path: Path, cluster: Cluster,
 
 
 class TlsServer(ScriptedServer):
-    """A server that takes only TLS, and says nothing; it answers plain HTTP with `page`, if there is one."""
+    """A server that accepts only TLS, and sends nothing; it answers plain HTTP with `page`, if given."""
 
     def __init__(self, folder: Path, page: bytes = b"") -> None:
         super().__init__()

@@ -57,6 +57,6 @@ def test_reads_every_form(written: str | list[str], read: JobState) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "DONE", [], ["NEW_STATE"]])
-def test_never_guesses(written: str | list[str]) -> None:
+def test_read_never_guesses_a_state(written: str | list[str]) -> None:
     with pytest.raises(ValueError, match="not a Slurm job state"):
         JobState.read(written)

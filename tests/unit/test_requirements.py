@@ -1,4 +1,4 @@
-"""The lock of the Docker image has what the requirements ask for."""
+"""The lock of the Docker image contains the requirements."""
 
 import re
 

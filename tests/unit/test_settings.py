@@ -98,7 +98,7 @@ def test_a_secret_file_that_is_not_there_stops_the_start(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["SQLITE_PATH", "AUDIT_LOG_PATH"])
-def test_what_is_kept_does_not_depend_on_where_it_is_started(
+def test_relative_paths_do_not_depend_on_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -78,7 +78,7 @@ def test_the_messages_of_a_dead_digest_are_dead_and_all_can_be_retried(store: Ta
 
 
 class DiesAgain(MongoStore):
-    """Whatever is revived is claimed and declared dead at once, as by a thread that delivers meanwhile."""
+    """Each retried message is claimed and becomes dead at once, as by a thread that delivers meanwhile."""
 
     looks = 0
 
@@ -119,7 +119,7 @@ def test_a_digest_holds_what_is_for_the_same_person_by_the_same_method_alone(sto
     assert store.form_digest(head, LATER, "digest-1") == ("digest-1", [])
 
 
-def test_who_has_lost_his_claim_ties_nothing_and_ends_nothing(store: TaskStore) -> None:
+def test_an_expired_claim_forms_no_other_digest_and_settles_nothing(store: TaskStore) -> None:
     held_back(store, 3)
     late = claim(store, now=LATER)
     assert late is not None

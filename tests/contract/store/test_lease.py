@@ -34,7 +34,7 @@ def test_the_fence_grows_with_each_change_of_leader_alone(store: TaskStore) -> N
     assert store.acquire_lease("b", NOW + minute, NOW + minute) == first + 2
 
 
-def test_one_leads_until_the_lease_runs_out(store: TaskStore) -> None:
+def test_a_process_leads_until_its_lease_ends(store: TaskStore) -> None:
     minute = timedelta(minutes=1)
     assert store.acquire_lease("a", NOW, NOW + minute)
     assert not store.acquire_lease("b", NOW, NOW + minute)

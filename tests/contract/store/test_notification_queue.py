@@ -53,7 +53,7 @@ def test_a_claim_is_by_method_and_not_before_its_time(store: TaskStore) -> None:
     assert found.notification.method == "test"
 
 
-def test_what_is_settled_stays_settled(store: TaskStore) -> None:
+def test_a_settled_notification_is_never_claimed_again(store: TaskStore) -> None:
     record = make_running(notifications=(make_notification(), make_notification()))
     store.add_record(record)
     first, second = claim(store, "a"), claim(store, "b")

@@ -55,7 +55,7 @@ def test_a_task_comes_back_verbatim(store: TaskStore) -> None:
         [{"$ref": "a", "$id": "b", "$db": "c"}],
     ],
 )
-def test_what_a_database_takes_for_its_own_comes_back_verbatim(store: TaskStore, odd: Any) -> None:
+def test_keys_with_a_meaning_for_the_database_come_back_verbatim(store: TaskStore, odd: Any) -> None:
     task = make_task(meta=odd)
     record = make_running(task=task, notifications=(make_notification(params={"body": odd}),))
     store.add_record(record)
@@ -106,7 +106,7 @@ def test_a_uuid_is_taken_for_ever(store: TaskStore) -> None:
     assert find(store, record.uuid) == record
 
 
-def test_one_of_many_wins_a_uuid(factory: Factory) -> None:
+def test_one_of_many_simultaneous_requests_gets_the_uuid(factory: Factory) -> None:
     task = make_task()
     stores = [factory() for _ in range(8)]
     barrier = threading.Barrier(8)
@@ -238,7 +238,7 @@ def test_an_alarm_is_kept_and_read_in_every_cycle(store: TaskStore) -> None:
     assert [item.alarm_at for item in store.list_open_jobs()] == [LATER]
 
 
-def test_what_a_caller_has_in_flight_is_counted(store: TaskStore) -> None:
+def test_the_jobs_in_flight_of_a_caller_are_counted(store: TaskStore) -> None:
     reserved = make_record(caller="key:a")
     store.add_record(reserved)
     running = make_running(caller="key:a")

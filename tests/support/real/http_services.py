@@ -1,4 +1,4 @@
-"""HTTP services on loopback that speak as the documentation of the real ones has it."""
+"""HTTP services on loopback that answer as the documentation of the real ones describes."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def json_answer(content: object, status: int = 200, **headers: str) -> Answer:
 
 
 class HttpService:
-    """Enter it to serve on `port`. It keeps its port, and what it was told, from `stop` to `start`."""
+    """Enter it to serve on `port`. It keeps its port and its received requests from `stop` to `start`."""
 
     host = "127.0.0.1"
 

@@ -1,4 +1,4 @@
-"""A network that fails as it is told: a TCP proxy on loopback, between the service and what it calls."""
+"""A network that fails on demand: a TCP proxy on loopback, between the service and what it calls."""
 
 import socket
 import struct

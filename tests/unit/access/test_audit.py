@@ -22,7 +22,7 @@ from tests.support.access import ALICE, Site, entries
 from tests.support.tasks import make_task
 
 
-def test_who_did_what_for_whom_is_on_record(site: Site, trail: Path) -> None:
+def test_the_audit_trail_has_the_caller_the_action_and_the_user(site: Site, trail: Path) -> None:
     _, kept = site.keys.create("pipeline", ALICE, None)
     key = site.key()
     good = site.submit(key)
@@ -62,7 +62,7 @@ def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail:
     assert (cancelled["username"], cancelled["status"]) == ("alice", 200)
 
 
-def test_nothing_but_the_request_itself_says_whom_it_was_for(site: Site, trail: Path) -> None:
+def test_the_audit_trail_takes_user_and_task_only_from_the_request_itself(site: Site, trail: Path) -> None:
     task = make_task()
     site.call("POST", "/submit?username=bob&uuid=b&task_uuid=b", site.key(), {"task": task})
     admin = site.key(Grant(scopes=frozenset({Scope.ADMIN}), users="any"))

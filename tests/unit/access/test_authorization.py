@@ -111,7 +111,7 @@ def test_grant_covers_recipients(site: Site, recipient: Any, status: int) -> Non
         ("email:*@example.org", "test", {}, 403),
     ],
 )
-def test_what_a_message_really_goes_to_is_held_against_the_grant(
+def test_the_real_receiver_of_a_message_is_compared_with_the_grant(
     new_site: Callable[..., Site], pattern: str, method: str, params: dict[str, str], status: int
 ) -> None:
     site = new_site(

@@ -216,7 +216,7 @@ def test_clocks_may_differ_a_little(site: Site, provider: IdentityProvider) -> N
     assert site.submit(provider.token(iat=now + 30)).status_code == 200
 
 
-def test_only_configured_algorithms_are_taken(tmp_path: Path) -> None:
+def test_only_configured_algorithms_are_accepted(tmp_path: Path) -> None:
     with IdentityProvider() as provider:
         provider.add_curve("curve")
         site = Site(tmp_path / "store.sqlite3", provider, OIDC_ALGORITHMS="ES256")

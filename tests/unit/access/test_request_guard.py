@@ -106,7 +106,7 @@ def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
 
 
 @pytest.mark.parametrize("who", EXPECTED)
-def test_every_route_by_everybody(site: Site, provider: IdentityProvider, who: str) -> None:
+def test_every_route_by_every_kind_of_caller(site: Site, provider: IdentityProvider, who: str) -> None:
     given = proof(site, provider, who)
     headers = {"Authorization": f"Basic {site.key()}"} if who == "no bearer" else {}
     for route, expected in zip(ROUTES, EXPECTED[who].split(), strict=True):

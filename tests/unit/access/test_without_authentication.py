@@ -1,4 +1,4 @@
-"""What is served as long as no authentication is configured."""
+"""Requests to a server without authentication: which are served, and which are refused."""
 
 from collections.abc import Callable
 
@@ -67,7 +67,7 @@ def test_a_person_can_read_a_record_in_a_browser(new_site: Callable[..., Site]) 
 
 
 def test_server_without_authentication_serves_no_other_machine(new_site: Callable[..., Site]) -> None:
-    """Whatever server it runs under, and whoever made that listen everywhere."""
+    """This holds under every WSGI server, also one that listens on all addresses."""
     site = new_site(ACCESS_METHODS="")
     there = {"REMOTE_ADDR": "10.1.2.3"}
     for there in ({"REMOTE_ADDR": "10.1.2.3"}, {"REMOTE_ADDR": ""}):  # the second is that of a Unix socket

@@ -1,4 +1,4 @@
-"""What is the local cluster's alone; what it shares with a real Slurm stands in test_slurm_client.py."""
+"""The local cluster; test_slurm_client.py has the tests that it shares with a real Slurm."""
 
 import shutil
 import signal
@@ -98,7 +98,9 @@ def test_old_jobs_leave_the_controller_and_stay_in_accounting(local: Local) -> N
         ({"dependency": "afterok:1"}, 2016),
     ],
 )
-def test_what_it_cannot_do_it_refuses_as_slurm_would(local: Local, job: dict[str, Any], code: int) -> None:
+def test_the_local_cluster_refuses_unsupported_jobs_as_slurm_would(
+    local: Local, job: dict[str, Any], code: int
+) -> None:
     answer = local.submit(**job)
     assert (answer.status_code, answer.json()["errors"][0]["error_number"]) == (422, code)
     assert local.ask("GET", f"/slurm/{API}/jobs").json()["jobs"] == []
@@ -117,7 +119,7 @@ def test_an_unknown_field_is_a_warning_that_names_it(local: Local) -> None:
     assert "colour" in warning["description"]
 
 
-def test_only_its_own_key_opens_it(local: Local) -> None:
+def test_the_local_cluster_accepts_only_tokens_of_its_own_key(local: Local) -> None:
     assert requests.get(f"{local.url}/slurm/{API}/jobs", timeout=10).status_code == 401
     assert (
         local.ask("GET", f"/slurm/{API}/jobs", key=b"the key of somebody else, of 32+ bytes").status_code
@@ -127,7 +129,7 @@ def test_only_its_own_key_opens_it(local: Local) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/slurm/v0.0.38/jobs", f"/slurm/{API}/nodes", "/openapi"])
-def test_what_it_does_not_speak_is_not_found(local: Local, path: str) -> None:
+def test_the_local_cluster_answers_404_for_other_paths(local: Local, path: str) -> None:
     assert local.ask("GET", path).status_code == 404
 
 

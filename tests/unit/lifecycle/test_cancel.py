@@ -21,7 +21,7 @@ class TellsNothing(FakeSlurm):
         return True
 
 
-def test_what_has_ended_is_not_said_to_be_cancelled(service: Service) -> None:
+def test_a_job_that_has_ended_is_not_reported_as_cancelled(service: Service) -> None:
     service.slurm.__class__ = TellsNothing
     task, job_id = service.submit()
     service.slurm.put(job_id, JobState.COMPLETED)

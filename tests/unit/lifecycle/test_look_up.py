@@ -29,7 +29,7 @@ def test_a_look_up_returns_the_record_and_what_slurm_reports_now(service: Servic
     assert answer["monitor"]["task"] == task
 
 
-def test_many_who_ask_at_once_cost_slurm_one_request(service: Service) -> None:
+def test_many_simultaneous_look_ups_cost_slurm_one_request(service: Service) -> None:
     task, _ = service.submit()
     for _ in range(50):
         service.lookup.find_by_uuid(OPERATOR, task["uuid"])
@@ -62,7 +62,7 @@ def test_another_job_of_the_same_id_is_not_shown(service: Service) -> None:
     assert "name" not in slurm
 
 
-def test_what_is_not_recorded_is_said_so(service: Service) -> None:
+def test_an_unknown_uuid_or_job_id_raises_an_error(service: Service) -> None:
     with pytest.raises(UnknownTask):
         service.lookup.find_by_uuid(OPERATOR, "none")
     with pytest.raises(UnknownJob):
@@ -70,7 +70,7 @@ def test_what_is_not_recorded_is_said_so(service: Service) -> None:
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "1.5", "4294967296", "9" * 5000, "٣", "1e3", "+1", " 1"])
-def test_what_is_no_job_id_is_said_so(service: Service, text: str) -> None:
+def test_a_text_that_is_no_job_id_raises_invalid_request(service: Service, text: str) -> None:
     with pytest.raises(InvalidRequest, match="slurm_job_id"):
         service.lookup.find_by_job_id(OPERATOR, text)
 

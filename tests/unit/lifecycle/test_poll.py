@@ -298,7 +298,7 @@ class Broken(SqliteStore):
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "too_large", "odd"])
-def test_one_task_that_cannot_be_handled_keeps_no_other_from_its_end(
+def test_a_task_that_cannot_be_handled_hides_no_other_end(
     tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = Service(tmp_path / "store.sqlite3")

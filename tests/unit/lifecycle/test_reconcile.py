@@ -67,7 +67,7 @@ def test_a_reservation_that_would_be_refused_today_keeps_no_other_open(service: 
 def test_a_job_whose_comment_the_site_replaced_keeps_its_uuid(
     service: Service, has_accounting: bool, comment: str | None
 ) -> None:
-    """A submit plugin may do that, and the comment is the only proof in slurmctld."""
+    """A submit plugin may replace the comment, which is the only proof in slurmctld."""
     service.slurm.has_accounting = has_accounting
     task, other = left_open(service, exists=True), left_open(service, exists=False, cwd="/elsewhere")
     (job_id,) = service.slurm.jobs
@@ -98,7 +98,7 @@ def test_of_two_similar_jobs_none_is_adopted(service: Service) -> None:
     assert service.email.messages[0].subject.startswith("[UNKNOWN]")
 
 
-def test_one_job_is_not_given_to_two_that_both_fit(service: Service) -> None:
+def test_a_job_that_fits_two_reservations_is_given_to_neither(service: Service) -> None:
     first, second = left_open(service, exists=True), left_open(service, exists=False)
     purge(service)
     service.reconcile(utc_now() + 3 * MINUTE)
@@ -163,7 +163,7 @@ def test_nothing_is_freed_before_all_jobs_in_slurmctld_were_read(service: Servic
     assert service.record(task).is_freed
 
 
-def test_what_slurmctld_shows_is_adopted_while_slurmdbd_is_away(service: Service) -> None:
+def test_a_job_in_slurmctld_is_adopted_while_slurmdbd_is_away(service: Service) -> None:
     task = left_open(service, exists=True)
     service.slurm.accounting_down = SlurmUnavailable("slurmdbd")
     service.reconcile(utc_now() + MINUTE)

@@ -69,7 +69,7 @@ def test_a_uuid_runs_once(service: Service) -> None:
 
 
 @pytest.mark.parametrize("failure", [SlurmRefused("no"), SlurmUnavailable("down"), SlurmMisbehaved("token")])
-def test_what_never_became_a_job_leaves_the_uuid_free(service: Service, failure: SlurmProxyError) -> None:
+def test_a_submission_without_a_job_leaves_the_uuid_free(service: Service, failure: SlurmProxyError) -> None:
     task = make_task()
     service.slurm.failure = failure
     with pytest.raises(type(failure)):

@@ -1,4 +1,4 @@
-"""What is told, and in which words: pure, without any server."""
+"""The events that are announced, and the content of their messages; without any server."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -301,7 +301,7 @@ def test_placeholders_are_filled_in_subject_and_body() -> None:
     "words",
     ["$HOME", "${HOME}", "$$", "${unknown}", "${", "${name", "${name.__class__}", "{name}", "%(name)s"],
 )
-def test_all_that_is_no_placeholder_stays_as_it_is(words: str) -> None:
+def test_text_without_placeholders_stays_unchanged(words: str) -> None:
     assert fill_placeholders(words, {"name": "x"}) == words
 
 
@@ -391,7 +391,7 @@ def test_error_is_shown_where_it_has_a_file_of_its_own() -> None:
     assert not [line for line in lines() if line.startswith("Errors")]
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_facts_are_left_out_of_the_message() -> None:
     job = SlurmJob(job_id=7, username="alice", job_state=JobState.UNKNOWN)
     content = the_content(job)
     assert set(content.facts.model_dump()) == {

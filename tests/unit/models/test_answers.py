@@ -1,4 +1,4 @@
-"""The answers leave out what there is not, and keep the order of their keys."""
+"""The answers leave out empty fields, and keep the order of their keys."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Every channel alone knows the names of its parameters: address, own text and subject, recipients.
+"""Only a channel knows the names of its parameters: address, own text and subject, recipients.
 
 A channel that is added to SENDERS takes part by itself, apart from an example of its parameters here.
 """
@@ -155,7 +155,7 @@ def test_recipients_of_mail_have_a_message_each(method: str) -> None:
     }
 
 
-def test_notification_by_a_method_that_exists_no_more_still_shows_its_address() -> None:
+def test_notification_by_a_method_that_no_longer_exists_shows_its_address() -> None:
     item = Notification(
         id="1",
         event="end",

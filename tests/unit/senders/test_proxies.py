@@ -87,7 +87,7 @@ def test_an_http_webhook_goes_through_the_proxy_with_its_whole_url(
 
 
 @pytest.mark.parametrize("excepted", ["127.0.0.1", "example.com, 127.0.0.1", "*"])
-def test_no_proxy_is_honoured(
+def test_the_variable_no_proxy_is_respected(
     receiver: WebhookReceiver,
     proxy: ForwardProxy,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What each sender promises, shown on the real thing it sends to."""
+"""Each sender with a real server that it sends to."""
 
 from collections.abc import Callable, Iterator
 from email import message_from_bytes

@@ -1,4 +1,4 @@
-"""What mail servers really answer, and whether the same message is worth another attempt."""
+"""Replies of real mail servers, and whether the message is retried."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ REPLIES = [
 
 
 def failure_of(recipient: str = "ann@example.com", **script: str) -> DeliveryFailed:
-    """Return what the sender raises where the server says that."""
+    """Return the error of the sender after this reply of the server."""
     with ScriptedSmtp({command: f"{reply}\r\n".encode() for command, reply in script.items()}) as server:
         settings: dict[str, Any] = {
             "NOTIFICATIONS_SMTP_SERVER": server.host,

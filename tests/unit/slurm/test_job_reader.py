@@ -1,4 +1,4 @@
-"""What a poll and a search ask of a slurmctld that knows very many jobs."""
+"""The requests of a poll and of a search to a slurmctld that knows very many jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -215,7 +215,7 @@ def test_search_goes_on_where_the_last_one_ended_and_says_when_it_is_complete() 
 
 
 def test_search_reads_again_what_it_read_before_the_submission() -> None:
-    """Slurm uses job ids again, so that an older look at an id proves nothing."""
+    """Slurm reuses job ids, so that an older reading of an id proves nothing."""
     session = large_cluster(50)
     client = client_of(session)
     assert client.search(USERS, datetime.now(UTC), [TAG]).is_complete

@@ -210,7 +210,7 @@ def test_a_submitted_tasks_files_follow_from_the_task(slurm: dict[str, Any], out
     assert find_output_files(registered, slurms) == ("/their/own", "/their/error")
 
 
-def test_what_is_not_known_of_a_path_stays_a_pattern() -> None:
+def test_unknown_parts_of_a_path_stay_a_pattern() -> None:
     record = record_of(Task.model_validate(make_task(folder="/50%", slurm={"output": "%j.%N%%"})))
     assert find_output_files(record, job_of(nodes=None)).output == "/50%%/output/42.%N%%"
     assert find_output_files(record, job_of(job_id=0)).output == "/50%%/output/%j.n1%%"
@@ -248,7 +248,7 @@ def test_a_pattern_that_releases_treat_differently_is_refused_by_name(stream: st
         assert f'slurm.{stream}: must not have "{pattern}"' in str(error.value)
 
 
-def test_one_file_for_both_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_for_both_output_and_error_is_not_overwritten(tmp_path: Path) -> None:
     task = task_in(tmp_path, slurm={"output": "o", "error": "o"})
     dirs = task.dirs.model_copy(update={"error": task.dirs.output})
     task = task.model_copy(update={"dirs": dirs})
@@ -400,7 +400,7 @@ def test_each_kind_of_gpu_is_named_as_one() -> None:
     assert "tres_per_node" not in body({"gres": "none"}, NEW)["job"]
 
 
-def test_what_a_task_gets_is_in_the_environment_in_the_words_of_the_version() -> None:
+def test_the_environment_has_the_resources_of_a_task_in_the_form_of_the_version() -> None:
     slurm = {"cpus_per_task": 2, "gpus_per_task": "a100:1,h100:2"}
     old, new = variables(slurm, OLD), variables(slurm, NEW)
     assert old["SLURM_GPUS_PER_TASK"] == "a100:1,h100:2"
@@ -440,7 +440,7 @@ def test_slurm_is_told_its_own_default_file_so_that_it_makes_the_working_directo
 
 
 def test_the_script_writes_a_file_that_is_named_after_the_node() -> None:
-    """Slurm 22.05 and 24.11 take the host's own name for %N, and tell nobody; 26.05 takes the node's."""
+    """Slurm 22.05 and 24.11 take the host's own name for %N, and do not report it; 26.05 takes the node's."""
     made = body({"output": "o.%N"}, NEW)
     assert made["job"]["standard_output"] == "/dev/null"
     assert 'exec >/d/output/o."$SLURMD_NODENAME" 2>&1' in made["script"]

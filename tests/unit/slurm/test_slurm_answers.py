@@ -1,4 +1,4 @@
-"""What comes from slurmrestd in another shape than Slurm gives it: odd bytes, odd types, a proxy's pages."""
+"""Answers in another form than Slurm's own: odd bytes, odd types, a proxy's pages."""
 
 import json
 import logging
@@ -184,7 +184,7 @@ def assert_storable(job: SlurmJob) -> None:
     json.dumps(job.model_dump(mode="json"), allow_nan=False)
 
 
-def test_what_is_not_utf_8_is_replaced_and_the_rest_is_as_it_was() -> None:
+def test_bytes_that_are_not_utf_8_are_replaced_and_the_rest_is_unchanged() -> None:
     assert read_json(b'{"a": "d\xe9d\xe9", "b": "d\xc3\xa9", "c": "\\ud83d\\ude00"}') == {
         "a": "d\ufffdd\ufffd",
         "b": "d\u00e9",
@@ -512,7 +512,7 @@ def test_no_answer_to_a_submission_leaves_a_reservation_that_could_be_settled(
         assert store.find_by_uuids([task["uuid"]]) == {}
 
 
-def test_what_cannot_be_read_of_the_parts_of_a_job_hides_nothing_else_of_it() -> None:
+def test_an_unreadable_field_hides_no_other_field_of_the_job() -> None:
     odd: dict[str, Any] = {
         "exit_code": [],
         "submit_time": 2**63,

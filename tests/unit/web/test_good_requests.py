@@ -67,7 +67,7 @@ def test_a_body_with_the_identity_encoding_is_read(client: FlaskClient) -> None:
         ({"environment": "A=1", "comment": "mine", "notes": 1, "project": "x", "": 1}, None),
     ],
 )
-def test_a_key_that_looks_misspelt_is_kept_and_asked_after(
+def test_a_key_that_looks_misspelt_is_stored_with_a_warning(
     client: FlaskClient, fields: dict[str, Any], meant: str | None
 ) -> None:
     task = make_task(**fields)
@@ -80,7 +80,7 @@ def test_a_key_that_looks_misspelt_is_kept_and_asked_after(
     assert monitor.get("warnings", []) == answer.get("warnings", [])
 
 
-def test_misspelt_key_of_a_registered_task_is_kept_and_asked_after(
+def test_misspelt_key_of_a_registered_task_is_stored_with_a_warning(
     client: FlaskClient, slurm: FakeSlurm
 ) -> None:
     slurm.put(5, JobState.RUNNING)

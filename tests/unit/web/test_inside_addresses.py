@@ -1,4 +1,4 @@
-"""What callers are told while a part is away: no address behind the service, no path, no driver's words."""
+"""Errors for callers during an outage contain no inside address, no path and no driver's message."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""The document says what the service does: every route, every answer, and what is accepted and refused."""
+"""The OpenAPI document agrees with the service: routes, answers, and which requests are accepted."""
 
 import html
 import json
@@ -60,7 +60,7 @@ def call(client: FlaskClient, contract: Contract) -> Caller:
     return Caller(client, contract)
 
 
-def test_it_is_openapi(contract: Contract) -> None:
+def test_the_document_is_valid_openapi(contract: Contract) -> None:
     assert contract.document["openapi"].startswith("3.1")
     assert list(OpenAPIV31SpecValidator(contract.document).iter_errors()) == []
 
@@ -79,7 +79,7 @@ def functions_of(app: Flask) -> dict[tuple[str, str], str]:
     }
 
 
-def test_every_route_is_in_it_and_nothing_else(app: Flask, contract: Contract) -> None:
+def test_the_document_has_every_route_and_no_others(app: Flask, contract: Contract) -> None:
     assert contract.operations == functions_of(app).keys()
 
 

@@ -141,7 +141,7 @@ def test_a_duplicate_names_the_job_that_has_the_uuid(client: FlaskClient) -> Non
         (SlurmAmbiguous("no answer"), 504, "submission_unknown"),
     ],
 )
-def test_when_slurm_fails_the_answer_says_whether_to_try_again(
+def test_the_answer_to_a_failure_of_slurm_tells_whether_to_retry(
     client: FlaskClient, slurm: FakeSlurm, failure: Any, status: int, code: str
 ) -> None:
     slurm.failure = failure
