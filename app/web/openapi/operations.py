@@ -7,13 +7,19 @@ A new route takes these steps. Tests fail while one of them is missing.
 2. Describe its answer as a model in `app/models/answers.py`, and a body as a model in `app/models/task.py`.
 3. Write the function of the route in `app/task_*.py`, with at most eight lines. Its docstring becomes the
    summary in the OpenAPI document. List a new module in `app/__init__.py`, and its layer in
-   `tests/unit/test_layers.py`.
+   `tests/unit/test_layers.py`. A route without scopes, which anyone may call, needs the decorator
+   `allow_unauthenticated` of `app/web/auth.py`.
 4. Add the entry below. Its `id` is the function's name in camelCase. It lists each error that the use case
    raises, and the scopes that a caller needs.
 5. Describe each new parameter in `parameters.py`, and give each new error an example in `examples.py`.
-6. Run `python -m docs.generate_reference`, which writes the rows of `docs/reference/routes.md`.
+6. Add a column to the access matrix in `tests/unit/access/test_request_guard.py`: a name in `ROUTES`, a
+   request in `requests_about_a_job`, and a status in each line of `EXPECTED`.
+7. Add a request for each answer to `tests/contract/scenarios.py`. Record the answers with
+   `python -m tests.contract.test_recorded_responses --record`.
+8. Run `python -m docs.generate_reference`, which writes the rows of `docs/reference/routes.md`.
 
-The tests are in `tests/unit/web/test_openapi.py`, `tests/unit/test_layers.py` and `tests/unit/test_docs.py`.
+The tests are in `tests/unit/web/test_openapi.py`, `tests/unit/access/test_request_guard.py`,
+`tests/unit/test_layers.py`, `tests/contract/test_recorded_responses.py` and `tests/unit/test_docs.py`.
 """
 
 from dataclasses import dataclass
