@@ -17,8 +17,8 @@ _MAX_FAULTS = 100
 class SlurmProxyError(Exception):
     """Base of all errors of this project; the message is one sentence.
 
-    The log and the operator get the message. Callers get `for_callers`, which never contains the address of a
-    host behind this service, the path of one of its files, or a message of a driver.
+    The log and the operator get the message. Callers get `for_callers`. It never contains the
+    address of a host behind this service, the path of a file, or a message of a driver.
     """
 
     failing_part: ClassVar[str | None] = None  # the part of this service that has an outage

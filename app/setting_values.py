@@ -1,7 +1,7 @@
 """Check and convert the values of settings: a type for each form that a value may have.
 
 `app/constants.py` uses these types. A check raises ValueError with the rule that the value breaks, such as
-`must be host:port or unix:/path`; the reader sees it after the name of the setting.
+`must be host:port or unix:/path`. The reader sees it after the name of the setting.
 """
 
 import base64

@@ -60,7 +60,7 @@ _COMMON_STATUSES = ("401", "403", "405", "413", "415", "429", "500")  # describe
 
 
 class Source(NamedTuple):
-    """What the pages are generated from."""
+    """The sources of the generated pages."""
 
     api: dict[str, Any]
     commands: click.Group

@@ -158,7 +158,7 @@ def _readable(item: Mapping[str, Any], key: str, read: Callable[[Any], _Value]) 
 def _leading_id(written: object) -> int:
     """Return the number that an id begins with, such as "123", "123_4", "123_[5-9]" or "123+1".
 
-    The second and third are tasks of an array, whose last task has the array's own id; the fourth is a part
+    The second and third are tasks of an array, whose last task has the array's own id. The fourth is a part
     of a heterogeneous job.
 
     Raises:

@@ -51,8 +51,8 @@ class States:
 class StateList:
     """Reader of job states in chunks; the states read before a failed request are kept.
 
-    The next call asks for the ids of a failed request last, and for fewer at a time, so that no failed
-    request is repeated unchanged.
+    The next call asks for the ids of a failed request last, and for fewer at a time. So no failed request is
+    repeated unchanged.
     """
 
     def __init__(self, session: Session) -> None:
