@@ -1,10 +1,20 @@
 """`task.slurm`: the documented keys, and sbatch's long options with underscores.
 
-To add an option of sbatch, add a field to `SlurmOptions`: its type from rules.py or sbatch_values.py, and a
-description and an example for the documentation. The option then reaches Slurm under its own name. Only if
-slurmrestd has another name or form for it, add that to app/slurm/submission.py (`_NAMES`, `_SHAPED`), and
-to app/demo/cluster/submission.py for the demonstration. tests/contract/test_slurm_options.py fails until it
-has a `Case` for the option, and if the option does not change the request in every API version.
+A new option of sbatch takes these steps. `tests/unit/slurm/test_submission.py` fails without step 3 or 4,
+`tests/unit/test_docs.py` without step 5, and `tests/contract/test_recorded_responses.py` without step 6.
+`tests/contract/test_slurm_options.py` compares the option with that of sbatch, on a real Slurm.
+
+1. Add a field to `SlurmOptions`: its type from `rules.py` or `sbatch_values.py`, and a description and an
+   example for the documentation. The option then reaches Slurm under its own name.
+2. Only if slurmrestd has another name for the option, add the name to `_NAMES` in `app/slurm/dialect.py`.
+   Only if the value has another form there, add the option to `_SHAPED` in `app/slurm/submission.py`, and
+   write its field in a function of that file.
+3. Add slurmrestd's name of the field to `KNOWN_FIELDS` in `app/demo/cluster/submission.py`. Without it, the
+   demonstration warns of an unknown field.
+4. Add a `Case` to `tests/support/sbatch_options.py`: a value, and the option of sbatch that means the same.
+5. Run `make reference`, which writes the table of options in `docs/reference/task.md`.
+6. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, because the OpenAPI document has
+   the option now.
 """
 
 import re

@@ -9,8 +9,9 @@ from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
 from app.demo.cluster.wire import plain_number
 
-# Fields that the local cluster honours, or that mean nothing on one node without accounts.
-_KNOWN = frozenset(
+# The fields of a submission, by slurmrestd's names. The local cluster honours or refuses them, or they mean
+# nothing on one node without accounts. Any other field leads to a warning.
+KNOWN_FIELDS = frozenset(
     {
         "account",
         "array",
@@ -51,6 +52,9 @@ _KNOWN = frozenset(
         "threads_per_core",
         "time_limit",
         "time_minimum",
+        "tres_bind",
+        "tres_per_job",
+        "tres_per_node",
         "tres_per_task",
         "wait_for_switch",
         "wckey",
@@ -105,7 +109,7 @@ def make_job(cluster: Cluster, user: str, body: dict[str, Any]) -> tuple[LocalJo
         begin=float(plain_number(wanted.get("begin_time")) or 0),
         submit_time=time.time(),
     )
-    unknown = sorted(wanted.keys() - _KNOWN)
+    unknown = sorted(wanted.keys() - KNOWN_FIELDS)
     warnings = [
         {"description": f'Ignoring unknown field "{name}"', "source": "local cluster"} for name in unknown
     ]
