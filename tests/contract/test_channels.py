@@ -154,14 +154,11 @@ def channel_of(request: pytest.FixtureRequest, method: str) -> Channel:
     return CHANNELS_IN_A_FOLDER[method](request.getfixturevalue("tmp_path"))
 
 
-EVERY_CHANNEL = [
-    "email",
-    "gmail",
-    "slack",
-    pytest.param("rabbitmq", marks=pytest.mark.real),
-    "webhook",
-    "apprise",
-]
+EVERY_CHANNEL = [*CHANNELS_IN_A_FOLDER, pytest.param("rabbitmq", marks=pytest.mark.real)]
+
+
+def test_every_channel_has_a_rig() -> None:
+    assert {*CHANNELS_IN_A_FOLDER, "rabbitmq"} == SENDERS.keys() - {"test"}
 
 
 @pytest.fixture(params=EVERY_CHANNEL)
