@@ -9,9 +9,11 @@ missing.
 1. Add a field to `Settings`: its type, its default, and a description for operators. The name ends with the
    unit, such as `_SECONDS`. A value of a new form gets a type in `app/setting_values.py`.
 2. Copy the description and the default to `.env.example`; the failing test shows the lines.
-3. Run `python -m docs.generate_reference`, which writes `docs/reference/settings.md`.
+3. Run `make reference`, which writes `docs/reference/settings.md`.
 4. Pass the value to the code that needs it, in `app/builders.py` or `app/services.py`. A channel reads its
    settings in its method `from_settings`.
+5. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, if a recorded answer shows the
+   setting.
 """
 
 from pathlib import Path

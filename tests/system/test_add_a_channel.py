@@ -20,12 +20,13 @@ NEW_FILE = re.compile(r"^New file `([^`]+)`:\n\n```\w+\n(.*?)^```$", re.S | re.M
 ADDITION = re.compile(
     r"[Ii]n `([^`]+)`, above\sthe\sline\s(?:`` |`)(.+?)(?: ``|`), add:\n\n```\w+\n(.*?)^```$", re.S | re.M
 )
-CHECKS = [  # those of `make check` that know all channels
+CHECKS = [  # those that know all channels, except the cases of a rig
     "tests/unit/senders/test_channel_parameters.py",
     "tests/unit/senders/test_senders.py::test_every_sender_answers_to_the_protocol",
     "tests/unit/test_settings.py::test_the_example_is_the_settings_and_their_defaults",
     "tests/unit/test_docs.py::test_every_word_that_a_caller_may_use_is_documented",
     "tests/unit/test_docs.py::test_the_generated_parts_of_a_page_are_up_to_date",
+    "tests/contract/test_recorded_responses.py",
 ]
 
 
@@ -51,6 +52,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert text.count(f"\n{line}\n") == 1, f"{name} has not one line {line}"
         (folder / name).write_text(text.replace(f"\n{line}\n", f"\n{addition}{line}\n"))
     run(folder, "docs.generate_reference")
+    assert "`.venv/bin/python -m tests.contract.test_recorded_responses --record`" in page
+    run(folder, "tests.contract.test_recorded_responses", "--record")
     return folder
 
 

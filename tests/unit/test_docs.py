@@ -226,7 +226,7 @@ EXECUTED = {  # how a command begins, and the test that executes it
 }
 NOT_EXECUTED = {  # how a command begins, and why no test executes it
     "make check": "runs the tests themselves",
-    "NOTIFICATIONS_NTFY_URL=https://ntfy.sh flask": "needs the code that its page adds",
+    "NOTIFICATIONS_NTFY_URL=https://ntfy.sh .venv/bin/flask": "needs the code that its page adds",
     "cd docker": "needs a Docker engine",
     "docker ": "needs a Docker engine",
     "systemctl ": "needs systemd",

@@ -15,8 +15,8 @@ A new route takes these steps. Tests fail while one of them is missing.
 6. Add a column to the access matrix in `tests/unit/access/test_request_guard.py`: a name in `ROUTES`, a
    request in `requests_about_a_job`, and a status in each line of `EXPECTED`.
 7. Add a request for each answer to `tests/contract/scenarios.py`. Record the answers with
-   `python -m tests.contract.test_recorded_responses --record`.
-8. Run `python -m docs.generate_reference`, which writes the rows of `docs/reference/routes.md`.
+   `.venv/bin/python -m tests.contract.test_recorded_responses --record`.
+8. Run `make reference`, which writes the rows of `docs/reference/routes.md`.
 
 The tests are in `tests/unit/web/test_openapi.py`, `tests/unit/access/test_request_guard.py`,
 `tests/unit/test_layers.py`, `tests/contract/test_recorded_responses.py` and `tests/unit/test_docs.py`.
