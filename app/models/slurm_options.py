@@ -2,6 +2,7 @@
 
 A new option of sbatch takes these steps. `tests/unit/slurm/test_submission.py` fails without step 3 or 4,
 `tests/unit/test_docs.py` without step 5, and `tests/contract/test_recorded_responses.py` without step 6.
+`tests/unit/slurm/test_submission_fields.py` fails if slurmrestd does not know the name of the field.
 `tests/contract/test_slurm_options.py` compares the option with that of sbatch, on a real Slurm.
 
 1. Add a field to `SlurmOptions`: its type from `rules.py` or `sbatch_values.py`, and a description and an
@@ -12,6 +13,7 @@ A new option of sbatch takes these steps. `tests/unit/slurm/test_submission.py` 
 3. Add slurmrestd's name of the field to `KNOWN_FIELDS` in `app/demo/cluster/submission.py`. Without it, the
    demonstration warns of an unknown field.
 4. Add a `Case` to `tests/support/sbatch_options.py`: a value, and the option of sbatch that means the same.
+   One `Case` is for all dialects; `is_structured_only` is for an option that v0.0.38 cannot express.
 5. Run `make reference`, which writes the table of options in `docs/reference/task.md`.
 6. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, because the OpenAPI document has
    the option now.
