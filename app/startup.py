@@ -60,7 +60,7 @@ def find_socket_folder_faults(settings: Settings) -> Iterator[str]:
     for address in settings.gunicorn_addresses():
         folder = Path(address.removeprefix("unix:").removeprefix("//")).parent
         if address.startswith("unix:") and not folder.is_dir():
-            yield f"GUNICORN_BIND: there is no folder {folder}: make it, owned by the user of this service"
+            yield f"GUNICORN_BIND: there is no folder {folder}: create it, owned by the user of this service"
 
 
 def describe_store(settings: Settings) -> str:

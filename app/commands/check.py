@@ -118,7 +118,7 @@ def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
 
 def _add_systemd_hint(sentence: str) -> str:
     """Extend a sentence about a folder that has to exist only while gunicorn runs."""
-    return f"{sentence} (with RuntimeDirectory systemd makes it at the start)"
+    return f"{sentence} (with RuntimeDirectory systemd creates it at the start)"
 
 
 def _gunicorn_hosts(settings: Settings) -> list[str]:
@@ -158,7 +158,7 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
     path = settings.SQLITE_PATH
     name = "MONGODB_URI" if settings.MONGODB_URI else "SQLITE_PATH"
     if settings.MONGODB_URI is None and not path.exists() and _can_write(path):
-        return _ok("store", f"{path} will be made at the first start")
+        return _ok("store", f"{path} will be created at the first start")
     try:
         store = build_store(settings)
     except SlurmProxyError as error:

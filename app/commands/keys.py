@@ -19,7 +19,7 @@ from app.models.caller import Scope
 from app.models.record import utc_now
 from app.web.request_context import get_settings
 
-keys = AppGroup("keys", help="API keys: who may call, for whom, and for what.")
+keys = AppGroup("keys", help="Create, list and revoke API keys.")
 
 _ROW = "{:<14}{:<24}{:<18}{:<18}{:<18}{}"
 _SCOPES = click.Choice([scope.value for scope in Scope])
@@ -67,7 +67,7 @@ def create(name: str, **options: Any) -> None:
     for words in list_grant_warnings(grant):
         click.echo(f"Warning: {words}", err=True)
     click.echo(
-        f"This is the key {key.id} of {name}, kept in {_store_location()}. It is not shown again.", err=True
+        f"This is the key {key.id} of {name}, stored in {_store_location()}. It is not shown again.", err=True
     )
 
 

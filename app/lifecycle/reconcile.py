@@ -168,7 +168,7 @@ class Reconciler:
             return False
         job_id = job.array_job_id or job.job_id
         if self._store.accept_job(record, job_id, JobState.PENDING, now):
-            logger.warning("task %s is job %s after all", record.uuid, job_id)
+            logger.warning("task %s was found as job %s", record.uuid, job_id)
         return True
 
     def _give_up(self, record: TaskRecord, why: str, now: datetime, fence: int) -> None:

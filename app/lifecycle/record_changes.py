@@ -56,7 +56,11 @@ class ChangeWriter:
         changes = [self._change(item, records.get(item.open_job.uuid), now) for item in observations]
         applied = self._write(changes, fence)
         if applied != len(changes):
-            logger.warning("%d of %d changes were applied: another leads, or led", applied, len(changes))
+            logger.warning(
+                "%d of %d changes were applied: another process leads, or has led since",
+                applied,
+                len(changes),
+            )
             return applied
         for change in changes:
             if change.before is not change.after:
@@ -75,7 +79,7 @@ class ChangeWriter:
         try:
             return self._store.apply_changes([change], fence)
         except RecordTooLarge:
-            logger.warning("the messages about task %s are too large to be kept", change.uuid)
+            logger.warning("the messages about task %s are too large to be stored", change.uuid)
             dead = tuple(map(_without_content, change.notifications))
             return self._store.apply_changes([replace(change, notifications=dead)], fence)
 
@@ -124,7 +128,7 @@ def _without_content(item: Notification) -> Notification:
         update={
             "status": NotificationStatus.DEAD,
             "attempt_after": None,
-            "last_error": "it was too large to be kept",
+            "last_error": "it was too large to be stored",
             "content": None,
             "params": find_channel(item.method).address_params(item.params),
         }

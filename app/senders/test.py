@@ -53,4 +53,4 @@ class TestSender(Sender):
 
     def send(self, message: Message, params: TestParams) -> None:
         """Log the id of the message only, because its content is for its receiver."""
-        logger.info("test notification %s went out", message.id)
+        logger.info("test notification %s was sent", message.id)

@@ -40,7 +40,9 @@ _PROXY_HEADERS = (
     "x-real-ip",
     "x-remote-",
 )
-_NOT_DIRECT = "without authentication this server answers only its own machine, directly and as localhost"
+_NOT_DIRECT = (
+    "without authentication this server answers only direct requests of its own machine to localhost"
+)
 _OTHER_USER = (
     "without authentication this server serves only processes of its own user and of root; its operator can"
     " make keys (ACCESS_METHODS=keys), or let all local users in (ACCESS_ALL_LOCAL_USERS=true)"

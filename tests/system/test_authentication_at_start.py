@@ -163,7 +163,7 @@ def test_the_command_line_writes_to_the_configured_trail(tmp_path: Path) -> None
     failed = run(tmp_path / "none" / "audit.jsonl")
     assert failed.returncode == 1
     assert failed.stderr == (
-        f"Error: AUDIT_LOG_PATH: there is no folder {tmp_path}/none: make it, owned by the user of this"
+        f"Error: AUDIT_LOG_PATH: there is no folder {tmp_path}/none: create it, owned by the user of this"
         " service\n"
     )
     assert run(tmp_path / "audit.jsonl").returncode == 0, "no key was made before"

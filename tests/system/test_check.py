@@ -146,15 +146,15 @@ def test_check_warns_of_a_socket_folder_that_gunicorn_will_need(tmp_path: Path) 
     lines = flask("check", GUNICORN_BIND=f"unix:{tmp_path}/none/http", ACCESS_METHODS="keys")[1]
     assert lines[:2] == [
         "ok      settings: every value can be used",
-        f"warning settings: GUNICORN_BIND: there is no folder {tmp_path}/none: make it, owned by the user"
-        " of this service (with RuntimeDirectory systemd makes it at the start)",
+        f"warning settings: GUNICORN_BIND: there is no folder {tmp_path}/none: create it, owned by the user"
+        " of this service (with RuntimeDirectory systemd creates it at the start)",
     ]
 
 
 def test_check_and_start_refuse_an_audit_trail_with_the_same_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "none"
     faults = {
-        f"{folder}/x": f"there is no folder {folder}: make it, owned by the user of this service",
+        f"{folder}/x": f"there is no folder {folder}: create it, owned by the user of this service",
         str(tmp_path): f"{tmp_path} is a folder: name a file in it",
     }
     for path, words in faults.items():

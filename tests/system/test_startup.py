@@ -350,7 +350,7 @@ def test_a_server_starts_while_slurmctld_is_down_and_heals(
 def test_a_store_in_a_missing_folder_stops_the_start(tmp_path: Path, argv: list[str]) -> None:
     path = tmp_path / "none" / "store.sqlite3"
     assert start(tmp_path, argv, SQLITE_PATH=str(path)).refuses_with(
-        f"SQLITE_PATH: there is no folder {path.parent}: make it, owned by the user of this service"
+        f"SQLITE_PATH: there is no folder {path.parent}: create it, owned by the user of this service"
     )
 
 
@@ -451,7 +451,7 @@ def test_gunicorn_refuses_an_address_of_another_form(tmp_path: Path, bind: str) 
 def test_gunicorn_refuses_a_socket_in_a_missing_folder(tmp_path: Path) -> None:
     bind = f"unix:{tmp_path}/none/http"
     assert start(tmp_path, GUNICORN, GUNICORN_BIND=bind, ACCESS_METHODS="keys").refuses_with(
-        f"GUNICORN_BIND: there is no folder {tmp_path}/none: make it, owned by the user of this service"
+        f"GUNICORN_BIND: there is no folder {tmp_path}/none: create it, owned by the user of this service"
     )
 
 

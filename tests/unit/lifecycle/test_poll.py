@@ -321,7 +321,7 @@ def test_a_task_that_cannot_be_handled_hides_no_other_end(
     assert bad in caplog.text
     if fault == "too_large":
         (item,) = service.record(tasks[1][0]).notifications
-        assert (item.status, item.last_error) == (NotificationStatus.DEAD, "it was too large to be kept")
+        assert (item.status, item.last_error) == (NotificationStatus.DEAD, "it was too large to be stored")
     store.close()
     service.store.close()
 
