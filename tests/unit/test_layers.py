@@ -1,8 +1,10 @@
 """Imports point one way, and each dependency has one place."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,37 @@ def test_every_module_has_a_layer() -> None:
     top = {module for module in modules if module.count(".") <= 1}
     assert set(LAYERS) <= modules
     assert top <= LAYERS.keys()
+
+
+def documented_rows() -> dict[Path, int]:
+    """The row of each module in the table of packages; where two rows fit, the one with the longer path."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    section = page.partition("\n## Packages\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    rows = {
+        pattern: row
+        for row, line in enumerate(lines)
+        for pattern in re.findall("`(.+?)`", line.split("|")[1])
+    }
+    found = {}
+    for path in SOURCES:
+        name = str(path.relative_to(ROOT))
+        fitting = [pattern for pattern in rows if fnmatch(name, pattern + "*" * pattern.endswith("/"))]
+        assert fitting, f"{name} has no row"
+        found[path] = rows[max(fitting, key=len)]
+    return found
+
+
+def test_imports_point_downwards_in_the_documented_table() -> None:
+    rows = documented_rows()
+    paths = {name_of(path): path for path in SOURCES}
+    upwards = [
+        f"{name_of(path)} imports {imported}"
+        for path in SOURCES
+        for imported in imports_of(path)
+        if ours(imported) and rows[path] > rows[paths.get(imported, paths["app"])]
+    ]
+    assert upwards == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
