@@ -1,15 +1,16 @@
 """Describe the differences between the API versions of slurmrestd that this service supports.
 
-Slurm 22.05 offers v0.0.38, the only version of the older form. These are all the differences to v0.0.40 and
+Slurm 22.05 offers v0.0.38, the only version of the older form. These are its differences to v0.0.40 and
 newer. The methods of Dialect make the requests:
 
 - `jobs/state` is missing: the list of all jobs is read, with status 304 if no job changed.
 - slurmdbd takes several ids in one parameter, and a time only with a prefix; it cannot be asked for a user.
 - A time limit of 0 minutes is no limit, and numbers are plain; the environment is an object.
 - `exclude` and `nodelist` have other names, `exclusive` is a field of its own, `requeue: false` is ignored.
-- GRES and GPUs are fields of their own; the job's environment has SLURM_GPUS_PER_TASK (environment.py).
+- GRES and GPUs are fields of their own.
+- The job's environment has SLURM_GPUS_PER_TASK, but neither SLURM_TRES_PER_TASK and SLURM_TRES_BIND nor the
+  variables that make mpirun (Open MPI, PRRTE, Hydra) start its processes through srun (environment.py).
 - `switches` is refused in every form.
-- Slurm does not create the folders of output files: the job's script does (job_script.py).
 - Both headers of the token are required, which every request has (tokens.py).
 
 The readers of answers (reading.py, job_files.py, reply.py, answers.py) accept every form:
@@ -20,6 +21,13 @@ The readers of answers (reading.py, job_files.py, reply.py, answers.py) accept e
 - A job that was accepted may come with errors; newer versions call them warnings.
 - A wrong key and a slurmctld that is down are both error -1, "Unspecified error", with status 500.
 - Cancelling a job that has ended is a success.
+
+The newer versions differ, too:
+
+- Up to v0.0.41 Slurm does not create the folders of output files: the job's script does (job_script.py).
+- v0.0.40 and v0.0.41 take the time of the last change only with a prefix (`update_time`).
+- v0.0.40 separates the count of a task's resource by a colon (`task_resource`).
+- Not every server of v0.0.40 has `jobs/state`, which came with Slurm 24.05.
 """
 
 from collections.abc import Collection, Mapping, Sequence
