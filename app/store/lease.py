@@ -15,8 +15,10 @@ Any number of processes share a store. One of them, the leader, polls Slurm and 
   newest changes nothing. SQLite compares the tokens in the transaction that writes the records. MongoDB has
   no transactions on a single server. There a new leader first marks all open records with its token, and a
   write finds only records that no later leader has marked.
-- **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter. A lease that
-  ends later than possible was written before the store's clock was set back, and is taken over.
+- **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter for its end. A
+  lease that ends later than possible was written before the store's clock was set back, and is taken over.
+  A leader whose own clock or whose store's clock differs from Slurm's by more than SLURM_CLOCK_SKEW_SECONDS
+  releases the lease before its next cycle (`Monitor.run_cycle` in `app/monitor.py`).
 
 `mongo/lease.py` and `sqlite/lease.py` are the two implementations.
 """
