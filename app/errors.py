@@ -74,7 +74,7 @@ class UnsupportedEncoding(SlurmProxyError):
 
 
 class DuplicateUuid(SlurmProxyError):
-    """The uuid was used before, and can be used only once; the answer names its job if it is known."""
+    """The uuid is in use. `slurm_job_id` is its job if the task belongs to the same user, null otherwise."""
 
     status = 400
     code = "duplicate_uuid"

@@ -1,13 +1,18 @@
 """The answers of the service: each body is one of these models, with its fields in this order.
 
-- `GET /monitor/task_uuid/...` and `GET /monitor/slurm_job_id/...` contain a `Shown`: in `slurm` the facts
-  of the job (`SlurmFacts`), and in `monitor` the record (`Record`) with its notifications.
+- `GET /monitor/task_uuid/...` and `GET /monitor/slurm_job_id/...` contain a `Shown`. Its `monitor` is the
+  record (`Record`) with its notifications (`ShownNotification`). Its `slurm` has the facts of the job
+  (`SlurmFacts`): the fields of `SlurmJob` in `app/models/job.py`, then those that are added below. The fields
+  of `SlurmJob` are job_id, username, job_state, reason, exit_code, signal, name, partition, nodes, cpus,
+  memory_mb, time_limit_minutes, submit_time, start_time, end_time, suspended_seconds, max_memory_bytes,
+  cpu_seconds, working_directory, standard_output, standard_error, comment, restarts, array_job_id,
+  array_tasks and failed_tasks.
 - `GET /monitor/slurm_job_state/...` contains `Records`.
 - `POST /submit` returns a `Submitted`, `POST /monitor` a `Record`.
 
-To add a field to an answer, add it here. A field that has the name of one of TaskRecord, Notification or
-SlurmJob takes its value from there; app/lifecycle/responses.py sets the others. The OpenAPI document is made
-of these models: callers read their docstrings and descriptions.
+To add a field to an answer, add it here; to add a fact of Slurm, add it to `SlurmJob`. A field that has the
+name of one of TaskRecord, Notification or SlurmJob takes its value from there; `app/lifecycle/responses.py`
+sets the others. The OpenAPI document is made of these models: callers read their docstrings and descriptions.
 """
 
 from typing import Any
@@ -94,9 +99,10 @@ class Record(BaseModel):
 
 
 class SlurmFacts(SlurmJob):
-    """What Slurm reports about the job now, or has reported last.
+    """The facts that Slurm reports about the job; after its end the stored ones, see `as_of`.
 
-    User, id and state are always present, the other fields once Slurm has described the job.
+    User, id and state are always present, the other facts once Slurm has described the job. A fact that Slurm
+    does not report is null.
     """
 
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
@@ -111,10 +117,7 @@ class SlurmFacts(SlurmJob):
 
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the fields that were set, in the order that callers know.
-
-        A fact that Slurm does not report is null. Without a job there are no facts but user, id and state.
-        """
+        """Return the fields that were set, in the order that callers know."""
         body = {name: value for name, value in handler(self).items() if name in self.model_fields_set}
         last = {name: body.pop(name) for name in _LAST_FACTS if name in body}
         if "name" in body:  # Slurm has described the job
@@ -184,5 +187,7 @@ class Error(BaseModel):
         default_factory=list, description="All faults of the request, each with the path of its field."
     )
     slurm_job_id: int | None = Field(
-        None, description="Only with `duplicate_uuid`: the job of the uuid, if it is known."
+        None,
+        description="Only with `duplicate_uuid`: the job of the uuid if its task belongs to the same user,"
+        " null otherwise. It is also null while the task has no job.",
     )

@@ -1,10 +1,12 @@
 """The answers leave out empty fields, and keep the order of their keys."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
 
 from app.job_state import JobState
+from app.models import answers
 from app.models.answers import KeptNotification, Record, SlurmFacts, Submitted
 from app.models.job import SlurmJob
 from app.models.job_facts import JobFacts
@@ -28,6 +30,11 @@ def test_record_without_a_problem_has_no_such_key(name: str) -> None:
 
 def test_record_takes_every_field_but_the_notifications_from_the_stored_record() -> None:
     assert set(Record.model_fields) <= set(TaskRecord.model_fields)
+
+
+def test_module_of_the_answers_names_every_fact_of_a_job() -> None:
+    facts = {name for name, field in SlurmJob.model_fields.items() if not field.exclude}
+    assert facts <= set(re.findall(r"\w+", answers.__doc__ or ""))
 
 
 def test_facts_without_a_job_are_user_id_and_state() -> None:
