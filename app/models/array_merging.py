@@ -5,10 +5,14 @@ The state of an array follows from the states of its tasks, by the first rule th
 1. A task is active: the state of an active task that has started, else PENDING, else another waiting state.
 2. A task failed: the worst of the states in the order of `_WORST_FIRST`, else another failed state.
 3. All tasks succeeded: COMPLETED. But an array of which Slurm has forgotten a task is UNKNOWN.
+
+Where several states fit a rule, the first in the order of `JobState` counts, so RUNNING before SUSPENDED. The
+order in which Slurm lists the tasks has no influence: the list of all jobs, the answer about one array and
+slurmdbd need not have the same order.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from app.job_state import JobState
 from app.models.array_indices import format_index_list, indices_to_mask
@@ -35,7 +39,7 @@ def merge_array_tasks(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
     if lead.array_job_id != job_id:
         return lead
     counts, failed = _count_tasks(parts)
-    state = merge_states(list(counts))
+    state = merge_states(counts)
     decisive = next((part for part in parts if part.job_state is state), lead)
     starts = [part.start_time for part in parts if part.start_time is not None]
     ends = [part.end_time for part in parts if part.end_time is not None]
@@ -83,13 +87,13 @@ def _count_tasks(parts: Sequence[SlurmJob]) -> tuple[dict[JobState, int], int]:
     return dict(counts), failed
 
 
-def merge_states(states: Sequence[JobState]) -> JobState:
+def merge_states(states: Collection[JobState]) -> JobState:
     """Return the state of an array whose tasks are in these states; see the head of this module."""
-    active = [state for state in states if not state.is_final]
-    if active:
-        started = [state for state in active if not state.is_waiting]
-        return (started or sorted(active, key=lambda state: state is not JobState.PENDING))[0]
-    failed = [state for state in states if not state.is_success]
+    found = [state for state in JobState if state in states]
+    active = [state for state in found if not state.is_final]
+    if active:  # PENDING is the first of all states
+        return next((state for state in active if not state.is_waiting), active[0])
+    failed = [state for state in found if not state.is_success]
     for state in (*_WORST_FIRST, *failed):
         if state in failed:
             return state
