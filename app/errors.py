@@ -74,7 +74,11 @@ class UnsupportedEncoding(SlurmProxyError):
 
 
 class DuplicateUuid(SlurmProxyError):
-    """The uuid is in use. `slurm_job_id` is its job if the task belongs to the same user, null otherwise."""
+    """The uuid is in use. `slurm_job_id` is its job if the task belongs to the same user, null otherwise.
+
+    The store raises this for both routes that use a uuid. So the message names `task.uuid` even after
+    `POST /monitor`, whose other messages name `monitor.task.uuid`.
+    """
 
     status = 400
     code = "duplicate_uuid"
@@ -98,14 +102,22 @@ class IdempotencyKeyReused(SlurmProxyError):
 
 
 class UnknownTask(SlurmProxyError):
-    """No record has this uuid."""
+    """No record has this uuid.
+
+    The look-up, `GET /monitor/task_uuid/<uuid>`, answers 400, for which clients of the older server test.
+    Cancellations raise NoSuchTask.
+    """
 
     status = 400
     code = "unknown_task"
 
 
 class NoSuchTask(SlurmProxyError):
-    """No record has this uuid."""
+    """No record has this uuid.
+
+    Both cancellations, by uuid and by job id, answer 404, which HTTP means for this. The look-up raises
+    UnknownTask.
+    """
 
     status = 404
     code = "unknown_task"
