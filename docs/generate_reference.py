@@ -79,12 +79,19 @@ def read_source() -> Source:
 
 
 def settings(source: Source) -> Iterator[str]:
-    """Yield a table of settings for each group, in the order of `.env.example`."""
+    """Yield a table of settings for each group, in the order of `.env.example`.
+
+    Raises:
+        ValueError: A setting has no group.
+    """
     groups: dict[str, list[Iterable[str]]] = {}
     # The longest prefix names the group: NOTIFICATIONS_SMTP_ comes before NOTIFICATIONS_.
     for name, field in Settings.model_fields.items():
         prefixes = [(word, title) for title, words in _SETTING_GROUPS.items() for word in words.split()]
-        title = max((word, title) for word, title in prefixes if name.startswith(word))[1]
+        fitting = [(word, title) for word, title in prefixes if name.startswith(word)]
+        if not fitting:
+            raise ValueError(f"{name} has no group in _SETTING_GROUPS of docs/generate_reference.py")
+        title = max(fitting)[1]
         default = _default_text(field.get_default(call_default_factory=True))
         groups.setdefault(title, []).append((f"`{name}`", default, field.description or ""))
     for title in _SETTING_GROUPS:

@@ -1,4 +1,7 @@
-"""The channels by which messages are sent: one file each, and the dict of all channels by method."""
+"""The channels by which messages are sent: one file each, and the dict of all channels by method.
+
+docs/how-to/add-a-channel.md shows how to add one.
+"""
 
 from app.senders.apprise import AppriseSender
 from app.senders.base import Message, Sender

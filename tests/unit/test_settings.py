@@ -1,3 +1,4 @@
+import ast
 import base64
 import json
 import os
@@ -60,6 +61,17 @@ def _written(default: object) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:.0f}" if isinstance(default, float) else str(default)
+
+
+def test_every_setting_is_read() -> None:
+    read = {
+        node.attr
+        for folder in ("app", "docker")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert Settings.model_fields.keys() - read == set()
 
 
 def test_every_default_of_the_example_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
