@@ -262,7 +262,9 @@ class Settings(BaseModel):
 
     # The poller
     MONITOR_POLLING_SECONDS: Seconds = Field(
-        5, description="How long the poller pauses between two cycles, in seconds."
+        5,
+        description="How long the poller pauses between two cycles, in seconds. Each channel looks as often"
+        " for messages that are due.",
     )
     MONITOR_LEASE_SECONDS: Seconds = Field(
         30,

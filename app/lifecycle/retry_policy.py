@@ -7,6 +7,9 @@ How long until an e-mail is retried? The answer is the same for every channel:
 - After any other failure the message is tried again with exponential backoff: after 5 s, 10 s, 20 s, 40 s and
   so on, up to 30 minutes (`FIRST_BACKOFF`, doubled with each attempt, up to `MAX_BACKOFF`). Jitter makes each
   of these delays between half and the whole of its length, so that many messages do not return together.
+- Each channel looks for messages that are due once in a polling interval (MONITOR_POLLING_SECONDS), so that
+  an attempt may come later by up to one interval. The second attempt is made 2.5 to 5 s after the first
+  failure, plus up to one interval.
 - A receiver may ask for a longer delay (`Retry-After`); that is respected up to one hour (`MAX_RETRY_AFTER`).
 - The retry deadline is `DeliveryPolicy.retry_window` after the message became due
   (NOTIFICATIONS_RETRY_SECONDS, by default one day). A message whose next attempt would be later is given up:
