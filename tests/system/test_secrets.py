@@ -80,7 +80,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
                 NotificationStatus.SENT
             }
 
-        until(all_sent, 60, f"all messages (see {service.log})")
+        until(all_sent, 180, f"all messages (see {service.log})")
         channels[0].stop()  # what is said of a server that is away
         again = {**tasks[0], "uuid": "again"}
         assert service.post("/submit", {"task": again}, Authorization=f"Bearer {key}").status_code == 200
