@@ -211,6 +211,12 @@ def test_the_lines_of_the_owner_stay_as_they_are() -> None:
     assert [lines for lines in FIXED if lines not in pages] == []
 
 
+def test_every_target_of_make_is_documented() -> None:
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    documented = re.findall(r"^\| `make (\w+)` \|", (DOCS / "reference/commands.md").read_text(), re.M)
+    assert sorted(documented) == sorted(targets.split())
+
+
 EXECUTED = {  # how a command begins, and the test that executes it
     "make demo": "tests/system/test_run.py",
     "wget -O- --content-on-error --post-data": "tests/system/test_end_to_end.py",
