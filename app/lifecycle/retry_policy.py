@@ -15,7 +15,14 @@ How long until an e-mail is retried? The answer is the same for every channel:
   (NOTIFICATIONS_RETRY_SECONDS, by default one day). A message whose next attempt would be later is given up:
   it becomes a dead letter. An operator's retry begins a new window.
 
-A receiver that refuses several messages in a row delays its other messages, too: see `receiver_backoff`.
+Two rules outside this module also delay a message, without an attempt:
+
+- A receiver that fails for several messages in a row is in backoff, which delays its other messages. So is a
+  channel that fails for several, for example because of a wrong password: this delays all its messages. See
+  `receiver_backoff`.
+- A message over the rate limit waits for the end of the window, a retry too (`_defer_to_digest` in
+  `deliver.py`). A first attempt is then sent in a digest.
+
 All functions here are pure: they read no clock and draw no random number.
 """
 
