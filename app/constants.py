@@ -214,7 +214,10 @@ class Settings(BaseModel):
         None, description="The path of the cluster's jwt_hs256.key, instead of its base64 form."
     )
     SLURM_REST_JWT_EXPIRATION_TIME: int = Field(
-        300, gt=0, description="How long a token made for slurmrestd is valid, in seconds."
+        300,
+        gt=0,
+        description="How long a token made for slurmrestd is valid, in seconds. A submission's token has an"
+        " end of its own: after the longest time that its request can take, and SLURM_CLOCK_SKEW_SECONDS.",
     )
     SLURM_REST_USERNAME: str = Field(
         "slurm",

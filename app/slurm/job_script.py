@@ -1,4 +1,12 @@
-"""Build the bash script of a job: make the folders, go to the working directory, run the command."""
+"""Build the bash script of a job: make the folders, go to the working directory, run the command.
+
+The line of the command is built by `CatalogueEntry.build_command` in `app/models/task.py`: `cmd` and
+`default_params` of the task's name in TASK_METADATA, then `cmd` and `params` of the task, which bash
+evaluates, or `argv`, quoted word by word.
+
+The script opens the output files itself if Slurm cannot (`submission.py`): before Slurm 24.11, which does not
+create their folders, and for names with %N. Otherwise Slurm opens the files.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -40,7 +48,7 @@ def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] 
 
     Args:
         task: the task.
-        command: the caller's shell text, which stays unchanged.
+        command: the line of shell text to run, from `CatalogueEntry.build_command`; it stays unchanged.
         files: the files to which the script itself sends output and error; None if Slurm opens the files.
     """
     folders = " ".join(shlex.quote(folder) for folder in task.dirs.list_all())

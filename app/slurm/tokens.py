@@ -1,7 +1,17 @@
 """Mint the tokens of requests to slurmrestd: JSON web tokens (JWT) with HS256 over the cluster's key.
 
-The claims are `sun` (the user to act as), `iat` and `exp`. slurmrestd passes the token on to slurmctld, which
-checks it. A token of the user is enough for all that the user may do.
+Each request to slurmrestd has a new token (`connection.py`). The claims are `sun` (the user to act as), `iat`
+and `exp`. slurmrestd passes the token on to slurmctld, which checks it. A token of the user is enough for all
+that the user may do.
+
+- The key is the setting SLURM_JWT_HS256_KEY_BASE64, or the file SLURM_JWT_HS256_KEY_PATH.
+- The user is the task's for a submission or a cancellation. A request that names no user has a token of
+  SLURM_REST_USERNAME, such as those of the poller.
+- A token lasts SLURM_REST_JWT_EXPIRATION_TIME seconds. The token of a submission ends when the submission may
+  no longer become a job: after the longest time that its request can take, and SLURM_CLOCK_SKEW_SECONDS
+  (`submission_life` in `app/services.py`). So a submission without an answer can be settled after that.
+- A process whose clock may be wrong reads Slurm's clock with a token of one day
+  (`app/lifecycle/clock_guard.py`).
 """
 
 import time
