@@ -3,8 +3,8 @@
 A setting is an environment variable of the same name, or of the name `NAME_FILE`: the path of a file that
 holds the value.
 
-A new setting takes these steps. `tests/unit/test_settings.py` and `tests/unit/test_docs.py` fail while one is
-missing.
+A new setting takes these steps. `tests/unit/test_settings.py`, `tests/unit/test_docs.py` and
+`tests/contract/test_recorded_responses.py` fail without the steps 2, 3 and 5.
 
 1. Add a field to `Settings`: its type, its default, and a description for operators. The name ends with the
    unit, such as `_SECONDS`. A value of a new form gets a type in `app/setting_values.py`.
@@ -12,8 +12,8 @@ missing.
 3. Run `make reference`, which writes `docs/reference/settings.md`.
 4. Pass the value to the code that needs it, in `app/builders.py` or `app/services.py`. A channel reads its
    settings in its method `from_settings`.
-5. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, if a recorded answer shows the
-   setting.
+5. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, because the recordings contain
+   every setting.
 """
 
 from pathlib import Path
