@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,18 @@ def unit_of(module: str) -> str:
     return max(fitting, key=len)
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports_of(path: Path) -> tuple[str, ...]:
+    return tuple(_find_imports(path))
+
+
+def _find_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -156,9 +167,7 @@ def test_imports_point_downwards_in_the_documented_table() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_import_inside_a_function(path: Path) -> None:
     functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     inside = [
         node.lineno
@@ -200,7 +209,7 @@ def test_the_environment_is_read_in_one_file() -> None:
 
 def test_routes_are_short() -> None:
     for path in ROOT.glob("app/task_*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 8, f"{path.name}: {node.name}"
 
@@ -213,7 +222,7 @@ def test_every_module_of_routes_is_part_of_the_application() -> None:
 def test_no_two_functions_share_a_name() -> None:
     places = defaultdict(set)
     for path in SOURCES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parse(path).body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 places[node.name].add(name_of(path))
     assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
