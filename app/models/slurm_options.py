@@ -3,13 +3,15 @@
 A new option of sbatch takes these steps. `tests/unit/slurm/test_submission.py` fails without step 3 or 4,
 `tests/unit/test_docs.py` without step 5, and `tests/contract/test_recorded_responses.py` without step 6.
 `tests/unit/slurm/test_submission_fields.py` fails if slurmrestd does not know the name of the field.
-`tests/contract/test_slurm_options.py` compares the option with that of sbatch, on a real Slurm.
+`tests/contract/test_slurm_options.py` compares the option with that of sbatch, on a real Slurm, and
+the variables of the jobs, too.
 
 1. Add a field to `SlurmOptions`: its type from `rules.py` or `sbatch_values.py`, and a description and an
    example for the documentation. The option then reaches Slurm under its own name.
 2. Only if slurmrestd has another name for the option, add the name to `_NAMES` in `app/slurm/dialect.py`.
    Only if the value has another form there, add the option to `_SHAPED` in `app/slurm/submission.py`, and
-   write its field in a function of that file.
+   write its field in a function of that file. Only if sbatch sets a variable for the option, add the variable
+   to `_FROM_OPTIONS` in `app/slurm/environment.py`.
 3. Add slurmrestd's name of the field to `KNOWN_FIELDS` in `app/demo/cluster/submission.py`. Without it, the
    demonstration warns of an unknown field.
 4. Add a `Case` to `tests/support/sbatch_options.py`: a value, and the option of sbatch that means the same.

@@ -15,7 +15,13 @@ from app.errors import SlurmRefused
 from app.models.task import Task
 from app.slurm.client import SlurmClient
 from tests.conftest import REAL_CLUSTERS, Cluster, not_covered, until
-from tests.support.sbatch_options import ON_ANY_CLUSTER, ON_OUR_CLUSTER
+from tests.support.sbatch_options import (
+    ENVIRONMENTS,
+    FOR_AN_ENVIRONMENT,
+    ON_ANY_CLUSTER,
+    ON_OUR_CLUSTER,
+    other_options_for_an_environment,
+)
 from tests.support.tasks import make_task, new_uuid
 
 # What every job of the comparison has, but for those options that exclude one of them.
@@ -147,6 +153,7 @@ NOT_AS_SBATCH = {
     "MAIL": "of the login that sbatch has the node run; SLURM_GET_USER_ENV=1 asks for the same",
     "SLURM_GET_USER_ENV": "asks the node for that login, whose profile may hang or fail",
     "SLURM_EXPORT_ENV": "would have each srun start without the job's variables",
+    "SLURM_JOB_DEPENDENCY": "is missing: sbatch of 24.11 and 26.05 sets it to the option `dependency`",
 }
 if os.nice(0):
     NOT_AS_SBATCH["SLURM_PRIO_PROCESS"] = (
@@ -173,16 +180,6 @@ _OF_THE_JOB_ALONE = frozenset(
         "ZE_AFFINITY_MASK",
     }
 )
-_MANY = {"ntasks_per_node": 2, "nodes": 1, "cpus_per_task": 1, "threads_per_core": 1, "nice": 3, "wckey": "w"}
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "no further options": {},
-    "many": {**_MANY, "exclusive": True, "requeue": True, "time_min": 2, "open_mode": "append"},
-    "cpus": {"ntasks": 1, "cpus_per_task": 2},
-    "array": {"array": "3"},
-    "gpus": {"gpus": 1},
-    "gpus per node": {"gpus_per_node": 1},
-    "gpus per task": {"gpus_per_task": 1, "ntasks": 1},
-}
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
@@ -192,8 +189,29 @@ def test_a_job_has_the_environment_that_sbatch_gives(
 ) -> None:
     if "gpus" in options and not cluster.real:
         not_covered(request, f"GPUs on {cluster.name}", "it need not have any")
-    slurm = {"job_name": "environment", "mem": 20, "time_minutes": 5, **ENVIRONMENTS[options]}
+    slurm = {**FOR_AN_ENVIRONMENT, **ENVIRONMENTS[options]}
     arguments = " ".join(sbatch_argument(name, value) for name, value in slurm.items())
+    compare_environments(cluster, client, shared, slurm, arguments)
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_a_job_with_all_other_options_has_the_environment_that_sbatch_gives(
+    cluster: Cluster, client: SlurmClient, shared: Path
+) -> None:
+    is_structured = client._session.dialect().is_structured
+    node = client.send_raw("GET", "nodes").body["nodes"][0]["name"]
+    slurm: dict[str, Any] = {"job_name": "environment"}
+    arguments = "--job-name=environment"
+    for case in other_options_for_an_environment(cluster.real is not None, is_structured):
+        slurm |= {name: node if value == "NODE" else value for name, value in case.slurm.items()}
+        arguments += f" {case.sbatch.replace('NODE', node)}"
+    compare_environments(cluster, client, shared, slurm, arguments)
+
+
+def compare_environments(
+    cluster: Cluster, client: SlurmClient, shared: Path, slurm: dict[str, Any], arguments: str
+) -> None:
+    """Run a job that runs sbatch, and compare the variables of both jobs."""
     dump = "env -0 >{0}.part && mv {0}.part {0}"
     there = sbatch(cluster, shared, arguments, dump.format(f"{shared}/sbatch"))
     submit(cluster, client, shared, f"{dump.format(f'{shared}/ours')}; {there} >{shared}/said 2>&1", **slurm)

@@ -102,6 +102,42 @@ ON_OUR_CLUSTER = [
 STRUCTURED_ONLY = {case.option for case in ON_ANY_CLUSTER if case.is_structured_only}
 # Not in what scontrol shows: each has a test of its own.
 READ_BACK_ELSEWHERE = {"environment", "error", "open_mode", "output"}
+# What each job has whose environment is compared with that of a job of sbatch, and what further ones have.
+FOR_AN_ENVIRONMENT: dict[str, Any] = {"job_name": "environment", "mem": 20, "time_minutes": 5}
+_MANY = {"ntasks_per_node": 2, "nodes": 1, "cpus_per_task": 1, "threads_per_core": 1, "nice": 3, "wckey": "w"}
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "no further options": {},
+    "many": {**_MANY, "exclusive": True, "requeue": True, "time_min": 2, "open_mode": "append"},
+    "cpus": {"ntasks": 1, "cpus_per_task": 2},
+    "array": {"array": "3"},
+    "gpus": {"gpus": 1},
+    "gpus per node": {"gpus_per_node": 1},
+    "gpus per task": {"gpus_per_task": 1, "ntasks": 1},
+}
+# Of these options no environment is compared.
+WITHOUT_ENVIRONMENT = {
+    "begin": "the job would not run at once",
+    "environment": "the caller's own variables",
+    "error": "names a file, which the job's script may open",
+    "exclude": "a cluster of one node has no value with which a job runs",
+    "hold": "the job would not run at once",
+    "output": "names a file, which the job's script may open",
+    "reservation": "the job would not run at once",
+}
+
+
+def other_options_for_an_environment(is_ours: bool, is_structured: bool) -> list[Case]:
+    """Return a case of each option that is in none of ENVIRONMENTS; one job can have all of them together."""
+    named = {*FOR_AN_ENVIRONMENT, *(option for options in ENVIRONMENTS.values() for option in options)}
+    cases = {
+        case.option: case
+        for case in reversed(ON_ANY_CLUSTER + (ON_OUR_CLUSTER if is_ours else []))
+        if case.option not in named | WITHOUT_ENVIRONMENT.keys()
+        if case.shown and (is_structured or not case.is_structured_only)
+    }
+    return list(cases.values())
+
+
 # A value of each option.
 EXAMPLES: dict[str, Any] = {"environment": "A=b", "error": "e", "open_mode": "append", "output": "o"} | {
     case.option: case.value for case in [*ON_ANY_CLUSTER, *ON_OUR_CLUSTER]

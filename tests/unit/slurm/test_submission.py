@@ -14,7 +14,16 @@ from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.submission import submission
-from tests.support.sbatch_options import EXAMPLES, ON_ANY_CLUSTER, READ_BACK_ELSEWHERE, STRUCTURED_ONLY
+from tests.support.sbatch_options import (
+    ENVIRONMENTS,
+    EXAMPLES,
+    FOR_AN_ENVIRONMENT,
+    ON_ANY_CLUSTER,
+    READ_BACK_ELSEWHERE,
+    STRUCTURED_ONLY,
+    WITHOUT_ENVIRONMENT,
+    other_options_for_an_environment,
+)
 from tests.support.tasks import make_task
 
 
@@ -36,6 +45,13 @@ def test_every_option_changes_what_is_submitted(option: str, api: str) -> None:
 
 def test_every_option_has_a_case_that_a_real_slurm_reads_back() -> None:
     assert {case.option for case in ON_ANY_CLUSTER} == SlurmOptions.model_fields.keys() - READ_BACK_ELSEWHERE
+
+
+def test_the_environment_of_a_job_with_each_option_is_compared_with_that_of_sbatch() -> None:
+    compared = {*FOR_AN_ENVIRONMENT, *(option for options in ENVIRONMENTS.values() for option in options)}
+    compared |= {case.option for case in other_options_for_an_environment(is_ours=True, is_structured=True)}
+    assert compared | WITHOUT_ENVIRONMENT.keys() == SlurmOptions.model_fields.keys()
+    assert compared & WITHOUT_ENVIRONMENT.keys() == set()
 
 
 def test_requeue_false_is_sent_as_no_requeue_before_the_structured_form() -> None:
