@@ -4,26 +4,35 @@ Slurm 22.05 offers v0.0.38, the only version of the older form. These are its di
 newer. The methods of Dialect make the requests:
 
 - `jobs/state` is missing: the list of all jobs is read, with status 304 if no job changed.
-- slurmdbd takes several ids in one parameter, and a time only with a prefix; it cannot be asked for a user.
+- slurmdbd takes several ids in one parameter; it cannot be asked for a user.
+- A time has the prefix `uts`, in a query of slurmdbd and in `begin` and `deadline` (`timestamp`).
 - A time limit of 0 minutes is no limit, and numbers are plain; the environment is an object.
-- `exclude` and `nodelist` have other names, `exclusive` is a field of its own, `requeue: false` is ignored.
+- `exclude` and `nodelist` have other names, and `exclusive` is a field of its own.
+- `requeue` is read as true, whatever its value; `no_requeue` means false (`requeue`).
+- An unknown field is refused; newer versions ignore it with a warning.
 - GRES and GPUs are fields of their own.
 - The job's environment has SLURM_GPUS_PER_TASK, but neither SLURM_TRES_PER_TASK and SLURM_TRES_BIND nor the
   variables that make mpirun (Open MPI, PRRTE, Hydra) start its processes through srun (environment.py).
 - `switches` is refused in every form.
 - Both headers of the token are required, which every request has (tokens.py).
 
-The readers of answers (reading.py, job_files.py, reply.py, answers.py) accept every form:
+The readers of answers accept every form (reading.py, job_files.py, reply.py, answers.py, and where named):
 
 - A job's state is one word, its numbers are plain, and its exit code is a status as of wait(2).
 - Paths of output files are as submitted, and empty for Slurm's default.
 - slurmdbd reports exit code 0 for every job, and no output files.
 - A job that was accepted may come with errors; newer versions call them warnings.
-- A wrong key and a slurmctld that is down are both error -1, "Unspecified error", with status 500.
-- Cancelling a job that has ended is a success.
+- A wrong key and a slurmctld that is down are both error -1, "Unspecified error", with status 500. For a
+  wrong key slurmdbd reports error 1007, as slurmctld does in newer versions (diagnosis.py).
+- slurmdbd names a task of an array twice, alone and among all tasks (models/array_merging.py).
+- The release of Slurm is in `meta.Slurm`; newer versions have `meta.slurm` (diagnosis.py).
+- Cancelling a job that has ended is a success (client.py).
 
 The newer versions differ, too:
 
+- v0.0.40 and v0.0.41 report every cancellation as a success, even that of an unknown job (client.py).
+- From v0.0.43 on the paths of output files, with Slurm's patterns replaced, are in fields of their own
+  (job_files.py).
 - Up to v0.0.41 Slurm does not create the folders of output files: the job's script does (job_script.py).
 - v0.0.40 and v0.0.41 take the time of the last change only with a prefix (`update_time`).
 - v0.0.40 separates the count of a task's resource by a colon (`task_resource`).
