@@ -16,6 +16,7 @@ _FROM_OPTIONS = {
     "SLURM_NTASKS_PER_NODE": "ntasks_per_node",
     "SLURM_THREADS_PER_CORE": "threads_per_core",
 }
+_FROM_OPTIONS_WITH_TRES = {**_FROM_OPTIONS, "SLURM_JOB_DEPENDENCY": "dependency"}
 _FROM_OPTIONS_BEFORE_TRES = {**_FROM_OPTIONS, "SLURM_GPUS_PER_TASK": "gpus_per_task"}
 _FROM_FIELDS = {"SLURM_TRES_BIND": "tres_bind", "SLURM_TRES_PER_TASK": "tres_per_task"}
 # From 23.11 on sbatch makes mpirun start its processes through `srun --external-launcher`.
@@ -41,7 +42,7 @@ def job_environment(task: Task, job: Mapping[str, Any], dialect: Dialect) -> dic
         "SLURM_SUBMIT_HOST": socket.gethostname().partition(".")[0],
     }
     if dialect.has_tres_fields:
-        variables |= _from_options(_FROM_OPTIONS, task.slurm) | _mpi_variables(given)
+        variables |= _from_options(_FROM_OPTIONS_WITH_TRES, task.slurm) | _mpi_variables(given)
         variables |= {name: job[field] for name, field in _FROM_FIELDS.items() if field in job}
     else:
         variables |= _from_options(_FROM_OPTIONS_BEFORE_TRES, task.slurm)

@@ -153,7 +153,6 @@ NOT_AS_SBATCH = {
     "MAIL": "of the login that sbatch has the node run; SLURM_GET_USER_ENV=1 asks for the same",
     "SLURM_GET_USER_ENV": "asks the node for that login, whose profile may hang or fail",
     "SLURM_EXPORT_ENV": "would have each srun start without the job's variables",
-    "SLURM_JOB_DEPENDENCY": "is missing: sbatch of 24.11 and 26.05 sets it to the option `dependency`",
 }
 if os.nice(0):
     NOT_AS_SBATCH["SLURM_PRIO_PROCESS"] = (
