@@ -5,7 +5,8 @@ fits:
 
 1. A job has the task's tag in its comment: the record gets this job (adopted).
 2. The submission may still be under way, or some jobs are still to be read: the reservation waits.
-3. A job of no record may be the task's, but has another comment: UNKNOWN; the uuid stays taken.
+3. A job of no record in slurmctld may be the task's, but its comment has no tag: UNKNOWN; the uuid stays
+   taken.
 4. slurmdbd is up to date, and knows no such job: no job; the uuid is free again.
 5. slurmdbd is up to date, and knows one such job, of the same name: the record gets this job, unless the job
    may be another reservation's as well.
@@ -13,8 +14,9 @@ fits:
 7. The cluster has no slurmdbd: no job, as long as slurmctld would still show an ended one; later UNKNOWN.
 8. slurmdbd does not answer, or lags behind: the reservation waits.
 
-A submission is under way until its token has expired: for `submission_life` by Slurm's own clock. After that,
-no request can become a job, and a job that Slurm does not show will never exist.
+A submission is under way until its token has expired by Slurm's own clock: for `submission_life`. The
+reconciler waits SLURM_CLOCK_SKEW_SECONDS longer. After that, no request can become a job, and a job that
+Slurm does not show will never exist.
 """
 
 import logging

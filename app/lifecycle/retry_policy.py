@@ -4,24 +4,28 @@ How long until an e-mail is retried? The answer is the same for every channel:
 
 - A failure that another attempt cannot cure, such as an unknown address, is final: the message becomes a
   dead letter at once.
-- After any other failure the message is tried again with exponential backoff: after 5 s, 10 s, 20 s, 40 s and
-  so on, up to 30 minutes (`FIRST_BACKOFF`, doubled with each attempt, up to `MAX_BACKOFF`). Jitter makes each
-  of these delays between half and the whole of its length, so that many messages do not return together.
-- Each channel looks for messages that are due once in a polling interval (MONITOR_POLLING_SECONDS), so that
-  an attempt may come later by up to one interval. The second attempt is made 2.5 to 5 s after the first
-  failure, plus up to one interval.
+- After any other failure the message is tried again with exponential backoff: after at most 5 s, 10 s, 20 s,
+  40 s and so on, up to 30 minutes (`FIRST_BACKOFF`, doubled with each attempt, up to `MAX_BACKOFF`). Jitter
+  makes each of these delays between half and the whole of its length, so that many messages do not return
+  together.
+- The delay counts from the start of the attempt that failed. The first retry is due 2.5 to 5 s after the
+  start of the first attempt. If that attempt took longer to fail, the retry is due at once.
+- Each channel looks for messages that are due after every pause of MONITOR_POLLING_SECONDS, up to a tenth
+  longer by jitter, and as soon as a poll finds changes. It sends them one after another. So an attempt may be
+  later than its due time.
 - A receiver may ask for a longer delay (`Retry-After`); that is respected up to one hour (`MAX_RETRY_AFTER`).
 - The retry deadline is `DeliveryPolicy.retry_window` after the message became due
   (NOTIFICATIONS_RETRY_SECONDS, by default one day). A message whose next attempt would be later is given up:
   it becomes a dead letter. An operator's retry begins a new window.
 
-Two rules outside this module also delay a message, without an attempt:
+Three rules outside this module also delay a message, without an attempt:
 
 - A receiver that fails for several messages in a row is in backoff, which delays its other messages. So is a
   channel that fails for several, for example because of a wrong password: this delays all its messages. See
   `receiver_backoff`.
 - A message over the rate limit waits for the end of the window, a retry too (`_defer_to_digest` in
   `deliver.py`). A first attempt is then sent in a digest.
+- A message whose process dies while sending can be claimed again after NOTIFICATIONS_CLAIM_SECONDS.
 
 All functions here are pure: they read no clock and draw no random number.
 """
@@ -67,9 +71,10 @@ def retry_deadline(item: Notification, policy: DeliveryPolicy) -> datetime:
 def next_attempt(
     item: Notification, policy: DeliveryPolicy, requested: timedelta, now: datetime, jitter: float
 ) -> datetime | None:
-    """Return when to try the message again after a failure at `now`; None if the message is given up.
+    """Return when to try the message again after a failure; None if the message is given up.
 
-    `item.attempts` includes the failed attempt. `requested` is the delay that the receiver asked for.
+    `now` is the start of the failed attempt. `item.attempts` includes this attempt. `requested`
+    is the delay that the receiver asked for.
     """
     at = now + max(backoff_delay(item.attempts, jitter), requested)
     return at if at <= retry_deadline(item, policy) else None

@@ -1,12 +1,15 @@
 """Submit a task: `POST /submit`, and `POST /slurm/job/submit` for operators.
 
-A uuid works once. A second request with the uuid, or with the idempotency key, gets one of these answers:
+A uuid works once. A second request with the uuid, or with the idempotency key, is answered by the first line
+that fits:
 
-- Without the key of the first request: 400 `duplicate_uuid`, with the id of the job if the user is the same.
-- With the key, or with the uuid as the key, and the same task: the first answer again.
-- With the key, but another task: 400 `idempotency_key_reused`.
-- While it is unknown whether the first request made a job: 504 `submission_unknown`.
-- After a first request that made no job: the uuid is free, and the request is carried out.
+- The first request made no job: the uuid is free, and the request is carried out.
+- It has neither the key of the first request nor the uuid as its key: 400 `duplicate_uuid`, with the id of
+  the job if there is one and the user is the same.
+- It has another task: 400 `idempotency_key_reused`.
+- The first request made a job: the first answer again.
+- It is not known yet whether the first request made a job: 504 `submission_unknown`.
+- The reconciler could not find that out, and the record is UNKNOWN: 400 `duplicate_uuid`, without a job.
 """
 
 import json

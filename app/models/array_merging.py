@@ -2,13 +2,17 @@
 
 The state of an array follows from the states of its tasks, by the first rule that fits:
 
-1. A task is active: the state of an active task that has started, else PENDING, else another waiting state.
-2. A task failed: the worst of the states in the order of `_WORST_FIRST`, else another failed state.
+1. A task has not ended: a state that is neither final nor waiting, else PENDING, else another waiting state.
+2. A task failed: the first of the states in the order of `_WORST_FIRST`, else another failed state.
 3. All tasks succeeded: COMPLETED. But an array of which Slurm has forgotten a task is UNKNOWN.
 
-Where several states fit a rule, the first in the order of `JobState` counts, so RUNNING before SUSPENDED. The
-order in which Slurm lists the tasks has no influence: the list of all jobs, the answer about one array and
-slurmdbd need not have the same order.
+Where several states still fit, the first in the order of `JobState` counts, so RUNNING before SUSPENDED. The
+state does not depend on the order in which Slurm lists the tasks: the list of all jobs, the answer about one
+array and slurmdbd need not have the same order. The exit code, the signal and the reason are those of the
+first listed part in that state.
+
+A record may still say PENDING while tasks run: the list of states names the array's own id, whose tasks may
+still wait (docs/reference/task.md).
 """
 
 from collections import Counter

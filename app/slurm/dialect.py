@@ -1,7 +1,7 @@
 """Describe the differences between the API versions of slurmrestd that this service supports.
 
 Slurm 22.05 offers v0.0.38, the only version of the older form. These are its differences to v0.0.40 and
-newer. The methods of Dialect make the requests:
+newer. Unless another file is named, the methods of Dialect make these differences in requests:
 
 - `jobs/state` is missing: the list of all jobs is read, with status 304 if no job changed.
 - slurmdbd takes several ids in one parameter; it cannot be asked for a user.
@@ -10,9 +10,10 @@ newer. The methods of Dialect make the requests:
 - `exclude` and `nodelist` have other names, and `exclusive` is a field of its own.
 - `requeue` is read as true, whatever its value; `no_requeue` means false (`requeue`).
 - An unknown field is refused; newer versions ignore it with a warning.
-- GRES and GPUs are fields of their own.
-- The job's environment has SLURM_GPUS_PER_TASK, but neither SLURM_TRES_PER_TASK and SLURM_TRES_BIND nor the
-  variables that make mpirun (Open MPI, PRRTE, Hydra) start its processes through srun (environment.py).
+- GRES and GPUs are fields of their own (submission.py).
+- The job's environment has SLURM_GPUS_PER_TASK. It has neither SLURM_TRES_PER_TASK, SLURM_TRES_BIND and
+  SLURM_JOB_DEPENDENCY nor the variables that make mpirun (Open MPI, PRRTE, Hydra) start its processes through
+  srun (environment.py).
 - `switches` is refused in every form.
 - Both headers of the token are required, which every request has (tokens.py).
 

@@ -4,14 +4,16 @@ Each request to slurmrestd has a new token (`connection.py`). The claims are `su
 and `exp`. slurmrestd passes the token on to slurmctld, which checks it. A token of the user is enough for all
 that the user may do.
 
-- The key is the setting SLURM_JWT_HS256_KEY_BASE64, or the file SLURM_JWT_HS256_KEY_PATH.
-- The user is the task's for a submission or a cancellation. A request that names no user has a token of
-  SLURM_REST_USERNAME, such as those of the poller.
-- A token lasts SLURM_REST_JWT_EXPIRATION_TIME seconds. The token of a submission ends when the submission may
-  no longer become a job: after the longest time that its request can take, and SLURM_CLOCK_SKEW_SECONDS
-  (`submission_life` in `app/services.py`). So a submission without an answer can be settled after that.
-- A process whose clock may be wrong reads Slurm's clock with a token of one day
-  (`app/lifecycle/clock_guard.py`).
+- The key is the setting SLURM_JWT_HS256_KEY_BASE64. Without it, the key is the file
+  SLURM_JWT_HS256_KEY_PATH.
+- The user is the task's for a submission or a cancellation. `POST /slurm/job/submit` names the user in its
+  query. A request that names no user has a token of SLURM_REST_USERNAME, such as those of the poller.
+- A token lasts SLURM_REST_JWT_EXPIRATION_TIME seconds, that of `POST /slurm/job/submit` too. The token of a
+  task's submission ends when the submission may no longer become a job: after the longest time that its
+  request can take, and SLURM_CLOCK_SKEW_SECONDS (`submission_life` in `app/services.py`). So a submission
+  without an answer can be settled after that.
+- If Slurm's clock cannot be read with an ordinary token, for whatever reason, one more attempt has a token of
+  one day: the host's clock may be far behind (`app/lifecycle/clock_guard.py`).
 """
 
 import time

@@ -1,20 +1,24 @@
 """The leader's lease, and the fencing token that refuses the writes of a former leader.
 
-Any number of processes share a store. One of them, the leader, polls Slurm and changes records.
+Any number of processes share a store. One of them, the leader, polls Slurm and reconciles reservations. All
+processes add records, accept jobs, and claim and settle notifications: these writes need no lease.
 
-- **Acquiring.** Each process calls `acquire_lease` before each polling cycle. The call is one atomic write to
-  the one lease of the store, which has an owner, an end (`until`) and a fencing token (`fence`). It succeeds
-  if the lease has ended, or if the caller owns the lease already. Otherwise another process leads.
+- **Acquiring.** Each process calls `acquire_lease` before each polling cycle, unless clocks disagree (see
+  below). The call is one atomic write to the one lease of the store, which has an owner, an end (`until`) and
+  a fencing token (`fence`). It succeeds if the lease has ended, or if the caller owns the lease already.
+  Otherwise another process leads.
 - **Renewing.** A lease lasts MONITOR_LEASE_SECONDS. The leader calls `acquire_lease` again after a third of
   that time, also during a long polling cycle, but not while a cycle hangs (`app/monitor.py`). If the leader
   dies, another process leads once the lease has ended. A leader that stops calls `release_lease`, so that
   another process leads at once.
 - **Fencing.** A leader that was frozen may go on writing after its lease has ended. The lease alone cannot
-  prevent that. Therefore the fencing token grows by one whenever the lease goes to another owner, and the
-  leader passes its token to each write (`RecordStore.apply_changes`). A write whose token is no longer the
-  newest changes nothing. SQLite compares the tokens in the transaction that writes the records. MongoDB has
-  no transactions on a single server. There a new leader first marks all open records with its token, and a
-  write finds only records that no later leader has marked.
+  prevent that. Therefore the fencing token grows by one whenever the lease goes to another owner. The leader
+  passes its token to `RecordStore.apply_changes`, which writes new job states and their notifications. SQLite
+  compares the token with the newest one in the transaction that writes the records; an older token changes
+  nothing. MongoDB has no transactions on a single server. There a new leader first marks all open records
+  with its token, and a write changes only records that no later leader has marked.
+- **Without the token.** The reconciler's `accept_job` and `fail_reservation` take no token. They change only
+  the reservation of this uuid and creation time, and only while it has no job.
 - **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter for its end. A
   lease that ends later than possible was written before the store's clock was set back, and is taken over.
   A leader whose own clock or whose store's clock differs from Slurm's by more than SLURM_CLOCK_SKEW_SECONDS
@@ -32,7 +36,7 @@ LEASE_NAME = "monitor"  # of the only lease of a store
 
 
 class LeaderLease(StoreClock, Protocol):
-    """The right to poll Slurm and to change records, which one process holds for a short time.
+    """The right to poll Slurm and to reconcile, which one process holds for a short time.
 
     Every method raises StoreUnavailable if the database does not answer.
     """

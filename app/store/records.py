@@ -77,5 +77,5 @@ class RecordStore(StoreClock, Protocol):
         """Apply each change whose record is still in the state `before`; return how many were applied.
 
         A change is written together with its notifications. All changes are one write, in which each record
-        is atomic. Nothing is written if the fencing token `fence` is no longer the newest; see `lease.py`.
+        is atomic. A leader with a newer fencing token than `fence` prevents the write; see `lease.py`.
         """
