@@ -34,6 +34,7 @@ from app.setting_values import (
     ProjectPath,
     Seconds,
     SlurmrestdAddress,
+    SlurmUser,
     TrustedProxies,
     WebAddress,
     WebhookReceivers,
@@ -219,7 +220,7 @@ class Settings(BaseModel):
         description="How long a token made for slurmrestd is valid, in seconds. A submission's token has an"
         " end of its own: after the longest time that its request can take, and SLURM_CLOCK_SKEW_SECONDS.",
     )
-    SLURM_REST_USERNAME: str = Field(
+    SLURM_REST_USERNAME: SlurmUser = Field(
         "slurm",
         description="The Slurm user of the poller's requests; a SlurmUser such as slurm sees every job.",
     )

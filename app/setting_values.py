@@ -68,6 +68,17 @@ def split_addresses(text: str) -> list[str]:
     return [address.strip() for address in text.split(",")]
 
 
+def _check_slurm_user(name: str) -> str:
+    """Return the name, which becomes the value of a header.
+
+    Raises:
+        ValueError: A header cannot have this value.
+    """
+    if not name.isascii() or not name.isprintable() or not name or name != name.strip():
+        raise ValueError("must be a user name in ASCII, without blanks around it")
+    return name
+
+
 def _split_words(value: object) -> object:
     if isinstance(value, str):
         return [word.strip() for word in value.split(",") if word.strip()]
@@ -192,6 +203,7 @@ BindAddresses = Annotated[str, AfterValidator(_check_bind_addresses)]
 TrustedProxies = Annotated[Words, AfterValidator(_check_proxies)]
 WebAddress = Annotated[str, AfterValidator(_check_web_address)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
+SlurmUser = Annotated[str, AfterValidator(_check_slurm_user)]
 Base64Key = Annotated[SecretStr, AfterValidator(_check_key)]
 WebhookReceivers = Annotated[dict[str, SecretStr], JsonObject, AfterValidator(_check_webhook_receivers)]
 AppriseTargets = Annotated[dict[str, SecretStr], JsonObject]

@@ -24,7 +24,6 @@ from app.lifecycle.retry_policy import (
     retry_deadline,
 )
 from app.messages.rendering import compose_digest
-from app.models.content import Content
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog
 from app.senders import Message, Sender, settings_prefix
@@ -143,7 +142,9 @@ class Delivery:
             DeliveryFailed: The message was not sent.
         """
         item = claim.notification
-        message = Message(item.id, item.event, item.content or Content(subject=""))
+        if item.content is None:
+            raise DeliveryFailed("it was too large to be stored", permanent=True)
+        message = Message(item.id, item.event, item.content)
         if item.recipient is not None:
             id_, gathered = self._queue.form_digest(claim, now, secrets.token_hex(16))
             others = [other.notification.content for other in gathered if other.notification.content]

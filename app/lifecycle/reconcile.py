@@ -108,10 +108,11 @@ class Reconciler:
         untagged = [record for record in reserved if not self._adopt(record, find_tagged(record, jobs), now)]
         if not seen.is_complete:  # a job may be among those that are still to be read
             return
-        expired = [record for record in untagged if slurm_now >= self._expiry(record)]
-        likely = {record.uuid: self._find_likely_jobs(record, seen) for record in expired}
+        likely = {record.uuid: self._find_likely_jobs(record, seen) for record in untagged}
         rivals = [job for jobs in likely.values() for job in jobs]
-        for record in expired:
+        for record in untagged:
+            if slurm_now < self._expiry(record):
+                continue
             if any(self._may_be_job_of(record, job) and not self._is_owned(job) for job in seen.untagged):
                 self._give_up(record, _WITHOUT_COMMENT, now, fence)
             elif seen.accounting is AccountingState.CURRENT:

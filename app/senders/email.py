@@ -10,6 +10,7 @@ from typing import Any, Self
 from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
+from app.senders.authorities import read_authorities
 from app.senders.base import Message, unusable_server_error
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
@@ -45,9 +46,18 @@ class EmailSender(MailSender):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """Return the channel; None if no mail server is set."""
+        """Return the channel; None if no mail server is set.
+
+        Raises:
+            SettingsError: The file of the certificate authority cannot be used.
+        """
         server = settings.NOTIFICATIONS_SMTP_SERVER
-        return cls(settings, server) if server else None
+        if not server:
+            return None
+        sender = cls(settings, server)
+        if settings.NOTIFICATIONS_SMTP_SECURITY != "none" and settings.NOTIFICATIONS_SMTP_CA_PATH is not None:
+            sender._trust  # noqa: B018 - reads the file now
+        return sender
 
     def send(self, message: Message, params: MailParams) -> None:
         """Send one mail.
@@ -83,8 +93,8 @@ class EmailSender(MailSender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities, read once: reading takes longer than sending."""
-        return ssl.create_default_context(cafile=self._settings.NOTIFICATIONS_SMTP_CA_PATH)
+        """Return the trusted certificate authorities, read once."""
+        return read_authorities("NOTIFICATIONS_SMTP_CA_PATH", self._settings.NOTIFICATIONS_SMTP_CA_PATH)
 
     def _connect(self, deadline: Deadline) -> SmtpSession:
         settings = self._settings

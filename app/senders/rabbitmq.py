@@ -2,7 +2,6 @@
 
 import json
 import logging
-import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
@@ -28,6 +27,7 @@ from app.senders.amqp_connection import (
     is_amqp_alive,
     watch_amqp,
 )
+from app.senders.authorities import read_authorities
 from app.senders.base import Message, Receiver, Sender, text_param, unusable_server_error
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
@@ -44,7 +44,11 @@ class RabbitmqSender(Sender):
     Params: ClassVar[type[RabbitmqParams]] = RabbitmqParams
 
     def __init__(self, settings: Settings, host: str) -> None:
-        """Create the channel; nothing connects yet."""
+        """Create the channel; nothing connects yet.
+
+        Raises:
+            SettingsError: The file of the certificate authority cannot be used.
+        """
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # the errors say enough
         timeout = settings.NOTIFICATIONS_RABBITMQ_TIMEOUT_SECONDS
         password = settings.NOTIFICATIONS_RABBITMQ_PASSWORD
@@ -53,7 +57,8 @@ class RabbitmqSender(Sender):
         )
         tls = None
         if settings.NOTIFICATIONS_RABBITMQ_TLS:
-            tls = SSLOptions(ssl.create_default_context(cafile=settings.NOTIFICATIONS_RABBITMQ_CA_PATH), host)
+            ca_path = settings.NOTIFICATIONS_RABBITMQ_CA_PATH
+            tls = SSLOptions(read_authorities("NOTIFICATIONS_RABBITMQ_CA_PATH", ca_path), host)
         self._parameters = ConnectionParameters(
             host=host,
             port=settings.rabbitmq_port(),

@@ -18,9 +18,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, Validatio
 from pydantic_core import PydanticCustomError
 
 from app.constants import Settings
-from app.errors import DeliveryFailed, SettingsError
+from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
 from app.models.rules import Line, Rule
+from app.senders.authorities import read_authorities
 from app.senders.base import (
     Message,
     Receiver,
@@ -95,11 +96,7 @@ class WebhookSender(Sender):
             return None
         sender = cls(settings)
         if sender._ca_path is not None:
-            try:
-                sender._trust  # noqa: B018 - reads the file now
-            except OSError as error:
-                words = f"must name a file of certificate authorities in PEM: {error}"
-                raise SettingsError(f"NOTIFICATIONS_WEBHOOK_CA_PATH: {words}") from error
+            sender._trust  # noqa: B018 - reads the file now
         return sender
 
     @staticmethod
@@ -141,14 +138,8 @@ class WebhookSender(Sender):
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """Return the trusted certificate authorities of the system and of the operator.
-
-        They are read once: reading them takes longer than sending a message.
-        """
-        trust = ssl.create_default_context()
-        if self._ca_path is not None:
-            trust.load_verify_locations(self._ca_path)
-        return trust
+        """Return the trusted certificate authorities of the system and of the operator, read once."""
+        return read_authorities("NOTIFICATIONS_WEBHOOK_CA_PATH", self._ca_path, beside_system=True)
 
     def send(self, message: Message, params: WebhookParams) -> None:
         """Post the event; only the status of the answer counts.

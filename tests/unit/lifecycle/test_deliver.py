@@ -64,6 +64,17 @@ def test_a_fault_in_a_sender_loses_nothing(service: Service) -> None:
     assert len(service.email.messages) == 1
 
 
+def test_a_message_whose_text_was_not_stored_is_never_sent_empty(service: Service) -> None:
+    task, job_id = service.submit(notification=make_email())
+    service.move(job_id, JobState.COMPLETED)
+    with service.store.writing() as connection:
+        connection.execute("UPDATE notifications SET message = json_set(message, '$.content', NULL)")
+    service.deliver()
+    (item,) = service.record(task).notifications
+    assert (item.status, item.last_error) == (NotificationStatus.DEAD, "it was too large to be stored")
+    assert service.email.messages == []
+
+
 def test_a_claimant_that_died_is_followed_by_another(service: Service) -> None:
     task, job_id = service.submit(notification=make_email())
     service.move(job_id, JobState.COMPLETED)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from datetime import timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.models.caller import OPERATOR
 from app.models.record import utc_now
-from tests.support.lifecycle import MINUTE, Service, left_open
+from tests.support.lifecycle import LIFE, MINUTE, Service, left_open
 from tests.support.tasks import make_email, make_task
 
 
@@ -104,6 +105,18 @@ def test_a_job_that_fits_two_reservations_is_given_to_neither(service: Service) 
     service.reconcile(utc_now() + 3 * MINUTE)
     for task in (first, second):
         assert service.record(task).slurm_job_state is JobState.UNKNOWN
+
+
+def test_a_job_that_a_younger_reservation_may_have_made_is_not_given_away(service: Service) -> None:
+    first, second = left_open(service, exists=True), left_open(service, exists=False)
+    purge(service)
+    with service.store.writing() as connection:
+        connection.execute(
+            "UPDATE tasks SET created_at = created_at + 30000 WHERE uuid = ?", (second["uuid"],)
+        )
+    service.reconcile(service.record(first).created_at + LIFE + MINUTE + timedelta(seconds=1))
+    assert service.record(first).slurm_job_state is JobState.UNKNOWN
+    assert service.record(second).is_reserved
 
 
 def test_a_job_that_a_record_owns_is_not_given_away(service: Service) -> None:

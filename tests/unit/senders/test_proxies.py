@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.environment import read_settings
-from app.errors import DeliveryFailed, SettingsError
+from app.errors import DeliveryFailed
 from app.models.content import Content
 from app.senders import Message
 from app.senders.webhook import WebhookSender
@@ -167,14 +167,3 @@ def test_a_receiver_of_the_operators_own_authority_is_trusted(
 ) -> None:
     assert send(receiver, tmp_path / "ca.pem") is None
     assert len(receiver.events) == 1
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_an_authority_that_cannot_be_read_stops_the_start(tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "ca.pem"
-    if content is not None:
-        path.write_text(content)
-    secret = WebhookReceiver().secret
-    settings = {"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"example.com": secret}}
-    with pytest.raises(SettingsError, match="NOTIFICATIONS_WEBHOOK_CA_PATH: must name a file of certificate"):
-        WebhookSender.from_settings(read_settings({**settings, "NOTIFICATIONS_WEBHOOK_CA_PATH": path}))
