@@ -1,4 +1,7 @@
-"""slurm-proxy: a REST service that submits JSON tasks to a Slurm cluster and announces their end."""
+"""slurm-proxy: a REST service that submits JSON tasks to a Slurm cluster and announces their end.
+
+The steps of a new route are in `app/web/openapi/operations.py`.
+"""
 
 import logging
 from collections.abc import Mapping

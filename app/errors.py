@@ -74,9 +74,9 @@ class UnsupportedEncoding(SlurmProxyError):
 
 
 class DuplicateUuid(SlurmProxyError):
-    """The uuid is in use. `slurm_job_id` is its job if the task belongs to the same user, null otherwise.
+    """The uuid is in use. `slurm_job_id` is its job, if there is one and the user is the same, else null.
 
-    The store raises this for both routes that use a uuid. So the message names `task.uuid` even after
+    The message is the same for both routes that use a uuid. So it names `task.uuid` even after
     `POST /monitor`, whose other messages name `monitor.task.uuid`.
     """
 

@@ -1,4 +1,7 @@
-"""`/monitor`: register jobs that were submitted elsewhere, look up records, and cancel jobs."""
+"""`/monitor`: register jobs that were submitted elsewhere, look up records, and cancel jobs.
+
+The steps of a new route are in `app/web/openapi/operations.py`.
+"""
 
 from flask import Blueprint, Response
 
@@ -16,7 +19,7 @@ def register_job() -> Response:
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
-    """Return the newest record of a job id, and what Slurm reports about the job now."""
+    """Return the newest record of a job id, and the last known facts of the job."""
     return make_json_response(get_services().lookup.find_by_job_id(get_caller(), slurm_job_id))
 
 
@@ -40,5 +43,5 @@ def cancel_task_by_uuid(task_uuid: str) -> Response:
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def get_task_by_uuid(task_uuid: str) -> Response:
-    """Return the record of a task, and what Slurm reports about its job now."""
+    """Return the record of a task, and the last known facts of its job."""
     return make_json_response(get_services().lookup.find_by_uuid(get_caller(), task_uuid))

@@ -1,4 +1,7 @@
-"""`/notifications`: dead letters and other notifications, for callers with the scope admin."""
+"""`/notifications`: dead letters and other notifications, for callers with the scope admin.
+
+The steps of a new route are in `app/web/openapi/operations.py`.
+"""
 
 from flask import Blueprint, Response
 

@@ -1,4 +1,7 @@
-"""`/slurm`: slurmrestd's own answers, for callers with the scope admin."""
+"""`/slurm`: slurmrestd's own answers, for callers with the scope admin.
+
+The steps of a new route are in `app/web/openapi/operations.py`.
+"""
 
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState

@@ -1,4 +1,7 @@
-"""`/submit`: submit a task."""
+"""`/submit`: submit a task.
+
+The steps of a new route are in `app/web/openapi/operations.py`.
+"""
 
 from flask import Blueprint, Response, request
 

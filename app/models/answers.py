@@ -1,4 +1,8 @@
-"""The answers of the service: each body is one of these models, with its fields in this order.
+"""The answers of the service: models of all JSON bodies except the OpenAPI document.
+
+A body has the fields of its model in this order, with two exceptions. `SlurmFacts` moves the fields of
+`_LAST_FACTS` to the end, and begins with the user until Slurm has described the job. `KeptNotification`
+begins with `task_uuid`.
 
 - `GET /monitor/task_uuid/...` and `GET /monitor/slurm_job_id/...` contain a `Shown`. Its `monitor` is the
   record (`Record`) with its notifications (`ShownNotification`). Its `slurm` has the facts of the job
@@ -93,7 +97,11 @@ class Record(BaseModel):
         description="The warnings in the answer to the submission.",
         exclude_if=_is_empty,
     )
-    submission_error: str | None = Field(None, description="Why the task has no job.", exclude_if=_is_empty)
+    submission_error: str | None = Field(
+        None,
+        description="Why the task has no job, or why it is unknown whether there is one.",
+        exclude_if=_is_empty,
+    )
     task: dict[str, Any] = Field(description="The task as the caller sent it, verbatim.")
     notifications: list[ShownNotification]
 
@@ -102,7 +110,8 @@ class SlurmFacts(SlurmJob):
     """The facts that Slurm reports about the job; after its end the stored ones, see `as_of`.
 
     User, id and state are always present, the other facts once Slurm has described the job. A fact that Slurm
-    does not report is null.
+    does not report is null, or 0 for `restarts` and `suspended_seconds`. `as_of`, `hint`, `stale` and `error`
+    are absent if there is nothing to say.
     """
 
     job_id: int | None  # type: ignore[assignment]  # a task need not have a job
@@ -126,7 +135,7 @@ class SlurmFacts(SlurmJob):
 
 
 class Shown(BaseModel):
-    """A record, and what Slurm reports about its job."""
+    """A record, and the last known facts of its job."""
 
     slurm: SlurmFacts
     monitor: Record

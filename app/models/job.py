@@ -43,7 +43,9 @@ class SlurmJob(BaseModel):
     cpu_seconds: float | None = Field(default=None, description="CPU time, from slurmdbd.")
     working_directory: str | None = None
     standard_output: str | None = Field(
-        default=None, description="The file of standard output; for an array, the pattern of its files."
+        default=None,
+        description="The file of standard output; for an array, the pattern of its files, or their common"
+        " folder if the job was submitted elsewhere.",
     )
     standard_error: str | None = Field(
         default=None,

@@ -8,17 +8,26 @@ the variables of the jobs, too.
 
 1. Add a field to `SlurmOptions`: its type from `rules.py` or `sbatch_values.py`, and a description and an
    example for the documentation. The option then reaches Slurm under its own name.
-2. Only if slurmrestd has another name for the option, add the name to `_NAMES` in `app/slurm/dialect.py`.
-   Only if the value has another form there, add the option to `_SHAPED` in `app/slurm/submission.py`, and
-   write its field in a function of that file. Only if sbatch sets a variable for the option, add the variable
-   to `_FROM_OPTIONS` in `app/slurm/environment.py`.
+2. Only where one of these is true:
+   - slurmrestd has another name for the option: add the name to `_NAMES` in `app/slurm/dialect.py`, or to
+     `_OLDER_NAMES` if only v0.0.38 has that name.
+   - The value has another form there: add the option to `_SHAPED` in `app/slurm/submission.py`, and write its
+     field in a function of that file.
+   - v0.0.38 cannot express the option: write its field in a method of `Dialect` that raises SlurmRefused for
+     v0.0.38, as `switches` does.
+   - sbatch sets a variable for the option: add the variable to `_FROM_OPTIONS` in `app/slurm/environment.py`.
+     If only newer or only older releases set it, add it to `_FROM_OPTIONS_WITH_TRES` or to
+     `_FROM_OPTIONS_BEFORE_TRES`.
 3. Add slurmrestd's name of the field to `KNOWN_FIELDS` in `app/demo/cluster/submission.py`. Without it, the
    demonstration warns of an unknown field.
 4. Add a `Case` to `tests/support/sbatch_options.py`: a value, and the option of sbatch that means the same.
-   One `Case` is for all dialects; `is_structured_only` is for an option that v0.0.38 cannot express.
+   One `Case` is for all dialects; `is_structured_only` is for an option that v0.0.38 cannot express. If an
+   ordinary cluster refuses the value, add a second `Case` with `shown` to `ON_OUR_CLUSTER`. An option without
+   a `shown` needs a place in `ENVIRONMENTS`, or in `WITHOUT_ENVIRONMENT` with the reason.
 5. Run `make reference`, which writes the table of options in `docs/reference/task.md`.
 6. Run `.venv/bin/python -m tests.contract.test_recorded_responses --record`, because the OpenAPI document has
    the option now.
+7. Add a line to `CHANGELOG.md`.
 """
 
 import re

@@ -1,22 +1,25 @@
 """All operations of the service: one entry of OPERATIONS for each route and method.
 
-A new route takes these steps. Tests fail while one of them is missing.
+A new route takes these steps. Tests fail while one of steps 1 to 8 is missing.
 
 1. Write a use case in `app/lifecycle/`, and add it to `Services` in `app/services.py`. It checks the caller's
-   grants with `app/access/authorization.py`.
+   grants with `app/access/authorization.py`. A module of routes for operators checks the scope before each
+   request instead: `blueprint.before_request(make_scope_check(Scope.ADMIN))`.
 2. Describe its answer as a model in `app/models/answers.py`, and a body as a model in `app/models/task.py`.
 3. Write the function of the route in `app/task_*.py`, with at most eight lines. Its docstring becomes the
    summary in the OpenAPI document. List a new module in `app/__init__.py`, and its layer in
    `tests/unit/test_layers.py`. A route without scopes, which anyone may call, needs the decorator
    `allow_unauthenticated` of `app/web/auth.py`.
-4. Add the entry below. Its `id` is the function's name in camelCase. It lists each error that the use case
-   raises, and the scopes that a caller needs.
-5. Describe each new parameter in `parameters.py`, and give each new error an example in `examples.py`.
+4. Add the entry below. Its `id` is the function's name in camelCase. It lists the scopes that a caller needs,
+   and each error that the use case raises. Leave out Forbidden: each operation with scopes has it.
+5. Describe each new parameter in `parameters.py`. A new error needs a class in `app/errors.py`, an example in
+   `examples.py`, and its code in `docs/reference/errors.md`.
 6. Add a column to the access matrix in `tests/unit/access/test_request_guard.py`: a name in `ROUTES`, a
    request in `requests_about_a_job`, and a status in each line of `EXPECTED`.
 7. Add a request for each answer to `tests/contract/scenarios.py`. Record the answers with
    `.venv/bin/python -m tests.contract.test_recorded_responses --record`.
 8. Run `make reference`, which writes the rows of `docs/reference/routes.md`.
+9. Add a line to `CHANGELOG.md`. No test checks this.
 
 The tests are in `tests/unit/web/test_openapi.py`, `tests/unit/access/test_request_guard.py`,
 `tests/unit/test_layers.py`, `tests/contract/test_recorded_responses.py` and `tests/unit/test_docs.py`.
@@ -28,7 +31,6 @@ from app.errors import (
     AlreadyOver,
     ClocksDisagree,
     DuplicateUuid,
-    Forbidden,
     IdempotencyKeyReused,
     InvalidRequest,
     NoSuchTask,
@@ -61,7 +63,6 @@ from app.models.caller import Scope
 from app.models.task import MonitorRequest, SubmitRequest
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
-_FOR_OPERATORS = (InvalidRequest, Forbidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ OPERATIONS = (
         "GET",
         "/notifications",
         Notifications,
-        (*_FOR_OPERATORS, StoreUnavailable),
+        (InvalidRequest, StoreUnavailable),
         ("status", "method", "limit"),
         scopes=(Scope.ADMIN,),
     ),
@@ -177,7 +178,7 @@ OPERATIONS = (
         "POST",
         "/notifications/{notification_id}/retry",
         KeptNotification,
-        (Forbidden, UnknownNotification, NotDead, StoreUnavailable),
+        (UnknownNotification, NotDead, StoreUnavailable),
         scopes=(Scope.ADMIN,),
     ),
     Operation(
@@ -185,7 +186,7 @@ OPERATIONS = (
         "POST",
         "/notifications/retry",
         Retried,
-        (*_FOR_OPERATORS, StoreUnavailable),
+        (InvalidRequest, StoreUnavailable),
         ("method",),
         scopes=(Scope.ADMIN,),
     ),
@@ -194,7 +195,7 @@ OPERATIONS = (
         "GET",
         "/slurm/ping",
         SlurmAnswer,
-        (Forbidden, *_FROM_SLURM),
+        _FROM_SLURM,
         scopes=(Scope.ADMIN,),
     ),
     Operation(
@@ -202,7 +203,7 @@ OPERATIONS = (
         "GET",
         "/slurm/diag",
         SlurmAnswer,
-        (Forbidden, *_FROM_SLURM),
+        _FROM_SLURM,
         scopes=(Scope.ADMIN,),
     ),
     Operation(
@@ -210,7 +211,7 @@ OPERATIONS = (
         "GET",
         "/slurm/jobs/{update_time}",
         SlurmAnswer,
-        (*_FOR_OPERATORS, *_FROM_SLURM),
+        (InvalidRequest, *_FROM_SLURM),
         scopes=(Scope.ADMIN,),
     ),
     Operation(
@@ -218,7 +219,7 @@ OPERATIONS = (
         "GET",
         "/slurm/job/{job_id}",
         SlurmAnswer,
-        (*_FOR_OPERATORS, *_FROM_SLURM),
+        (InvalidRequest, *_FROM_SLURM),
         scopes=(Scope.ADMIN,),
     ),
     Operation(
@@ -226,7 +227,7 @@ OPERATIONS = (
         "POST",
         "/slurm/job/submit",
         SlurmAnswer,
-        (*_FOR_OPERATORS, *_FROM_SLURM, SlurmAmbiguous),
+        (InvalidRequest, *_FROM_SLURM, SlurmAmbiguous),
         ("username",),
         object,
         scopes=(Scope.ADMIN,),
