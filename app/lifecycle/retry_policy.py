@@ -10,9 +10,9 @@ How long until an e-mail is retried? The answer is the same for every channel:
   together.
 - The delay counts from the start of the attempt that failed. The first retry is due 2.5 to 5 s after the
   start of the first attempt. If that attempt took longer to fail, the retry is due at once.
-- Each channel looks for messages that are due after every pause of MONITOR_POLLING_SECONDS, up to a tenth
-  longer by jitter, and as soon as a poll finds changes. It sends them one after another. So an attempt may be
-  later than its due time.
+- An attempt may be later than its due time. Each channel looks for due messages after every pause of
+  MONITOR_POLLING_SECONDS, which jitter makes up to a tenth longer. The leader's channels also look as soon as
+  a poll finds changes. A channel sends its messages one after another.
 - A receiver may ask for a longer delay (`Retry-After`); that is respected up to one hour (`MAX_RETRY_AFTER`).
 - The retry deadline is `DeliveryPolicy.retry_window` after the message became due
   (NOTIFICATIONS_RETRY_SECONDS, by default one day). A message whose next attempt would be later is given up:

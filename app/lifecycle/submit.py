@@ -4,9 +4,9 @@ A uuid works once. A second request with the uuid, or with the idempotency key, 
 that fits:
 
 - The first request made no job: the uuid is free, and the request is carried out.
-- It has neither the key of the first request nor the uuid as its key: 400 `duplicate_uuid`, with the id of
-  the job if there is one and the user is the same.
-- It has another task: 400 `idempotency_key_reused`.
+- The second request has neither the key of the first nor the uuid as its key: 400 `duplicate_uuid`, with the
+  id of the job if there is one and the user is the same.
+- The second request has another task: 400 `idempotency_key_reused`.
 - The first request made a job: the first answer again.
 - It is not known yet whether the first request made a job: 504 `submission_unknown`.
 - The reconciler could not find that out, and the record is UNKNOWN: 400 `duplicate_uuid`, without a job.

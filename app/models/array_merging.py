@@ -11,8 +11,8 @@ state does not depend on the order in which Slurm lists the tasks: the list of a
 array and slurmdbd need not have the same order. The exit code, the signal and the reason are those of the
 first listed part in that state.
 
-A record may still say PENDING while tasks run: the list of states names the array's own id, whose tasks may
-still wait (docs/reference/task.md).
+A record may say PENDING while tasks run. For the array's own id, the list of states shows the state of the
+tasks that wait. While it says PENDING, the poller does not read the array (`app/slurm/job_reader.py`).
 """
 
 from collections import Counter
