@@ -43,7 +43,7 @@ class ChangeWriter:
         Args:
             observations: The jobs whose records change.
             now: The store's time.
-            fence: The fencing token of the lease; with an old one nothing is stored.
+            fence: The fencing token of the lease; a leader with a newer one prevents the write.
 
         Raises:
             StoreUnavailable: The store does not answer; an earlier batch may have been stored.

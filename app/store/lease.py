@@ -1,4 +1,4 @@
-"""The leader's lease, and the fencing token that refuses the writes of a former leader.
+"""The leader's lease, and the fencing token that stops the changes of a former leader.
 
 Any number of processes share a store. One of them, the leader, polls Slurm and reconciles reservations. All
 processes add records, accept jobs, and claim and settle notifications: these writes need no lease.
@@ -16,7 +16,8 @@ processes add records, accept jobs, and claim and settle notifications: these wr
   passes its token to `RecordStore.apply_changes`, which writes new job states and their notifications. SQLite
   compares the token with the newest one in the transaction that writes the records; an older token changes
   nothing. MongoDB has no transactions on a single server. There a new leader first marks all open records
-  with its token, and a write changes only records that no later leader has marked.
+  and reservations with its token, and a write changes only records that no later leader has marked. In both
+  stores each change also names the state that the record must have.
 - **Without the token.** The reconciler's `accept_job` and `fail_reservation` take no token. They change only
   the reservation of this uuid and creation time, and only while it has no job.
 - **Clocks.** The times of a lease are the store's, so that the clocks of hosts do not matter for its end. A
