@@ -119,14 +119,19 @@ def _tell(stage: Stage) -> None:
     if stage.cluster.name != "local":  # which knows no dependencies
         _tell_of_jobs_that_wait(stage, stage.submit("blocker", "true", slurm={"hold": True, "mem": 50}))
     until(lambda: stage.state("cancelled") == "RUNNING", 60, "the start of a job")
-    for name in (
-        "good",
-        "no folder",
-    ):  # their messages must not be on their way: the kill would make them two
-        stage.ended(name)
+    # The kill would make two of a message that is on its way.
+    for name in ("good", "no folder", "too long"):
+        if name in stage.tasks:
+            stage.ended(name)
+    until(lambda: is_nothing_to_send(stage), 60, "a moment without messages")
     stage.service.kill()
     stage.cancel(ids["cancelled"])
     stage.service.start()
+
+
+def is_nothing_to_send(stage: Stage) -> bool:
+    records = [stage.service.record(task) for task in stage.tasks.values()]
+    return all(item["status"] == "sent" for record in records for item in record["notifications"])
 
 
 def _tell_of_jobs_that_wait(stage: Stage, blocker: int) -> None:
