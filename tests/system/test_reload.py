@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.conftest import until
-from tests.support.real.processes import answers, free_port
+from tests.support.real.processes import free_port
 from tests.support.service import ROOT
 
 KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
@@ -47,7 +47,14 @@ class Gunicorn:
             self.process = subprocess.Popen(
                 argv, cwd=self.folder, env=self._environment, stdout=log, stderr=log
             )
-        until(lambda: answers(self.port), 30, f"gunicorn (see {self.log})")
+        until(self._serves, 60, f"gunicorn (see {self.log})")
+
+    def _serves(self) -> bool:
+        """Return whether a worker answers: the port is open before there is one."""
+        try:
+            return requests.get(self.url + "/ping", timeout=10).ok
+        except requests.ConnectionError:
+            return False
 
     def write(self, **changes: str | None) -> None:
         """Write `.env` anew, with these changes; None removes a line."""
@@ -62,7 +69,7 @@ class Gunicorn:
         until(lambda: self.log.read_text().count(words) > logged, 30, words)
         until(lambda: self.log.read_text().count("Booting worker") > booted, 30, "a new worker")
         until(lambda: self.log.read_text().count("Worker exiting") >= booted, 30, "the old worker's end")
-        until(lambda: requests.get(self.url + "/ping", timeout=10).ok, 30, "an answer")
+        until(self._serves, 30, "an answer")
 
     @property
     def needs_a_key(self) -> bool:
