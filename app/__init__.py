@@ -7,14 +7,23 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response
 
-from app import commands, task_monitoring, task_notifications, task_slurm_rest, task_submission
+from app import (
+    commands,
+    task_callers,
+    task_monitoring,
+    task_notifications,
+    task_slurm_rest,
+    task_submission,
+)
 from app.constants import MAX_BODY_BYTES, Settings
 from app.environment import read_settings
 from app.errors import SettingsError
+from app.models.answers import Health
 from app.services import build_services
 from app.web import api_docs, auth, error_handlers
+from app.web.json_response import make_json_response
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -46,9 +55,11 @@ def _build_web_application(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["slurm_proxy"] = build_services(settings)
-    for module in (task_submission, task_monitoring, task_notifications, task_slurm_rest, api_docs):
+    routes = (task_submission, task_monitoring, task_callers, task_notifications, task_slurm_rest, api_docs)
+    for module in routes:
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)
+    app.add_url_rule("/healthz", view_func=check_health)
     auth.register_authentication(app)
     error_handlers.register_error_handlers(app)
     return app
@@ -58,3 +69,9 @@ def _build_web_application(settings: Settings) -> Flask:
 def ping() -> tuple[str, dict[str, str]]:
     """Return `pong`, which shows that the process answers."""
     return "pong", {"Content-Type": "text/plain; charset=utf-8"}
+
+
+@auth.allow_unauthenticated
+def check_health() -> Response:
+    """Return 200 while the process lives, even if Slurm or the database is down."""
+    return make_json_response(Health())

@@ -19,6 +19,8 @@ from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
+from app.lifecycle.describe_caller import CallerDescription
+from app.lifecycle.list_catalogue import CatalogueListing
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
@@ -51,6 +53,8 @@ class Services:
     lookup: TaskLookup
     cancellation: Cancellation
     dead_letters: DeadLetters
+    caller_description: CallerDescription
+    catalogue_listing: CatalogueListing
     request_guard: RequestGuard
     keys: ApiKeys
     delivery: Delivery
@@ -103,6 +107,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     """
     parts = _build_parts(settings, slurm)
     delivery = _build_delivery(parts)
+    request_guard = build_request_guard(settings, parts.store)
     return Services(
         store=parts.store,
         slurm=parts.slurm,
@@ -113,7 +118,14 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         lookup=TaskLookup(parts.store, parts.slurm),
         cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
-        request_guard=build_request_guard(settings, parts.store),
+        caller_description=CallerDescription(
+            parts.store,
+            authentication_disabled=request_guard.authentication_disabled,
+            requests_per_minute=request_guard.requests_per_minute,
+            max_open_tasks=settings.LIMIT_JOBS_IN_FLIGHT,
+        ),
+        catalogue_listing=CatalogueListing(parts.planner.catalogue),
+        request_guard=request_guard,
         keys=ApiKeys(parts.store),
         delivery=delivery,
         monitor=_build_monitor(parts, delivery),

@@ -139,6 +139,8 @@ def route_table(source: Source) -> Iterator[str]:
     for operation in OPERATIONS:
         described = source.api["paths"][operation.path][operation.method.lower()]
         scopes = ", ".join(f"`{scope}`" for scope in operation.scopes)
+        if operation.is_for_every_caller:
+            scopes = "any"
         rows.append((f"`{operation.method} {operation.path}`", scopes, described["summary"]))
     yield from table(("route", "scope", "what it does"), rows)
 
@@ -228,7 +230,9 @@ def _routes(source: Source, *, is_admin: bool) -> Iterator[str]:
         scopes = " and ".join(f"`{scope}`" for scope in operation.scopes)
         yield f"### `{operation.method} {operation.path}`\n"
         yield f"{described['summary']}\n"
-        yield f"- Scope: {scopes or 'none; the route is open to everyone'}. Operation: `{operation.id}`."
+        if not scopes:
+            scopes = "none; the route is open to everyone" if operation.is_public else "any"
+        yield f"- Scope: {scopes}. Operation: `{operation.id}`."
         for parameter in described.get("parameters", ()):
             words = reader.rule(parameter["schema"]) or "A text."
             yield f"- `{parameter['name']}` ({parameter['in']}): {words}"

@@ -62,6 +62,11 @@ class RequestGuard:
         """Return whether requests need no authentication."""
         return not self._authenticators
 
+    @property
+    def requests_per_minute(self) -> int:
+        """Return the rate limit of one caller; 0 for no limit, as without authentication."""
+        return 0 if self.authentication_disabled else self._requests_per_minute
+
     def authenticate(self, authorization: str | None, *, not_local: str | None = None) -> Caller:
         """Return the caller that the header `Authorization` authenticates.
 
@@ -91,20 +96,21 @@ class RequestGuard:
             raise Forbidden(not_local)
         return UNAUTHENTICATED_CALLER
 
-    def count_request(self, caller: Caller) -> None:
-        """Count a request of the caller; all processes count together.
+    def count_request(self, caller: Caller) -> int | None:
+        """Count a request of the caller, over all processes; return how many are left in this minute.
 
-        While the store can be read but not written, as on a full disk, requests are not counted.
+        Return None if requests are not counted: without a rate limit, and while the store can be read but
+        not written, as on a full disk.
 
         Raises:
             TooManyRequests: The caller has used up the rate limit.
         """
-        limit = self._requests_per_minute
-        if self.authentication_disabled or not limit or steady_seconds() < self._count_again_at:
-            return
+        limit = self.requests_per_minute
+        if not limit or steady_seconds() < self._count_again_at:
+            return None
         now = self._rate_limiter.now()
         try:
-            opens = self._rate_limiter.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
+            use = self._rate_limiter.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
         except StoreUnavailable as error:
             self._count_again_at = steady_seconds() + _COUNT_PAUSE_SECONDS
             logger.warning(
@@ -112,7 +118,8 @@ class RequestGuard:
                 _COUNT_PAUSE_SECONDS,
                 error,
             )
-            return
-        if opens is not None:
+            return None
+        if use.full_until is not None:
             words = f"more than {limit} requests in a minute"
-            raise TooManyRequests(words, (opens - now).total_seconds())
+            raise TooManyRequests(words, (use.full_until - now).total_seconds())
+        return use.left

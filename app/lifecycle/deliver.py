@@ -133,7 +133,7 @@ class Delivery:
         if not (sender.rate_limited and self._policy.rate_limit):
             return None
         window_end = now + self._policy.rate_window
-        return self._rate_limiter.acquire(receiver, self._policy.rate_limit, now, window_end)
+        return self._rate_limiter.acquire(receiver, self._policy.rate_limit, now, window_end).full_until
 
     def _send(self, sender: Sender, claim: Claim, params: Any, now: datetime) -> None:
         """Send the message; after the end of a rate limit, together with the others of its digest.

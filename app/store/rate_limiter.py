@@ -1,9 +1,18 @@
 """The rate limits that all processes share: so many messages or requests in a window of time."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from app.store.clock import StoreClock
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitUse:
+    """The outcome of counting one use of a limit."""
+
+    left: int  # further uses that the window has room for
+    full_until: datetime | None = None  # if there was no room: when the window ends
 
 
 class RateLimiter(StoreClock, Protocol):
@@ -12,8 +21,8 @@ class RateLimiter(StoreClock, Protocol):
     Every method raises StoreUnavailable if the database does not answer.
     """
 
-    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> datetime | None:
-        """Count one use of a limit; return None if there was room, else when the window ends.
+    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> RateLimitUse:
+        """Count one use of a limit, if there is room; return the state of the window.
 
         A window that ends later than `until` plus CLOCK_TOLERANCE shows that the clock was set back. A new
         window replaces it, and this is logged.

@@ -58,7 +58,7 @@ def authenticate_request() -> None:
         return
     guard = get_services().request_guard
     g.caller = _authenticate(guard)
-    guard.count_request(g.caller)
+    g.requests_left = guard.count_request(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
 

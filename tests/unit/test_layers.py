@@ -44,6 +44,7 @@ LAYERS = {
     "app.web": 8,
     "app.commands": 9,
     "app.task_submission": 9,
+    "app.task_callers": 9,
     "app.task_monitoring": 9,
     "app.task_notifications": 9,
     "app.task_slurm_rest": 9,

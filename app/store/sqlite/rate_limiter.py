@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
-from app.store.rate_limiter import RateLimiter
+from app.store.rate_limiter import RateLimiter, RateLimitUse
 from app.store.sqlite.database import SqliteDatabase
 from app.store.sqlite.rows import to_datetime, to_milliseconds
 
@@ -11,7 +11,7 @@ from app.store.sqlite.rows import to_datetime, to_milliseconds
 class SqliteRateLimiter(SqliteDatabase, RateLimiter):
     """The rows of the table `windows`."""
 
-    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> datetime | None:
+    def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> RateLimitUse:
         """Delete the windows that have ended, then count in the one that runs or begin a new one."""
         with self.writing() as connection:
             connection.execute("DELETE FROM windows WHERE until <= ?", (to_milliseconds(now),))
@@ -23,13 +23,14 @@ class SqliteRateLimiter(SqliteDatabase, RateLimiter):
                 log_clock_set_back(f"the rate limit of {name} until {to_datetime(impossible[0])}")
             taken = connection.execute(
                 "INSERT INTO windows (recipient, until, count) VALUES (?, ?, 1)"
-                " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?",
+                " ON CONFLICT (recipient) DO UPDATE SET count = count + 1 WHERE count < ?"
+                " RETURNING count",
                 (name, to_milliseconds(until), limit),
-            )
-            if taken.rowcount == 1:
-                return None
+            ).fetchone()
+            if taken is not None:
+                return RateLimitUse(limit - taken[0])
             row = connection.execute("SELECT until FROM windows WHERE recipient = ?", (name,)).fetchone()
-            return to_datetime(row[0])
+            return RateLimitUse(0, full_until=to_datetime(row[0]))
 
     def refund(self, name: str) -> None:
         """Count one less in the window that runs, if any."""

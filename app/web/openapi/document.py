@@ -105,7 +105,7 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
         "summary": summary,
     }
     scopes = " and ".join(f"`{scope}`" for scope in operation.scopes)
-    needs = f"Scope: {scopes}." if scopes else ""
+    needs = f"Scope: {scopes}." if scopes else "Scope: any." if operation.is_for_every_caller else ""
     if more := " ".join(filter(None, [details.strip(), needs])):
         described["description"] = more
     if names:
@@ -122,7 +122,7 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
             "description": "The answer of slurmrestd, unchanged, with its own status.",
             "content": {"application/json": {"schema": _schema_of(SlurmAnswer)}},
         }
-    if not operation.scopes:
+    if operation.is_public:
         described["security"] = []
     return described
 

@@ -65,13 +65,13 @@ def build_error_answers(operation: Operation) -> Schema:
         statuses[413] = {}
     for status in statuses:
         statuses[status][_HTTP[status].code] = _HTTP[status]
-    retried = {429, 503} if operation.scopes else set()
+    retried = set() if operation.is_public else {429, 503}
     for error in operation.errors:
         statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
         retried |= {error.status} if error.retry_after is not None else set()
     if operation.body is not None:
         statuses[UnsupportedEncoding.status] = {UnsupportedEncoding.code: _fault_of(UnsupportedEncoding)}
-    if operation.scopes:
+    if not operation.is_public:
         for error in _ACCESS:
             statuses.setdefault(error.status, {})[error.code] = _fault_of(error)
     others = [_SLURM_ANSWER] if operation.passes_on else []  # slurmrestd's own answer may have any status

@@ -8,14 +8,14 @@ A new route takes these steps. Tests fail while one of steps 1 to 8 is missing.
 2. Describe its answer as a model in `app/models/answers.py`, and a body as a model in `app/models/task.py`.
 3. Write the function of the route in `app/task_*.py`, with at most eight lines. Its docstring becomes the
    summary in the OpenAPI document. List a new module in `app/__init__.py`, and its layer in
-   `tests/unit/test_layers.py`. A route without scopes, which anyone may call, needs the decorator
-   `allow_unauthenticated` of `app/web/auth.py`.
+   `tests/unit/test_layers.py`. A route that anyone may call needs the decorator `allow_unauthenticated` of
+   `app/web/auth.py`.
 4. Add the entry below. Its `id` is the function's name in camelCase. It lists the scopes that a caller needs,
    and each error that the use case raises. Leave out Forbidden: each operation with scopes has it.
 5. Describe each new parameter in `parameters.py`. A new error needs a class in `app/errors.py`, an example in
    `examples.py`, and its code in `docs/reference/errors.md`.
 6. Add a column to the access matrix in `tests/unit/access/test_request_guard.py`: a name in `ROUTES`, a
-   request in `requests_about_a_job`, and a status in each line of `EXPECTED`.
+   request in `requests_about_a_job`, and a status in each line of `EXPECTED`, or in `FOR_EVERYONE`.
 7. Add a request for each answer to `tests/contract/scenarios.py`. Record the answers with
    `.venv/bin/python -m tests.contract.test_recorded_responses --record`.
 8. Run `make reference`, which writes the rows of `docs/reference/routes.md`.
@@ -50,6 +50,8 @@ from app.errors import (
 )
 from app.models.answers import (
     Cancelled,
+    DescribedCaller,
+    Health,
     KeptNotification,
     Notifications,
     Record,
@@ -58,6 +60,7 @@ from app.models.answers import (
     Shown,
     SlurmAnswer,
     Submitted,
+    TaskCatalogue,
 )
 from app.models.caller import Scope
 from app.models.task import MonitorRequest, SubmitRequest
@@ -76,7 +79,9 @@ class Operation:
             added to each operation.
         parameters: The parameters of the query and the headers.
         body: As `answer`; None for a request without a body.
-        scopes: The scopes that a caller needs. Without any, the route needs no authentication.
+        scopes: The scopes that a caller needs. Without any, the route needs no authentication, unless
+            `is_for_every_caller` is set.
+        is_for_every_caller: Whether the route is for each authenticated caller, whatever the scopes.
     """
 
     id: str
@@ -87,6 +92,12 @@ class Operation:
     parameters: tuple[str, ...] = ()
     body: type | None = None
     scopes: tuple[Scope, ...] = ()
+    is_for_every_caller: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        """Return whether the route needs no authentication."""
+        return not self.scopes and not self.is_for_every_caller
 
     @property
     def passes_on(self) -> bool:
@@ -165,6 +176,22 @@ OPERATIONS = (
         scopes=(Scope.CANCEL,),
     ),
     Operation(
+        "describeCaller",
+        "GET",
+        "/whoami",
+        DescribedCaller,
+        (InvalidRequest, StoreUnavailable),
+        is_for_every_caller=True,
+    ),
+    Operation(
+        "listCatalogue",
+        "GET",
+        "/catalogue",
+        TaskCatalogue,
+        (InvalidRequest,),
+        scopes=(Scope.SUBMIT,),
+    ),
+    Operation(
         "listNotifications",
         "GET",
         "/notifications",
@@ -233,6 +260,7 @@ OPERATIONS = (
         scopes=(Scope.ADMIN,),
     ),
     Operation("ping", "GET", "/ping", "text/plain"),
+    Operation("checkHealth", "GET", "/healthz", Health),
     Operation("getOpenapiDocument", "GET", "/openapi.json", object),
     Operation("getDocumentation", "GET", "/docs", "text/html"),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +65,52 @@ def test_a_place_that_cannot_be_counted_is_given_back(
         patched.setattr(site.services.store, "count_open_tasks", away)
         assert site.call("POST", "/submit", key, {"task": task}).status_code == 503
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200
+
+
+def test_whoami_shows_what_is_left_of_the_limits_in_every_process(new_site: Callable[..., Site]) -> None:
+    site = new_site(LIMIT_REQUESTS_PER_MINUTE=10, LIMIT_JOBS_IN_FLIGHT=2)
+    key, other = site.key(), site.another()
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def ask_limits() -> Any:
+        return (other.test_client().get("/whoami", headers=headers).json or {})["limits"]
+
+    assert ask_limits() == {
+        "requests_per_minute": {"limit": 10, "remaining": 9},
+        "open_tasks": {"limit": 2, "remaining": 2},
+    }
+    job_id = site.submit(key).json["slurm_job_id"]
+    assert ask_limits()["requests_per_minute"]["remaining"] == 7
+    assert ask_limits()["open_tasks"]["remaining"] == 1
+    site.submit(key)
+    assert ask_limits()["open_tasks"]["remaining"] == 0
+    site.slurm.put(job_id, JobState.COMPLETED)
+    site.services.monitor.run_cycle(utc_now())
+    assert ask_limits()["open_tasks"]["remaining"] == 1
+    assert site.call("GET", "/whoami", site.key()).json["limits"]["open_tasks"]["remaining"] == 2
+    other.extensions["slurm_proxy"].store.close()
+
+
+def test_whoami_without_limits_reads_nothing_but_the_key(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    site = new_site(LIMIT_REQUESTS_PER_MINUTE=0)
+    for name in ("acquire", "count_open_tasks"):
+        monkeypatch.setattr(site.services.store, name, away)
+    answer = site.call("GET", "/whoami", site.key()).json
+    assert answer["limits"] == {"requests_per_minute": None, "open_tasks": None}
+
+
+def test_whoami_while_requests_cannot_be_counted(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    site = new_site(LIMIT_REQUESTS_PER_MINUTE=10)
+    monkeypatch.setattr(site.services.store, "acquire", full)
+    limits = site.call("GET", "/whoami", site.key()).json["limits"]
+    assert limits["requests_per_minute"] == {"limit": 10, "remaining": None}

@@ -27,7 +27,10 @@ ROUTES = (
     "slurm_jobs",
     "slurm_job",
     "slurm_submit",
+    "whoami",
+    "catalogue",
     "ping",
+    "healthz",
     "openapi",
     "docs",
     "no_route",
@@ -35,7 +38,9 @@ ROUTES = (
 )
 
 
-NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 200 200 200 404 405"
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
+
+FOR_EVERYONE = "200 200 200 200 404 405"  # the last columns, which are the same for every caller
 
 
 # 404 for a retry: there is no such notification, which only an operator learns.
@@ -46,17 +51,17 @@ EXPECTED = {
     "half a key": NOBODY,
     "an expired key": NOBODY,
     "a revoked key": NOBODY,
-    "another user's": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a reader": "403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a canceller": "403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "all for alice": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "all for any": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "an operator": "403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 200 200 404 405",
-    "a good token": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "an operator's token": "200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200 200 404 405",
-    "a token for bob": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200 200 404 405",
-    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200 200 404 405",
+    "another user's": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a reader": "403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 403",
+    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
+    "a canceller": "403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 403",
+    "all for alice": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "all for any": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator": "403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
+    "a good token": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator's token": "200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
+    "a token for bob": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -98,6 +103,9 @@ def requests_about_a_job(site: Site) -> dict[str, tuple[str, str, Any]]:
         "ping": ("GET", "/ping", None),
         "openapi": ("GET", "/openapi.json", None),
         "docs": ("GET", "/docs", None),
+        "healthz": ("GET", "/healthz", None),
+        "whoami": ("GET", "/whoami", None),
+        "catalogue": ("GET", "/catalogue", None),
         "no_route": ("GET", "/admin", None),
         "wrong_method": ("PUT", "/submit", None),
     }
@@ -112,7 +120,7 @@ def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
 def test_every_route_by_every_kind_of_caller(site: Site, provider: IdentityProvider, who: str) -> None:
     given = proof(site, provider, who)
     headers = {"Authorization": f"Basic {site.key()}"} if who == "no bearer" else {}
-    for route, expected in zip(ROUTES, EXPECTED[who].split(), strict=True):
+    for route, expected in zip(ROUTES, f"{EXPECTED[who]} {FOR_EVERYONE}".split(), strict=True):
         before = len(site.slurm.submitted)
         answer = call_of(site, route, given, **headers)
         assert answer.status_code == int(expected), (route, answer.text)

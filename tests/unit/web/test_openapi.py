@@ -202,7 +202,8 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
         call("GET", f"/slurm/{path}")
     call("POST", "/slurm/job/submit?username=alice", {})
     assert call("GET", "/slurm/job/submit")["code"] == "method_not_allowed"
-    for path in ("/ping", "/docs", "/openapi.json", "/ping/", "/docs/", "/openapi.json/"):
+    for path in ("/ping", "/healthz", "/docs", "/openapi.json", "/whoami", "/catalogue"):
+        call("GET", f"{path}/")
         call("GET", path)
     assert {status for _, status in call.seen} == {200, 405, 409}
 
@@ -264,6 +265,8 @@ def test_every_error_that_is_easy_to_cause(
     call("GET", "/monitor/task_uuid/a/b")
     call("PUT", "/submit")
     call("GET", "/notifications?status=lost&more=1")
+    call("GET", "/whoami?user=alice")
+    call("GET", "/catalogue?name=generic")
     call("POST", "/notifications/retry?method=pigeon")
     call("POST", "/notifications/nothing/retry")
     for path in ("/slurm/diag", "/notifications"):
