@@ -259,13 +259,13 @@ def _body(described: dict[str, Any]) -> Iterator[str]:
 
 def _answer(described: dict[str, Any], schemas: dict[str, Any]) -> str:
     ((media, content),) = described["responses"]["200"]["content"].items()
-    name = _schema_name(content["schema"])
+    names = [_schema_name(schema) for schema in content["schema"].get("anyOf", [content["schema"]])]
     if media != "application/json":
         return f"`{media}`."
-    if not name or not schemas[name].get("properties"):
+    if not all(name and schemas[name].get("properties") for name in names):
         return "a JSON object."
-    fields = ", ".join(f"`{field}`" for field in schemas[name]["properties"])
-    return f"`{name}`, with {fields}."
+    fields = {name: ", ".join(f"`{field}`" for field in schemas[name]["properties"]) for name in names}
+    return "; or ".join(f"`{name}`, with {fields[name]}" for name in names) + "."
 
 
 def _schema_name(schema: dict[str, Any]) -> str:

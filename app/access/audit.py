@@ -31,7 +31,7 @@ class AuditEntry(BaseModel):
     request_id: str
     caller: str
     address: str
-    action: str  # method and route, or the command
+    action: str  # method and route, with ?dry_run=true for a dry run; or the command
     username: str | None = None
     task_uuid: str | None = None
     slurm_job_id: int | None = None

@@ -41,31 +41,54 @@ class Reservations:
             SlurmMisbehaved: An answer of slurmrestd cannot be used.
             StoreUnavailable: Other requests take the uuid and give it back at this moment.
         """
-        try:
-            self._clocks.check(record.created_at)
-            self._slurm.require_up()
-        except SlurmUnavailable:
-            owner = self._find_owner(record, within=_STORE_LOOKUP_SECONDS)
-            if owner is None or owner.is_freed:
-                raise
+        if (owner := self._find_owner_during_outage(record)) is not None:
             return owner
         for _ in range(_MAX_TRIES):
             try:
                 self._store.add_record(record)
             except DuplicateUuid:
-                owner = self._find_owner(record)
-                if owner is None or owner.is_freed:
-                    continue  # the request that had the uuid has just given it back
-                return owner
+                if (owner := self._find_owner(record)) is not None:
+                    return owner
+                continue  # the request that had the uuid has just given it back
             return None
         words = "other requests use the same uuid at this moment; try again"
         raise StoreUnavailable(words, for_callers=words)
 
+    def find_owner(self, record: TaskRecord) -> TaskRecord | None:
+        """Return the record that `reserve` would return, and store nothing.
+
+        Raises:
+            ClocksDisagree: This host's clock or the store's is too far from Slurm's.
+            SlurmUnavailable: Slurm does not answer.
+            SlurmMisbehaved: An answer of slurmrestd cannot be used.
+        """
+        return self._find_owner_during_outage(record) or self._find_owner(record)
+
+    def _find_owner_during_outage(self, record: TaskRecord) -> TaskRecord | None:
+        """Return None if the task can be submitted now; else the owner, which then answers the request.
+
+        Raises:
+            ClocksDisagree: A clock is too far from Slurm's, and there is no owner.
+            SlurmUnavailable: Slurm does not answer, and there is no owner.
+        """
+        try:
+            self._clocks.check(record.created_at)
+            self._slurm.require_up()
+        except SlurmUnavailable:
+            if (owner := self._find_owner(record, within=_STORE_LOOKUP_SECONDS)) is None:
+                raise
+            return owner
+        return None
+
     def _find_owner(self, record: TaskRecord, within: float | None = None) -> TaskRecord | None:
-        """Return the record that has the idempotency key of this one, else the record that has its uuid."""
+        """Return the record that has the idempotency key of this one, else the record that has its uuid.
+
+        Return None if that record is freed.
+        """
         key = record.idempotency_key
         by_key = self._store.find_by_idempotency_key(key, within) if key is not None else None
-        return by_key or self._store.find_by_uuids([record.uuid], within).get(record.uuid)
+        owner = by_key or self._store.find_by_uuids([record.uuid], within).get(record.uuid)
+        return None if owner is None or owner.is_freed else owner
 
     def release(self, record: TaskRecord) -> None:
         """Free the uuid, because the submission made no job.

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from app.messages.efficiency import find_hint
+from app.messages.events import RequestedEvents
 from app.messages.rendering import render_text
-from app.models.answers import KeptNotification, Record, ShownNotification, SlurmFacts
+from app.models.answers import KeptNotification, PlannedMessage, Record, ShownNotification, SlurmFacts
 from app.models.job import SlurmJob
 from app.models.output_files import find_output_files
 from app.models.record import Notification, TaskRecord
@@ -45,6 +46,12 @@ def describe_record(record: TaskRecord) -> Record:
 def describe_notification(item: Notification) -> ShownNotification:
     """Return the answer about a notification."""
     return ShownNotification.model_validate(_notification_fields(item))
+
+
+def describe_planned_message(item: Notification, events: RequestedEvents) -> PlannedMessage:
+    """Return the answer about the messages to one receiver; `events`: those that they announce."""
+    address = find_channel(item.method).address(item.params)
+    return PlannedMessage(method=item.method, to=address, events=list(events), error=item.last_error)
 
 
 def describe_stored_notification(found: StoredNotification) -> KeptNotification:

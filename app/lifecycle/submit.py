@@ -1,27 +1,15 @@
 """Submit a task: `POST /submit`, and `POST /slurm/job/submit` for operators.
 
-A uuid works once. A second request with the uuid, or with the idempotency key, is answered by the first line
-that fits:
-
-- The first request made no job: the uuid is free, and the request is carried out.
-- The second request has neither the key of the first nor the uuid as its key: 400 `duplicate_uuid`, with the
-  id of the job if there is one and the user is the same.
-- The second request has another task: 400 `idempotency_key_reused`.
-- The first request made a job: the first answer again.
-- It is not known yet whether the first request made a job: 504 `submission_unknown`.
-- The reconciler could not find that out, and the record is UNKNOWN: 400 `duplicate_uuid`, without a job.
+A uuid works once: see `repeated_submission.py`.
 """
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from app.errors import (
-    DuplicateUuid,
-    IdempotencyKeyReused,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmRefused,
@@ -29,13 +17,14 @@ from app.errors import (
     StoreUnavailable,
     TooManyJobs,
 )
-from app.job_state import JobState
-from app.lifecycle.ambiguous_submission import find_submitted_job, unknown_submission
+from app.lifecycle.ambiguous_submission import find_submitted_job
 from app.lifecycle.job_identity import make_tag
-from app.lifecycle.reservations import Reservations, duplicate_uuid
+from app.lifecycle.repeated_submission import answer_repeated_submission, first_answer, stored_key
+from app.lifecycle.reservations import Reservations
+from app.lifecycle.responses import describe_planned_message
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
-from app.models.answers import Submitted
+from app.models.answers import DryRun, Submitted
 from app.models.caller import Caller
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, suggest_misspelt_keys
@@ -98,13 +87,47 @@ class TaskSubmitter:
         task = self._validator.validate_submission(caller, body)
         record = self._new_record(caller, body["task"], task, key)
         if (owner := self._reservations.reserve(record)) is not None:
-            return _answer_duplicate(record, owner, key)
-        self._require_room(caller, record)
+            return answer_repeated_submission(record, owner, key)
+        try:
+            self._require_room(caller)
+        except (StoreUnavailable, TooManyJobs):
+            self._reservations.release(record)
+            raise
         job_id, warnings = self._submit_once(task, record)
-        warnings += suggest_misspelt_keys(task)
-        warnings += [item.last_error for item in record.notifications if item.last_error]
+        warnings += _list_warnings(task, record)
         warnings += self._reservations.accept(record, job_id, warnings)
-        return _first_answer(record, job_id, warnings)
+        return first_answer(record, job_id, warnings)
+
+    def dry_run(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> DryRun | Submitted:
+        """Check a submission and return what it would send; reserve, store and submit nothing.
+
+        A request that repeats an earlier one gets the answer that `submit` would return.
+
+        Raises:
+            InvalidRequest: The task is not valid.
+            Forbidden: The caller may not submit this task.
+            TooManyJobs: The caller has as many open tasks as are allowed.
+            DuplicateUuid: The uuid was used before.
+            IdempotencyKeyReused: The key came before with another task.
+            SlurmRefused: The cluster's dialect cannot express an option of the task.
+            SlurmUnavailable: Slurm does not answer.
+            ClocksDisagree: This host's clock or the store's is too far from Slurm's.
+            SlurmAmbiguous: The request repeats one whose outcome is not known yet.
+        """
+        task = self._validator.validate_submission(caller, body)
+        record = self._new_record(caller, body["task"], task, key)
+        if (owner := self._reservations.find_owner(record)) is not None:
+            return answer_repeated_submission(record, owner, key)
+        self._require_room(caller, additional=1)
+        sent = self._slurm.build_submission(task, self._build_command(task), make_tag(task.uuid))
+        planned = self._planner.plan_messages(record, record.created_at)
+        return DryRun(
+            valid=True,
+            script=sent["script"],
+            slurm=sent,
+            notifications=[describe_planned_message(item, events) for item, events in planned],
+            warnings=_list_warnings(task, record),
+        )
 
     def submit_raw(self, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply:
         """Send a body in slurmrestd's own form, as the user that the query names; record nothing.
@@ -124,15 +147,18 @@ class TaskSubmitter:
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            idempotency_key=_stored_key(caller.name, key) if key is not None else None,
+            idempotency_key=stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
         )
         plan = self._planner.plan_submission(record, now)
         return record.with_notifications(plan.notifications, plan.alarm_at)
 
+    def _build_command(self, task: Task) -> str:
+        return self._planner.catalogue[task.name].build_command(task)
+
     def _submit_once(self, task: Task, record: TaskRecord) -> tuple[int, list[str]]:
         """Submit the job of a reservation; return its id and Slurm's warnings."""
-        command = self._planner.catalogue[task.name].build_command(task)
+        command = self._build_command(task)
         began = time.monotonic()
         try:
             return self._slurm.submit(
@@ -153,68 +179,25 @@ class TaskSubmitter:
             self._reservations.release(record)
             raise
 
-    def _require_room(self, caller: Caller, record: TaskRecord) -> None:
-        """Release the reservation if the caller has too many open tasks.
+    def _require_room(self, caller: Caller, additional: int = 0) -> None:
+        """Check the limit of the caller's open tasks.
 
-        The reservation counts, so that of two requests at once not both find the last place free.
+        A reservation counts, so that of two requests at once not both find the last place free.
+
+        Args:
+            caller: The caller.
+            additional: How many tasks to count that have no reservation.
 
         Raises:
             TooManyJobs: The caller has too many open tasks.
         """
-        if not self._max_open_tasks:
-            return
-        try:
-            open_tasks = self._store.count_open_tasks(caller.name)
-        except StoreUnavailable:
-            self._reservations.release(record)
-            raise
-        if open_tasks > self._max_open_tasks:
-            self._reservations.release(record)
-            words = f"{caller.name} has {self._max_open_tasks} jobs waiting or running already"
+        limit = self._max_open_tasks
+        if limit and self._store.count_open_tasks(caller.name) + additional > limit:
+            words = f"{caller.name} has {limit} jobs waiting or running already"
             raise TooManyJobs(words, _TRY_AGAIN_SECONDS)
 
 
-def _answer_duplicate(record: TaskRecord, owner: TaskRecord, key: str | None) -> Submitted:
-    """Answer a request whose uuid or idempotency key an earlier request has; see the head of this module.
-
-    Args:
-        record: The record that could not be reserved.
-        owner: The record of the earlier request.
-        key: The idempotency key as it was sent.
-
-    Raises:
-        DuplicateUuid: The request does not have the key of the earlier one.
-        IdempotencyKeyReused: The key was used before with another task.
-        SlurmAmbiguous: It is not known yet whether the earlier request made a job.
-    """
-    if key is None or (key != owner.uuid and record.idempotency_key != owner.idempotency_key):
-        raise duplicate_uuid(record, owner)
-    if _canonical(owner.task) != _canonical(record.task):
-        raise IdempotencyKeyReused(f"Idempotency-Key: {key} was used before with another task")
-    if owner.slurm_job_id is not None:
-        return _first_answer(owner, owner.slurm_job_id, owner.warnings)
-    if owner.is_reserved:
-        raise unknown_submission(owner.uuid)
-    raise DuplicateUuid(record.uuid, None)
-
-
-def _first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> Submitted:
-    return Submitted(
-        uuid=record.uuid,
-        slurm_job_id=job_id,
-        slurm_job_state=JobState.PENDING,
-        warnings=list(warnings),
-    )
-
-
-def _stored_key(caller: str, key: str) -> str:
-    """Return an idempotency key in its stored form: the caller's name, a blank, the key.
-
-    A blank in the name is escaped, so that the first blank ends the name.
-    """
-    return f"{caller.replace('%', '%25').replace(' ', '%20')} {key}"
-
-
-def _canonical(task: Mapping[str, Any]) -> str:
-    """Return a text that is equal for equal tasks only: to Python, true and 1 and 1.0 are equal, too."""
-    return json.dumps(task, sort_keys=True)
+def _list_warnings(task: Task, record: TaskRecord) -> list[str]:
+    """Return the warnings about misspelt keys, and about methods that are not configured."""
+    not_configured = [item.last_error for item in record.notifications if item.last_error]
+    return [*suggest_misspelt_keys(task), *not_configured]

@@ -77,9 +77,19 @@ class Planner:
             item.model_copy(update={"content": self._content(event, item, record, job)})
             for event in find_events(requested, record, job, at)
             for item in self._new_notifications(record, event, at)
-            if item.id not in known and (asked or self._is_default(event, item.method))
+            if item.id not in known and (asked or self._is_default(event.name, item.method))
         ]
         return Plan(tuple(due), next_event_check(requested, record, job, at))
+
+    def plan_messages(self, record: TaskRecord, at: datetime) -> list[tuple[Notification, RequestedEvents]]:
+        """Return a notification for each method and recipient, with the events that it announces."""
+        requested = self._requested_events(record)
+        named = self._named_events(record)
+        first = _event_name(requested[0])
+        return [
+            (item, [event for event in requested if named or self._is_default(event, item.method)])
+            for item in self._new_notifications(record, Event(first, first), at)
+        ]
 
     def _requested_events(self, record: TaskRecord) -> RequestedEvents:
         """Return the events of the catalogue and of the task, or the default if neither names any.
@@ -97,9 +107,9 @@ class Planner:
         requests = _requests(self.catalogue, record.task.get("name"), read_request(record.task))
         return list(dict.fromkeys(item for request in requests for item in request.events or ()))
 
-    def _is_default(self, event: Event, method: str) -> bool:
-        """Return whether the method announces the event if no events are named."""
-        return event.name != EventName.CANNOT_START or self._is_read_by_people(method)
+    def _is_default(self, event: object, method: str) -> bool:
+        """Return whether the method announces the event of this name if no events are named."""
+        return event != EventName.CANNOT_START or self._is_read_by_people(method)
 
     def _is_read_by_people(self, method: str) -> bool:
         return self._find_channel(method).rate_limited

@@ -12,7 +12,7 @@ begins with `task_uuid`.
   cpu_seconds, working_directory, standard_output, standard_error, comment, restarts, array_job_id,
   array_tasks and failed_tasks.
 - `GET /monitor/slurm_job_state/...` contains `Records`.
-- `POST /submit` returns a `Submitted`, `POST /monitor` a `Record`.
+- `POST /submit` returns a `Submitted`, or a `DryRun` with `dry_run=true`. `POST /monitor` returns a `Record`.
 - `GET /whoami` returns a `DescribedCaller`, `GET /catalogue` a `TaskCatalogue`, `GET /healthz` a `Health`.
 
 To add a field to an answer, add it here; to add a fact of Slurm, add it to `SlurmJob`. A field that has the
@@ -33,6 +33,7 @@ from pydantic import (
 from app.job_state import JobState
 from app.models.caller import Scope
 from app.models.job import SlurmJob, Utc
+from app.models.notification_request import EventName, PendingOver
 from app.models.record import NotificationStatus
 
 # Facts of a job that come last in an answer, if they are set.
@@ -55,6 +56,30 @@ class Submitted(BaseModel):
         description="Warnings about the task or its job, such as a key that may be misspelt. Absent if there"
         " are none.",
         exclude_if=_is_empty,
+    )
+
+
+class PlannedMessage(BaseModel):
+    """The messages that one receiver would get by one method."""
+
+    method: str
+    to: str
+    events: list[EventName | PendingOver] = Field(description="The events that would be announced.")
+    error: str | None = Field(description="Why no message can be sent by this method.")
+
+
+class DryRun(BaseModel):
+    """The answer to a dry run: what would be submitted. Nothing was reserved, stored or submitted."""
+
+    valid: bool = Field(description="Always true: a task with faults is answered with an error.")
+    script: str = Field(description="The script of the job.")
+    slurm: dict[str, Any] = Field(
+        description="The body that slurmrestd would get, in the cluster's API version, with the script."
+    )
+    notifications: list[PlannedMessage]
+    warnings: list[str] = Field(
+        description="Warnings about the task, such as a key that may be misspelt. Slurm may add others when"
+        " the task is submitted."
     )
 
 

@@ -7,6 +7,7 @@ SlurmMisbehaved if the answer cannot be used.
 import time
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
@@ -93,13 +94,23 @@ class SlurmClient:
             RefusalWithoutReason: Slurm answered with an error that has no reason.
             SlurmAmbiguous: There may be a job.
         """
-        body = submission(task, command, tag, self._session.dialect(), self._time_unit)
+        body = self.build_submission(task, command, tag)
         reply = self._session.send(
             SlurmRequest("POST", "job/submit", user=task.username, body=body, expires=expires)
         )
         if (job_id := submitted_job_id(reply)) is not None:
             return job_id, submission_warnings(reply)
         raise submission_error(reply)
+
+    def build_submission(self, task: Task, command: str, tag: str) -> dict[str, Any]:
+        """Return the body that `submit` sends, in the dialect of this cluster; the arguments are the same.
+
+        The only request that this may make is the one that discovers the dialect.
+
+        Raises:
+            SlurmRefused: The dialect has no field for an option.
+        """
+        return submission(task, command, tag, self._session.dialect(), self._time_unit)
 
     def search(
         self,

@@ -10,6 +10,8 @@ from app.models.caller import Caller
 from app.models.json_body import parse_json_object
 from app.services import Services
 
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
 
 def get_services() -> Services:
     """Return the services of the application."""
@@ -49,6 +51,19 @@ def read_body() -> dict[str, Any]:
         )
     g.body = parse_json_object(request.get_data())
     return g.body  # type: ignore[no-any-return]
+
+
+def read_dry_run() -> bool:
+    """Return whether the query has `dry_run=true`, and keep that for the audit trail.
+
+    Raises:
+        InvalidRequest: The value is neither true nor false, or the parameter occurs several times.
+    """
+    given = request.args.getlist("dry_run") or ["false"]
+    if len(given) > 1 or given[0] not in _FLAGS:
+        raise InvalidRequest(["dry_run: must be true or false, and occur only once"])
+    g.is_dry_run = _FLAGS[given[0]]
+    return _FLAGS[given[0]]
 
 
 def read_query(*known: str) -> dict[str, str]:

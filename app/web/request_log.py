@@ -62,7 +62,7 @@ def log_request(response: Response) -> Response:
             request_id=request_id.get(),
             caller=name,
             address=address,
-            action=f"{request.method} {route}",
+            action=f"{request.method} {route}" + ("?dry_run=true" if g.get("is_dry_run") else ""),
             username=subject.username,
             task_uuid=subject.task_uuid,
             slurm_job_id=subject.slurm_job_id,

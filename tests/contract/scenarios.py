@@ -79,6 +79,13 @@ def tasks(folder: Path) -> Recording:
         odd = {"methods": ["slack", "rabbithq", "test"], "params": {"rabbithq": {"queue": "jobs"}}}
         with_warnings = a_task("with-warnings", notification=odd, enviroment="A=1")
         ask("submit with warnings", "POST", "/submit", {"task": with_warnings})
+        ask("dry run", "POST", "/submit?dry_run=true", {"task": a_task("dry", notification=make_email())})
+        no_more = {**with_warnings, "uuid": "dry-warnings"}
+        ask("dry run with warnings", "POST", "/submit?dry_run=1", {"task": no_more})
+        ask("dry run of a used uuid", "POST", "/submit?dry_run=true", {"task": first})
+        keyed = {"task": a_task("keyed")}
+        ask("dry run with a used key", "POST", "/submit?dry_run=true", keyed, headers=key)
+        ask("bad dry run", "POST", "/submit?dry_run=yes", {"task": a_task("dry")})
         hello = a_task("hello", name="echo_hello_world", cmd=None, params=None, slurm={})
         ask("submit hello world", "POST", "/submit", {"task": hello})
         words = a_task("argv", argv=["echo", "it's", ""], cmd=None, params=None)

@@ -15,8 +15,10 @@ from app.models.record import JOB_TAG
 from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import AccountingState
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
+from app.slurm.submission import submission
 
 
 class FakeSlurm:
@@ -25,6 +27,7 @@ class FakeSlurm:
     max_call_seconds = 36.0
 
     def __init__(self) -> None:
+        self.api = SUPPORTED_API_VERSIONS[0]
         self.has_accounting = True
         self.jobs: dict[int, SlurmJob] = {}  # what slurmctld knows
         self.ended: dict[int, SlurmJob] = {}  # what slurmdbd knows
@@ -73,6 +76,9 @@ class FakeSlurm:
         if failure is not None:
             raise failure
         return self._next_id, []
+
+    def build_submission(self, task: Task, command: str, tag: str) -> dict[str, Any]:
+        return submission(task, command, tag, Dialect(self.api), "hours")
 
     def cancel(self, job_id: int, username: str) -> bool:
         self._ask("cancel")

@@ -190,7 +190,7 @@ def test_a_request_that_does_not_fit_the_document_is_refused(
         response = case.call_and_validate(excluded_checks=[checks.negative_data_rejection] * has_body)
         if has_body and response.status_code == 200 and not _has_whole_float(case.body):
             faults = list(guard.contract.request(operation.method, operation.path).iter_errors(case.body))
-            assert faults
+            assert faults or case.query, "only a query: others are ignored, and dry_run may be 1 or 0"
             assert all("notification" in fault.path and "params" in fault.path for fault in faults)
 
     ask()

@@ -59,7 +59,8 @@ def build_document(
         descriptions: What each operation does, by method and path; the first line is its summary.
         username_pattern: TASK_USERNAME_PATTERN.
     """
-    answers = dict.fromkeys(filter(_is_model, (operation.answer for operation in OPERATIONS)))
+    kinds = (kind for operation in OPERATIONS for kind in (operation.answer, *operation.other_answers))
+    answers = dict.fromkeys(filter(_is_model, kinds))
     schemas = {**build_schemas([*answers, Error]), **build_request_schemas(catalogue, refused_users)}
     schemas["Error"]["properties"]["code"]["enum"] = list_error_codes()
     paths: dict[str, Schema] = {}
@@ -153,7 +154,8 @@ def _body_schema(kind: type) -> Schema:
 
 def _describe_success(operation: Operation) -> Schema:
     media = operation.answer if isinstance(operation.answer, str) else "application/json"
+    schemas = [_schema_of(kind) for kind in (operation.answer, *operation.other_answers)]
     return {
         "description": "The request has succeeded.",
-        "content": {media: {"schema": _schema_of(operation.answer)}},
+        "content": {media: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
     }

@@ -51,6 +51,7 @@ from app.errors import (
 from app.models.answers import (
     Cancelled,
     DescribedCaller,
+    DryRun,
     Health,
     KeptNotification,
     Notifications,
@@ -79,6 +80,7 @@ class Operation:
             added to each operation.
         parameters: The parameters of the query and the headers.
         body: As `answer`; None for a request without a body.
+        other_answers: Further models that an answer may have.
         scopes: The scopes that a caller needs. Without any, the route needs no authentication, unless
             `is_for_every_caller` is set.
         is_for_every_caller: Whether the route is for each authenticated caller, whatever the scopes.
@@ -91,6 +93,7 @@ class Operation:
     errors: tuple[type[SlurmProxyError], ...] = ()
     parameters: tuple[str, ...] = ()
     body: type | None = None
+    other_answers: tuple[type, ...] = ()
     scopes: tuple[Scope, ...] = ()
     is_for_every_caller: bool = False
 
@@ -114,8 +117,9 @@ OPERATIONS = (
         "/submit",
         Submitted,
         (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, ClocksDisagree, StoreUnavailable),
-        ("Idempotency-Key",),
+        ("dry_run", "Idempotency-Key"),
         SubmitRequest,
+        other_answers=(DryRun,),
         scopes=(Scope.SUBMIT,),
     ),
     Operation(

@@ -18,6 +18,11 @@ _SECONDS: Schema = {
     "maximum": 10**11 - 1,
     "description": "Seconds since the epoch; with 0, the jobs are always returned.",
 }
+_DRY_RUN: Schema = {
+    "type": "boolean",
+    "default": False,
+    "description": "Check the task and show what would be submitted, without submitting. 1 and 0 work, too.",
+}
 _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user that the job runs as."}
 
 
@@ -40,6 +45,7 @@ PARAMETERS = {
     "status": Parameter("query", {"type": "string", "enum": list(NotificationStatus), "default": "dead"}),
     "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
     "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+    "dry_run": Parameter("query", _DRY_RUN),
     "username": Parameter("query", _USER, is_user=True),
     "Idempotency-Key": Parameter("header", IDEMPOTENCY_KEY),
 }

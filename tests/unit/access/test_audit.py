@@ -50,6 +50,19 @@ def test_the_audit_trail_has_the_caller_the_action_and_the_user(site: Site, trai
     assert (slurm["action"], slurm["status"]) == ("GET /slurm/ping", 403)
 
 
+def test_the_audit_trail_tells_a_dry_run_from_a_submission(site: Site, trail: Path) -> None:
+    for username in ("alice", "bob"):
+        body = {"task": make_task(username=username, uuid="u")}
+        site.call("POST", "/submit?dry_run=true", site.key(), body)
+    site.call("POST", "/submit?dry_run=false", site.key(), {"task": make_task()})
+    allowed, refused, submitted = entries(trail)
+    assert (allowed["action"], allowed["status"]) == ("POST /submit?dry_run=true", 200)
+    assert (allowed["username"], allowed["task_uuid"]) == ("alice", "u")
+    assert "slurm_job_id" not in allowed
+    assert (refused["action"], refused["status"]) == ("POST /submit?dry_run=true", 403)
+    assert submitted["action"] == "POST /submit"
+
+
 def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail: Path) -> None:
     good = site.submit(site.key()).json
     path = f"/monitor/slurm_job_id/{good['slurm_job_id']}"

@@ -52,6 +52,21 @@ def test_a_caller_has_only_so_many_jobs_in_flight(new_site: Callable[..., Site])
     assert site.call("POST", "/submit", key, {"task": task}).status_code == 200, "its uuid was given back"
 
 
+def test_a_dry_run_counts_as_a_request_and_not_as_a_job(new_site: Callable[..., Site]) -> None:
+    site = new_site(LIMIT_JOBS_IN_FLIGHT=1, LIMIT_REQUESTS_PER_MINUTE=5)
+    key = site.key()
+
+    def try_out() -> tuple[int, str | None]:
+        answer = site.call("POST", "/submit?dry_run=true", key, {"task": make_task()})
+        return answer.status_code, answer.json.get("code")
+
+    assert [try_out(), try_out()] == [(200, None), (200, None)]
+    assert site.submit(key).status_code == 200, "the dry runs took no place"
+    assert try_out() == (429, "too_many_jobs"), "as the submission would be answered"
+    assert site.call("POST", "/submit?dry_run=1", key, {"task": 1}).json["code"] == "invalid_request"
+    assert try_out() == (429, "too_many_requests")
+
+
 def test_a_place_that_cannot_be_counted_is_given_back(
     new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

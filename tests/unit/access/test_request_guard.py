@@ -13,6 +13,7 @@ from tests.support.tasks import make_task, new_uuid
 # The columns: what is asked for, always about a job of alice's.
 ROUTES = (
     "submit",
+    "dry_run",
     "watch",
     "by_job_id",
     "by_uuid",
@@ -38,7 +39,7 @@ ROUTES = (
 )
 
 
-NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
 
 FOR_EVERYONE = "200 200 200 200 404 405"  # the last columns, which are the same for every caller
 
@@ -51,17 +52,17 @@ EXPECTED = {
     "half a key": NOBODY,
     "an expired key": NOBODY,
     "a revoked key": NOBODY,
-    "another user's": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a reader": "403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 403",
-    "a submitter": "200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
-    "a canceller": "403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 403",
-    "all for alice": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "all for any": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator": "403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
-    "a good token": "200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator's token": "200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
-    "a token for bob": "403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
+    "another user's": "403 403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a reader": "403 403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 403",
+    "a submitter": "200 200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
+    "a canceller": "403 403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 403",
+    "all for alice": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "all for any": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator": "403 403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
+    "a good token": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator's token": "200 200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
+    "a token for bob": "403 403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -86,6 +87,7 @@ def requests_about_a_job(site: Site) -> dict[str, tuple[str, str, Any]]:
     watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
     return {
         "submit": ("POST", "/submit", {"task": make_task()}),
+        "dry_run": ("POST", "/submit?dry_run=true", {"task": make_task()}),
         "watch": ("POST", "/monitor", watched),
         "by_job_id": ("GET", f"/monitor/slurm_job_id/{job_id}", None),
         "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),

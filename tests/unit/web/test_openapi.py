@@ -178,6 +178,9 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
     task = make_task(notification=several, own={"x": [1e30, None]})
     answer = call("POST", "/submit", {"task": task})
     assert answer["warnings"]
+    events = ["end", {"pending_over": 30}]
+    dry = call("POST", "/submit?dry_run=1", {"task": make_task(notification={**several, "events": events})})
+    assert [item["events"] for item in dry["notifications"]] == [events, events]
     assert "warnings" not in call("POST", "/submit/", {"task": make_task()})
     slurm.put(5, JobState.RUNNING, start_time=utc_now())
     call("POST", "/monitor", {"monitor": {"task": {"username": "alice", "uuid": "w"}, "slurm_job_id": 5}})
@@ -317,6 +320,8 @@ def test_the_words_of_the_document_are_for_callers(client: FlaskClient, contract
     page = client.get("/docs").text
     assert "Authorization: Bearer" in page
     assert "Scope: <code>submit</code> and <code>read</code>." in page
+    for name in ("Submitted", "DryRun"):
+        assert f"fields of {name}</summary>" in page
     assert "As UnknownTask" not in page
     assert "neither is needed" in contract.document["components"]["securitySchemes"]["bearer"]["description"]
     fields = contract.document["components"]["schemas"]["Task"]["properties"]

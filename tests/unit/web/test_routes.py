@@ -34,6 +34,47 @@ def test_submit_takes_json_whatever_the_content_type(
     assert response.text.endswith("}\n")
 
 
+@pytest.mark.parametrize("word", ["true", "1"])
+def test_a_dry_run_answers_what_would_be_submitted(client: FlaskClient, slurm: FakeSlurm, word: str) -> None:
+    notification = {**make_email(), "methods": ["email", "slack"], "events": ["begin", "end"]}
+    task = make_task(notification=notification, enviroment="A=1")
+    answer = post(client, f"/submit/?dry_run={word}", {"task": task})
+    assert answer.status_code == 200
+    assert list(answer.json) == ["valid", "script", "slurm", "notifications", "warnings"]
+    assert answer.json["valid"] is True
+    assert answer.json["script"] == answer.json["slurm"]["script"]
+    assert task["params"][1] in answer.json["script"]
+    email, slack = answer.json["notifications"]
+    assert email == {
+        "method": "email",
+        "to": "someone@example.com",
+        "events": ["begin", "end"],
+        "error": None,
+    }
+    assert (slack["method"], slack["error"]) == ("slack", "this server is not configured for slack")
+    submitted = post(client, "/submit", {"task": task})
+    assert submitted.json["warnings"] == answer.json["warnings"]
+    assert len(submitted.json["warnings"]) == 2
+    assert len(slurm.submitted) == 1
+
+
+@pytest.mark.parametrize("word", ["false", "0"])
+def test_dry_run_false_submits(client: FlaskClient, slurm: FakeSlurm, word: str) -> None:
+    assert "slurm_job_id" in post(client, f"/submit?dry_run={word}", {"task": make_task()}).json
+    assert "slurm_job_id" in post(client, "/submit?other=1", {"task": make_task()}).json
+    assert len(slurm.submitted) == 2
+
+
+@pytest.mark.parametrize("query", ["dry_run=", "dry_run=yes", "dry_run=True", "dry_run=true&dry_run=false"])
+def test_another_value_of_dry_run_is_refused_by_name(
+    client: FlaskClient, slurm: FakeSlurm, query: str
+) -> None:
+    answer = post(client, f"/submit?{query}", {"task": make_task()})
+    check_error(answer, 400, "invalid_request")
+    assert answer.json["details"] == ["dry_run: must be true or false, and occur only once"]
+    assert slurm.submitted == []
+
+
 def test_a_task_can_be_fetched_by_both_ids_tweaked_and_sent_again(client: FlaskClient) -> None:
     task = make_task(metadata={"z": 1, "a": [1.0, "ü"]}, notification=make_email())
     job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
