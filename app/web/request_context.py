@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import current_app, g, request
 
+from app.close_matches import find_similar_word
 from app.constants import Settings
 from app.errors import InvalidRequest, UnsupportedEncoding
 from app.models.caller import Caller
@@ -57,8 +58,11 @@ def read_dry_run() -> bool:
     """Return whether the query has `dry_run=true`, and keep that for the audit trail.
 
     Raises:
-        InvalidRequest: The value is neither true nor false, or the parameter occurs several times.
+        InvalidRequest: The value is neither true nor false, or the parameter is misspelt or occurs twice.
     """
+    for name in request.args:
+        if name != "dry_run" and find_similar_word(name.lower(), ["dry_run"]):
+            raise InvalidRequest([f"{name}: is not known here; did you mean dry_run?"])
     given = request.args.getlist("dry_run") or ["false"]
     if len(given) > 1 or given[0] not in _FLAGS:
         raise InvalidRequest(["dry_run: must be true or false, and occur only once"])

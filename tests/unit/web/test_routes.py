@@ -75,6 +75,14 @@ def test_another_value_of_dry_run_is_refused_by_name(
     assert slurm.submitted == []
 
 
+@pytest.mark.parametrize("name", ["dry-run", "dryrun", "DRY_RUN", "dry_runs"])
+def test_a_misspelt_dry_run_submits_nothing(client: FlaskClient, slurm: FakeSlurm, name: str) -> None:
+    answer = post(client, f"/submit?{name}=true", {"task": make_task()})
+    check_error(answer, 400, "invalid_request")
+    assert answer.json["details"] == [f"{name}: is not known here; did you mean dry_run?"]
+    assert slurm.submitted == []
+
+
 def test_a_task_can_be_fetched_by_both_ids_tweaked_and_sent_again(client: FlaskClient) -> None:
     task = make_task(metadata={"z": 1, "a": [1.0, "ü"]}, notification=make_email())
     job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
