@@ -17,7 +17,7 @@ test: $(VENV)/.tests
 
 # The linters and the unit tests.
 check: lint
-	$(VENV)/bin/python -m pytest --quiet --numprocesses 2 -m "not real and not timed" tests/unit
+	$(VENV)/bin/python -m pytest --quiet --numprocesses 3 -m "not real and not timed" tests/unit
 
 lint: $(VENV)/.tests
 	$(VENV)/bin/ruff format --check .
