@@ -22,6 +22,7 @@ WORDS = "the-words-of-a-message"
 VALUE = "the-value-of-a-variable"
 
 
+@pytest.mark.timed
 def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: str, tmp_path: Path) -> None:
     channels: list[Channel] = [make(tmp_path) for make in CHANNELS_IN_A_FOLDER.values()]
     trail = tmp_path / "audit.jsonl"
@@ -80,7 +81,7 @@ def test_no_secret_is_logged_at_any_level(local_cluster: Cluster, local_user: st
                 NotificationStatus.SENT
             }
 
-        until(all_sent, 180, f"all messages (see {service.log})")
+        until(all_sent, 60, f"all messages (see {service.log})")
         channels[0].stop()  # what is said of a server that is away
         again = {**tasks[0], "uuid": "again"}
         assert service.post("/submit", {"task": again}, Authorization=f"Bearer {key}").status_code == 200
