@@ -19,7 +19,7 @@ from app.models.username import CONTEXT_KEY
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender
 from app.slurm.client import SlurmClient
-from app.slurm.connection import CONNECTIONS, Connection, without_login
+from app.slurm.connection import CONNECTIONS, Connection, strip_login
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from app.store import TaskStore
@@ -44,7 +44,7 @@ def build_store(settings: Settings) -> TaskStore:
 def build_outage_log(settings: Settings) -> OutageLog:
     """Return the log of outages, which names the address of slurmrestd."""
     host = settings.SLURM_REST_HOST
-    return OutageLog({"Slurm": without_login(host)} if host else {})
+    return OutageLog({"Slurm": strip_login(host)} if host else {})
 
 
 def build_slurm_client(settings: Settings, outages: OutageLog, connections: int = CONNECTIONS) -> SlurmClient:

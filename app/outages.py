@@ -48,8 +48,8 @@ class OutageLog:
         """Begin without outages.
 
         Args:
-            addresses: the addresses of the parts, for log lines; errors do not contain them.
-            clock: seconds of a monotonic clock.
+            addresses: The addresses of the parts, for log lines; errors do not contain them.
+            clock: Seconds of a monotonic clock.
         """
         self._addresses = addresses or {}
         self._clock = clock
@@ -62,10 +62,10 @@ class OutageLog:
         """Record that `part` has failed; log it if an outage begins, and then once a minute.
 
         Args:
-            part: the part that failed.
-            why: the reason.
-            source: the name of the loop or circuit breaker that met the failure, or CALLERS.
-            exception: an unexpected exception, whose traceback is logged.
+            part: The part that failed.
+            why: The reason.
+            source: The name of the loop or circuit breaker that met the failure, or CALLERS.
+            exception: An unexpected exception, whose traceback is logged.
         """
         now = self._clock()
         with self._lock:
@@ -119,8 +119,8 @@ class RepeatFilter(logging.Filter):
         """Make a filter.
 
         Args:
-            seconds: how long a repeated warning is dropped.
-            by_message: whether warnings count as different if only their values differ.
+            seconds: How long a repeated warning is dropped.
+            by_message: Whether warnings count as different if only their values differ.
         """
         super().__init__()
         self._seconds = seconds

@@ -40,22 +40,22 @@ def find_submitted_job(
         SlurmAmbiguous: It is still not known whether there is a job.
     """
     if seconds <= _MIN_SEARCH_SECONDS:
-        raise unknown_submission(record.uuid)
+        raise make_unknown_error(record.uuid)
     try:
         jobs = _search(slurm, record, error, timeout=seconds / 2)
     except (SlurmUnavailable, SlurmMisbehaved) as fault:
         logger.warning("task %s: %s", record.uuid, fault)
-        raise unknown_submission(record.uuid) from fault
+        raise make_unknown_error(record.uuid) from fault
     job = find_tagged(record, jobs)
     if job is not None:
         return job.array_job_id or job.job_id
     if isinstance(error, RefusalWithoutReason) and not _is_any_likely(record, jobs, submission_life):
         # slurmctld answered the submission before it was searched: it would have shown the job
         raise SlurmRefused(f"Slurm refused the job: {error}; {_REFUSED_BY_SITE}")
-    raise unknown_submission(record.uuid)
+    raise make_unknown_error(record.uuid)
 
 
-def unknown_submission(uuid: str) -> SlurmAmbiguous:
+def make_unknown_error(uuid: str) -> SlurmAmbiguous:
     """Return the error for a submission whose outcome is not known yet."""
     return SlurmAmbiguous(
         f"it is not known yet whether Slurm accepted task {uuid}: ask GET /monitor/task_uuid/{uuid} later,"

@@ -96,7 +96,7 @@ class ClockGuard:
         return too_far
 
     def _read_slurm_time(self, expires: datetime | None = None) -> datetime:
-        return self._slurm.controller_time(expires) + timedelta(seconds=_RESOLUTION / 2)
+        return self._slurm.read_controller_time(expires) + timedelta(seconds=_RESOLUTION / 2)
 
     def _describe_if_too_far(self, name: str, difference: timedelta) -> str | None:
         seconds = difference.total_seconds()

@@ -1,7 +1,7 @@
 """Describe a caller: name, permissions, and what is left of the limits."""
 
-from app.models.answers import CallerLimits, DescribedCaller, RemainingLimit, ShownGrant
 from app.models.caller import Caller, Grant, Scope
+from app.models.caller_answers import CallerLimits, DescribedCaller, RemainingLimit, ShownGrant
 from app.store.records import RecordStore
 
 

@@ -2,8 +2,8 @@
 
 from app.access.authorization import require_scope
 from app.messages.plan import Catalogue
-from app.models.answers import CatalogueTask, TaskCatalogue
 from app.models.caller import Caller, Scope
+from app.models.caller_answers import CatalogueTask, TaskCatalogue
 
 
 class CatalogueListing:

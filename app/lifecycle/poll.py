@@ -198,9 +198,8 @@ class Poller:
         accounted = {} if accounting is _NoAccounting.NOT_SET_UP else accounting
         for record in missing:
             job = accounted.get(record.slurm_job_id)
-            other = reported.get(
-                record.slurm_job_id
-            )  # a newer job with the same id, which slurmdbd may describe
+            # A newer job with the same id; slurmdbd may describe that one.
+            other = reported.get(record.slurm_job_id)
             is_other = job is not None and other is not None and job.submit_time == other.submit_time
             if job is not None and job.job_state.is_final and not is_other and is_same_run(record, job):
                 yield Observation(record, job)

@@ -99,7 +99,7 @@ class Reconciler:
         if not reserved:
             return
         self._searched_at = now
-        slurm_now = self._slurm.controller_time()
+        slurm_now = self._slurm.read_controller_time()
         users = {record.slurm_username for record in reserved}
         tags = [make_tag(record.uuid) for record in reserved]
         since = min(slurm_now, *(record.created_at for record in reserved))

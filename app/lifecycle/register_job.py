@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import DuplicateUuid, NotTheOwner, UnknownJob
-from app.lifecycle.reservations import duplicate_uuid
+from app.lifecycle.reservations import make_duplicate_error
 from app.lifecycle.responses import describe_record
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
@@ -53,7 +53,7 @@ class JobRegistration:
             self._store.add_record(record)
         except DuplicateUuid as error:
             owner = self._store.find_by_uuids([record.uuid]).get(record.uuid)
-            raise duplicate_uuid(record, owner) from error
+            raise make_duplicate_error(record, owner) from error
         return describe_record(record)
 
     def _new_record(

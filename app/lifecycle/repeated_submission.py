@@ -18,8 +18,8 @@ from typing import Any
 
 from app.errors import DuplicateUuid, IdempotencyKeyReused
 from app.job_state import JobState
-from app.lifecycle.ambiguous_submission import unknown_submission
-from app.lifecycle.reservations import duplicate_uuid
+from app.lifecycle.ambiguous_submission import make_unknown_error
+from app.lifecycle.reservations import make_duplicate_error
 from app.models.answers import Submitted
 from app.models.record import TaskRecord
 
@@ -38,17 +38,17 @@ def answer_repeated_submission(record: TaskRecord, owner: TaskRecord, key: str |
         SlurmAmbiguous: It is not known yet whether the earlier request made a job.
     """
     if key is None or (key != owner.uuid and record.idempotency_key != owner.idempotency_key):
-        raise duplicate_uuid(record, owner)
+        raise make_duplicate_error(record, owner)
     if _canonical(owner.task) != _canonical(record.task):
         raise IdempotencyKeyReused(f"Idempotency-Key: {key} was used before with another task")
     if owner.slurm_job_id is not None:
-        return first_answer(owner, owner.slurm_job_id, owner.warnings)
+        return make_first_answer(owner, owner.slurm_job_id, owner.warnings)
     if owner.is_reserved:
-        raise unknown_submission(owner.uuid)
+        raise make_unknown_error(owner.uuid)
     raise DuplicateUuid(record.uuid, None)
 
 
-def first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> Submitted:
+def make_first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> Submitted:
     """Return the answer to a request that made a job."""
     return Submitted(
         uuid=record.uuid,
@@ -58,7 +58,7 @@ def first_answer(record: TaskRecord, job_id: int, warnings: Sequence[str]) -> Su
     )
 
 
-def stored_key(caller: str, key: str) -> str:
+def make_stored_key(caller: str, key: str) -> str:
     """Return an idempotency key in its stored form: the caller's name, a blank, the key.
 
     A blank in the name is escaped, so that the first blank ends the name.

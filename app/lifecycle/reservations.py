@@ -126,7 +126,7 @@ class Reservations:
             self._unrecorded.popleft()
 
 
-def duplicate_uuid(record: TaskRecord, owner: TaskRecord | None) -> DuplicateUuid:
+def make_duplicate_error(record: TaskRecord, owner: TaskRecord | None) -> DuplicateUuid:
     """Return the error for a uuid that another record has.
 
     The error names the job only if both records have the same user.

@@ -19,7 +19,7 @@ from app.errors import (
 )
 from app.lifecycle.ambiguous_submission import find_submitted_job
 from app.lifecycle.job_identity import make_tag
-from app.lifecycle.repeated_submission import answer_repeated_submission, first_answer, stored_key
+from app.lifecycle.repeated_submission import answer_repeated_submission, make_first_answer, make_stored_key
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.responses import describe_planned_message
 from app.lifecycle.validation import RequestValidator
@@ -96,7 +96,7 @@ class TaskSubmitter:
         job_id, warnings = self._submit_once(task, record)
         warnings += _list_warnings(task, record)
         warnings += self._reservations.accept(record, job_id, warnings)
-        return first_answer(record, job_id, warnings)
+        return make_first_answer(record, job_id, warnings)
 
     def dry_run(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> DryRun | Submitted:
         """Check a submission and return what it would send; reserve, store and submit nothing.
@@ -147,7 +147,7 @@ class TaskSubmitter:
             slurm_username=task.username,
             created_at=now,
             updated_at=now,
-            idempotency_key=stored_key(caller.name, key) if key is not None else None,
+            idempotency_key=make_stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
         )
         plan = self._planner.plan_submission(record, now)

@@ -1,4 +1,4 @@
-"""The answers of the service: models of all JSON bodies except the OpenAPI document.
+"""The answers about tasks, messages and errors: models of the JSON bodies.
 
 A body has the fields of its model in this order, with two exceptions. `SlurmFacts` moves the fields of
 `_LAST_FACTS` to the end, and begins with the user until Slurm has described the job. `KeptNotification`
@@ -13,7 +13,7 @@ begins with `task_uuid`.
   array_tasks and failed_tasks.
 - `GET /monitor/slurm_job_state/...` contains `Records`.
 - `POST /submit` returns a `Submitted`, or a `DryRun` with `dry_run=true`. `POST /monitor` returns a `Record`.
-- `GET /whoami` returns a `DescribedCaller`, `GET /catalogue` a `TaskCatalogue`, `GET /healthz` a `Health`.
+- `GET /healthz` returns a `Health`. Those of `GET /whoami` and `GET /catalogue` are in `caller_answers.py`.
 
 To add a field to an answer, add it here; to add a fact of Slurm, add it to `SlurmJob`. A field that has the
 name of one of TaskRecord, Notification or SlurmJob takes its value from there; `app/lifecycle/responses.py`
@@ -31,7 +31,6 @@ from pydantic import (
 )
 
 from app.job_state import JobState
-from app.models.caller import Scope
 from app.models.job import SlurmJob, Utc
 from app.models.notification_request import EventName, PendingOver
 from app.models.record import NotificationStatus
@@ -209,69 +208,6 @@ class Health(BaseModel):
     """The answer of a process that lives. Slurm and the database may be down."""
 
     status: Literal["ok"] = "ok"
-
-
-class ShownGrant(BaseModel):
-    """A permission of the caller: what the caller may do, for which users, within which limits."""
-
-    scopes: list[Scope]
-    users: Literal["any"] | list[str] = Field(description='The users to act for; "any" for all users.')
-    groups: list[str] = Field(description="Unix groups whose members are further users.")
-    partitions: list[str] | None = Field(description="The partitions that a task may name; null for any.")
-    accounts: list[str] | None = Field(description="The accounts that a task may name; null for any.")
-    recipients: list[str] | None = Field(
-        description="Patterns of method:receiver that must cover each receiver; null for any receiver."
-    )
-
-
-class RemainingLimit(BaseModel):
-    """A limit of the caller, and what is left of it."""
-
-    limit: int
-    remaining: int | None = Field(description="What is left; null while the server cannot count.")
-
-
-class CallerLimits(BaseModel):
-    """The limits of the caller, over all processes; null for what is not limited."""
-
-    requests_per_minute: RemainingLimit | None = Field(
-        description="The requests of this minute. This request is counted already."
-    )
-    open_tasks: RemainingLimit | None = Field(
-        description="The tasks that may wait or run at a time; an array counts as one."
-    )
-
-
-class DescribedCaller(BaseModel):
-    """The caller, with permissions and limits."""
-
-    name: str = Field(description="The caller's name in the log and in the audit trail.")
-    authenticated: bool = Field(description="False if this server needs no authentication.")
-    grants: list[ShownGrant] = Field(
-        description="The permissions, which add up. One of them must cover the whole task of a submission."
-    )
-    limits: CallerLimits
-
-
-class CatalogueTask(BaseModel):
-    """A task name of this server, with the operator's settings for all tasks of the name."""
-
-    name: str
-    description: str | None
-    cmd: str | None = Field(description="The command, which bash evaluates on the node.")
-    default_params: list[str] = Field(
-        description="The words after `cmd`. Those of the task's own `cmd` and `params` follow."
-    )
-    requires_command: bool = Field(description="Whether a task must have `cmd` and `params`, or `argv`.")
-    notification_methods: list[str] = Field(
-        description="The methods by which each task of the name sends messages. A task may add others."
-    )
-
-
-class TaskCatalogue(BaseModel):
-    """The task names of this server."""
-
-    catalogue: list[CatalogueTask]
 
 
 class SlurmAnswer(BaseModel):

@@ -36,8 +36,8 @@ def merge_array_tasks(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
     """Return the job `job_id`, merged from its tasks if the job is an array.
 
     Args:
-        job_id: the id of the job, or of the whole array.
-        parts: what Slurm reports: one part for each task with a job id of its own, one for all others.
+        job_id: The id of the job, or of the whole array.
+        parts: What Slurm reports: one part for each task with a job id of its own, one for all others.
     """
     lead = next((part for part in parts if part.job_id == job_id), parts[0])
     if lead.array_job_id != job_id:

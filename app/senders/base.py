@@ -197,7 +197,7 @@ def settings_from_context(info: ValidationInfo) -> Settings | None:
     return found
 
 
-def unusable_server_error(name: str, host: str, port: int, why: str) -> DeliveryFailed:
+def make_unusable_server_error(name: str, host: str, port: int, why: str) -> DeliveryFailed:
     """Return the error for an unusable server; callers do not see the server's address."""
     return DeliveryFailed(
         f"{name} at {host}:{port} cannot be used: {why}",

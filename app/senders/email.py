@@ -11,7 +11,7 @@ from app.constants import Settings
 from app.errors import DeliveryFailed
 from app.messages.placeholders import to_one_line
 from app.senders.authorities import read_authorities
-from app.senders.base import Message, unusable_server_error
+from app.senders.base import Message, make_unusable_server_error
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.mail import MailParams, MailSender, build_mail, build_test_params
@@ -89,7 +89,7 @@ class EmailSender(MailSender):
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
-        return unusable_server_error("the mail server", self._server, self._port, str(error))
+        return make_unusable_server_error("the mail server", self._server, self._port, str(error))
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:

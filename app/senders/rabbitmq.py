@@ -28,7 +28,7 @@ from app.senders.amqp_connection import (
     watch_amqp,
 )
 from app.senders.authorities import read_authorities
-from app.senders.base import Message, Receiver, Sender, text_param, unusable_server_error
+from app.senders.base import Message, Receiver, Sender, make_unusable_server_error, text_param
 from app.senders.deadline import Deadline
 from app.senders.kept_connection import KeptConnection
 from app.senders.rabbitmq_params import RabbitmqParams
@@ -175,7 +175,7 @@ class RabbitmqSender(Sender):
 
     def _unusable(self, error: Exception) -> DeliveryFailed:
         host, port = self._parameters.host, self._parameters.port
-        return unusable_server_error("RabbitMQ", host, port, find_amqp_cause(error))
+        return make_unusable_server_error("RabbitMQ", host, port, find_amqp_cause(error))
 
 
 def _open_channel(connection: BlockingConnection, params: RabbitmqParams) -> BlockingChannel:

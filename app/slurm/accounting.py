@@ -34,8 +34,8 @@ class AccountingReader:
         """Make a reader.
 
         Args:
-            session: the session with slurmrestd.
-            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+            session: The session with slurmrestd.
+            clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
         """
         self._session = session
         self._clock_skew = clock_skew
@@ -49,9 +49,9 @@ class AccountingReader:
         slurmdbd also lists the tasks of an older array with the same id.
 
         Args:
-            job_ids: the ids of the jobs.
-            timeout: seconds for each request, instead of the configured time.
-            not_before: by job id, the time before which the job cannot have been submitted.
+            job_ids: The ids of the jobs.
+            timeout: Seconds for each request, instead of the configured time.
+            not_before: By job id, the time before which the job cannot have been submitted.
 
         Raises:
             SlurmUnavailable: slurmdbd does not answer, which proves nothing.
@@ -84,7 +84,7 @@ class AccountingReader:
             return [], AccountingState.NONE
         items = [raw for part in parts for raw in part or []]
         found = require_jobs_of_users(
-            usernames, items, reading.identify_accounting_job, reading.accounting_owner
+            usernames, items, reading.identify_accounting_job, reading.read_accounting_owner
         )
         return found, AccountingState.BEHIND if is_behind else AccountingState.CURRENT
 

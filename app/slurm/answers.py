@@ -66,7 +66,7 @@ def require_job_list(reply: Reply) -> list[dict[str, Any]]:
     return items
 
 
-def controller_time(reply: Reply) -> datetime:
+def read_controller_time(reply: Reply) -> datetime:
     """Return the time of slurmctld in an answer to `diag`, rounded down to whole seconds.
 
     Every release from 22.05 to 26.05 reports it as `req_time`; none sends a `Date` header.

@@ -31,9 +31,9 @@ class CircuitBreaker:
         """Begin closed.
 
         Args:
-            probe: sends a request to Slurm; raises an exception while Slurm is down.
-            clock: seconds of a monotonic clock.
-            outages: the log of outages.
+            probe: Sends a request to Slurm; raises an exception while Slurm is down.
+            clock: Seconds of a monotonic clock.
+            outages: The log of outages.
         """
         self._outages = outages or OutageLog()
         self._source = f"circuit breaker {id(self)}"
@@ -76,8 +76,8 @@ class CircuitBreaker:
         """Record a failure; several in a row open the circuit.
 
         Args:
-            reason: the reason, for callers.
-            details: the reason for the log, if it differs.
+            reason: The reason, for callers.
+            details: The reason for the log, if it differs.
         """
         with self._lock:
             self._failures += 1

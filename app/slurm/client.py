@@ -14,14 +14,14 @@ from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
-from app.slurm.answers import controller_time
+from app.slurm.answers import read_controller_time
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
-from app.slurm.submission import submission
-from app.slurm.submission_answer import submission_error, submission_warnings, submitted_job_id
+from app.slurm.submission import build_submission
+from app.slurm.submission_answer import make_submission_error, read_job_id, read_warnings
 
 _NOT_FOUND = 2017
 _ENDED = 2021
@@ -34,9 +34,9 @@ class SlurmClient:
         """Make a client, which asks nothing before the first call.
 
         Args:
-            session: the session with slurmrestd.
-            time_unit: the unit of a task's time limit, "hours" or "minutes".
-            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+            session: The session with slurmrestd.
+            time_unit: The unit of a task's time limit, "hours" or "minutes".
+            clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
         """
         self._session = session
         self._accounting = AccountingReader(session, clock_skew)
@@ -62,11 +62,11 @@ class SlurmClient:
         self._session.require_up()
         self._session.dialect()
 
-    def controller_time(self, expires: datetime | None = None) -> datetime:
+    def read_controller_time(self, expires: datetime | None = None) -> datetime:
         """Return the time of slurmctld, rounded down to whole seconds.
 
         Args:
-            expires: the end of the token, for a host whose clock is so far behind that its ordinary tokens
+            expires: The end of the token, for a host whose clock is so far behind that its ordinary tokens
                 have expired. Such a request is made even while the circuit breaker is open.
 
         Raises:
@@ -74,7 +74,7 @@ class SlurmClient:
             SlurmMisbehaved: The answer of slurmrestd cannot be used.
         """
         reply = self._session.read_diagnostics(expires) if expires else self._session.get("diag")
-        return controller_time(reply)
+        return read_controller_time(reply)
 
     # --- submitting -------------------------------------------------------------------------
 
@@ -82,10 +82,10 @@ class SlurmClient:
         """Submit a task once, as its user, and return the job id and Slurm's warnings.
 
         Args:
-            task: the task.
-            command: the shell text to run.
-            tag: the beginning of the job's comment.
-            expires: from then on Slurm does not accept the submission, however late it arrives.
+            task: The task.
+            command: The shell text to run.
+            tag: The beginning of the job's comment.
+            expires: From then on Slurm does not accept the submission, however late it arrives.
 
         Raises:
             SlurmRefused: Slurm refused the job; there is none.
@@ -98,9 +98,9 @@ class SlurmClient:
         reply = self._session.send(
             SlurmRequest("POST", "job/submit", user=task.username, body=body, expires=expires)
         )
-        if (job_id := submitted_job_id(reply)) is not None:
-            return job_id, submission_warnings(reply)
-        raise submission_error(reply)
+        if (job_id := read_job_id(reply)) is not None:
+            return job_id, read_warnings(reply)
+        raise make_submission_error(reply)
 
     def build_submission(self, task: Task, command: str, tag: str) -> dict[str, Any]:
         """Return the body that `submit` sends, in the dialect of this cluster; the arguments are the same.
@@ -110,7 +110,7 @@ class SlurmClient:
         Raises:
             SlurmRefused: The dialect has no field for an option.
         """
-        return submission(task, command, tag, self._session.dialect(), self._time_unit)
+        return build_submission(task, command, tag, self._session.dialect(), self._time_unit)
 
     def search(
         self,
@@ -173,9 +173,9 @@ class SlurmClient:
         """Return those of these jobs that slurmdbd knows; None if there is no slurmdbd.
 
         Args:
-            job_ids: the ids of the jobs.
-            timeout: seconds for each request, instead of the configured time.
-            not_before: by job id, the time before which the job cannot have been submitted.
+            job_ids: The ids of the jobs.
+            timeout: Seconds for each request, instead of the configured time.
+            not_before: By job id, the time before which the job cannot have been submitted.
 
         Raises:
             SlurmUnavailable: slurmdbd does not answer, which proves nothing.

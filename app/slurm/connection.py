@@ -14,7 +14,7 @@ from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmProxyErr
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
-from app.slurm.transport import AnswerTooLarge, limited, pool_classes, tls_context
+from app.slurm.transport import AnswerTooLarge, limited, make_pool_classes, make_tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ class Connection:
         """Make a pool of connections, which is empty at first.
 
         Args:
-            host: the address of slurmrestd: http://, https:// or unix://.
-            tokens: makes the token of each request.
-            connect_timeout: seconds to wait for a free connection, and to connect.
-            read_timeout: seconds that slurmrestd has to answer.
-            ca_path: the certificates of the authorities to trust, in place of the usual ones.
-            connections: how many requests may be under way at a time.
+            host: The address of slurmrestd: http://, https:// or unix://.
+            tokens: Makes the token of each request.
+            connect_timeout: Seconds to wait for a free connection, and to connect.
+            read_timeout: Seconds that slurmrestd has to answer.
+            ca_path: The certificates of the authorities to trust, in place of the usual ones.
+            connections: How many requests may be under way at a time.
         """
-        self.host = without_login(host)  # for messages
+        self.host = strip_login(host)  # for messages
         self._tokens = tokens
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -130,7 +130,7 @@ class Connection:
         self._adapter.close()
 
 
-def without_login(address: str) -> str:
+def strip_login(address: str) -> str:
     """Return an address without the user and the password in it."""
     if address.startswith("unix://"):
         return address
@@ -146,8 +146,8 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=tls_context(), **options)
-        self.poolmanager.pool_classes_by_scheme = pool_classes(self._unix_path)
+        super().init_poolmanager(*args, ssl_context=make_tls_context(), **options)
+        self.poolmanager.pool_classes_by_scheme = make_pool_classes(self._unix_path)
 
 
 def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from app.errors import SettingsError, SlurmProxyError, SlurmUnavailable
-from app.slurm.connection import without_login
+from app.slurm.connection import strip_login
 
 _PROBE_SECONDS = 2.0
 _OUT_OF_DATE = (9, 10)  # OpenSSL's codes for a certificate that is not valid yet, or no longer
 
 
-def connection_fault(error: SlurmUnavailable, host: str) -> SlurmProxyError:
+def diagnose_connection(error: SlurmUnavailable, host: str) -> SlurmProxyError:
     """Return the error with the reason for a request to SLURM_REST_HOST without an answer.
 
     The result is a SettingsError if no outage can be the reason, and otherwise a SlurmUnavailable.
     """
-    address = without_login(host)
+    address = strip_login(host)
     causes = list(_causes(error))
     for cause in causes:
         if (fault := _certain_fault(cause, address)) is not None:
@@ -45,7 +45,7 @@ def require_plain_http(host: str) -> None:
     Raises:
         SettingsError: The server expects TLS.
     """
-    parts, address = urlsplit(host), without_login(host)
+    parts, address = urlsplit(host), strip_login(host)
     if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
         https = address.replace("http", "https", 1)
         raise SettingsError(f"SLURM_REST_HOST: {address} accepts only TLS: set it to {https}")

@@ -20,8 +20,8 @@ from app.errors import (
 )
 from app.models.record import utc_now
 from app.setting_values import decode_key
-from app.slurm.connection import Connection, without_login
-from app.slurm.connection_fault import connection_fault, require_plain_http
+from app.slurm.connection import Connection, strip_login
+from app.slurm.connection_fault import diagnose_connection, require_plain_http
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
@@ -75,7 +75,7 @@ class _Diagnosis:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._host = settings.SLURM_REST_HOST or ""
-        self._address = without_login(self._host)
+        self._address = strip_login(self._host)
         self._open: list[Connection] = []
 
     def __enter__(self) -> "_Diagnosis":
@@ -96,7 +96,7 @@ class _Diagnosis:
         except NoCommonVersion as error:
             raise self._version_fault(error) from error
         except SlurmUnavailable as error:
-            raise connection_fault(error, self._host) from error
+            raise diagnose_connection(error, self._host) from error
         self._require_slurm(reply)
         if reply.status != 200:
             raise SlurmUnavailable(self._no_controller(reply))

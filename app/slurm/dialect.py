@@ -164,8 +164,8 @@ class Dialect:
         """Return the queries that ask slurmdbd for the jobs of users; v0.0.38 lists those of all users.
 
         Args:
-            usernames: the users.
-            since: seconds since the epoch.
+            usernames: The users.
+            since: Seconds since the epoch.
         """
         start = ("start_time", self.timestamp(since))
         if not self.is_structured:

@@ -27,13 +27,13 @@ _HYDRA = {
 }
 
 
-def job_environment(task: Task, job: Mapping[str, Any], dialect: Dialect) -> dict[str, str]:
+def build_environment(task: Task, job: Mapping[str, Any], dialect: Dialect) -> dict[str, str]:
     """Return the variables to submit; those of the caller override the others.
 
     Args:
-        task: the task.
-        job: the fields of the request body that were made from the options.
-        dialect: the dialect of slurmrestd.
+        task: The task.
+        job: The fields of the request body that were made from the options.
+        dialect: The dialect of slurmrestd.
     """
     given = task.slurm.environment
     variables = {

@@ -6,7 +6,7 @@ from app.slurm.values import Raw, as_text
 Files = tuple[str | None, str | None]  # standard output, standard error
 
 
-def controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
+def find_controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
     """Return the files of a job that slurmctld describes; none for an interactive job.
 
     v0.0.38 reports a path as it was submitted, and no path if Slurm's default applies. Newer versions report
@@ -24,7 +24,7 @@ def controller_files(raw: Raw, array_id: int | None, array_task: int | None) -> 
     return _newer_files(raw, names, array_id, array_task)
 
 
-def accounting_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
+def find_accounting_files(raw: Raw, array_id: int | None, array_task: int | None) -> Files:
     """Return the files of a job that slurmdbd describes; before 24.11 slurmdbd does not know them."""
     return _newer_files(raw, ("stdout_expanded", "stderr_expanded"), array_id, array_task)
 

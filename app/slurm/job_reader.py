@@ -49,9 +49,9 @@ class JobReader:
         """Make a reader.
 
         Args:
-            session: the session with slurmrestd.
-            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
-            clock: seconds of a monotonic clock.
+            session: The session with slurmrestd.
+            clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
+            clock: Seconds of a monotonic clock.
         """
         self._session = session
         self._clock_skew = clock_skew
@@ -71,8 +71,8 @@ class JobReader:
         unchanged, cannot be read, or is read by a later call.
 
         Args:
-            known: the last known state of each job, by its id.
-            ended_arrays: the ids of the arrays among them whose tasks have all ended.
+            known: The last known state of each job, by its id.
+            ended_arrays: The ids of the arrays among them whose tasks have all ended.
 
         Raises:
             SlurmUnavailable: Nothing could be read.

@@ -43,13 +43,13 @@ _BASH_VALUES = {
 _BASH_VALUES_OF_ARRAYS = {**_BASH_VALUES, "A": "$SLURM_ARRAY_JOB_ID", "a": "$SLURM_ARRAY_TASK_ID"}
 
 
-def job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] | None = None) -> str:
+def build_job_script(task: Task, command: str, files: tuple[FilePattern, FilePattern] | None = None) -> str:
     """Return the script of a task.
 
     Args:
-        task: the task.
-        command: the line of shell text to run, from `CatalogueEntry.build_command`; it stays unchanged.
-        files: the files to which the script itself sends output and error; None if Slurm opens the files.
+        task: The task.
+        command: The line of shell text to run, from `CatalogueEntry.build_command`; it stays unchanged.
+        files: The files to which the script itself sends output and error; None if Slurm opens the files.
     """
     folders = " ".join(shlex.quote(folder) for folder in task.dirs.list_all())
     lines = [

@@ -76,10 +76,10 @@ class JobSearch:
         """Make a searcher.
 
         Args:
-            session: the session with slurmrestd.
-            reader: reads jobs from slurmctld.
-            accounting: reads jobs from slurmdbd.
-            clock_skew: seconds that this machine's clock may run ahead of Slurm's.
+            session: The session with slurmrestd.
+            reader: Reads jobs from slurmctld.
+            accounting: Reads jobs from slurmdbd.
+            clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
         """
         self._session = session
         self._clock_skew = timedelta(seconds=clock_skew)
@@ -93,11 +93,11 @@ class JobSearch:
         """Return jobs of these users: the tagged jobs of slurmctld, and the jobs in slurmdbd since then.
 
         Args:
-            usernames: the users whose jobs are wanted.
-            since: a time before the submissions. Jobs that were read before this time are read again, because
+            usernames: The users whose jobs are wanted.
+            since: A time before the submissions. Jobs that were read before this time are read again, because
                 Slurm reuses job ids.
-            tags: the first words of the wanted jobs' comments; reading ends when all tags are found.
-            timeout: seconds for each request, and for all reading, instead of the configured time.
+            tags: The first words of the wanted jobs' comments; reading ends when all tags are found.
+            timeout: Seconds for each request, and for all reading, instead of the configured time.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.

@@ -8,7 +8,7 @@ from app.job_state import JobState
 from app.models.array_indices import parse_hex_mask, parse_index_list
 from app.models.job import SlurmJob
 from app.models.rules import MAX_JOB_ID
-from app.slurm.job_files import accounting_files, controller_files
+from app.slurm.job_files import find_accounting_files, find_controller_files
 from app.slurm.values import Raw, as_number, as_object, as_text
 
 _NO_TIME = 2**32 - 2  # the start of a job that never began, in slurmdbd of 24.11 and 26.05
@@ -47,10 +47,10 @@ def read_controller_job(raw: Raw) -> SlurmJob:
     has_begun = not job_state.is_waiting and not never_ran
     start = read_time(raw.get("start_time")) if has_begun else None
     array_id = as_number(raw.get("array_job_id")) or None
-    output, error = controller_files(raw, array_id, as_number(raw.get("array_task_id")))
+    output, error = find_controller_files(raw, array_id, as_number(raw.get("array_task_id")))
     return SlurmJob(
         job_id=_read_job_id(raw["job_id"]),
-        username=controller_owner(raw),
+        username=read_controller_owner(raw),
         job_state=job_state,
         reason=_text_or_none(raw.get("state_reason")),
         exit_code=exit_code or None if never_ran else exit_code,
@@ -86,11 +86,11 @@ def read_accounting_job(raw: Raw) -> SlurmJob:
     has_begun = nodes is not None or not job_state.is_final or job_state.is_success
     times, array = as_object(raw.get("time")), as_object(raw.get("array"))
     array_id = as_number(array.get("job_id")) or None
-    output, error = accounting_files(raw, array_id, as_number(array.get("task_id")))
+    output, error = find_accounting_files(raw, array_id, as_number(array.get("task_id")))
     steps = [as_object(step) for step in listed] if isinstance(listed := raw.get("steps"), list) else []
     return SlurmJob(
         job_id=_read_job_id(raw["job_id"]),
-        username=accounting_owner(raw),
+        username=read_accounting_owner(raw),
         job_state=job_state,
         reason=_text_or_none(as_object(raw.get("state")).get("reason")),
         exit_code=exit_code,
@@ -117,12 +117,12 @@ def read_accounting_job(raw: Raw) -> SlurmJob:
     )
 
 
-def controller_owner(raw: Raw) -> str:
+def read_controller_owner(raw: Raw) -> str:
     """Return the user of a job that slurmctld describes."""
     return as_text(raw.get("user_name")) or ""
 
 
-def accounting_owner(raw: Raw) -> str:
+def read_accounting_owner(raw: Raw) -> str:
     """Return the user of a job that slurmdbd describes."""
     return as_text(raw.get("user")) or as_text(as_object(raw.get("association")).get("user")) or ""
 

@@ -47,10 +47,10 @@ class Session:
         """Make a session, which connects at the first call.
 
         Args:
-            connection: the connection to slurmrestd.
-            service_user: the user of requests that no caller asked for.
-            refused_users: users for which no token is made.
-            outages: the log of outages.
+            connection: The connection to slurmrestd.
+            service_user: The user of requests that no caller asked for.
+            refused_users: Users for which no token is made.
+            outages: The log of outages.
         """
         self._outages = outages or OutageLog()
         self._connection = connection
@@ -136,7 +136,7 @@ class Session:
         """Return slurmctld's diagnostics, even while the circuit breaker is open.
 
         Args:
-            expires: the end of the token, if it is not to have its usual lifetime.
+            expires: The end of the token, if it is not to have its usual lifetime.
 
         Raises:
             SlurmUnavailable: slurmrestd does not answer.

@@ -8,8 +8,8 @@ from app.models.sbatch_values import parse_switches
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import Dialect
-from app.slurm.environment import job_environment
-from app.slurm.job_script import job_script
+from app.slurm.environment import build_environment
+from app.slurm.job_script import build_job_script
 
 # Options whose values change their form, by a function below. The values of all others are sent as they are.
 _SHAPED = frozenset(
@@ -36,7 +36,7 @@ _SHAPED = frozenset(
 )
 
 
-def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
+def build_submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: str) -> dict[str, Any]:
     """Return the request body. Absent options are not sent, so that the cluster's defaults apply.
 
     Raises:
@@ -55,14 +55,14 @@ def submission(task: Task, command: str, tag: str, dialect: Dialect, time_unit: 
     job |= _file_fields(*files) if slurm_redirects else {"standard_output": "/dev/null"}
     job["comment"] = f"{tag} {options.comment}" if options.comment else tag
     job["current_working_directory"] = task.cwd
-    job["environment"] = dialect.environment(job_environment(task, job, dialect))
+    job["environment"] = dialect.environment(build_environment(task, job, dialect))
     if options.exclusive:
         job |= dialect.exclusive(user_only=options.exclusive == "user")
     if options.switches is not None:
         job |= dialect.switches(*parse_switches(options.switches))
     if options.requeue is not None:
         job |= dialect.requeue(wanted=options.requeue)
-    script = job_script(task, command, None if slurm_redirects else files)
+    script = build_job_script(task, command, None if slurm_redirects else files)
     return {"script": script, "job": job}
 
 

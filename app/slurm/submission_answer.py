@@ -19,14 +19,14 @@ _TOO_LARGE = frozenset({413, 414, 431})
 _NOT_PASSED_ON = frozenset({400, 401, 405, 407, 411, 415, 417, 421, 422, 426})
 
 
-def submitted_job_id(reply: Reply) -> int | None:
+def read_job_id(reply: Reply) -> int | None:
     """Return the id of the submitted job; None if the answer has no valid id."""
     job_id = reply.body.get("job_id")
     is_id = isinstance(job_id, int) and not isinstance(job_id, bool) and 0 < job_id <= MAX_JOB_ID
     return job_id if reply.status == 200 and is_id else None
 
 
-def submission_warnings(reply: Reply) -> list[str]:
+def read_warnings(reply: Reply) -> list[str]:
     """Return Slurm's warnings about an accepted job; up to v0.0.38 they are among the errors."""
     remarks = [*(words for _, words in reply.errors()), *reply.warnings(), *_user_message(reply)]
     return [f"Slurm: {remark}" for remark in dict.fromkeys(remarks) if remark]
@@ -38,7 +38,7 @@ def _user_message(reply: Reply) -> list[str]:
     return [message] if message and isinstance(message, str) else []
 
 
-def submission_error(reply: Reply) -> SlurmProxyError:
+def make_submission_error(reply: Reply) -> SlurmProxyError:
     """Return the error for a submission without a job id.
 
     Only a clear refusal of Slurm is a SlurmRefused. After an answer that proves nothing, a job may exist.

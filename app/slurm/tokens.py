@@ -44,8 +44,8 @@ class TokenMint:
         """Mint a token, and return the headers with the user and the token; 22.05 requires both.
 
         Args:
-            username: the user to act as.
-            expires: the end of the token, if it is not to have the usual lifetime.
+            username: The user to act as.
+            expires: The end of the token, if it is not to have the usual lifetime.
         """
         now = int(time.time())
         end = int(expires.timestamp()) if expires else now + self.lifetime

@@ -157,7 +157,7 @@ def _connect_to_first(addresses: list[tuple[Any, ...]], seconds: float) -> _Time
     raise fault
 
 
-def pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
+def make_pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
     """Return urllib3's pool classes with the connections of this module, over a Unix socket if given."""
     plain = type("_Connection", (_TimedConnection,), {"unix_path": unix_path})
     return {
@@ -166,7 +166,7 @@ def pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
     }
 
 
-def tls_context() -> ssl.SSLContext:
+def make_tls_context() -> ssl.SSLContext:
     """Return a context that verifies certificates, and whose sockets are those of this module."""
     context = create_urllib3_context()
     context.sslsocket_class = _TimedTlsSocket

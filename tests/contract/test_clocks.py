@@ -323,7 +323,7 @@ def test_a_clock_that_is_set_is_noticed_and_slurms_is_read_again(caplog: pytest.
 
 def test_slurms_clock_is_read_with_a_longer_token_where_the_ordinary_one_has_expired() -> None:
     class Strict(FakeSlurm):
-        def controller_time(self, expires: datetime | None = None) -> datetime:
+        def read_controller_time(self, expires: datetime | None = None) -> datetime:
             if expires is None or expires < self.clock():
                 raise SlurmUnavailable("slurmrestd answered 500")
             return self.clock()

@@ -224,7 +224,7 @@ def test_a_wrong_key_is_no_refusal_and_no_end(cluster: Cluster) -> None:
 
 def test_slurm_tells_its_time(client: SlurmClient) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    assert before <= client.controller_time() <= datetime.now(UTC)
+    assert before <= client.read_controller_time() <= datetime.now(UTC)
 
 
 def test_slurms_time_can_be_read_where_ordinary_tokens_have_expired(cluster: Cluster) -> None:
@@ -233,8 +233,8 @@ def test_slurms_time_can_be_read_where_ordinary_tokens_have_expired(cluster: Clu
     client = SlurmClient(Session(connection, "slurm"))
     for _ in range(4):  # enough to open the circuit breaker
         with pytest.raises((SlurmMisbehaved, SlurmUnavailable)):
-            client.controller_time()
-    assert abs(client.controller_time(in_a_minute()) - datetime.now(UTC)) < timedelta(seconds=5)
+            client.read_controller_time()
+    assert abs(client.read_controller_time(in_a_minute()) - datetime.now(UTC)) < timedelta(seconds=5)
     client.close()
 
 

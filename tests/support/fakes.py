@@ -18,7 +18,7 @@ from app.slurm.accounting import AccountingState
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 
 
 class FakeSlurm:
@@ -47,7 +47,7 @@ class FakeSlurm:
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
 
-    def controller_time(self, expires: datetime | None = None) -> datetime:
+    def read_controller_time(self, expires: datetime | None = None) -> datetime:
         if self.known_down is not None:
             raise self.known_down
         return self.clock().replace(microsecond=0)
@@ -78,7 +78,7 @@ class FakeSlurm:
         return self._next_id, []
 
     def build_submission(self, task: Task, command: str, tag: str) -> dict[str, Any]:
-        return submission(task, command, tag, Dialect(self.api), "hours")
+        return build_submission(task, command, tag, Dialect(self.api), "hours")
 
     def cancel(self, job_id: int, username: str) -> bool:
         self._ask("cancel")

@@ -25,7 +25,7 @@ import requests
 from app.models.task import Task
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.request import Query
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 from app.slurm.tokens import TokenMint
 from tests.support.tasks import make_task
 
@@ -133,7 +133,7 @@ class Recorder:
         task = make_task(
             self._user, folder="/tmp/recorded", cwd="/tmp", slurm={"time": 1, "mem": 10, **options}
         )
-        return submission(
+        return build_submission(
             Task.model_validate(task), command, "slurm-proxy:recorded", self._dialect, "minutes"
         )
 

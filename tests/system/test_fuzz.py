@@ -39,7 +39,7 @@ from app.models.task import Task
 from app.services import Services, build_services
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.reply import Reply
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 from app.web.openapi.operations import OPERATIONS, Operation
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
@@ -64,9 +64,9 @@ class Cluster(FakeSlurm):
 
     def submit(self, task: Task, command: str, tag: str, expires: datetime) -> tuple[int, list[str]]:
         newest, oldest = Dialect(SUPPORTED_API_VERSIONS[0]), Dialect(SUPPORTED_API_VERSIONS[-1])
-        json.dumps(submission(task, command, tag, newest, "hours")).encode()
+        json.dumps(build_submission(task, command, tag, newest, "hours")).encode()
         with suppress(SlurmRefused):  # it has no `switches`
-            json.dumps(submission(task, command, tag, oldest, "hours")).encode()
+            json.dumps(build_submission(task, command, tag, oldest, "hours")).encode()
         return super().submit(task, command, tag, expires)
 
     def send_raw(self, method: str, path: str, **options: Any) -> Reply:

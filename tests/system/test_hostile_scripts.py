@@ -27,7 +27,7 @@ from app.models.slurm_options import DEFAULT_ENVIRONMENT
 from app.models.task import CatalogueEntry, SubmitRequest, Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 
 TASKS = 5000
 CATALOGUE = {name: CatalogueEntry.model_validate(entry) for name, entry in TASK_METADATA.items()}
@@ -228,7 +228,7 @@ def check(number: int, scratch: Path) -> list[int]:
         scripts = {}
         for dialect in map(Dialect, SUPPORTED_API_VERSIONS):
             command = CATALOGUE[task.name].build_command(task)
-            body = submission(task, command, make_tag(task.uuid), dialect, "hours")
+            body = build_submission(task, command, make_tag(task.uuid), dialect, "hours")
             assert variables(body["job"].pop("environment")) == expected_variables(made.task)
             assert body["job"] == described(made, dialect)
             scripts[body["script"]] = made.redirects(dialect)

@@ -93,7 +93,7 @@ def test_a_remark_on_an_accepted_job_is_a_warning(service: Service) -> None:
 
 def test_a_job_whose_comment_the_site_replaced_is_found_without_its_tag(strict_cluster: Cluster) -> None:
     client = strict_cluster.client()
-    began = client.controller_time()
+    began = client.read_controller_time()
     job_id = submit(client, "commented")
     found = client.search([strict_cluster.user], began, ["slurm-proxy:none"])
     assert job_id in [job.job_id for job in found.untagged]

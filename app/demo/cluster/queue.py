@@ -26,9 +26,9 @@ class LocalQueue:
         """Make an empty queue.
 
         Args:
-            cpus: how many CPUs running jobs may have in all.
-            min_job_age: seconds until the controller forgets a job that has ended.
-            minute: seconds in a minute of a time limit; tests have short minutes.
+            cpus: How many CPUs running jobs may have in all.
+            min_job_age: Seconds until the controller forgets a job that has ended.
+            minute: Seconds in a minute of a time limit; tests have short minutes.
         """
         self.cpus = cpus
         self.changed_at = time.time()

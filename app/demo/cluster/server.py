@@ -53,12 +53,12 @@ class LocalCluster:
         """Make a cluster.
 
         Args:
-            key: the key of the tokens that the cluster accepts.
-            cpus: the number of CPUs.
-            mem_mb: the memory of its only node.
-            min_job_age: seconds until the controller forgets a job that has ended.
-            minute: seconds in a minute of a time limit; tests have short minutes.
-            partitions: the names of the partitions, the default one first.
+            key: The key of the tokens that the cluster accepts.
+            cpus: The number of CPUs.
+            mem_mb: The memory of its only node.
+            min_job_age: Seconds until the controller forgets a job that has ended.
+            minute: Seconds in a minute of a time limit; tests have short minutes.
+            partitions: The names of the partitions, the default one first.
         """
         self.partitions = partitions
         self.mem_mb = mem_mb

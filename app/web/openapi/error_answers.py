@@ -14,7 +14,7 @@ from app.errors import (
     UnsupportedEncoding,
 )
 from app.models.answers import Error, SlurmAnswer
-from app.web.openapi.examples import example_answer
+from app.web.openapi.examples import make_example_answer
 from app.web.openapi.operations import Operation
 from app.web.openapi.schemas import REF, Schema
 
@@ -106,7 +106,7 @@ def _describe_error_answer(faults: Collection[_Fault], has_retry_after: bool, ot
 
 
 def _fault_of(error: type[SlurmProxyError]) -> _Fault:
-    return _Fault(error.code, (error.__doc__ or "").partition("\n")[0], example_answer(error))
+    return _Fault(error.code, (error.__doc__ or "").partition("\n")[0], make_example_answer(error))
 
 
 def list_error_codes() -> list[str]:

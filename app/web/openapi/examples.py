@@ -87,6 +87,6 @@ _ANSWERS: dict[type[SlurmProxyError], dict[str, Any]] = {
 }
 
 
-def example_answer(error: type[SlurmProxyError]) -> dict[str, Any]:
+def make_example_answer(error: type[SlurmProxyError]) -> dict[str, Any]:
     """Return an example of the answer to a request that raises `error`."""
     return _ANSWERS[error]

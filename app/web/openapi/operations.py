@@ -50,7 +50,6 @@ from app.errors import (
 )
 from app.models.answers import (
     Cancelled,
-    DescribedCaller,
     DryRun,
     Health,
     KeptNotification,
@@ -61,9 +60,9 @@ from app.models.answers import (
     Shown,
     SlurmAnswer,
     Submitted,
-    TaskCatalogue,
 )
 from app.models.caller import Scope
+from app.models.caller_answers import DescribedCaller, TaskCatalogue
 from app.models.task import MonitorRequest, SubmitRequest
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)

@@ -11,7 +11,7 @@ from app.errors import (
     SlurmUnavailable,
 )
 from app.job_state import JobState
-from app.lifecycle.repeated_submission import stored_key
+from app.lifecycle.repeated_submission import make_stored_key
 from app.models.caller import ORDINARY_SCOPES, Caller, Grant, Scope
 from app.models.record import utc_now
 from app.models.refused_users import RefusedUsers
@@ -376,6 +376,6 @@ def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site:
         assert answer["uuid"] == body["task"]["uuid"]
     assert len(site.slurm.submitted) == 2
     names = ("a", "a b", "a%20b", "a ", "%", "%25")
-    stored = {stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
+    stored = {make_stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
     assert len(stored) == 6 * 4
-    assert stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"
+    assert make_stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"

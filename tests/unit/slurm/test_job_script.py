@@ -17,8 +17,8 @@ from app.models.output_files import derive_file_patterns, find_first_node, find_
 from app.models.record import RecordKind, TaskRecord
 from app.models.task import CatalogueEntry, Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
-from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, job_script
-from app.slurm.submission import submission
+from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, build_job_script
+from app.slurm.submission import build_submission
 from tests.support.tasks import make_task
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -31,7 +31,7 @@ def task_in(folder: Path, **fields: Any) -> Task:
 
 def script_of(task: Task, command: str) -> str:
     """Return the script that redirects the output itself."""
-    return job_script(task, command, derive_file_patterns(task.model_dump()))
+    return build_job_script(task, command, derive_file_patterns(task.model_dump()))
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
 
 def test_the_folders_are_made_and_the_command_runs_in_the_working_directory(tmp_path: Path) -> None:
     task = task_in(tmp_path)
-    done = run(job_script(task, "pwd; ls dirs; false || exit 5"), tmp_path)
+    done = run(build_job_script(task, "pwd; ls dirs; false || exit 5"), tmp_path)
     assert (done.returncode, done.stdout) == (5, f"{tmp_path}\nerror\ninput\noutput\n")
 
 
@@ -67,7 +67,7 @@ def test_the_callers_text_is_evaluated_by_bash_as_it_is(tmp_path: Path) -> None:
         "'$HOME'",
         "# x",
     ]
-    done = run(job_script(task_in(tmp_path), " ".join(["echo", *params])), tmp_path)
+    done = run(build_job_script(task_in(tmp_path), " ".join(["echo", *params])), tmp_path)
     assert done.stdout == "hello, world! (sent job 42 to alice at now) $HOME\n"
 
 
@@ -94,14 +94,14 @@ def test_argv_reaches_the_command_word_by_word(tmp_path: Path, entry: CatalogueE
     ]
     argv = words if entry.cmd else ["printf", "<%s>", *words]
     task = task_in(tmp_path, argv=argv, cmd=None, params=None)
-    done = run(job_script(task, entry.build_command(task)), tmp_path)
+    done = run(build_job_script(task, entry.build_command(task)), tmp_path)
     assert done.stdout == "".join(f"<{word}>" for word in words)
 
 
 @pytest.mark.parametrize("word", ["time", "A=b", "if", "{", "!", "[["])
 def test_first_word_of_argv_is_a_command_and_no_syntax_of_bash(tmp_path: Path, word: str) -> None:
     task = task_in(tmp_path, argv=[word, "true"], cmd=None, params=None)
-    done = run(job_script(task, CatalogueEntry().build_command(task)), tmp_path, PATH=str(tmp_path))
+    done = run(build_job_script(task, CatalogueEntry().build_command(task)), tmp_path, PATH=str(tmp_path))
     assert done.returncode == 127, done
     assert "command not found" in done.stderr
 
@@ -110,7 +110,7 @@ def test_the_script_gives_the_command_the_variables_of_its_user(tmp_path: Path) 
     command = (
         'printf "%s\\n" "$HOME" "$USER" "$LOGNAME" "$SHELL"; env | grep -Ec "^(HOME|USER|LOGNAME|SHELL)="'
     )
-    script = job_script(task_in(tmp_path), command)
+    script = build_job_script(task_in(tmp_path), command)
     me = pwd.getpwuid(os.geteuid())
     assert run(script, tmp_path).stdout.split() == [me.pw_dir, "alice", "alice", me.pw_shell, "4"]
     given = {"HOME": "/a", "USER": "b", "LOGNAME": "c", "SHELL": "/d"}
@@ -258,7 +258,7 @@ def test_a_file_for_both_output_and_error_is_not_overwritten(tmp_path: Path) -> 
 
 def test_nothing_runs_where_the_folders_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "dirs").write_text("a file is in the way")
-    done = run(job_script(task_in(tmp_path), "echo ran"), tmp_path)
+    done = run(build_job_script(task_in(tmp_path), "echo ran"), tmp_path)
     assert (done.returncode, done.stdout) == (EXIT_CANNOT_CREATE, "")
     assert "dirs" in done.stderr
 
@@ -271,12 +271,12 @@ def test_nothing_runs_where_an_output_file_cannot_be_made(tmp_path: Path, slurm:
 
 
 def test_nothing_runs_outside_the_working_directory(tmp_path: Path) -> None:
-    done = run(job_script(task_in(tmp_path, cwd=str(tmp_path / "gone")), "echo ran"), tmp_path)
+    done = run(build_job_script(task_in(tmp_path, cwd=str(tmp_path / "gone")), "echo ran"), tmp_path)
     assert (done.returncode, done.stdout) == (EXIT_NO_WORKING_DIRECTORY, "")
 
 
 def test_the_folders_are_made_whatever_path_the_caller_sets(tmp_path: Path) -> None:
-    done = run(job_script(task_in(tmp_path), "echo ran"), tmp_path, PATH="/nowhere")
+    done = run(build_job_script(task_in(tmp_path), "echo ran"), tmp_path, PATH="/nowhere")
     assert (done.returncode, done.stdout) == (0, "ran\n")
 
 
@@ -317,7 +317,7 @@ def test_output_that_exists_is_kept_or_emptied_as_slurm_would(
     slurm = {"output": "o", "open_mode": open_mode} | ({"error": error} if error else {})
     task = task_in(tmp_path, slurm=slurm)
     (tmp_path / "slurm.conf").write_text(conf)
-    script = job_script(task, "echo out; echo err >&2", derive_file_patterns(task.model_dump()))
+    script = build_job_script(task, "echo out; echo err >&2", derive_file_patterns(task.model_dump()))
     for _ in range(2):
         assert run(script, tmp_path, SLURM_CONF=str(tmp_path / "slurm.conf"), PATH="").returncode == 0
     paths = [tmp_path / "dirs/output/o"] + ([tmp_path / "dirs/error/e"] if error else [])
@@ -330,7 +330,7 @@ def test_output_that_exists_is_kept_or_emptied_as_slurm_would(
 
 def body(slurm: dict[str, Any], dialect: Dialect, time_unit: str = "hours") -> dict[str, Any]:
     task = Task.model_validate(make_task(folder="/d", slurm=slurm))
-    return submission(task, "true", "slurm-proxy:u", dialect, time_unit)
+    return build_submission(task, "true", "slurm-proxy:u", dialect, time_unit)
 
 
 def test_absent_options_are_not_sent() -> None:

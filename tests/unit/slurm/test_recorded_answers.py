@@ -198,14 +198,14 @@ def test_a_recorded_ping_tells_the_dialect(server: Path) -> None:
 
 
 def test_a_recorded_diag_tells_the_time_of_slurmctld(server: Path) -> None:
-    assert client_of(server, "diag").controller_time().year >= 2026
+    assert client_of(server, "diag").read_controller_time().year >= 2026
 
 
 def test_a_recorded_answer_to_a_wrong_key_is_an_error(server: Path) -> None:
     client = client_of(server, "diag_with_wrong_key")
     expected = SlurmUnavailable if server.name == OLDEST else SlurmTokenRefused  # 22.05 gives no reason
     with pytest.raises(expected, match="key"):
-        client.controller_time()
+        client.read_controller_time()
 
 
 def test_a_recorded_unknown_job_is_known_to_be_gone(server: Path) -> None:

@@ -482,7 +482,7 @@ def test_only_errors_of_our_own_come_out_of_any_answer(answer: tuple[int, bytes]
         lambda client: client.search(["alice"], NOW, ["tag"]),
         lambda client: client.read_recent_jobs(NOW),
         lambda client: client.cancel(5, "alice"),
-        lambda client: client.controller_time(),
+        lambda client: client.read_controller_time(),
         lambda client: client.send_raw("GET", "diag"),
         lambda client: client.send_raw_list(0),
         submit,

@@ -13,7 +13,7 @@ from app.errors import SlurmRefused
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 from tests.support.sbatch_options import (
     ENVIRONMENTS,
     EXAMPLES,
@@ -29,7 +29,7 @@ from tests.support.tasks import make_task
 
 def body(dialect: Dialect, slurm: dict[str, Any]) -> dict[str, Any]:
     task = Task.model_validate(make_task(folder="/d", uuid="u", slurm=slurm))
-    return submission(task, "true", "slurm-proxy:u", dialect, "hours")
+    return build_submission(task, "true", "slurm-proxy:u", dialect, "hours")
 
 
 @pytest.mark.parametrize("api", SUPPORTED_API_VERSIONS)

@@ -7,7 +7,7 @@ import pytest
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
-from app.slurm.submission import submission
+from app.slurm.submission import build_submission
 from tests.support.list_submission_fields import FIELDS
 from tests.support.sbatch_options import EXAMPLES, ON_ANY_CLUSTER, ON_OUR_CLUSTER, STRUCTURED_ONLY
 from tests.support.tasks import make_task
@@ -30,6 +30,6 @@ def test_every_field_of_an_option_is_known_to_slurmrestd(option: str, api: str) 
     given = [case.slurm for case in [*ON_ANY_CLUSTER, *ON_OUR_CLUSTER] if case.option == option]
     for slurm in given or [{option: EXAMPLES[option]}]:
         task = Task.model_validate(make_task(folder="/d", uuid="u", slurm=slurm))
-        job = submission(task, "true", "slurm-proxy:u", Dialect(api), "hours")["job"]
+        job = build_submission(task, "true", "slurm-proxy:u", Dialect(api), "hours")["job"]
         unknown = job.keys() - set(DOCUMENTED[api]) - UNDOCUMENTED.get(api, set())
         assert unknown == set(), "slurmrestd has another name for the option: see app/slurm/dialect.py"

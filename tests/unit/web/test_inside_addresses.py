@@ -16,7 +16,7 @@ from flask import Flask
 from app import create_app
 from app.errors import DeliveryFailed, RecordTooLarge, SlurmProxyError, StoreRefused, StoreUnavailable
 from app.job_state import JobState
-from app.senders.base import unusable_server_error
+from app.senders.base import make_unusable_server_error
 from app.slurm.reply import Reply
 from app.store.sqlite import SqliteStore
 from tests.support.real.processes import free_port
@@ -147,7 +147,7 @@ def test_errors_of_the_store_have_words_of_their_own_for_callers() -> None:
 
 
 def test_a_record_does_not_show_the_address_of_a_channels_server() -> None:
-    error: DeliveryFailed = unusable_server_error(
+    error: DeliveryFailed = make_unusable_server_error(
         "the mail server", "smtp.inside", 25, "the certificate is not valid for 'smtp.inside'"
     )
     assert str(error).startswith("the mail server at smtp.inside:25 cannot be used: ")
