@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -30,6 +31,21 @@ _PAUSE_FACTOR = 4
 _MAX_PAUSE = 30.0  # seconds, of such a pause
 
 
+@dataclass(frozen=True, slots=True)
+class MonitorTiming:
+    """The times of the monitor, in seconds.
+
+    Attributes:
+        interval: The time between two steps of a loop.
+        lease: The time until an unrenewed lease ends.
+        cycle_limit: The time after which a polling cycle counts as hung, and its lease is not renewed.
+    """
+
+    interval: float
+    lease: float
+    cycle_limit: float
+
+
 class Monitor:
     """The background threads of one process. Only the process that holds the lease, the leader, polls.
 
@@ -43,14 +59,12 @@ class Monitor:
         poller: Poller,
         reconciler: Reconciler,
         delivery: Delivery,
-        *,
         clocks: ClockGuard,
+        timing: MonitorTiming,
+        *,
         callers_slurm: SlurmClient | None = None,
         outages: OutageLog | None = None,
         owner: str | None = None,
-        interval: float,
-        lease: float,
-        cycle_limit: float,
     ) -> None:
         """Create a monitor that does not run yet.
 
@@ -61,12 +75,10 @@ class Monitor:
             reconciler: Settles reservations.
             delivery: Sends notifications.
             clocks: Compares the clocks of this host, of the store and of Slurm.
+            timing: The times.
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.
-            interval: Seconds between two steps of a loop.
-            lease: Seconds until an unrenewed lease ends.
-            cycle_limit: Seconds after which a polling cycle counts as hung, and its lease is not renewed.
         """
         self._store = store
         self._reservations = reservations
@@ -75,12 +87,11 @@ class Monitor:
         self._delivery = delivery
         self._given_owner = owner
         self._owner = owner or _new_owner_name()
-        self._interval = interval
-        self._lease = timedelta(seconds=lease)
+        self._timing = timing
+        self._lease = timedelta(seconds=timing.lease)
         self._clocks = clocks
         self._outages = outages or OutageLog()
         self._callers_slurm = callers_slurm
-        self._cycle_limit = cycle_limit
         self._cycle_began: float | None = None  # of the polling cycle that runs now
         self._fencing_token: int | None = None  # while this process leads
         self._stopping = threading.Event()
@@ -114,10 +125,10 @@ class Monitor:
         if self._fencing_token is None:
             return
         began = self._cycle_began
-        if began is not None and time.monotonic() - began > self._cycle_limit:
+        if began is not None and time.monotonic() - began > self._timing.cycle_limit:
             self._fencing_token = None
             message = "the polling cycle has not ended within %.0f s; the lease is not renewed until it ends"
-            logger.error(message, self._cycle_limit)
+            logger.error(message, self._timing.cycle_limit)
             return
         self._fencing_token = self._store.acquire_lease(self._owner, now, now + self._lease)
 
@@ -141,14 +152,17 @@ class Monitor:
         """Start the threads; to be called once, after any fork."""
         self._stopping.clear()
         self._owner = self._given_owner or _new_owner_name()
-        self._start_loop("monitor", self.run_cycle, self._stopping, self._interval)
+        self._start_loop("monitor", self.run_cycle, self._stopping, self._timing.interval)
         self._start_loop("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
         self._start_loop(
-            "late", lambda _: self._reservations.record_unrecorded_jobs(), self._stopping, self._interval
+            "late",
+            lambda _: self._reservations.record_unrecorded_jobs(),
+            self._stopping,
+            self._timing.interval,
         )
         self._start_loop("lease", self.renew_lease, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
-            self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._interval)
+            self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._timing.interval)
 
     def stop(self) -> None:
         """End the threads after their present work, and release the lease. May be called twice."""
@@ -169,7 +183,7 @@ class Monitor:
             yield
         finally:
             self._cycle_began = None
-            if self._fencing_token is None and (took := time.monotonic() - began) > self._cycle_limit:
+            if self._fencing_token is None and (took := time.monotonic() - began) > self._timing.cycle_limit:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
 
     def _release_lease(self) -> None:

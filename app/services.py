@@ -30,7 +30,7 @@ from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
-from app.monitor import Monitor
+from app.monitor import Monitor, MonitorTiming
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
@@ -203,10 +203,12 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
         poller,
         reconciler,
         delivery,
-        clocks=parts.clocks,
+        parts.clocks,
+        MonitorTiming(
+            interval=settings.MONITOR_POLLING_SECONDS,
+            lease=settings.MONITOR_LEASE_SECONDS,
+            cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
+        ),
         callers_slurm=parts.slurm,
         outages=parts.outages,
-        interval=settings.MONITOR_POLLING_SECONDS,
-        lease=settings.MONITOR_LEASE_SECONDS,
-        cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
     )

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from app.models.caller import OPERATOR
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.task import CatalogueEntry, Task
-from app.monitor import Monitor
+from app.monitor import Monitor, MonitorTiming
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
@@ -122,11 +123,9 @@ class Process:
             self.poller,
             self.reconciler,
             Delivery(store, senders, policy, methods=["email"]),
-            clocks=self.clocks,
+            self.clocks,
+            MonitorTiming(interval=0.05, lease=0.6, cycle_limit=0.5),
             owner=name,
-            interval=0.05,
-            lease=0.6,
-            cycle_limit=0.5,
         )
 
     def submit(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -386,7 +385,7 @@ def test_a_poll_that_hangs_lets_the_lease_lapse_and_writes_nothing_late(
 
 @pytest.mark.timed
 def test_a_long_poll_keeps_the_lease_within_its_limit(site: Site) -> None:
-    site.first.monitor._cycle_limit = 60
+    site.first.monitor._timing = replace(site.first.monitor._timing, cycle_limit=60)
     slurm = site.slurm
     site.first.submit(make_task())
     slurm.hangs = hangs = threading.Event()

@@ -25,7 +25,7 @@ from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.record import TaskRecord, utc_now
 from app.models.task import CatalogueEntry
-from app.monitor import Monitor
+from app.monitor import Monitor, MonitorTiming
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.store.sqlite import SqliteStore
@@ -97,11 +97,9 @@ class Service:
             self.poller,
             self.reconciler,
             self.delivery,
-            clocks=self.clocks,
+            self.clocks,
+            MonitorTiming(interval=interval, lease=30, cycle_limit=60),
             owner=owner,
-            interval=interval,
-            lease=30,
-            cycle_limit=60,
         )
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:

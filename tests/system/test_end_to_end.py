@@ -322,6 +322,17 @@ def test_a_bad_partition_is_a_400_in_slurms_words_and_the_uuid_stays_free(stage:
     assert stage.service.post("/submit", {"task": task}).status_code == 200
 
 
+def test_a_dry_run_shows_the_submission_and_leaves_its_uuid_free(stage: Stage) -> None:
+    task = stage.task("dry run", "true", slurm={"mem": 50})
+    shown = stage.service.post("/submit?dry_run=true", {"task": task})
+    assert (shown.status_code, shown.json()["valid"]) == (200, True), shown.text
+    jobs = stage.service.get("/slurm/jobs/0")["jobs"]
+    assert not [job for job in jobs if task["uuid"] in str(job.get("comment"))]
+    assert stage.service.answer(f"/monitor/task_uuid/{task['uuid']}").status_code == 400
+    sent = stage.service.post(f"/slurm/job/submit?username={task['username']}", shown.json()["slurm"])
+    assert sent.status_code == 200, sent.text
+
+
 def test_operators_see_slurms_own_answers(stage: Stage) -> None:
     assert stage.service.get("/slurm/ping")["pings"]
     assert "statistics" in stage.service.get("/slurm/diag/")
