@@ -36,7 +36,7 @@ def test_a_claim_keeps_others_away_until_it_expires(store: TaskStore) -> None:
     assert theirs.notification.id == mine.notification.id
     assert not store.settle(mine, Outcome(NotificationStatus.DEAD, LATER))
     assert store.settle(mine, Outcome(NotificationStatus.SENT, LATER)), (
-        "it has gone out, whoever claims it now"
+        "it has been sent, although another process has claimed it"
     )
     assert not store.settle(theirs, Outcome(NotificationStatus.SENT, LATER))
     assert claim(store, "a third", NOW + timedelta(hours=1)) is None

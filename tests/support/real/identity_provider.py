@@ -68,7 +68,7 @@ class IdentityProvider(HttpService):
         return jwt.encode(self.claims(**changes), self._keys[kid], algorithm, headers=headers)
 
     def forged(self) -> str:
-        """Signed by the public key, which everybody has, as if it were a shared secret."""
+        """Return a token signed with the public key as if that were a shared secret."""
         kid, key = next(iter(self._keys.items()))
         pem = key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -98,7 +98,7 @@ class Network:
 def _reset(end: socket.socket) -> None:
     try:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        end.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in recv
+        end.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv
     except OSError:
         pass
     end.close()

@@ -159,7 +159,9 @@ def test_known_signing_key_is_used_at_once_while_the_provider_hangs() -> None:
             assert oidc.authenticate(token).name == "oidc:alice"
             assert time.monotonic() - began < 1
             assert {future.result() for future in junk} == {"the identity provider does not answer"}
-        assert time.monotonic() - began < 6, "one asks, and the others do not line up behind him"
+        assert time.monotonic() - began < 6, (
+            "one request asks, and the others do not wait for it one after another"
+        )
 
 
 def failure_of(oidc: OidcAuthenticator, token: str) -> str:

@@ -260,7 +260,7 @@ def fetch(url: str, user: int, *options: str) -> str:
     return subprocess.run(as_user(user, *argv), capture_output=True, text=True, check=False).stdout
 
 
-RECORD = "/monitor/task_uuid/none"  # 400 for whoever is let in: there is no such task
+RECORD = "/monitor/task_uuid/none"  # 400 for a caller that is let in: there is no such task
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -286,7 +286,7 @@ class Broken(SqliteStore):
 
     def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         if self.unreadable in uuids:
-            raise ValueError("a record that nobody can read")
+            raise ValueError("a record that cannot be read")
         return super().find_by_uuids(uuids, within)
 
     def apply_changes(self, changes: Iterable[Change], fence: int) -> int:
