@@ -20,10 +20,8 @@ from pika import frame, spec
 from app import create_app
 from app.constants import MAX_BODY_BYTES, TASK_METADATA, Settings
 from app.demo.cluster import LocalCluster
-from app.environment import read_settings
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
-from app.services import build_services
 from app.slurm.reply import Reply
 from tests.contract.recording import Recording, row_as_json
 from tests.support.fakes import FakeSlurm
@@ -37,6 +35,7 @@ from tests.support.real.http_services import (
 )
 from tests.support.real.scripted import ScriptedBroker
 from tests.support.real.smtp import SmtpServer
+from tests.support.web import make_app
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -74,11 +73,8 @@ class Rig:
             "SQLITE_PATH": self.path,
             **settings,
         }
-        self.app: Flask = create_app(config)
+        self.app: Flask = create_app(config) if slurm_url else make_app(config, self.slurm)
         self.client = self.app.test_client()
-        if not slurm_url:
-            slurm: Any = self.slurm
-            self.app.extensions["slurm_proxy"] = build_services(read_settings(config), slurm)
         self._services = self.app.extensions["slurm_proxy"]
         if is_prepared:
             self._services.store.prepare()

@@ -8,18 +8,13 @@ from typing import Any
 
 from flask import Flask
 
-from app import create_app
 from app.access.keys import ApiKeys
-from app.environment import read_settings
 from app.models.caller import ORDINARY_SCOPES, Grant, Scope
-from app.services import build_services
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.real.identity_provider import AUDIENCE, IdentityProvider
 from tests.support.tasks import make_task, new_uuid
-
-KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
-
+from tests.support.web import KEY, make_app, settings_with_sqlite
 
 ALICE = Grant(scopes=ORDINARY_SCOPES, users=("alice",))
 
@@ -31,6 +26,7 @@ class Site:
         self.slurm: Any = FakeSlurm()
         self._path = path
         self._settings = {
+            "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
             "ACCESS_METHODS": "keys",
             **(oidc_settings(provider) if provider else {}),
             **settings,
@@ -42,18 +38,8 @@ class Site:
         self.keys: ApiKeys = self.services.keys
 
     def another(self) -> Flask:
-        """Another process with the same store."""
-        config = {
-            "SLURM_REST_HOST": "http://127.0.0.1:9",
-            "SLURM_JWT_HS256_KEY_BASE64": KEY,
-            "MONGODB_URI": None,
-            "SQLITE_PATH": self._path,
-            "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
-            **self._settings,
-        }
-        app = create_app(config)
-        app.extensions["slurm_proxy"].store.close()
-        app.extensions["slurm_proxy"] = build_services(read_settings(config), self.slurm)
+        """Return the application as another process with the same store has it."""
+        app = make_app(settings_with_sqlite(self._path, **self._settings), self.slurm)
         app.extensions["slurm_proxy"].store.prepare()
         return app
 

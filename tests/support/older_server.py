@@ -6,13 +6,12 @@ from typing import Any
 from flask import Flask
 from pymongo.collection import Collection
 
-from app import create_app
-from app.environment import read_settings
 from app.models.record import utc_now
-from app.services import Services, build_services
+from app.services import Services
 from app.store.mongo import connect
 from tests.support.fakes import FakeSlurm
 from tests.support.tasks import make_email, make_task, new_uuid
+from tests.support.web import KEY, make_app
 
 NAIVE_NOW = utc_now().replace(tzinfo=None)  # when the tests were imported, which may be long ago
 YEARS_AGO = NAIVE_NOW - timedelta(days=900)
@@ -47,7 +46,7 @@ class Deployment:
     def settings(self) -> dict[str, Any]:
         return {
             "SLURM_REST_HOST": "http://127.0.0.1:9",
-            "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0IGtleSBmb3IgdGVzdHM=",
+            "SLURM_JWT_HS256_KEY_BASE64": KEY,
             "MONGODB_URI": self.uri,
             "MONGODB_MONITOR_DB": self.database,
             "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
@@ -55,10 +54,8 @@ class Deployment:
 
     def start(self) -> Flask:
         """Start a server, without its threads."""
-        app = create_app(self.settings)
-        services = build_services(read_settings(self.settings), self.slurm)
-        app.extensions["slurm_proxy"].store.close()
-        app.extensions["slurm_proxy"] = services
+        app = make_app(self.settings, self.slurm)
+        services: Services = app.extensions["slurm_proxy"]
         self._started.append(services)
         services.store.prepare()
         return app

@@ -1,12 +1,51 @@
-"""Requests to a service in this process."""
+"""A service in this process, on a cluster in memory, and requests to it."""
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 
+from app import create_app
+from app.environment import read_settings
+from app.services import build_services
+
 KEY = "c2VjcmV0IGtleSBmb3IgdGVzdHM="
+
+
+def settings_with_sqlite(path: Path, **settings: Any) -> dict[str, Any]:
+    """Return the settings of a service whose store is the file at `path`."""
+    return {
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": KEY,
+        "MONGODB_URI": None,
+        "SQLITE_PATH": path,
+        **settings,
+    }
+
+
+def make_app(settings: dict[str, Any], slurm: Any) -> Flask:
+    """Return the application on `slurm`, without its threads; the caller prepares and closes its store."""
+    app = create_app(settings)
+    app.extensions["slurm_proxy"].store.close()
+    app.extensions["slurm_proxy"] = build_services(read_settings(settings), slurm)
+    return app
+
+
+@contextmanager
+def prepared_app(path: Path, slurm: Any, **settings: Any) -> Iterator[Flask]:
+    """Make the application on `slurm`, whose store is the file at `path`, and close the store at the end."""
+    app = make_app(settings_with_sqlite(path, **settings), slurm)
+    store = app.extensions["slurm_proxy"].store
+    store.prepare()
+    try:
+        yield app
+    finally:
+        store.close()
 
 
 def post(client: FlaskClient, path: str, body: Any, **options: Any) -> Any:

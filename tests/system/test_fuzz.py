@@ -30,13 +30,11 @@ from schemathesis import GenerationMode, checks
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from app import create_app
-from app.environment import read_settings
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmProxyError, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.models.record import utc_now
 from app.models.task import Task
-from app.services import Services, build_services
+from app.services import Services
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
@@ -44,7 +42,7 @@ from app.web.openapi.operations import OPERATIONS, Operation
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.mutations import CHANGES, DAMAGES, Change, Damage, submissions, watches, written
-from tests.support.web import KEY
+from tests.support.web import prepared_app
 
 LEAST_REQUESTS = 20_000
 LONGEST_ANSWER = 5.0  # seconds
@@ -116,23 +114,13 @@ def _late(*arguments: object) -> None:
 @pytest.fixture(scope="module")
 def guard() -> Iterator[Guard]:
     folder = tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None)
-    config = {
-        "SLURM_REST_HOST": "http://127.0.0.1:9",
-        "SLURM_JWT_HS256_KEY_BASE64": KEY,
-        "MONGODB_URI": None,
-        "SQLITE_PATH": Path(folder) / "store.sqlite3",
-        "NOTIFICATIONS_SMTP_SERVER": "mail.example.com",
-    }
-    app = create_app(config)
     slurm = Cluster()
     slurm.put(5, JobState.RUNNING)
-    services = build_services(read_settings(config), slurm)  # type: ignore[arg-type]
-    app.extensions["slurm_proxy"] = services
-    services.store.prepare()
-    before = signal.signal(signal.SIGALRM, _late)
-    yield Guard(app, services, slurm)
-    signal.signal(signal.SIGALRM, before)
-    services.store.close()
+    path = Path(folder) / "store.sqlite3"
+    with prepared_app(path, slurm, NOTIFICATIONS_SMTP_SERVER="mail.example.com") as app:
+        before = signal.signal(signal.SIGALRM, _late)
+        yield Guard(app, app.extensions["slurm_proxy"], slurm)
+        signal.signal(signal.SIGALRM, before)
     shutil.rmtree(folder)
 
 

@@ -8,19 +8,17 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
 from app.environment import read_settings
 from app.errors import SettingsError
 from app.job_state import JobState
 from app.models.caller import Grant, Scope
 from app.models.username import is_username
-from app.services import build_services
 from tests.support.access import Site
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.real.identity_provider import IdentityProvider
 from tests.support.tasks import make_task
-from tests.support.web import KEY, post
+from tests.support.web import post, prepared_app
 
 PATTERN = "[A-Za-z0-9_][A-Za-z0-9_.@-]*"
 OF_THE_SITE = ["Alice", "2nd", "a.doe@ad.example.com", "JDOE", "1a", "x" * 64]
@@ -71,20 +69,9 @@ def slurm() -> FakeSlurm:
 
 
 @pytest.fixture
-def app(tmp_path: Path, slurm: Any) -> Iterator[Flask]:
-    config = {
-        "SLURM_REST_HOST": "http://127.0.0.1:9",
-        "SLURM_JWT_HS256_KEY_BASE64": KEY,
-        "MONGODB_URI": None,
-        "SQLITE_PATH": tmp_path / "store.sqlite3",
-        "TASK_USERNAME_PATTERN": PATTERN,
-    }
-    app = create_app(config)
-    services = build_services(read_settings(config), slurm)
-    app.extensions["slurm_proxy"] = services
-    services.store.prepare()
-    yield app
-    services.store.close()
+def app(tmp_path: Path, slurm: FakeSlurm) -> Iterator[Flask]:
+    with prepared_app(tmp_path / "store.sqlite3", slurm, TASK_USERNAME_PATTERN=PATTERN) as app:
+        yield app
 
 
 @pytest.fixture

@@ -10,15 +10,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
-from app.environment import read_settings
 from app.errors import Forbidden
 from app.job_state import JobState
 from app.models.caller import Caller, Grant, Scope
-from app.services import build_services
 from tests.support.fakes import FakeSlurm
 from tests.support.tasks import make_task
-from tests.support.web import CHANNELS, KEY, QUEUE, post
+from tests.support.web import CHANNELS, QUEUE, post, prepared_app
 
 
 def test_argv_is_accepted_only_in_place_of_cmd_and_params(client: FlaskClient) -> None:
@@ -112,21 +109,12 @@ def test_a_method_that_is_not_configured_is_a_warning_and_grants_count_all_the_s
             validator.validate_submission(Caller("pipeline", (grant,)), {"task": task})
 
 
-def test_an_allowed_service_user_may_run(tmp_path: Path, slurm: Any) -> None:
-    config = {
-        "SLURM_REST_HOST": "http://127.0.0.1:9",
-        "SLURM_JWT_HS256_KEY_BASE64": KEY,
-        "MONGODB_URI": None,
-        "SQLITE_PATH": tmp_path / "s.sqlite3",
-        "TASK_ALLOWED_SERVICE_USERS": "root, daemon",
-    }
-    app = create_app(config)
-    services = build_services(read_settings(config), slurm)
-    app.extensions["slurm_proxy"] = services
-    services.store.prepare()
-    assert post(app.test_client(), "/submit", {"task": make_task("root")}).status_code == 200
-    assert post(app.test_client(), "/submit", {"task": make_task("slurm")}).status_code == 400
-    services.store.close()
+def test_an_allowed_service_user_may_run(tmp_path: Path, slurm: FakeSlurm) -> None:
+    path = tmp_path / "s.sqlite3"
+    with prepared_app(path, slurm, TASK_ALLOWED_SERVICE_USERS="root, daemon") as app:
+        client = app.test_client()
+        assert post(client, "/submit", {"task": make_task("root")}).status_code == 200
+        assert post(client, "/submit", {"task": make_task("slurm")}).status_code == 400
 
 
 @pytest.mark.parametrize("environment", ["PATH=/bin", ["A=1", "B=x=y"], {"A": "1"}, [], {}])
