@@ -2,14 +2,13 @@
 
 import json
 import signal
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
+from app.demo.cluster.http_server import HttpServer, Reply
 from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
 from app.demo.cluster.submission import Refused, make_job
@@ -18,23 +17,15 @@ from app.demo.cluster.wire import (
     count_jobs,
     make_answer,
     make_error,
+    make_refused_cancel,
     structured_number,
     to_accounting_json,
     to_controller_json,
 )
 
 _SERVICE_USERS = {"root", "slurm"}
+_NO_SUCH_URL = "Unable find requested URL. Please view /openapi/v3 for API reference."
 Query = dict[str, list[str]]
-
-
-class Reply(Exception):
-    """Exception that ends a request with a status and a body."""
-
-    def __init__(self, status: int, body: dict[str, Any] | str) -> None:
-        """Keep the status and the body of the answer."""
-        super().__init__(status)
-        self.status = status
-        self.body = body
 
 
 class LocalCluster:
@@ -64,22 +55,19 @@ class LocalCluster:
         self.mem_mb = mem_mb
         self.queue = LocalQueue(cpus, min_job_age, minute)
         self._key = key
-        self._http: ThreadingHTTPServer | None = None
+        self._http: HttpServer | None = None
 
     def start(self, port: int = 0) -> str:
         """Start on 127.0.0.1, on any free port by default, and return the address."""
         self.queue.start()
-        handler = type("Handler", (_Handler,), {"cluster": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        threading.Thread(target=self._http.serve_forever, name="local-cluster", daemon=True).start()
-        return f"http://127.0.0.1:{self._http.server_port}"
+        self._http = HttpServer(self._route, port)
+        return self._http.url
 
     def stop(self) -> None:
         """End the server and the processes of all jobs. May be called twice."""
         http, self._http = self._http, None
         if http is not None:
-            http.shutdown()
-            http.server_close()
+            http.stop()
             self.queue.stop()
 
     def user_of(self, token: str | None, name: str | None) -> str | None:
@@ -153,11 +141,9 @@ class LocalCluster:
         """
         job = self._recent(text)
         if user not in (job.account.pw_name, *_SERVICE_USERS):
-            return make_answer(status=[{"error": {"code": 2002, "string": "Access/permission denied"}}])
+            return make_refused_cancel(2002, "Access/permission denied")
         if job.state.is_final:
-            return make_answer(
-                status=[{"error": {"code": 2021, "string": "Job/step already completing or completed"}}]
-            )
+            return make_refused_cancel(2021, "Job/step already completing or completed")
         if "signal" in query:
             return self._signal(job, query["signal"][0])
         self.queue.cancel(job)
@@ -168,9 +154,7 @@ class LocalCluster:
         number = int(name) if name.isdigit() else getattr(signal, f"SIG{name}", signal.SIGKILL)
         if self.queue.signal(job, int(number)):
             return make_answer(status=[])
-        return make_answer(
-            status=[{"error": {"code": 2020, "string": "Job can not be altered now, try again later"}}]
-        )
+        return make_refused_cancel(2020, "Job can not be altered now, try again later")
 
     def accounting(self, query: Query) -> dict[str, Any]:
         """Return the jobs that match a query, as slurmdbd does."""
@@ -194,78 +178,41 @@ class LocalCluster:
         unknown = make_error(2017, "Invalid job id specified", f"Unable to query JobId={text}")
         raise Reply(404, make_answer(jobs=[], errors=[unknown]))
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer leaves in one piece: no waiting for an acknowledgement in between
-    cluster: LocalCluster
-
-    def do_GET(self) -> None:
-        self._handle("GET", {})
-
-    def do_DELETE(self) -> None:
-        self._handle("DELETE", {})
-
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        try:
-            body = json.loads(raw)
-        except ValueError:
-            self._send(400, make_answer(errors=[make_error(9202, "Failure during parsing")]))
-            return
-        self._handle("POST", body if isinstance(body, dict) else {})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
-
-    def _handle(self, method: str, body: dict[str, Any]) -> None:
-        try:
-            self._send(200, self._route(method, body))
-        except Reply as reply:
-            self._send(reply.status, reply.body)
-
-    def _route(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        url = urlsplit(self.path)
+    def _route(self, method: str, target: str, headers: Message, content: bytes) -> dict[str, Any]:
+        body = _parse_body(content) if method == "POST" else {}
+        url = urlsplit(target)
         query = parse_qs(url.query)
         parts = tuple(url.path.strip("/").split("/"))
         if parts[:2] not in (("slurm", API), ("slurmdb", API)):
-            raise Reply(404, "Unable find requested URL. Please view /openapi/v3 for API reference.")
-        name = self.headers.get("X-SLURM-USER-NAME")
-        user = self.cluster.user_of(self.headers.get("X-SLURM-USER-TOKEN"), name)
+            raise Reply(404, _NO_SUCH_URL)
+        user = self.user_of(headers.get("X-SLURM-USER-TOKEN"), headers.get("X-SLURM-USER-NAME"))
         if parts == ("slurm", API, "ping"):
-            return self.cluster.ping(user)
+            return self.ping(user)
         if user is None:
             raise Reply(511, make_answer(jobs=[], errors=[make_error(1007, "Protocol authentication error")]))
-        return self._found(method, parts, user, query, body)()
-
-    def _found(
-        self, method: str, parts: tuple[str, ...], user: str, query: Query, body: dict[str, Any]
-    ) -> Callable[[], dict[str, Any]]:
-        cluster = self.cluster
         match (method, parts[0], *parts[2:]):
             case ("GET", "slurm", "diag"):
-                return lambda: make_answer(statistics=count_jobs(cluster.queue.all()))
+                return make_answer(statistics=count_jobs(self.queue.all()))
             case ("GET", "slurm", "jobs"):
-                return lambda: cluster.jobs(query)
+                return self.jobs(query)
             case ("GET", "slurm", "jobs", "state"):
-                return lambda: cluster.states(query)
+                return self.states(query)
             case ("POST", "slurm", "job", "submit"):
-                return lambda: cluster.submit(user, body)
+                return self.submit(user, body)
             case ("GET", "slurm", "job", job_id):
-                return lambda: cluster.job(job_id)
+                return self.job(job_id)
             case ("DELETE", "slurm", "job", job_id):
-                return lambda: cluster.cancel(user, job_id, query)
+                return self.cancel(user, job_id, query)
             case ("GET", "slurmdb", "jobs"):
-                return lambda: cluster.accounting(query)
+                return self.accounting(query)
             case ("GET", "slurmdb", "job", job_id):
-                return lambda: cluster.accounting({"step": [job_id]})
-        raise Reply(404, "Unable find requested URL. Please view /openapi/v3 for API reference.")
+                return self.accounting({"step": [job_id]})
+        raise Reply(404, _NO_SUCH_URL)
 
-    def _send(self, status: int, body: dict[str, Any] | str) -> None:
-        kind = "text/plain" if isinstance(body, str) else "application/json"
-        content = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+
+def _parse_body(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except ValueError:
+        raise Reply(400, make_answer(errors=[make_error(9202, "Failure during parsing")])) from None
+    return body if isinstance(body, dict) else {}

@@ -46,6 +46,11 @@ def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
     }
 
 
+def make_refused_cancel(code: int, words: str) -> dict[str, Any]:
+    """Return the body that says why a job is not cancelled, with status 200."""
+    return make_answer(status=[{"error": {"code": code, "string": words}}])
+
+
 def exit_code(job: LocalJob) -> dict[str, Any]:
     """Return the exit code of a job, or the signal that killed the job."""
     killed = os.WIFSIGNALED(job.status)
