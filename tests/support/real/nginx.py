@@ -26,10 +26,26 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    {settings}
-    include {folder}/slurm-proxy.conf;
+    {content}
 }}
 """
+
+
+def write_main_configuration(folder: Path, user: str, content: str) -> None:
+    """Write the nginx.conf of an nginx that keeps all its files in `folder`.
+
+    Args:
+        folder: where the file is written.
+        user: the user directive with its semicolon, or nothing.
+        content: what stands in `http`.
+    """
+    (folder / "nginx.conf").write_text(_MAIN.format(user=user, folder=folder, content=content))
+
+
+def make_daemon(folder: Path) -> Daemon:
+    """Return an nginx, not yet started, with the nginx.conf in `folder`."""
+    log = str(folder / "error.log")
+    return Daemon(["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", log], folder / "output.log")
 
 
 class Nginx:
@@ -55,10 +71,9 @@ class Nginx:
         make_certificate(self.ca_path, self._folder / "key.pem")
         (self._folder / "slurm-proxy.conf").write_text(self._configuration())
         user = "user root;" if os.geteuid() == 0 else ""  # the folders of the tests are private
-        main = _MAIN.format(user=user, folder=self._folder, settings=self._settings)
-        (self._folder / "nginx.conf").write_text(main)
-        argv = ["nginx", "-p", str(self._folder), "-c", "nginx.conf", "-e", str(self._folder / "error.log")]
-        self._daemon = Daemon(argv, self._folder / "output.log")
+        content = f"{self._settings}\n    include {self._folder}/slurm-proxy.conf;"
+        write_main_configuration(self._folder, user, content)
+        self._daemon = make_daemon(self._folder)
         self._daemon.start()
         try:
             self._daemon.ready(lambda: answers(self.port))

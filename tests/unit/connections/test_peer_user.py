@@ -19,7 +19,8 @@ import pytest
 from app.connections.peer_user import PeerUser, find_peer_user
 from tests.conftest import not_covered, until
 from tests.support.real import RealPartMissing
-from tests.support.real.processes import Daemon, answers, free_port, install
+from tests.support.real.nginx import make_daemon, write_main_configuration
+from tests.support.real.processes import answers, free_port, install
 from tests.support.service import ROOT
 
 NOBODY = 65534
@@ -316,30 +317,14 @@ def test_user_of_a_unix_socket_decides_who_is_an_operator(serve: Callable[..., s
 
 
 # As nginx 1.29.7 and later are by default: HTTP/1.1, and no header that tells of a proxy.
-NGINX = """
-daemon off;
-user {user} {group};
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
+NGINX = """server {{
         listen 127.0.0.1:{port};
         location / {{
             proxy_pass {upstream};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
         }}
-    }}
-}}
-"""
+    }}"""
 
 
 @pytest.mark.real
@@ -355,14 +340,9 @@ def test_nginx_in_front_of_a_server_without_authentication_is_refused_unless_all
     for upstream, status in ((closed, "403"), (widened, "400")):
         with tempfile.TemporaryDirectory() as folder:
             port = free_port()
-            configuration = NGINX.format(
-                user="nobody", group=group, folder=folder, port=port, upstream=upstream
-            )
-            (Path(folder) / "nginx.conf").write_text(configuration)
-            log = f"{folder}/error.log"
-            daemon = Daemon(
-                ["nginx", "-p", folder, "-c", "nginx.conf", "-e", log], Path(folder) / "output.log"
-            )
+            content = NGINX.format(port=port, upstream=upstream)
+            write_main_configuration(Path(folder), f"user nobody {group};", content)
+            daemon = make_daemon(Path(folder))
             daemon.start()
             try:
                 daemon.ready(partial(answers, port))
