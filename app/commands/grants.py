@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app.models.caller import ORDINARY_SCOPES, Grant, Scope
+from app.models.caller import OPERATOR_SCOPES, ORDINARY_SCOPES, Grant
 from app.models.username import describe_username_rule, is_username
 from app.senders import SENDERS
 
@@ -22,8 +22,9 @@ def build_grant(options: Mapping[str, Any], username_pattern: str | None) -> Gra
     named = (*options["users"], *options["groups"])
     if options["any_user"] and named:
         raise click.UsageError("--any-user excludes --user and --group: give one of them")
-    if Scope.ADMIN in options["scopes"] and not options["any_user"]:
-        raise click.UsageError("the scope admin is for all users: it needs --any-user")
+    for scope in OPERATOR_SCOPES:
+        if scope in options["scopes"] and not options["any_user"]:
+            raise click.UsageError(f"the scope {scope} is for all users: it needs --any-user")
     if not (options["any_user"] or named):
         raise click.UsageError("name the users that the key may act for: give --user, --group or --any-user")
     if "any" in options["users"]:

@@ -29,7 +29,11 @@ _DAYS = click.IntRange(1, 36_500)
 @keys.command("create")
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, type=_SCOPES, help="A scope of the key. Default: all but admin."
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=_SCOPES,
+    help="A scope of the key. Default: all but monitor and admin.",
 )
 @click.option("--user", "users", multiple=True, help="A Slurm user that the key may act for.")
 @click.option("--group", "groups", multiple=True, help="A Unix group whose members the key may act for.")

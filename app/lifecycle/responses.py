@@ -40,7 +40,8 @@ def describe_job(record: TaskRecord, job: SlurmJob | None, as_of: datetime | Non
 def describe_record(record: TaskRecord) -> Record:
     """Return the answer about a record."""
     notifications = [describe_notification(item) for item in record.notifications]
-    return Record.model_validate({**dict(record), "notifications": notifications})
+    outcome = {"ended": record.has_ended, "succeeded": record.has_succeeded}
+    return Record.model_validate({**dict(record), **outcome, "notifications": notifications})
 
 
 def describe_notification(item: Notification) -> ShownNotification:

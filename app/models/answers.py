@@ -116,6 +116,13 @@ class Record(BaseModel):
     slurm_username: str
     slurm_job_id: int | None
     slurm_job_state: JobState | None
+    ended: bool = Field(description="Whether nothing is left to wait for.")
+    succeeded: bool | None = Field(
+        description="Whether the task has succeeded; null before its end, and if the outcome is unknown."
+    )
+    resubmitted_from: str | None = Field(
+        None, description="The uuid of the task that this one repeats.", exclude_if=_is_empty
+    )
     created_at: Utc
     updated_at: Utc
     warnings: list[str] = Field(

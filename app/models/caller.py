@@ -21,10 +21,13 @@ class Scope(StrEnum):
     SUBMIT = "submit"
     READ = "read"
     CANCEL = "cancel"
-    ADMIN = "admin"  # the routes of operators
+    MONITOR = "monitor"  # health, metrics, lists and messages of all users
+    ADMIN = "admin"  # the routes of operators; includes MONITOR
 
 
 ORDINARY_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CANCEL})
+# The scopes that are for all users and have no limits.
+OPERATOR_SCOPES = (Scope.ADMIN, Scope.MONITOR)
 
 
 class Grant(BaseModel):
@@ -45,9 +48,10 @@ class Grant(BaseModel):
     @model_validator(mode="after")
     def _operators_have_no_limits(self) -> Self:
         limits = (self.partitions, self.accounts, self.recipients)
-        if Scope.ADMIN in self.scopes and (self.users != "any" or limits != (None, None, None)):
+        scope = next((scope for scope in OPERATOR_SCOPES if scope in self.scopes), None)
+        if scope is not None and (self.users != "any" or limits != (None, None, None)):
             raise ValueError(
-                "the scope admin is for all users and jobs: give it with any user, and without limits"
+                f"the scope {scope} is for all users and jobs: give it with any user, and without limits"
             )
         return self
 
@@ -67,6 +71,10 @@ class Grant(BaseModel):
             if channels:
                 _require_receivers(pattern, channels)
         return patterns
+
+    def has_scope(self, scope: Scope) -> bool:
+        """Return whether the grant has the scope; admin includes monitor."""
+        return scope in self.scopes or (scope is Scope.MONITOR and Scope.ADMIN in self.scopes)
 
     def covers_user(self, username: str) -> bool:
         """Return whether the grant is for this user, by name or by a Unix group."""
@@ -109,7 +117,7 @@ class Caller:
         return [
             grant
             for grant in self.grants
-            if scope in grant.scopes and (username is None or grant.covers_user(username))
+            if grant.has_scope(scope) and (username is None or grant.covers_user(username))
         ]
 
 

@@ -110,6 +110,7 @@ class TaskRecord(BaseModel):
     caller: str | None = None  # the caller's name
     key: str | None = None  # in the store; None if it is the uuid, which no other record has
     taken_over_at: Utc | None = None  # from the database of the older server
+    resubmitted_from: str | None = None  # the uuid of the task that this one repeats
 
     @property
     def uuid(self) -> str:
@@ -127,6 +128,18 @@ class TaskRecord(BaseModel):
     def is_open(self) -> bool:
         """Return whether there is a job whose end was not seen yet."""
         return self.slurm_job_state is not None and not self.slurm_job_state.is_settled
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+        return not self.is_open and not self.is_reserved
+
+    @property
+    def has_succeeded(self) -> bool | None:
+        """Return whether the task has succeeded; None before its end, and if the outcome is unknown."""
+        if not self.has_ended or self.slurm_job_state is JobState.UNKNOWN:
+            return None
+        return self.slurm_job_state is not None and self.slurm_job_state.is_success
 
     @property
     def is_freed(self) -> bool:

@@ -55,6 +55,8 @@ def record_to_document(record: TaskRecord) -> Document:
         "caller": record.caller,
         "kind": record.kind.value,
     }
+    if record.resubmitted_from is not None:  # its index has only the documents with this field
+        document["resubmitted_from"] = record.resubmitted_from
     if record.idempotency_key is not None:  # its index is sparse
         document["idempotency_key"] = record.idempotency_key
     return document

@@ -24,6 +24,10 @@ _TASK_INDEXES = (
         IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
         for field in ("is_open", "is_reserved")
     ),
+    IndexModel(
+        [("resubmitted_from", ASCENDING), *NEWEST_FIRST],
+        partialFilterExpression={"resubmitted_from": {"$exists": True}},
+    ),
     IndexModel([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False}),
     IndexModel([("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]),
     *(

@@ -50,7 +50,7 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
     connection.execute(
         "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
         " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
-        " kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " kind, resubmitted_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.uuid,
             record.slurm_username,
@@ -68,6 +68,7 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
             to_milliseconds_or_none(record.alarm_at),
             record.caller,
             record.kind,
+            record.resubmitted_from,
         ),
     )
     add_notifications(connection, record.uuid, record.notifications)
@@ -92,6 +93,7 @@ def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecor
         submission_error=row["submission_error"],
         alarm_at=to_datetime_or_none(row["alarm_at"]),
         caller=row["caller"],
+        resubmitted_from=row["resubmitted_from"],
     )
 
 

@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     submission_error TEXT,
     alarm_at INTEGER,
     caller TEXT,
-    kind TEXT
+    kind TEXT,
+    resubmitted_from TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_state ON tasks (slurm_job_state, created_at);
@@ -27,6 +28,8 @@ CREATE INDEX IF NOT EXISTS tasks_user ON tasks (slurm_username, slurm_job_state,
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (is_open) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_caller ON tasks (caller) WHERE is_open;
 CREATE INDEX IF NOT EXISTS tasks_ended ON tasks (updated_at) WHERE NOT is_open;
+CREATE INDEX IF NOT EXISTS tasks_resubmitted ON tasks (resubmitted_from, created_at)
+    WHERE resubmitted_from IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
     WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
 CREATE TABLE IF NOT EXISTS notifications (
@@ -67,6 +70,7 @@ _ADDED_COLUMNS = (
     ("tasks", "alarm_at INTEGER"),
     ("tasks", "caller TEXT"),
     ("tasks", "kind TEXT"),
+    ("tasks", "resubmitted_from TEXT"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),
     ("notifications", "digest TEXT"),

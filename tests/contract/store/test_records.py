@@ -91,7 +91,7 @@ def test_a_record_comes_back_whole(store: TaskStore) -> None:
     notification = make_notification(
         status=NotificationStatus.UNDELIVERABLE, attempt_after=None, last_error="no"
     )
-    record = make_running(job=job, notifications=(notification,))
+    record = make_running(job=job, notifications=(notification,), resubmitted_from="first")
     store.add_record(record)
     assert find(store, record.uuid) == record
     assert store.find_by_job_id(7) == record

@@ -264,6 +264,15 @@ def test_one_grant_must_allow_the_whole_task() -> None:
     assert [grant.users for grant in caller.find_grants(Scope.SUBMIT, "alice")] == [("alice",)]
 
 
+def test_the_scope_admin_includes_monitor_and_no_other_scope_does() -> None:
+    operator = Caller("ops", (Grant(scopes=frozenset({Scope.ADMIN}), users="any"),))
+    watcher = Caller("prometheus", (Grant(scopes=frozenset({Scope.MONITOR}), users="any"),))
+    ordinary = Caller("alice", (Grant(scopes=ORDINARY_SCOPES, users="any"),))
+    assert operator.is_allowed_for_all(Scope.MONITOR)
+    assert [scope for scope in Scope if watcher.is_allowed(scope)] == [Scope.MONITOR]
+    assert not ordinary.is_allowed(Scope.MONITOR)
+
+
 def test_a_unix_group_stands_for_its_members() -> None:
     grant = Grant(scopes=ORDINARY_SCOPES, groups=("daemon",))
     assert grant.covers_user("daemon")

@@ -55,6 +55,8 @@ def test_the_command_line_makes_lists_and_revokes_keys(site: Site) -> None:
         (["x", "--any-user", "--days", "0"], "--days"),
         (["two\nlines", "--any-user"], "name: must be one line"),
         (["x", "--user", "alice", "--scope", "admin"], "the scope admin is for all users"),
+        (["x", "--user", "alice", "--scope", "monitor"], "the scope monitor is for all users"),
+        (["x", "--any-user", "--scope", "monitor", "--account", "a"], "the scope monitor is for all users"),
         (["x", "--any-user", "--scope", "admin", "--partition", "short"], "the scope admin is for all users"),
         (
             ["x", "--any-user", "--recipient", "*@example.org"],

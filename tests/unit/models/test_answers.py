@@ -2,10 +2,12 @@
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from app.job_state import JobState
+from app.lifecycle.responses import describe_record
 from app.models import answers
 from app.models.answers import KeptNotification, Record, SlurmFacts, Submitted
 from app.models.job import SlurmJob
@@ -20,16 +22,38 @@ def test_submitted_without_warnings_has_no_such_key() -> None:
     assert body == {"uuid": "u", "slurm_job_id": 7, "slurm_job_state": "PENDING"}
 
 
-@pytest.mark.parametrize("name", ["warnings", "submission_error"])
+@pytest.mark.parametrize("name", ["warnings", "submission_error", "resubmitted_from"])
 def test_record_without_a_problem_has_no_such_key(name: str) -> None:
     record = TaskRecord(task={"uuid": "u"}, slurm_username="alice", created_at=NOW, updated_at=NOW)
-    body = Record.model_validate({**dict(record), "notifications": []}).model_dump(mode="json")
+    body = describe_record(record).model_dump(mode="json")
     assert name not in body
     assert list(body) == [field for field in Record.model_fields if field in body]
 
 
-def test_record_takes_every_field_but_the_notifications_from_the_stored_record() -> None:
-    assert set(Record.model_fields) <= set(TaskRecord.model_fields)
+def test_record_takes_every_other_field_from_the_stored_record() -> None:
+    assert set(Record.model_fields) - {"ended", "succeeded"} <= set(TaskRecord.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ended", "succeeded"),
+    [
+        ({}, False, None),  # a reservation
+        ({"submission_error": "refused"}, True, False),
+        ({"slurm_job_id": 1, "slurm_job_state": "PENDING"}, False, None),
+        ({"slurm_job_id": 1, "slurm_job_state": "COMPLETING"}, False, None),
+        ({"slurm_job_id": 1, "slurm_job_state": "SPECIAL_EXIT"}, False, None),
+        ({"slurm_job_id": 1, "slurm_job_state": "COMPLETED"}, True, True),
+        ({"slurm_job_id": 1, "slurm_job_state": "CANCELLED"}, True, False),
+        ({"slurm_job_id": 1, "slurm_job_state": "UNKNOWN"}, True, None),
+        ({"slurm_job_state": "UNKNOWN", "submission_error": "lost"}, True, None),
+    ],
+)
+def test_record_says_whether_the_task_has_ended_and_succeeded(
+    fields: dict[str, Any], ended: bool, succeeded: bool | None
+) -> None:
+    given = {"task": {"uuid": "u"}, "slurm_username": "alice", "created_at": NOW, "updated_at": NOW}
+    body = describe_record(TaskRecord.model_validate({**given, **fields}))
+    assert (body.ended, body.succeeded) == (ended, succeeded)
 
 
 def test_module_of_the_answers_names_every_fact_of_a_job() -> None:
