@@ -23,6 +23,7 @@ from app.models.notification_request import METHOD_ALIASES
 from app.senders import SENDERS, Message, Sender, settings_prefix
 from app.slurm.diagnosis import check_accounting, check_slurm
 from app.startup import describe_store, find_socket_folder_faults, format_record_count
+from app.store.schema_version import require_known_version
 from app.unwritable_file import explain_unwritable
 
 _CONTENT = Content(
@@ -164,6 +165,7 @@ def _check_store(settings: Settings, faults: list[str]) -> Finding:
     except SlurmProxyError as error:
         return _failed("store", error)
     try:
+        require_known_version(store.read_schema_version())
         store.release_lease("check")  # a write that changes nothing
         count = store.count_records()
     except StoreUnavailable as error:

@@ -24,8 +24,11 @@ class TaskStore(RecordStore, NotificationQueue, RateLimiter, LeaderLease, KeySto
         """Connect, and create the indexes that the queries need.
 
         Raises:
-            StoreRefused: The database cannot be used as it is.
+            StoreRefused: The database cannot be used as it is, or a newer release wrote it.
         """
+
+    def read_schema_version(self) -> int:
+        """Return the schema version of the store, without preparing it; see `schema_version.py`."""
 
     def count_records(self) -> int | None:
         """Return about how many records there are; None if the store has not been created yet."""

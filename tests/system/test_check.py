@@ -1,8 +1,10 @@
 """`flask --app app check` as its operator runs it."""
 
 import base64
+import contextlib
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -73,6 +75,15 @@ def test_a_command_that_needs_settings_names_those_that_are_wrong() -> None:
         2,
         ["Error: LOG_LEVEL: must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"],
     )
+
+
+def test_check_reports_a_store_of_a_newer_release(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    status, lines = flask("check", SQLITE_PATH=str(path))
+    assert status == 1
+    assert any("FAILED  store: SQLITE_PATH: the store has schema version 99" in line for line in lines)
 
 
 def test_check_passes_on_a_good_configuration(cluster: Cluster, tmp_path: Path, smtp: SmtpServer) -> None:

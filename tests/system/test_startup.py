@@ -1,9 +1,11 @@
 """The errors of a server that starts with a mistake in its settings."""
 
 import base64
+import contextlib
 import os
 import re
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from app.store.schema_version import SCHEMA_VERSION
+from app.version import read_version
 from tests.conftest import Cluster, until
 from tests.support.real.certificates import server_context
 from tests.support.real.mongod import Mongod
@@ -367,6 +371,17 @@ def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path, argv: list[s
 def test_a_store_that_is_a_folder_stops_the_start(tmp_path: Path) -> None:
     assert start(tmp_path, RUN, SQLITE_PATH=str(tmp_path)).refuses_with(
         f"SQLITE_PATH: {tmp_path} is a folder: name a file in it"
+    )
+
+
+@pytest.mark.parametrize("argv", SERVERS)
+def test_a_store_of_a_newer_release_stops_the_start(tmp_path: Path, argv: list[str]) -> None:
+    path = tmp_path / "store.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert start(tmp_path, argv, SQLITE_PATH=str(path)).refuses_with(
+        f"SQLITE_PATH: the store has schema version 99, and slurm-proxy {read_version()} knows versions up to"
+        f" {SCHEMA_VERSION}: run the newer release again, or restore a backup from before the upgrade"
     )
 
 

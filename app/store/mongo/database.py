@@ -16,10 +16,12 @@ from app.store.mongo.errors import translating_errors
 from app.store.mongo.indexes import create_key_index, create_task_indexes, create_window_index
 from app.store.mongo.take_over import take_over
 from app.store.mongo.types import Document
+from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
+_SCHEMA_ID = "schema"
 _NOT_ENCODED = "it cannot be read: percent-encode special characters in its user and password"
 
 
@@ -83,21 +85,35 @@ class MongoDatabase:
         self.api_keys: Collection[Document] = client[database].get_collection(
             f"{collection}_keys", write_concern=concern
         )
+        self.schema: Collection[Document] = client[database].get_collection(
+            f"{collection}_schema", write_concern=concern
+        )
 
     def prepare(self) -> None:
         """Create the indexes, and take over the documents of the older server; safe in several processes.
 
         Raises:
             StoreUnavailable: MongoDB does not answer.
-            StoreRefused: An index is in the way.
+            StoreRefused: An index is in the way, or a newer release wrote the database.
         """
         self.ping()  # within the configured time; building an index of many documents takes longer
+        version = self.read_schema_version()
+        require_known_version(version)
         with translating_errors(_INDEX_BUILD_TIMEOUT):
             create_task_indexes(self.tasks)
             create_window_index(self.windows)
             create_key_index(self.api_keys)
         with translating_errors():
             take_over(self.tasks)
+            if version < SCHEMA_VERSION:
+                latest = {"$max": {"version": SCHEMA_VERSION}}  # another host may be newer
+                self.schema.update_one({"_id": _SCHEMA_ID}, latest, upsert=True)
+
+    def read_schema_version(self) -> int:
+        """Return the version in the only document of the collection `…_schema`."""
+        with translating_errors():
+            found = self.schema.find_one({"_id": _SCHEMA_ID})
+            return int(found["version"]) if found else UNVERSIONED
 
     def count_records(self) -> int | None:
         """Return about how many records there are; None if the collection does not exist yet."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.errors import StoreRefused, StoreUnavailable
 from app.models.record import utc_now
+from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 from app.store.sqlite.file import DatabaseFile
 from app.store.sqlite.schema import SCHEMA, add_missing_columns
 
@@ -48,11 +49,19 @@ class SqliteDatabase:
         """
         self._file.create()
         with self.writing() as connection:
+            require_known_version(_read_version(connection))
             add_missing_columns(connection)
         with self.reading() as connection:
             connection.executescript(SCHEMA)
-        with self.reading() as connection:  # SQLite opens a read-only file without an error
+        with self.writing() as connection:  # SQLite opens a read-only file without an error
+            require_known_version(_read_version(connection))
             connection.execute("DELETE FROM leases WHERE FALSE")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def read_schema_version(self) -> int:
+        """Return the number in the head of the file."""
+        with self.reading() as connection:
+            return _read_version(connection)
 
     def count_records(self) -> int | None:
         """Return how many records there are; None if the file or the tables do not exist yet."""
@@ -157,3 +166,8 @@ class SqliteDatabase:
         if (explanation := self._file.explain_error(error)) is not None:
             return StoreRefused(explanation)
         return StoreUnavailable(f"the store {self._path} does not answer: {error}")
+
+
+def _read_version(connection: sqlite3.Connection) -> int:
+    """Return the schema version of the file; SQLite reports 0 for a file without one."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0]) or UNVERSIONED
