@@ -14,6 +14,7 @@ from app import (
     task_callers,
     task_monitoring,
     task_notifications,
+    task_resubmission,
     task_slurm_rest,
     task_submission,
 )
@@ -55,7 +56,15 @@ def _build_web_application(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["slurm_proxy"] = build_services(settings)
-    routes = (task_submission, task_monitoring, task_callers, task_notifications, task_slurm_rest, api_docs)
+    routes = (
+        task_submission,
+        task_monitoring,
+        task_resubmission,
+        task_callers,
+        task_notifications,
+        task_slurm_rest,
+        api_docs,
+    )
     for module in routes:
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/ping", view_func=ping)

@@ -26,6 +26,7 @@ from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.reservations import Reservations
+from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
@@ -49,6 +50,7 @@ class Services:
     poller_slurm: SlurmClient
     validator: RequestValidator
     submitter: TaskSubmitter
+    resubmission: Resubmission
     registration: JobRegistration
     lookup: TaskLookup
     cancellation: Cancellation
@@ -107,13 +109,15 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     """
     parts = _build_parts(settings, slurm)
     delivery = _build_delivery(parts)
+    submitter = _build_submitter(parts)
     request_guard = build_request_guard(settings, parts.store)
     return Services(
         store=parts.store,
         slurm=parts.slurm,
         poller_slurm=parts.poller_slurm,
         validator=parts.validator,
-        submitter=_build_submitter(parts),
+        submitter=submitter,
+        resubmission=Resubmission(parts.store, submitter),
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
         lookup=TaskLookup(parts.store, parts.slurm),
         cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),

@@ -2,7 +2,7 @@
 
 import threading
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from cachetools import TTLCache, cached
 
@@ -25,11 +25,17 @@ from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
 from app.models.rules import parse_job_id
 from app.slurm.client import SlurmClient
+from app.store.lineage import LineageStore
 from app.store.records import RecordStore
 
 _CACHE_SECONDS = 2.0  # for which an answer of Slurm is given to all callers
 _MAX_CACHED_JOBS = 10_000
 _MAX_RECORDS = 1000  # in one answer
+_MAX_RESUBMISSIONS = 100  # of one task in an answer
+
+
+class LookupStore(RecordStore, LineageStore, Protocol):
+    """The part of a store that look-ups need."""
 
 
 class TaskLookup:
@@ -38,7 +44,7 @@ class TaskLookup:
     A record that the caller may not read is answered as if it did not exist. Thread-safe.
     """
 
-    def __init__(self, store: RecordStore, slurm: SlurmClient) -> None:
+    def __init__(self, store: LookupStore, slurm: SlurmClient) -> None:
         """Create the use cases."""
         self._store = store
         self._slurm = slurm
@@ -60,7 +66,7 @@ class TaskLookup:
         record = self._store.find_by_job_id(job_id)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
-        return self._describe(record)
+        return self._describe(caller, record)
 
     def list_by_state(self, caller: Caller, word: str) -> Records:
         """Return the newest records in a state, of the users that the caller may read.
@@ -94,10 +100,13 @@ class TaskLookup:
         record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
-        return self._describe(record)
+        return self._describe(caller, record)
 
-    def _describe(self, record: TaskRecord) -> Shown:
-        return Shown(slurm=self._describe_job(record), monitor=describe_record(record))
+    def _describe(self, caller: Caller, record: TaskRecord) -> Shown:
+        newest = self._store.list_resubmissions(record.uuid, _MAX_RESUBMISSIONS)
+        uuids = [task.uuid for task in newest if caller.is_allowed(Scope.READ, task.slurm_username)]
+        shown = describe_record(record).model_copy(update={"resubmitted_as": uuids})
+        return Shown(slurm=self._describe_job(record), monitor=shown)
 
     def _describe_job(self, record: TaskRecord) -> SlurmFacts:
         """Return the facts of the record's job.

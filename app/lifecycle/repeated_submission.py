@@ -6,7 +6,7 @@ that fits:
 - The first request made no job: the uuid is free, and the request is carried out.
 - The second request has neither the key of the first nor the uuid as its key: 400 `duplicate_uuid`, with the
   id of the job if there is one and the user is the same.
-- The second request has another task: 400 `idempotency_key_reused`.
+- The second request has another task, or resubmits another one: 400 `idempotency_key_reused`.
 - The first request made a job: the first answer again.
 - It is not known yet whether the first request made a job: 504 `submission_unknown`.
 - The reconciler could not find that out, and the record is UNKNOWN: 400 `duplicate_uuid`, without a job.
@@ -39,7 +39,8 @@ def answer_repeated_submission(record: TaskRecord, owner: TaskRecord, key: str |
     """
     if key is None or (key != owner.uuid and record.idempotency_key != owner.idempotency_key):
         raise make_duplicate_error(record, owner)
-    if _canonical(owner.task) != _canonical(record.task):
+    is_same_task = _canonical(owner.task) == _canonical(record.task)
+    if not is_same_task or owner.resubmitted_from != record.resubmitted_from:
         raise IdempotencyKeyReused(f"Idempotency-Key: {key} was used before with another task")
     if owner.slurm_job_id is not None:
         return make_first_answer(owner, owner.slurm_job_id, owner.warnings)

@@ -70,8 +70,20 @@ class TaskSubmitter:
         self._submission_life = submission_life
         self._max_open_tasks = max_open_tasks
 
-    def submit(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> Submitted:
+    def submit(
+        self,
+        caller: Caller,
+        body: Mapping[str, Any],
+        key: str | None = None,
+        resubmitted_from: str | None = None,
+    ) -> Submitted:
         """Reserve the uuid, submit one Slurm job as the task's user, and monitor the job from then on.
+
+        Args:
+            caller: The caller.
+            body: The body of the request.
+            key: The idempotency key.
+            resubmitted_from: The uuid of the task that this one repeats.
 
         Raises:
             InvalidRequest: The task is not valid; there is no job.
@@ -85,7 +97,7 @@ class TaskSubmitter:
             SlurmAmbiguous: There may be a job; the reservation stays and is settled later.
         """
         task = self._validator.validate_submission(caller, body)
-        record = self._new_record(caller, body["task"], task, key)
+        record = self._new_record(caller, body["task"], task, key, resubmitted_from)
         if (owner := self._reservations.reserve(record)) is not None:
             return answer_repeated_submission(record, owner, key)
         try:
@@ -98,7 +110,13 @@ class TaskSubmitter:
         warnings += self._reservations.accept(record, job_id, warnings)
         return make_first_answer(record, job_id, warnings)
 
-    def dry_run(self, caller: Caller, body: Mapping[str, Any], key: str | None = None) -> DryRun | Submitted:
+    def dry_run(
+        self,
+        caller: Caller,
+        body: Mapping[str, Any],
+        key: str | None = None,
+        resubmitted_from: str | None = None,
+    ) -> DryRun | Submitted:
         """Check a submission and return what it would send; reserve, store and submit nothing.
 
         A request that repeats an earlier one gets the answer that `submit` would return.
@@ -115,7 +133,7 @@ class TaskSubmitter:
             SlurmAmbiguous: The request repeats one whose outcome is not known yet.
         """
         task = self._validator.validate_submission(caller, body)
-        record = self._new_record(caller, body["task"], task, key)
+        record = self._new_record(caller, body["task"], task, key, resubmitted_from)
         if (owner := self._reservations.find_owner(record)) is not None:
             return answer_repeated_submission(record, owner, key)
         self._require_room(caller, additional=1)
@@ -139,7 +157,14 @@ class TaskSubmitter:
         username = self._validator.validate_run_as(query)
         return self._slurm.send_raw("POST", "job/submit", user=username, json=body)
 
-    def _new_record(self, caller: Caller, body: dict[str, Any], task: Task, key: str | None) -> TaskRecord:
+    def _new_record(
+        self,
+        caller: Caller,
+        body: dict[str, Any],
+        task: Task,
+        key: str | None,
+        resubmitted_from: str | None,
+    ) -> TaskRecord:
         now = self._store.now()
         record = TaskRecord(
             kind=RecordKind.SUBMITTED,
@@ -149,6 +174,7 @@ class TaskSubmitter:
             updated_at=now,
             idempotency_key=make_stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
+            resubmitted_from=resubmitted_from,
         )
         plan = self._planner.plan_submission(record, now)
         return record.with_notifications(plan.notifications, plan.alarm_at)

@@ -123,6 +123,12 @@ class Record(BaseModel):
     resubmitted_from: str | None = Field(
         None, description="The uuid of the task that this one repeats.", exclude_if=_is_empty
     )
+    resubmitted_as: list[str] = Field(
+        default_factory=list,
+        description="The uuids of the tasks that repeat this one, the newest first, at most 100. Only routes"
+        " that return one record tell them, and only those that the caller may read.",
+        exclude_if=_is_empty,
+    )
     created_at: Utc
     updated_at: Utc
     warnings: list[str] = Field(

@@ -37,12 +37,21 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest([f"body: {words}"]) from None
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be a JSON object"])
+    require_storable(body)
+    return body
+
+
+def require_storable(body: dict[str, Any]) -> None:
+    """Check that a body can be stored, and returned verbatim.
+
+    Raises:
+        InvalidRequest: The body is too large or nested too deep, or has values that cannot be stored.
+    """
     if _has_more_values(body, MAX_VALUES):
         raise InvalidRequest([f"body: has more than {MAX_VALUES} values"])
     faults = _find_faults(body, "", 0)
     for fault in faults:
         raise InvalidRequest(chain([fault], faults))
-    return body
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from typing import Protocol
 
 from app.store.keys import KeyStore
 from app.store.lease import LeaderLease
+from app.store.lineage import LineageStore
 from app.store.notification_queue import NotificationQueue
 from app.store.rate_limiter import RateLimiter
 from app.store.records import RecordStore
 
 
-class TaskStore(RecordStore, NotificationQueue, RateLimiter, LeaderLease, KeyStore, Protocol):
+class TaskStore(RecordStore, LineageStore, NotificationQueue, RateLimiter, LeaderLease, KeyStore, Protocol):
     """A whole store, as the composition root builds it.
 
     A change that a method has acknowledged survives a crash of the process. Every method raises

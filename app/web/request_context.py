@@ -54,6 +54,16 @@ def read_body() -> dict[str, Any]:
     return g.body  # type: ignore[no-any-return]
 
 
+def read_optional_body() -> dict[str, Any]:
+    """Return what `read_body` returns, or an empty object for a request without a body.
+
+    Raises:
+        InvalidRequest: There is a body that is not a JSON object, or has values that cannot be stored.
+        UnsupportedEncoding: The body has a content encoding, such as gzip.
+    """
+    return read_body() if request.get_data() else {}
+
+
 def read_dry_run() -> bool:
     """Return whether the query has `dry_run=true`, and keep that for the audit trail.
 

@@ -31,6 +31,7 @@ class _Subject:
     task_uuid: str | None = None
     slurm_job_id: int | None = None
     code: str | None = None
+    resubmitted_from: str | None = None
 
 
 def log_request(response: Response) -> Response:
@@ -68,6 +69,7 @@ def log_request(response: Response) -> Response:
             slurm_job_id=subject.slurm_job_id,
             status=response.status_code,
             code=subject.code,
+            resubmitted_from=subject.resubmitted_from,
         )
         write_audit_entry(entry)
     return response
@@ -78,11 +80,14 @@ def _subject_of(response: Response) -> _Subject:
     record = answer["monitor"] if isinstance(answer.get("monitor"), dict) else answer
     task = record["task"] if isinstance(record.get("task"), dict) else {}
     named = _read_request_fields()
+    if (source := answer.get("resubmitted_from")) is not None:  # the path names the earlier task
+        named = task
     return _Subject(
         username=_shorten(named.get("username", record.get("slurm_username"))),
         task_uuid=_shorten(named.get("uuid", named.get("task_uuid", answer.get("uuid", task.get("uuid"))))),
         slurm_job_id=_job_id_in(record),
         code=_shorten(answer.get("code")),
+        resubmitted_from=_shorten(source),
     )
 
 

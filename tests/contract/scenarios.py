@@ -114,6 +114,7 @@ def tasks(folder: Path) -> Recording:
         look("cancelled before the poll", "keyed", 1003)
         rig.poll()
         look("cancelled", "keyed", 1003)
+        _resubmit(rig, look)
         ask("cancel an unknown uuid", "POST", "/monitor/task_uuid/nobody/cancel")
         ask("cancel an unknown job", "DELETE", "/monitor/slurm_job_id/99")
         ask("cancel no job id", "DELETE", "/monitor/slurm_job_id/x")
@@ -165,6 +166,32 @@ def _move_through_states(rig: Rig, look: Callable[[str, str, int], None]) -> Non
     rig.poll()
     rig.poll(timedelta(seconds=1))
     look("unknown", "lost", lost)
+
+
+def _resubmit(rig: Rig, look: Callable[[str, str, int], None]) -> None:
+    ask, by_uuid = rig.ask, "/monitor/task_uuid/second/resubmit"
+    more = {"uuid": "third", "task": {"slurm": {"mem": 200, "nodes": None}, "own": [1]}}
+    ask("dry run of a resubmission", "POST", f"{by_uuid}?dry_run=true", more)
+    ask("resubmit by uuid", "POST", by_uuid, more)
+    ask("resubmit again by uuid", "POST", f"{by_uuid}/", more)
+    key = {"Idempotency-Key": "again"}
+    ask("resubmit by job id", "POST", "/monitor/slurm_job_id/1002/resubmit", headers=key)
+    ask("resubmit again by job id", "POST", "/monitor/slurm_job_id/1002/resubmit", headers=key)
+    ask("resubmit another with the key", "POST", by_uuid, more, headers=key)
+    ask("resubmitted task by uuid", "GET", "/monitor/task_uuid/third")
+    look("resubmitted", "second", 1002)
+    for name, body in (
+        ("a patch of another type", {"task": {"slurm": {"mem": []}, "dirs": None}}),
+        ("two uuids", {"uuid": "a", "task": {"uuid": "b"}}),
+        ("its own uuid", {"uuid": "second"}),
+        ("an unknown key", {"patch": {}}),
+        ("a list", []),
+    ):
+        ask(f"resubmit with {name}", "POST", by_uuid, body)
+    ask("resubmit a registered job", "POST", "/monitor/task_uuid/registered/resubmit")
+    ask("resubmit an unknown uuid", "POST", "/monitor/task_uuid/nobody/resubmit")
+    ask("resubmit an unknown job", "POST", "/monitor/slurm_job_id/99/resubmit")
+    ask("resubmit no job id", "POST", "/monitor/slurm_job_id/x/resubmit")
 
 
 def _register(rig: Rig, look: Callable[[str, str, int], None]) -> None:

@@ -18,6 +18,7 @@ from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.reservations import Reservations
+from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
@@ -75,6 +76,7 @@ class Service:
         self.submitter = TaskSubmitter(
             self.store, slurm, planner, validator, self.reservations, submission_life=LIFE
         )
+        self.resubmission = Resubmission(self.store, self.submitter)
         self.registration = JobRegistration(self.store, slurm, planner, validator)
         self.lookup = TaskLookup(self.store, slurm)
         self.poller = Poller(self.store, slurm, planner, unknown_after=10 * MINUTE)

@@ -47,6 +47,7 @@ LAYERS = {
     "app.task_callers": 9,
     "app.task_monitoring": 9,
     "app.task_notifications": 9,
+    "app.task_resubmission": 9,
     "app.task_slurm_rest": 9,
     "app": 10,
     "app.gunicorn_settings": 10,

@@ -6,12 +6,20 @@ Writes wait for a majority of the servers and its journal. With `w: 1`, a crash 
 from app.store.mongo.database import connect
 from app.store.mongo.keys import MongoKeyStore
 from app.store.mongo.lease import MongoLeaderLease
+from app.store.mongo.lineage import MongoLineageStore
 from app.store.mongo.notification_queue import MongoNotificationQueue
 from app.store.mongo.rate_limiter import MongoRateLimiter
 from app.store.mongo.records import MongoRecordStore
 
 
-class MongoStore(MongoRecordStore, MongoNotificationQueue, MongoRateLimiter, MongoLeaderLease, MongoKeyStore):
+class MongoStore(
+    MongoRecordStore,
+    MongoLineageStore,
+    MongoNotificationQueue,
+    MongoRateLimiter,
+    MongoLeaderLease,
+    MongoKeyStore,
+):
     """A TaskStore for any number of hosts."""
 
 

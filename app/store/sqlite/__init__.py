@@ -2,13 +2,19 @@
 
 from app.store.sqlite.keys import SqliteKeyStore
 from app.store.sqlite.lease import SqliteLeaderLease
+from app.store.sqlite.lineage import SqliteLineageStore
 from app.store.sqlite.notification_queue import SqliteNotificationQueue
 from app.store.sqlite.rate_limiter import SqliteRateLimiter
 from app.store.sqlite.records import SqliteRecordStore
 
 
 class SqliteStore(
-    SqliteRecordStore, SqliteNotificationQueue, SqliteRateLimiter, SqliteLeaderLease, SqliteKeyStore
+    SqliteRecordStore,
+    SqliteLineageStore,
+    SqliteNotificationQueue,
+    SqliteRateLimiter,
+    SqliteLeaderLease,
+    SqliteKeyStore,
 ):
     """A TaskStore for the processes of one host."""
 

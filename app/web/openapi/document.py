@@ -114,7 +114,7 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
     if operation.body is not None:
         example = {"example": REQUESTS[operation.body]} if operation.body in REQUESTS else {}
         described["requestBody"] = {
-            "required": True,
+            "required": not operation.is_body_optional,
             "content": {"application/json": {"schema": _body_schema(operation.body), **example}},
         }
     described["responses"] = {"200": _describe_success(operation), **build_error_answers(operation)}

@@ -29,6 +29,7 @@ from app.errors import (
     UnknownTask,
     UnsupportedEncoding,
 )
+from app.models.resubmission import ResubmitRequest
 from app.models.task import MonitorRequest, SubmitRequest
 
 HELLO_WORLD = json.loads(r"""
@@ -45,6 +46,7 @@ HELLO_WORLD = json.loads(r"""
 """)
 REQUESTS: dict[type, Any] = {
     SubmitRequest: HELLO_WORLD,
+    ResubmitRequest: {"task": {"slurm": {"mem": 8000, "nodelist": None}}},
     MonitorRequest: {
         "monitor": {"task": {"username": "areynolds", "uuid": "align-17"}, "slurm_job_id": 4711}
     },

@@ -63,6 +63,7 @@ from app.models.answers import (
 )
 from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
+from app.models.resubmission import ResubmissionDryRun, ResubmitRequest, Resubmitted
 from app.models.task import MonitorRequest, SubmitRequest
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
@@ -82,6 +83,7 @@ class Operation:
         other_answers: Further models that an answer may have.
         scopes: The scopes that a caller needs. Without any, the route needs no authentication, unless
             `is_for_every_caller` is set.
+        is_body_optional: Whether the body may be left out.
         is_for_every_caller: Whether the route is for each authenticated caller, whatever the scopes.
     """
 
@@ -92,6 +94,7 @@ class Operation:
     errors: tuple[type[SlurmProxyError], ...] = ()
     parameters: tuple[str, ...] = ()
     body: type | None = None
+    is_body_optional: bool = False
     other_answers: tuple[type, ...] = ()
     scopes: tuple[Scope, ...] = ()
     is_for_every_caller: bool = False
@@ -107,7 +110,18 @@ class Operation:
         return self.answer is SlurmAnswer
 
 
-_SUBMISSION_ERRORS = (DuplicateUuid, IdempotencyKeyReused, SlurmRefused, RecordTooLarge, SlurmAmbiguous)
+_SUBMISSION_ERRORS = (
+    InvalidRequest,
+    DuplicateUuid,
+    IdempotencyKeyReused,
+    SlurmRefused,
+    RecordTooLarge,
+    SlurmAmbiguous,
+    TooManyJobs,
+    *_FROM_SLURM,
+    ClocksDisagree,
+    StoreUnavailable,
+)
 
 OPERATIONS = (
     Operation(
@@ -115,7 +129,7 @@ OPERATIONS = (
         "POST",
         "/submit",
         Submitted,
-        (InvalidRequest, *_SUBMISSION_ERRORS, TooManyJobs, *_FROM_SLURM, ClocksDisagree, StoreUnavailable),
+        _SUBMISSION_ERRORS,
         ("dry_run", "Idempotency-Key"),
         SubmitRequest,
         other_answers=(DryRun,),
@@ -177,6 +191,30 @@ OPERATIONS = (
         Cancelled,
         (NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
         scopes=(Scope.CANCEL,),
+    ),
+    Operation(
+        "resubmitTaskByUuid",
+        "POST",
+        "/monitor/task_uuid/{task_uuid}/resubmit",
+        Resubmitted,
+        (NoSuchTask, *_SUBMISSION_ERRORS),
+        ("dry_run", "Idempotency-Key"),
+        ResubmitRequest,
+        is_body_optional=True,
+        other_answers=(ResubmissionDryRun,),
+        scopes=(Scope.SUBMIT, Scope.READ),
+    ),
+    Operation(
+        "resubmitTaskByJobId",
+        "POST",
+        "/monitor/slurm_job_id/{slurm_job_id}/resubmit",
+        Resubmitted,
+        (NoSuchTask, *_SUBMISSION_ERRORS),
+        ("dry_run", "Idempotency-Key"),
+        ResubmitRequest,
+        is_body_optional=True,
+        other_answers=(ResubmissionDryRun,),
+        scopes=(Scope.SUBMIT, Scope.READ),
     ),
     Operation(
         "describeCaller",

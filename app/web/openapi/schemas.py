@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from app.messages.plan import Catalogue
 from app.models.notification_request import METHOD_ALIASES, NotificationRequest
+from app.models.resubmission import ResubmitRequest
 from app.models.rules import NO_NUL, RULE
 from app.models.task import MonitorRequest, SubmitRequest
 from app.senders import SENDERS
@@ -52,9 +53,10 @@ def build_request_schemas(catalogue: Catalogue, refused_users: Collection[str]) 
     A body is valid if and only if the service accepts it, as far as JSON Schema can express the rules.
     """
     params = {method: sender.Params for method, sender in SENDERS.items()}
-    schemas = build_schemas([SubmitRequest, MonitorRequest, *dict.fromkeys(params.values())])
+    schemas = build_schemas([SubmitRequest, MonitorRequest, ResubmitRequest, *dict.fromkeys(params.values())])
     schemas["JsonValue"] = _build_json_value_schema()
     _allow_caller_keys(schemas)
+    schemas["ResubmitRequest"]["properties"]["task"] |= CALLER_KEYS
     needs = {model: _pop_requirements(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
     conditions = list(
         _params_conditions(catalogue, {method: needs[model] for method, model in params.items()})

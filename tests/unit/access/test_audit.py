@@ -63,6 +63,25 @@ def test_the_audit_trail_tells_a_dry_run_from_a_submission(site: Site, trail: Pa
     assert submitted["action"] == "POST /submit"
 
 
+def test_the_audit_trail_names_both_tasks_of_a_resubmission(site: Site, trail: Path) -> None:
+    first = site.submit(site.key()).json
+    path = f"/monitor/task_uuid/{first['uuid']}/resubmit"
+    answer = site.call("POST", path, site.key(), {"task": {"cmd": "ls"}}).json
+    checked = site.call("POST", f"{path}?dry_run=true", site.key(), {"uuid": "third"})
+    site.call("POST", path, site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",))))
+    _, again, dry_run, unknown = entries(trail)
+    assert again["action"] == "POST /monitor/task_uuid/<task_uuid>/resubmit"
+    assert (again["username"], again["task_uuid"]) == ("alice", answer["uuid"])
+    assert (again["slurm_job_id"], again["resubmitted_from"]) == (answer["slurm_job_id"], first["uuid"])
+    assert checked.status_code == 200
+    assert (dry_run["username"], dry_run["task_uuid"], dry_run["resubmitted_from"]) == (
+        "alice",
+        "third",
+        first["uuid"],
+    )
+    assert (unknown["task_uuid"], unknown["status"]) == (first["uuid"], 404)
+
+
 def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail: Path) -> None:
     good = site.submit(site.key()).json
     path = f"/monitor/slurm_job_id/{good['slurm_job_id']}"

@@ -19,6 +19,8 @@ ROUTES = (
     "by_uuid",
     "cancel",
     "cancel_job",
+    "resubmit",
+    "resubmit_job",
     "by_state",
     "notifications",
     "retry",
@@ -39,7 +41,7 @@ ROUTES = (
 )
 
 
-NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
 
 FOR_EVERYONE = "200 200 200 200 404 405"  # the last columns, which are the same for every caller
 
@@ -52,17 +54,17 @@ EXPECTED = {
     "half a key": NOBODY,
     "an expired key": NOBODY,
     "a revoked key": NOBODY,
-    "another user's": "403 403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a reader": "403 403 403 200 200 403 403 200 403 403 403 403 403 403 403 403 200 403",
-    "a submitter": "200 200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
-    "a canceller": "403 403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 200 403",
-    "all for alice": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "all for any": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator": "403 403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
-    "a good token": "200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator's token": "200 200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
-    "a token for bob": "403 403 403 400 400 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
+    "another user's": "403 403 403 400 400 404 404 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a reader": "403 403 403 200 200 403 403 403 403 200 403 403 403 403 403 403 403 403 200 403",
+    "a submitter": "200 200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
+    "a canceller": "403 403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 403 403 200 403",
+    "all for alice": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "all for any": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator": "403 403 403 403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
+    "a good token": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator's token": "200 200 200 200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
+    "a token for bob": "403 403 403 400 400 404 404 404 404 200 403 403 403 403 403 403 403 403 200 200",
+    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -93,6 +95,8 @@ def requests_about_a_job(site: Site) -> dict[str, tuple[str, str, Any]]:
         "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),
         "cancel": ("POST", f"/monitor/task_uuid/{task['uuid']}/cancel", None),
         "cancel_job": ("DELETE", f"/monitor/slurm_job_id/{job_id}", None),
+        "resubmit": ("POST", f"/monitor/task_uuid/{task['uuid']}/resubmit", None),
+        "resubmit_job": ("POST", f"/monitor/slurm_job_id/{job_id}/resubmit", {"task": {"cmd": "ls"}}),
         "by_state": ("GET", "/monitor/slurm_job_state/PENDING", None),
         "notifications": ("GET", "/notifications", None),
         "retry": ("POST", "/notifications/none/retry", None),
@@ -130,7 +134,8 @@ def test_every_route_by_every_kind_of_caller(site: Site, provider: IdentityProvi
             assert answer.json["code"].startswith(code), (route, answer.text)
         if answer.status_code == 401:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
-        assert len(site.slurm.submitted) == before + 1 + (route == "submit" and answer.status_code == 200)
+        submits = route in ("submit", "resubmit", "resubmit_job") and answer.status_code == 200
+        assert len(site.slurm.submitted) == before + 1 + submits
 
 
 def test_the_matrix_has_every_route(site: Site) -> None:
