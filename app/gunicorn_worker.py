@@ -87,7 +87,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Load the application, and make a table for its connections."""
         super().load_wsgi()
         self.clients = ConnectionTable(self.wsgi.config["SLURM_PROXY_SETTINGS"])
-        self.wsgi.wsgi_app = RequestSlots(self.wsgi.wsgi_app, self.cfg.threads, MAX_BODY_BYTES)
+        self.wsgi.wsgi_app = RequestSlots(
+            self.wsgi.wsgi_app, self.cfg.threads, self.clients.max_waiting, MAX_BODY_BYTES
+        )
         self.worker_connections = self.max_keepalived = self.clients.capacity
         self.tpool = ThreadPoolExecutor(self.clients.capacity, thread_name_prefix="client")
 
@@ -125,10 +127,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return keeps_open
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop, without waiting for requests that have not arrived yet."""
+        """Begin to stop, without waiting for requests that have not arrived yet, or for changes of tasks."""
         super().handle_exit(sig, frame)
         # At a SIGTERM during the start there is no table of clients yet; the queue is read after the start.
         self.method_queue.defer(lambda: self.clients.evict_reading())
+        self.method_queue.defer(lambda: self.wsgi.extensions["slurm_proxy"].waiting.stop())
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read or answered; the JSON quotes nothing of the request.

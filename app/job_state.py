@@ -53,6 +53,11 @@ class JobState(StrEnum):
         return self in _WAITING
 
     @property
+    def has_begun(self) -> bool:
+        """Return whether the job has started to run: it waits neither in the queue nor for its nodes."""
+        return not self.is_waiting and self is not JobState.CONFIGURING
+
+    @property
     def is_success(self) -> bool:
         """Return whether the job ended with success."""
         return self is JobState.COMPLETED

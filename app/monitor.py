@@ -65,6 +65,7 @@ class Monitor:
         callers_slurm: SlurmClient | None = None,
         outages: OutageLog | None = None,
         owner: str | None = None,
+        on_change: Callable[[], object] = lambda: None,
     ) -> None:
         """Create a monitor that does not run yet.
 
@@ -79,6 +80,7 @@ class Monitor:
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.
+            on_change: Called after a poll that has changed records.
         """
         self._store = store
         self._reservations = reservations
@@ -92,6 +94,7 @@ class Monitor:
         self._clocks = clocks
         self._outages = outages or OutageLog()
         self._callers_slurm = callers_slurm
+        self._on_change = on_change
         self._cycle_began: float | None = None  # of the polling cycle that runs now
         self._fencing_token: int | None = None  # while this process leads
         self._stopping = threading.Event()
@@ -113,6 +116,7 @@ class Monitor:
             try:
                 if self._poller.poll_once(now, token):
                     self._wake_channels()
+                    self._on_change()
             finally:  # a poll that fails must not prevent reconciling
                 self._reconciler.reconcile(now, token)
         return True

@@ -28,8 +28,10 @@ from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
+from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
+from app.lifecycle.wait import TaskWaiting
 from app.messages.plan import Planner
 from app.monitor import Monitor, MonitorTiming
 from app.outages import OutageLog
@@ -53,6 +55,7 @@ class Services:
     resubmission: Resubmission
     registration: JobRegistration
     lookup: TaskLookup
+    waiting: TaskWaiting
     cancellation: Cancellation
     dead_letters: DeadLetters
     caller_description: CallerDescription
@@ -68,7 +71,8 @@ class Services:
         self.monitor.start()
 
     def stop(self) -> None:
-        """Stop the monitor, and close all connections."""
+        """Have waiting requests answered, stop the monitor, and close all connections."""
+        self.waiting.stop()
         self.monitor.stop()
         self.delivery.close()
         self.slurm.close()
@@ -90,6 +94,7 @@ class _Parts:
     validator: RequestValidator
     clocks: ClockGuard
     reservations: Reservations
+    subscriptions: StateSubscriptions
 
     @property
     def skew(self) -> timedelta:
@@ -120,6 +125,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         resubmission=Resubmission(parts.store, submitter),
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
         lookup=TaskLookup(parts.store, parts.slurm),
+        waiting=TaskWaiting(parts.subscriptions),
         cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         caller_description=CallerDescription(
@@ -156,6 +162,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
         validator=RequestValidator(planner.catalogue, find_refused_users(settings), settings),
         clocks=clocks,
         reservations=Reservations(store, slurm, clocks),
+        subscriptions=StateSubscriptions(store, outages),
     )
 
 
@@ -215,4 +222,5 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
         ),
         callers_slurm=parts.slurm,
         outages=parts.outages,
+        on_change=parts.subscriptions.read_soon,
     )

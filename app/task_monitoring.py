@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 
 from app.web.json_response import make_json_response
 from app.web.request_context import get_caller, get_services, read_body
+from app.web.waiting import wait_for
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
 
@@ -19,8 +20,10 @@ def register_job() -> Response:
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
-    """Return the newest record of a job id, and the last known facts of the job."""
-    return make_json_response(get_services().lookup.find_by_job_id(get_caller(), slurm_job_id))
+    """Return the newest record of a job id, and the last known facts of the job, with `wait` once it ends."""
+    lookup = get_services().lookup
+    retry_after = wait_for(lambda: [lookup.read_by_job_id(get_caller(), slurm_job_id)])
+    return make_json_response(lookup.find_by_job_id(get_caller(), slurm_job_id), retry_after)
 
 
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
@@ -43,5 +46,7 @@ def cancel_task_by_uuid(task_uuid: str) -> Response:
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def get_task_by_uuid(task_uuid: str) -> Response:
-    """Return the record of a task, and the last known facts of its job."""
-    return make_json_response(get_services().lookup.find_by_uuid(get_caller(), task_uuid))
+    """Return the record of a task, and the last known facts of its job, with `wait` once it ends."""
+    lookup = get_services().lookup
+    retry_after = wait_for(lambda: [lookup.read_by_uuid(get_caller(), task_uuid)])
+    return make_json_response(lookup.find_by_uuid(get_caller(), task_uuid), retry_after)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from app.connections.table import ConnectionTable
 
 _ENVIRON_KEYS = ("gunicorn.socket", "werkzeug.socket")
+_HANG_UP = getattr(select, "POLLRDHUP", 0)  # of Linux; poll() always reports POLLHUP and POLLERR
 _REQUEST_TIMEOUT = build_error_answer(
     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time; send it again"
 )
@@ -41,11 +42,12 @@ class ClientTooSlow(ConnectionResetError):
 
 
 class Phase(Enum):
-    """The work of a connection; in every phase but WORKING the server waits for the client."""
+    """The work of a connection; in every phase but WORKING and WAITING the server waits for the client."""
 
     IDLE = auto()
     READING = auto()
     WORKING = auto()
+    WAITING = auto()  # the request waits for a change of a task
     WRITING = auto()
 
 
@@ -75,6 +77,10 @@ class ClientSocket(socket.socket):
     def begin_work(self) -> None:
         """Mark the request as read, because the server does not wait for the client from here on."""
         self.phase = Phase.WORKING
+
+    def begin_wait(self) -> None:
+        """Mark the request as one that waits for a change of a task."""
+        self.phase = Phase.WAITING
 
     def become_idle(self) -> None:
         """Mark the connection as one between two requests."""
@@ -167,7 +173,18 @@ class ClientSocket(socket.socket):
     @property
     def is_evictable(self) -> bool:
         """Return whether the server waits for the client, and the connection is not evicted yet."""
-        return self.phase is not Phase.WORKING and not self.is_evicted
+        return self.phase not in (Phase.WORKING, Phase.WAITING) and not self.is_evicted
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether the request waits for a change of a task."""
+        return self.phase is Phase.WAITING
+
+    def has_client_left(self) -> bool:
+        """Return whether the client has closed the connection, or its own half of it."""
+        poll = select.poll()
+        poll.register(self, _HANG_UP)
+        return bool(poll.poll(0))
 
     def _write(self, write: Callable[..., Any], data: Any, flags: int) -> Any:
         """Write a part of the answer; the first part starts the deadline of the answer."""

@@ -25,10 +25,14 @@ class ConnectionTable:
     """The open connections of one process. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        """Create an empty table with the time-outs and the limit of the settings."""
+        """Create an empty table with the time-outs and the limit of the settings.
+
+        `max_waiting` requests may wait for changes of tasks, each on its connection.
+        """
         self.request_seconds = settings.CLIENT_REQUEST_TIMEOUT_SECONDS
         self.response_seconds = settings.CLIENT_RESPONSE_TIMEOUT_SECONDS
         self.capacity = min(settings.LIMIT_CONNECTIONS, _get_open_files_limit() // 2)
+        self.max_waiting = self.capacity // 2
         self.lock = threading.Condition()
         self._open: set[ClientSocket] = set()
         self._slow = EventCounter(logger, "closed %d connections: clients were too slow, or too many")
@@ -52,13 +56,15 @@ class ConnectionTable:
     def make_room(self) -> None:
         """Evict the connections that have waited longest for their clients, if the table is nearly full.
 
-        Connections that wait for their clients may take half of the table. If requests at work take the other
-        half, the server is busy and not attacked, and the next connection has to wait.
+        Connections that wait for their clients may take half of what waiting requests leave of the table. If
+        requests at work take the rest, the server is busy and not attacked, and the next connection has to
+        wait.
         """
         with self.lock:
             if len(self._open) > self.capacity - self.capacity // 8:
-                waiting = sum(client.is_evictable for client in self._open)
-                self._evict(waiting - self.capacity // 2)
+                evictable = sum(client.is_evictable for client in self._open)
+                waiting = sum(client.is_waiting for client in self._open)
+                self._evict(evictable - (self.capacity - waiting) // 2)
 
     def wait_for_room(self, seconds: float) -> bool:
         """Wait up to `seconds` for room for another connection; return whether there is room."""

@@ -61,12 +61,16 @@ class TaskLookup:
             UnknownJob: No record that the caller may read has this id.
             Forbidden: The caller has no permission to read.
         """
+        return self._describe(caller, self.read_by_job_id(caller, text))
+
+    def read_by_job_id(self, caller: Caller, text: str) -> TaskRecord:
+        """Return the newest record of a job id; raise as `find_by_job_id`. Slurm is not asked."""
         require_scope(caller, Scope.READ)
         job_id = parse_job_id("slurm_job_id", text)
         record = self._store.find_by_job_id(job_id)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
-        return self._describe(caller, record)
+        return record
 
     def list_by_state(self, caller: Caller, word: str) -> Records:
         """Return the newest records in a state, of the users that the caller may read.
@@ -96,11 +100,15 @@ class TaskLookup:
             UnknownTask: No record that the caller may read has this uuid.
             Forbidden: The caller has no permission to read.
         """
+        return self._describe(caller, self.read_by_uuid(caller, uuid))
+
+    def read_by_uuid(self, caller: Caller, uuid: str) -> TaskRecord:
+        """Return the record of a uuid; raise as `find_by_uuid`. Slurm is not asked."""
         require_scope(caller, Scope.READ)
         record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
-        return self._describe(caller, record)
+        return record
 
     def _describe(self, caller: Caller, record: TaskRecord) -> Shown:
         newest = self._store.list_resubmissions(record.uuid, _MAX_RESUBMISSIONS)

@@ -78,8 +78,7 @@ def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Eve
         return Event("end", f"end{again}")
     if name is EventName.FAIL and state.is_settled and not state.is_success:
         return Event("fail", f"fail{again}")
-    has_begun = not state.is_waiting and state is not JobState.CONFIGURING
-    if name is EventName.BEGIN and job.start_time and job.nodes and has_begun:
+    if name is EventName.BEGIN and job.start_time and job.nodes and state.has_begun:
         return Event("begin", f"begin{again}", "The job has begun.", "begun")
     if name is EventName.REQUEUE and job.restarts > _known_restarts(record):
         held = ", and is held there until it is released" if state in _REQUEUED_AND_HELD else ""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
+from app.models.record_state import RecordState
 from app.store.clock import NEVER, StoreClock
 
 
@@ -45,6 +46,9 @@ class RecordStore(StoreClock, Protocol):
 
     def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         """Return the records with these uuids, by uuid."""
+
+    def find_states(self, uuids: Sequence[str]) -> dict[str, RecordState]:
+        """Return the states of the records with these uuids, by uuid; a narrow query for many at once."""
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Return the newest record of that job id; Slurm reuses ids."""

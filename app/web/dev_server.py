@@ -58,7 +58,8 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the server and its monitor."""
+        """Stop the server and its monitor; requests that wait for changes of tasks are answered at once."""
+        self._services.waiting.stop()
         self._http.shutdown()
         self._http.server_close()
         self._services.stop()
@@ -113,7 +114,7 @@ class _RequestHandler(WSGIRequestHandler):
 class _HttpServer(ThreadedWSGIServer):
     def __init__(self, host: str, port: int, app: Flask, clients: ConnectionTable) -> None:
         self.clients = clients
-        application = RequestSlots(app, clients.capacity, MAX_BODY_BYTES)
+        application = RequestSlots(app, clients.capacity, clients.max_waiting, MAX_BODY_BYTES)
         super().__init__(host, port, application, _RequestHandler)
 
     def get_request(self) -> tuple[Any, Any]:

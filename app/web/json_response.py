@@ -7,9 +7,12 @@ from app.errors import SlurmMisbehaved
 from app.slurm.reply import Reply
 
 
-def make_json_response(answer: BaseModel) -> Response:
-    """Return the response whose body is this model of `app/models/answers.py`."""
-    return jsonify(answer.model_dump(mode="json"))
+def make_json_response(answer: BaseModel, retry_after: int | None = None) -> Response:
+    """Return the response whose body is this model; `retry_after`: the value of the header, in seconds."""
+    response = jsonify(answer.model_dump(mode="json"))
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
 
 
 def make_slurm_response(reply: Reply) -> Response:

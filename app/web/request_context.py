@@ -70,14 +70,23 @@ def read_dry_run() -> bool:
     Raises:
         InvalidRequest: The value is neither true nor false, or the parameter is misspelt or occurs twice.
     """
-    for name in request.args:
-        if name != "dry_run" and find_similar_word(name.lower(), ["dry_run"]):
-            raise InvalidRequest([f"{name}: is not known here; did you mean dry_run?"])
+    refuse_misspelt_parameters("dry_run")
     given = request.args.getlist("dry_run") or ["false"]
     if len(given) > 1 or given[0] not in _FLAGS:
         raise InvalidRequest(["dry_run: must be true or false, and occur only once"])
     g.is_dry_run = _FLAGS[given[0]]
     return _FLAGS[given[0]]
+
+
+def refuse_misspelt_parameters(*known: str) -> None:
+    """Check that no parameter of the query is a misspelt one of `known`; other parameters are ignored.
+
+    Raises:
+        InvalidRequest: A parameter is misspelt.
+    """
+    for name in request.args:
+        if name not in known and (meant := find_similar_word(name.lower(), known)):
+            raise InvalidRequest([f"{name}: is not known here; did you mean {meant}?"])
 
 
 def read_query(*known: str) -> dict[str, str]:

@@ -55,8 +55,11 @@ def log_request(response: Response) -> Response:
         "slurm_job_id": subject.slurm_job_id,
         "duration": round(seconds, 4),
     }
-    values = (request.method, route, response.status_code, name, address, 1000 * seconds)
-    logger.info("%s %s %s by %s from %s in %.0f ms", *values, extra=fields)
+    waited = f", of which it waited {g.waited:.1f} s" if "waited" in g else ""
+    if "waited" in g:
+        fields["waited"] = round(g.waited, 4)
+    values = (request.method, route, response.status_code, name, address, 1000 * seconds, waited)
+    logger.info("%s %s %s by %s from %s in %.0f ms%s", *values, extra=fields)
     if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
         entry = AuditEntry(
             at=utc_now(),

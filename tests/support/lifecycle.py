@@ -20,8 +20,10 @@ from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
+from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
+from app.lifecycle.wait import TaskWaiting
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
 from app.models.record import TaskRecord, utc_now
@@ -79,6 +81,8 @@ class Service:
         self.resubmission = Resubmission(self.store, self.submitter)
         self.registration = JobRegistration(self.store, slurm, planner, validator)
         self.lookup = TaskLookup(self.store, slurm)
+        self.subscriptions = StateSubscriptions(self.store, interval=0.02)
+        self.waiting = TaskWaiting(self.subscriptions)
         self.poller = Poller(self.store, slurm, planner, unknown_after=10 * MINUTE)
         self.reconciler = Reconciler(
             self.store,
@@ -102,6 +106,7 @@ class Service:
             self.clocks,
             MonitorTiming(interval=interval, lease=30, cycle_limit=60),
             owner=owner,
+            on_change=self.subscriptions.read_soon,
         )
 
     def submit(self, **fields: Any) -> tuple[dict[str, Any], int]:

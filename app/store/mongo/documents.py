@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from app.job_state import JobState
 from app.models.record import Notification, NotificationStatus, OpenJob, TaskRecord, guess_kind
+from app.models.record_state import RecordState
 from app.store.mongo.older_server import (
     is_of_older_server,
     parse_stored_job_id,
@@ -24,6 +25,7 @@ OPEN_JOB_FIELDS = (  # that `document_to_open_job` needs
     "alarm_at",
     "taken_over_at",
 )
+STATE_FIELDS = ("uuid", "slurm_job_id", "slurm_job_state", "submission_error", "taken_over_at")
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
@@ -138,6 +140,14 @@ def document_to_open_job(document: Document) -> OpenJob:
         job.get("array_tasks") is not None,
         "taken_over_at" in document,
     )
+
+
+def document_to_state(document: Document) -> RecordState:
+    """Return the state of a record, from the fields in STATE_FIELDS."""
+    state, job_id = document.get("slurm_job_state"), parse_stored_job_id(document.get("slurm_job_id"))
+    if state is None and "taken_over_at" not in document:
+        return RecordState(job_id, None, job_id is None and document.get("submission_error") is None)
+    return RecordState(job_id, parse_stored_state(state), is_reserved=False)
 
 
 def document_to_notification(document: Document) -> Notification:

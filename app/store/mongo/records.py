@@ -11,15 +11,18 @@ from pymongo.errors import DuplicateKeyError
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
+from app.models.record_state import RecordState
 from app.outages import RepeatFilter
 from app.store.clock import NEVER
 from app.store.mongo.changes import change_to_update
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import (
     OPEN_JOB_FIELDS,
+    STATE_FIELDS,
     build_state_fields,
     document_to_open_job,
     document_to_record,
+    document_to_state,
     record_to_document,
 )
 from app.store.mongo.errors import translating_errors
@@ -122,6 +125,16 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             if missing := [uuid for uuid in uuids if uuid not in records]:
                 records |= self._find_newest_of_older_server(missing)
             return records
+
+    def find_states(self, uuids: Sequence[str]) -> dict[str, RecordState]:
+        """Read a few fields of the documents, and whole documents of the older server that have ended."""
+        with translating_errors():
+            found = self.tasks.find({"uuid": {"$in": list(uuids)}}, dict.fromkeys(STATE_FIELDS, 1))
+            states = {document["uuid"]: document_to_state(document) for document in found}
+            if missing := [uuid for uuid in uuids if uuid not in states]:
+                older = self._find_newest_of_older_server(missing)
+                states |= {uuid: RecordState.of(record) for uuid, record in older.items()}
+            return states
 
     def _find_newest_of_older_server(self, uuids: Sequence[str]) -> dict[str, TaskRecord]:
         """Return the newest record of the older server for each uuid that has one."""

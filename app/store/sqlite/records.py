@@ -8,6 +8,7 @@ from datetime import datetime
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
+from app.models.record_state import RecordState
 from app.store.clock import NEVER
 from app.store.records import RecordStore
 from app.store.sqlite.database import SqliteDatabase
@@ -17,6 +18,7 @@ from app.store.sqlite.rows import (
     insert_record,
     row_to_open_job,
     row_to_record,
+    row_to_state,
     to_milliseconds,
     to_milliseconds_or_none,
 )
@@ -90,6 +92,16 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
             marks = ",".join("?" * len(uuids))
             rows = connection.execute(f"SELECT * FROM tasks WHERE uuid IN ({marks})", uuids)  # noqa: S608
             return {row["uuid"]: row_to_record(connection, row) for row in rows.fetchall()}
+
+    def find_states(self, uuids: Sequence[str]) -> dict[str, RecordState]:
+        """Read a few columns of the records."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT uuid, slurm_job_id, slurm_job_state, submission_error IS NULL AS has_no_error"
+                " FROM tasks WHERE uuid IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(uuids)),),
+            )
+            return {row["uuid"]: row_to_state(row) for row in rows.fetchall()}
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Find the newest record with that job id."""

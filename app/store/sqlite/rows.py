@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import Notification, OpenJob, TaskRecord, guess_kind
+from app.models.record_state import RecordState
 
 # The columns of a notification that change; all the rest of it is in `message`.
 _MUTABLE_COLUMNS = (
@@ -109,6 +110,15 @@ def row_to_open_job(row: sqlite3.Row) -> OpenJob:
         to_datetime_or_none(row["alarm_at"]),
         bool(row["is_array"]),
     )
+
+
+def row_to_state(row: sqlite3.Row) -> RecordState:
+    """Return the state of a record in a row with the columns that a waiting request reads."""
+    job_id, word = row["slurm_job_id"], row["slurm_job_state"]
+    if word is None:
+        return RecordState(job_id, None, is_reserved=job_id is None and bool(row["has_no_error"]))
+    state = JobState(word) if word in JobState.__members__ else JobState.UNKNOWN
+    return RecordState(job_id, state, is_reserved=False)
 
 
 def add_notifications(

@@ -39,6 +39,11 @@ If the server authenticates its callers, each request needs the header `Authoriz
 or a token of the identity provider (OIDC). The caller must have the scope that the operation names. If
 authentication is not configured, requests need no such header.
 """
+_RETRY_AFTER_WAIT: Schema = {
+    "description": "How many seconds to wait before the next attempt, if this answer came before its time.",
+    "required": False,
+    "schema": {"type": "integer"},
+}
 _BEARER = (
     "An API key, or a token of the identity provider (OIDC). If authentication is not configured, neither is"
     " needed."
@@ -135,7 +140,12 @@ def _describe_parameter(name: str, refused_users: Collection[str]) -> Schema:
     if parameter.is_user:
         schema["not"] = {"enum": sorted(refused_users)}
     is_required = parameter.location == "path" or parameter.is_user
-    return {"name": name, "in": parameter.location, "required": is_required, "schema": schema}
+    return {
+        "name": parameter.name or name,
+        "in": parameter.location,
+        "required": is_required,
+        "schema": schema,
+    }
 
 
 def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
@@ -155,7 +165,9 @@ def _body_schema(kind: type) -> Schema:
 def _describe_success(operation: Operation) -> Schema:
     media = operation.answer if isinstance(operation.answer, str) else "application/json"
     schemas = [_schema_of(kind) for kind in (operation.answer, *operation.other_answers)]
+    headers = {"headers": {"Retry-After": _RETRY_AFTER_WAIT}} if "wait" in operation.parameters else {}
     return {
         "description": "The request has succeeded.",
+        **headers,
         "content": {media: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
     }

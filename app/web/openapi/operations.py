@@ -158,6 +158,7 @@ OPERATIONS = (
         "/monitor/slurm_job_id/{slurm_job_id}",
         Shown,
         (InvalidRequest, UnknownJob, StoreUnavailable),
+        ("wait", "wait_until"),
         scopes=(Scope.READ,),
     ),
     Operation(
@@ -165,7 +166,8 @@ OPERATIONS = (
         "GET",
         "/monitor/task_uuid/{task_uuid}",
         Shown,
-        (UnknownTask, StoreUnavailable),
+        (InvalidRequest, UnknownTask, StoreUnavailable),
+        ("wait", "wait_until"),
         scopes=(Scope.READ,),
     ),
     Operation(

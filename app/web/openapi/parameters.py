@@ -6,6 +6,7 @@ from pydantic import TypeAdapter
 
 from app.job_state import JobState
 from app.models.record import NotificationStatus
+from app.models.record_state import MAX_WAIT_SECONDS, WaitCondition
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
 from app.models.username import Username
 from app.senders import SENDERS
@@ -23,6 +24,18 @@ _DRY_RUN: Schema = {
     "default": False,
     "description": "Check the task and show what would be submitted, without submitting. 1 and 0 work, too.",
 }
+_WAIT: Schema = {
+    "type": "number",
+    "minimum": 0,
+    "maximum": MAX_WAIT_SECONDS,
+    "description": "Answer as soon as the condition `until` is met, but after so many seconds at the latest.",
+}
+_UNTIL: Schema = {
+    "type": "string",
+    "enum": list(WaitCondition),
+    "default": WaitCondition.END,
+    "description": "What `wait` waits for: the end, the begin (or the end), or a change of the state.",
+}
 _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user that the job runs as."}
 
 
@@ -33,6 +46,7 @@ class Parameter:
     location: str  # path, query or header
     schema: Schema
     is_user: bool = False  # the parameter names the user to act as, and is required
+    name: str | None = None  # where another one has the same
 
 
 PARAMETERS = {
@@ -46,6 +60,8 @@ PARAMETERS = {
     "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
     "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
     "dry_run": Parameter("query", _DRY_RUN),
+    "wait": Parameter("query", _WAIT),
+    "wait_until": Parameter("query", _UNTIL, name="until"),
     "username": Parameter("query", _USER, is_user=True),
     "Idempotency-Key": Parameter("header", IDEMPOTENCY_KEY),
 }

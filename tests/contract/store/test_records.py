@@ -14,6 +14,7 @@ from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import Change, NotificationStatus, RecordKind
+from app.models.record_state import RecordState
 from app.slurm.reading import read_controller_job
 from app.slurm.reply import read_json
 from app.store import TaskStore
@@ -338,3 +339,40 @@ def test_record_count_of_a_file_without_tables_is_none(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite3").touch()
     assert store.count_records() is None
     store.close()
+
+
+def test_states_are_those_of_the_records(store: TaskStore) -> None:
+    records = [
+        make_record(),
+        make_record(submission_error="refused"),
+        *(make_running(slurm_job_state=state) for state in JobState),
+        make_record(slurm_job_state=JobState.UNKNOWN, submission_error="no job was found"),
+    ]
+    for record in records:
+        store.add_record(record)
+    found = store.find_states([record.uuid for record in records] + ["none"])
+    assert found == {record.uuid: RecordState.of(record) for record in records}
+    for record in records:
+        assert found[record.uuid].has_ended == record.has_ended
+
+
+def test_states_of_many_records_are_one_query(store: TaskStore) -> None:
+    records = [make_running() for _ in range(20)]
+    for record in records:
+        store.add_record(record)
+    uuids = [*(record.uuid for record in records), *(f"{'x' * 120}-{number}" for number in range(5000))]
+    assert set(store.find_states(uuids)) == {record.uuid for record in records}
+    assert store.find_states([]) == {}
+
+
+def test_a_state_is_seen_by_other_processes_at_once(factory: Factory) -> None:
+    here, there = factory(), factory()
+    record = make_record()
+    here.add_record(record)
+    assert there.find_states([record.uuid])[record.uuid].is_reserved
+    assert here.accept_job(record, 7, JobState.PENDING, NOW)
+    assert there.find_states([record.uuid])[record.uuid] == RecordState(
+        7, JobState.PENDING, is_reserved=False
+    )
+    here.apply_changes([replace(end(record), before=JobState.PENDING)], fence_of(here))
+    assert there.find_states([record.uuid])[record.uuid].has_ended

@@ -1,0 +1,160 @@
+"""Let all waiting requests of a process share one narrow query of the store."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from app.errors import SlurmProxyError
+from app.models.record_state import RecordState, WaitCondition
+from app.outages import OutageLog
+from app.store.records import RecordStore
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL = 0.5  # seconds between two queries
+_BATCH_SIZE = 5000  # records in one query
+_PAUSE_FACTOR = 9  # a query that took some time is followed by a pause of so many times that time
+_LOOP = "waiting"
+
+
+def _start_thread(loop: Callable[[], None]) -> None:
+    threading.Thread(target=loop, name=_LOOP, daemon=True).start()
+
+
+class Subscription:
+    """One waiting request: the states that it found, and the condition that it waits for."""
+
+    def __init__(self, known: Mapping[str, RecordState], condition: WaitCondition) -> None:
+        """Create a subscription; `known`: the states that the request found, by the key of the record."""
+        self.known = known
+        self._condition = condition
+        self._is_over = threading.Event()
+        self.is_met = False
+
+    def notify(self, present: Mapping[str, RecordState]) -> None:
+        """Wake up the request if these states meet its condition."""
+        if self._condition.is_met(self.known, present):
+            self.is_met = True
+            self._is_over.set()
+
+    def cancel(self) -> None:
+        """Wake up the request although its condition is not met."""
+        self._is_over.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to some seconds; return whether the subscription is over."""
+        return self._is_over.wait(seconds)
+
+
+class StateSubscriptions:
+    """The waiting requests of one process. Thread-safe.
+
+    A thread reads the states of their records from the store, and runs only while a request waits. Each
+    reading is compared with the states that the request found before, so no change between the request's own
+    reading and its subscription is lost. Slurm is never asked.
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        outages: OutageLog | None = None,
+        *,
+        interval: float = _INTERVAL,
+        start_loop: Callable[[Callable[[], None]], object] = _start_thread,
+    ) -> None:
+        """Create subscriptions without a request.
+
+        Args:
+            store: The store with the records.
+            outages: Where failures of the store are logged.
+            interval: The seconds between two readings.
+            start_loop: Starts the loop that reads the states.
+        """
+        self._store = store
+        self._outages = outages or OutageLog()
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._subscriptions: set[Subscription] = set()
+        self._start_loop = start_loop
+        self._is_running = False
+        self._wake = threading.Event()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._subscriptions)
+
+    @contextmanager
+    def subscribe(self, known: Mapping[str, RecordState], condition: WaitCondition) -> Iterator[Subscription]:
+        """Yield a subscription, which exists as long as the block; one that is over after `close`."""
+        subscription = Subscription(known, condition)
+        with self._lock:
+            self._subscriptions.add(subscription)
+            if self._is_closed:
+                subscription.cancel()
+            elif not self._is_running:
+                self._start_loop(self._run)
+                self._is_running = True
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.discard(subscription)
+                if not self._subscriptions:
+                    self._wake.set()  # the loop ends
+
+    def publish_states(self) -> None:
+        """Read the states of all records that requests wait for, and wake up those whose condition is met.
+
+        Raises:
+            StoreUnavailable: The store does not answer.
+        """
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        keys = sorted({key for subscription in subscriptions for key in subscription.known})
+        present: dict[str, RecordState] = {}
+        for start in range(0, len(keys), _BATCH_SIZE):
+            present |= self._store.find_states(keys[start : start + _BATCH_SIZE])
+        for subscription in subscriptions:
+            subscription.notify(present)
+
+    def read_soon(self) -> None:
+        """Have the states read at once, because this process has just changed some."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Wake up all requests, and let no further one wait."""
+        with self._lock:
+            self._is_closed = True
+            for subscription in self._subscriptions:
+                subscription.cancel()
+        self._wake.set()
+
+    def _run(self) -> None:
+        while self._is_needed():
+            began = time.monotonic()
+            self._run_step()
+            pause = max(self._interval, _PAUSE_FACTOR * (time.monotonic() - began))
+            if self._wake.wait(pause):
+                self._wake.clear()
+
+    def _is_needed(self) -> bool:
+        """Return whether a request waits; if not, the next one starts the loop again."""
+        with self._lock:
+            if self._subscriptions and not self._is_closed:
+                return True
+            self._is_running = False
+            return False
+
+    def _run_step(self) -> None:
+        """Publish the states. An outage of the store ends no request: it may be over soon."""
+        try:
+            self.publish_states()
+        except SlurmProxyError as error:
+            self._outages.record_failure(error.failing_part or _LOOP, str(error), _LOOP)
+        except Exception as error:
+            self._outages.record_failure(f"the loop {_LOOP}", type(error).__name__, _LOOP, error)
+        else:
+            self._outages.record_success(_LOOP)

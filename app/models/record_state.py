@@ -1,0 +1,67 @@
+"""The state of a record, which a waiting request reads, and the conditions that it may wait for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from app.job_state import JobState
+from app.models.record import TaskRecord
+
+MAX_WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RecordState:
+    """The few fields of a record that say whether its job waits, runs or has ended."""
+
+    slurm_job_id: int | None
+    slurm_job_state: JobState | None
+    is_reserved: bool  # the job is not known yet
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Self:
+        """Return the state of a record."""
+        return cls(record.slurm_job_id, record.slurm_job_state, record.is_reserved)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+        return not self.is_reserved and (self.slurm_job_state is None or self.slurm_job_state.is_settled)
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether the job has started to run, or whether nothing is left to wait for."""
+        is_running = self.slurm_job_state is not None and self.slurm_job_state.has_begun
+        return is_running or self.has_ended
+
+
+class WaitCondition(StrEnum):
+    """What a request waits for."""
+
+    END = "end"
+    BEGIN = "begin"
+    CHANGE = "change"
+
+    def is_met(self, known: Mapping[str, RecordState], present: Mapping[str, RecordState]) -> bool:
+        """Return whether the request need not wait any longer.
+
+        Args:
+            known: The states at the beginning of the request, by the key of the record in the store.
+            present: The states now. A record that is not there any more ends the waiting.
+        """
+        if any(key not in present for key in known):
+            return True
+        if self is WaitCondition.CHANGE:
+            return not known or any(present[key] != state for key, state in known.items())
+        if self is WaitCondition.BEGIN:
+            return all(present[key].has_begun for key in known)
+        return all(present[key].has_ended for key in known)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long a request waits at most, in seconds, and for what."""
+
+    seconds: float
+    until: WaitCondition = WaitCondition.END
