@@ -283,6 +283,12 @@ class StoreRefused(StoreUnavailable):
     """The store refuses this service, because of a wrong password or a file that cannot be used."""
 
 
+class CopyFailed(SlurmProxyError):
+    """A backup, an export or an import cannot be made; only commands raise this."""
+
+    code = "copy_failed"
+
+
 class DeliveryFailed(SlurmProxyError):
     """A message was not delivered."""
 

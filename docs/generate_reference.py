@@ -55,7 +55,15 @@ _ANSWER_PARTS = {
     "Fields of `monitor`": "Record",
     "Fields of a notification": "ShownNotification",
 }
-_COMMANDS = ("check", "keys create", "keys list", "keys revoke")
+_COMMANDS = (
+    "check",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "records backup",
+    "records export",
+    "records import",
+)
 _COMMON_STATUSES = ("401", "403", "405", "413", "415", "429", "500")  # described once, above the routes
 
 

@@ -1,7 +1,5 @@
 """Run the commands `flask --app app keys create | list | revoke`."""
 
-import os
-import pwd
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,14 +7,13 @@ import click
 from flask.cli import AppGroup
 from pydantic import ValidationError
 
-from app.access.audit import AuditEntry, open_audit_trail, write_audit_entry
 from app.access.keys import ApiKeys
 from app.commands.application import require_services
+from app.commands.audit import open_audit_file, write_command_entry
 from app.commands.grants import build_grant, describe_grant, list_grant_warnings, require_no_refused_user
-from app.errors import SettingsError, SlurmProxyError
+from app.errors import SlurmProxyError
 from app.models.api_key import ApiKey
 from app.models.caller import Scope
-from app.models.record import utc_now
 from app.web.request_context import get_settings
 
 keys = AppGroup("keys", help="Create, list and revoke API keys.")
@@ -58,7 +55,7 @@ def create(name: str, **options: Any) -> None:
         grant = build_grant(options, get_settings().TASK_USERNAME_PATTERN)
         require_no_refused_user(grant, services.validator.refused_users)
         api_keys = _require_keys()
-        _open_audit_file()
+        open_audit_file()
         text, key = api_keys.create(name, grant, lifetime)
     except ValidationError as error:
         fault = error.errors(include_input=False)[0]
@@ -90,7 +87,7 @@ def list_() -> None:
 def revoke(id_: str) -> None:
     """Revoke the key with that ID, which `keys list` shows. The next request with it is refused."""
     api_keys = _require_keys()
-    _open_audit_file()
+    open_audit_file()
     is_revoked = api_keys.revoke(id_)
     key = next((key for key in api_keys.list_all() if key.id == id_), None)
     if key is None or not is_revoked:
@@ -114,44 +111,8 @@ def _require_keys() -> ApiKeys:
     return services.keys
 
 
-def _open_audit_file() -> None:
-    """Open the audit trail if it is a file; call this before any change.
-
-    Raises:
-        ClickException: The file cannot be written.
-    """
-    path = get_settings().AUDIT_LOG_PATH
-    try:
-        if path is not None:
-            open_audit_trail(path)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _audit(action: str, key: ApiKey) -> None:
-    entry = AuditEntry(
-        at=utc_now(),
-        request_id="-",
-        caller=_operator_name(),
-        address="-",
-        action=action,
-        key=f"key:{key.name}:{key.id}",
-        grant=describe_grant(key.grant),
-    )
-    write_audit_entry(entry)
-
-
-def _operator_name() -> str:
-    """Return the user of this process, and the user who logged in at the terminal if that is another."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    try:
-        login = os.getlogin()
-    except OSError:  # there is no terminal
-        login = user
-    return f"cli:{user}" if login == user else f"cli:{user} (logged in as {login})"
+    write_command_entry(action, f"key:{key.name}:{key.id}", describe_grant(key.grant))
 
 
 def _store_location() -> str:

@@ -12,9 +12,19 @@ from app.store.lineage import LineageStore
 from app.store.notification_queue import NotificationQueue
 from app.store.rate_limiter import RateLimiter
 from app.store.records import RecordStore
+from app.store.transfer import StoreTransfer
 
 
-class TaskStore(RecordStore, LineageStore, NotificationQueue, RateLimiter, LeaderLease, KeyStore, Protocol):
+class TaskStore(
+    RecordStore,
+    LineageStore,
+    NotificationQueue,
+    RateLimiter,
+    LeaderLease,
+    KeyStore,
+    StoreTransfer,
+    Protocol,
+):
     """A whole store, as the composition root builds it.
 
     A change that a method has acknowledged survives a crash of the process. Every method raises

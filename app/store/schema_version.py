@@ -15,14 +15,14 @@ SCHEMA_VERSION = 2
 UNVERSIONED = 1  # a store that has no version
 
 
-def require_known_version(version: int) -> None:
-    """Check that this release understands a store.
+def require_known_version(version: int, subject: str = "the store") -> None:
+    """Check that this release understands a store, or a file that comes from one.
 
     Raises:
         StoreRefused: A newer release wrote it.
     """
     if version > SCHEMA_VERSION:
         raise StoreRefused(
-            f"the store has schema version {version}, and slurm-proxy {read_version()} knows versions up to"
+            f"{subject} has schema version {version}, and slurm-proxy {read_version()} knows versions up to"
             f" {SCHEMA_VERSION}: run the newer release again, or restore a backup from before the upgrade"
         )

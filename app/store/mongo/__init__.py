@@ -10,6 +10,7 @@ from app.store.mongo.lineage import MongoLineageStore
 from app.store.mongo.notification_queue import MongoNotificationQueue
 from app.store.mongo.rate_limiter import MongoRateLimiter
 from app.store.mongo.records import MongoRecordStore
+from app.store.mongo.transfer import MongoTransfer
 
 
 class MongoStore(
@@ -19,6 +20,7 @@ class MongoStore(
     MongoRateLimiter,
     MongoLeaderLease,
     MongoKeyStore,
+    MongoTransfer,
 ):
     """A TaskStore for any number of hosts."""
 

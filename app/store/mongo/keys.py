@@ -21,16 +21,11 @@ class MongoKeyStore(MongoDatabase, KeyStore):
 
         The field stays until the key is revoked, or expired and replaced. Keys of earlier versions lack it.
         """
-        document = {
-            "_id": key.id,
-            **key.model_dump(exclude={"id", "grant"}),
-            "grant": key.grant.model_dump(mode="json"),
-            "valid_name": key.name,
-        }
+        document = {**key_to_document(key), "valid_name": key.name}
         is_expired = {"expires_at": {"$ne": None, "$lte": key.created_at}}
         with translating_errors():
             self.api_keys.update_many({"valid_name": key.name, **is_expired}, {"$unset": {"valid_name": ""}})
-            others = map(_document_to_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
+            others = map(document_to_key, self.api_keys.find({"name": key.name, "revoked_at": None}))
             if any(other.is_valid(key.created_at) for other in others):
                 return False
             with suppress(DuplicateKeyError):
@@ -42,13 +37,13 @@ class MongoKeyStore(MongoDatabase, KeyStore):
         """Find the key by id."""
         with translating_errors(within):
             document = self.api_keys.find_one({"_id": id_})
-            return _document_to_key(document) if document else None
+            return document_to_key(document) if document else None
 
     def list_keys(self) -> list[ApiKey]:
         """Read all keys."""
         with translating_errors():
             return [
-                _document_to_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)
+                document_to_key(document) for document in self.api_keys.find().sort("created_at", ASCENDING)
             ]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
@@ -65,5 +60,15 @@ class MongoKeyStore(MongoDatabase, KeyStore):
             keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
 
 
-def _document_to_key(document: Document) -> ApiKey:
+def key_to_document(key: ApiKey) -> Document:
+    """Return the document of a key, without the field `valid_name`."""
+    return {
+        "_id": key.id,
+        **key.model_dump(exclude={"id", "grant"}),
+        "grant": key.grant.model_dump(mode="json"),
+    }
+
+
+def document_to_key(document: Document) -> ApiKey:
+    """Return the key in a document."""
     return ApiKey.model_validate({**document, "id": document["_id"]})

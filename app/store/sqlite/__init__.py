@@ -6,6 +6,7 @@ from app.store.sqlite.lineage import SqliteLineageStore
 from app.store.sqlite.notification_queue import SqliteNotificationQueue
 from app.store.sqlite.rate_limiter import SqliteRateLimiter
 from app.store.sqlite.records import SqliteRecordStore
+from app.store.sqlite.transfer import SqliteTransfer
 
 
 class SqliteStore(
@@ -15,6 +16,7 @@ class SqliteStore(
     SqliteRateLimiter,
     SqliteLeaderLease,
     SqliteKeyStore,
+    SqliteTransfer,
 ):
     """A TaskStore for the processes of one host."""
 

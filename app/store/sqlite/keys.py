@@ -17,31 +17,22 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
     def add_key(self, key: ApiKey) -> bool:
         """Compare the name with those of all valid keys, and insert the key, in one transaction."""
         with self.writing() as connection:
-            others = map(_row_to_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
-            if any(other.name == key.name and other.is_valid(key.created_at) for other in others):
+            if has_name_of_valid_key(connection, key, key.created_at):
                 return False
-            connection.execute(
-                "INSERT INTO keys (id, last_used_at, revoked_at, key) VALUES (?, ?, ?, ?)",
-                (
-                    key.id,
-                    to_milliseconds_or_none(key.last_used_at),
-                    to_milliseconds_or_none(key.revoked_at),
-                    key.model_dump_json(exclude=set(_TIME_COLUMNS)),
-                ),
-            )
+            insert_key(connection, key)
             return True
 
     def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
         """Find the key by id."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM keys WHERE id = ?", (id_,)).fetchone()
-            return _row_to_key(row) if row else None
+            return row_to_key(row) if row else None
 
     def list_keys(self) -> list[ApiKey]:
         """Read all keys."""
         with self.reading() as connection:
             return [
-                _row_to_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()
+                row_to_key(row) for row in connection.execute("SELECT * FROM keys ORDER BY rowid").fetchall()
             ]
 
     def revoke_key(self, id_: str, at: datetime) -> bool:
@@ -59,6 +50,26 @@ class SqliteKeyStore(SqliteDatabase, KeyStore):
             connection.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (to_milliseconds(at), id_))
 
 
-def _row_to_key(row: sqlite3.Row) -> ApiKey:
+def insert_key(connection: sqlite3.Connection, key: ApiKey) -> None:
+    """Insert a key."""
+    connection.execute(
+        "INSERT INTO keys (id, last_used_at, revoked_at, key) VALUES (?, ?, ?, ?)",
+        (
+            key.id,
+            to_milliseconds_or_none(key.last_used_at),
+            to_milliseconds_or_none(key.revoked_at),
+            key.model_dump_json(exclude=set(_TIME_COLUMNS)),
+        ),
+    )
+
+
+def has_name_of_valid_key(connection: sqlite3.Connection, key: ApiKey, at: datetime) -> bool:
+    """Return whether another key has the name, and is valid at that time."""
+    others = map(row_to_key, connection.execute("SELECT * FROM keys WHERE revoked_at IS NULL"))
+    return any(other.name == key.name and other.id != key.id and other.is_valid(at) for other in others)
+
+
+def row_to_key(row: sqlite3.Row) -> ApiKey:
+    """Return the key in a row of the table `keys`."""
     key = ApiKey.model_validate_json(row["key"])
     return key.model_copy(update={name: to_datetime_or_none(row[name]) for name in _TIME_COLUMNS})

@@ -182,7 +182,7 @@ def _read_open_jobs(
     """Return the jobs of the records that meet a condition in SQL; `is_array` is an expression in SQL."""
     rows = connection.execute(
         "SELECT uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time, alarm_at,"  # noqa: S608
-        f" {is_array} AS is_array FROM tasks WHERE {condition}",
+        f" taken_over_at, {is_array} AS is_array FROM tasks WHERE {condition}",
         values,
     )
     return [row_to_open_job(row) for row in rows]

@@ -51,9 +51,10 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
     connection.execute(
         "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
         " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
-        " kind, resubmitted_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " kind, resubmitted_from, taken_over_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            record.uuid,
+            record.key or record.uuid,
             record.slurm_username,
             record.slurm_job_id,
             record.slurm_job_state,
@@ -70,18 +71,20 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
             record.caller,
             record.kind,
             record.resubmitted_from,
+            to_milliseconds_or_none(record.taken_over_at),
         ),
     )
-    add_notifications(connection, record.uuid, record.notifications)
+    add_notifications(connection, record.key or record.uuid, record.notifications)
 
 
 def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
     """Return the record in a row of the table `tasks`, with its notifications."""
     rows = connection.execute("SELECT * FROM notifications WHERE uuid = ? ORDER BY position", (row["uuid"],))
     job = SlurmJob.model_validate_json(row["job"]) if row["job"] else None
+    task = json.loads(row["task"])
     return TaskRecord(
         kind=row["kind"] or guess_kind(row["uuid"], job),
-        task=json.loads(row["task"]),
+        task=task,
         slurm_username=row["slurm_username"],
         slurm_job_id=row["slurm_job_id"],
         slurm_job_state=row["slurm_job_state"],
@@ -95,6 +98,8 @@ def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecor
         alarm_at=to_datetime_or_none(row["alarm_at"]),
         caller=row["caller"],
         resubmitted_from=row["resubmitted_from"],
+        key=row["uuid"] if row["uuid"] != str(task.get("uuid")) else None,
+        taken_over_at=to_datetime_or_none(row["taken_over_at"]),
     )
 
 
@@ -109,6 +114,7 @@ def row_to_open_job(row: sqlite3.Row) -> OpenJob:
         to_datetime_or_none(row["submit_time"]),
         to_datetime_or_none(row["alarm_at"]),
         bool(row["is_array"]),
+        row["taken_over_at"] is not None,
     )
 
 

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     alarm_at INTEGER,
     caller TEXT,
     kind TEXT,
-    resubmitted_from TEXT
+    resubmitted_from TEXT,
+    taken_over_at INTEGER
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_state ON tasks (slurm_job_state, created_at);
@@ -71,6 +72,7 @@ _ADDED_COLUMNS = (
     ("tasks", "caller TEXT"),
     ("tasks", "kind TEXT"),
     ("tasks", "resubmitted_from TEXT"),
+    ("tasks", "taken_over_at INTEGER"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),
     ("notifications", "digest TEXT"),
