@@ -12,6 +12,7 @@ from flask import Flask, Response
 from app import (
     commands,
     task_callers,
+    task_control,
     task_monitoring,
     task_notifications,
     task_resubmission,
@@ -60,6 +61,7 @@ def _build_web_application(settings: Settings) -> Flask:
         task_submission,
         task_monitoring,
         task_resubmission,
+        task_control,
         task_callers,
         task_notifications,
         task_slurm_rest,

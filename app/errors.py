@@ -105,7 +105,7 @@ class UnknownTask(SlurmProxyError):
     """No record has this uuid.
 
     The look-up, `GET /monitor/task_uuid/<uuid>`, answers 400, for which clients of the older server test.
-    Cancellations raise NoSuchTask.
+    The actions on a task, such as a cancellation, raise NoSuchTask.
     """
 
     status = 400
@@ -115,7 +115,7 @@ class UnknownTask(SlurmProxyError):
 class NoSuchTask(SlurmProxyError):
     """No record has this uuid.
 
-    Both cancellations, by uuid and by job id, answer 404, which HTTP means for this. The look-up raises
+    The actions on a task, by uuid and by job id, answer 404, which HTTP means for this. The look-up raises
     UnknownTask.
     """
 
@@ -124,10 +124,59 @@ class NoSuchTask(SlurmProxyError):
 
 
 class AlreadyOver(SlurmProxyError):
-    """There is nothing to cancel: the task has no job, or the job has ended, or Slurm does not know it."""
+    """The job has ended, so that it can neither be held nor released."""
 
     status = 409
     code = "already_over"
+
+
+class NoJob(SlurmProxyError):
+    """The task has no job, or its job is not known yet."""
+
+    status = 409
+    code = "no_job"
+
+
+class JobForgotten(SlurmProxyError):
+    """Slurm no longer knows the job of the task."""
+
+    status = 409
+    code = "job_forgotten"
+
+
+class AlreadyRunning(SlurmProxyError):
+    """The job has begun; only a job that waits can be held."""
+
+    status = 409
+    code = "already_running"
+
+
+class NotStarted(SlurmProxyError):
+    """The job waits for its first start, so that there is nothing to requeue."""
+
+    status = 409
+    code = "not_started"
+
+
+class HeldByAdministrator(SlurmProxyError):
+    """An administrator of the cluster holds the job, and only they can release it."""
+
+    status = 409
+    code = "held_by_administrator"
+
+
+class RequeueDisabled(SlurmProxyError):
+    """The job was submitted with `requeue: false`, or the cluster does not requeue jobs."""
+
+    status = 409
+    code = "requeue_disabled"
+
+
+class NotSupported(SlurmProxyError):
+    """The cluster's release of Slurm does not offer this."""
+
+    status = 409
+    code = "not_supported"
 
 
 class UnknownJob(SlurmProxyError):

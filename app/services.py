@@ -15,8 +15,8 @@ from app.builders import (
     find_refused_users,
 )
 from app.constants import Settings
-from app.lifecycle.cancel import Cancellation
 from app.lifecycle.clock_guard import ClockGuard
+from app.lifecycle.control import TaskControl
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.describe_caller import CallerDescription
@@ -56,7 +56,7 @@ class Services:
     registration: JobRegistration
     lookup: TaskLookup
     waiting: TaskWaiting
-    cancellation: Cancellation
+    control: TaskControl
     dead_letters: DeadLetters
     caller_description: CallerDescription
     catalogue_listing: CatalogueListing
@@ -126,7 +126,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
         lookup=TaskLookup(parts.store, parts.slurm),
         waiting=TaskWaiting(parts.subscriptions),
-        cancellation=Cancellation(parts.store, parts.slurm, parts.validator.refused_users),
+        control=TaskControl(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         caller_description=CallerDescription(
             parts.store,

@@ -1,4 +1,4 @@
-"""`/monitor`: register jobs that were submitted elsewhere, look up records, and cancel jobs.
+"""`/monitor`: register jobs that were submitted elsewhere, and look up records.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -26,22 +26,10 @@ def get_task_by_job_id(slurm_job_id: str) -> Response:
     return make_json_response(lookup.find_by_job_id(get_caller(), slurm_job_id), retry_after)
 
 
-@blueprint.delete("/slurm_job_id/<slurm_job_id>")
-def cancel_task_by_job_id(slurm_job_id: str) -> Response:
-    """Cancel a job as its user. The record stays, and notifications of the end are sent as usual."""
-    return make_json_response(get_services().cancellation.cancel_by_job_id(get_caller(), slurm_job_id))
-
-
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def list_tasks_by_state(slurm_job_state: str) -> Response:
     """Return the records in one state that the caller may read, the newest first, at most 1,000."""
     return make_json_response(get_services().lookup.list_by_state(get_caller(), slurm_job_state))
-
-
-@blueprint.post("/task_uuid/<task_uuid>/cancel")
-def cancel_task_by_uuid(task_uuid: str) -> Response:
-    """Cancel the job of a task as its user. Notifications of the end are sent as usual."""
-    return make_json_response(get_services().cancellation.cancel_by_uuid(get_caller(), task_uuid))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")

@@ -8,7 +8,7 @@ from app.store.records import RecordStore
 
 # Slurm lets a requeued job wait for 121 s (22.05, 24.11, 26.05), unless its user lets it start at once.
 POLL_INTERVAL = timedelta(seconds=10)
-_MAX_AGE = timedelta(days=1)
+MAX_AGE = timedelta(days=1)
 _MAX_LOADED = 20_000
 _OVERLAP = timedelta(minutes=1)  # a former leader may record an end a little late
 
@@ -27,7 +27,7 @@ class EndedJobs:
         """Return the ended jobs to poll now: all of them, or none if the interval has not passed."""
         if self._loaded_at is not None and self._loaded_at <= now < self._loaded_at + self._interval:
             return []
-        since = now - _MAX_AGE
+        since = now - MAX_AGE
         loaded_from = max(self._loaded_at - _OVERLAP, since) if self._loaded_at else since
         self._jobs |= {job.uuid: job for job in self._store.list_ended_jobs(loaded_from, _MAX_LOADED)}
         self._loaded_at = now

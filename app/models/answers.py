@@ -209,14 +209,6 @@ class Retried(BaseModel):
     retried: int = Field(description="How many messages will be sent again.")
 
 
-class Cancelled(BaseModel):
-    """The job that Slurm was asked to cancel."""
-
-    uuid: str
-    slurm_job_id: int
-    slurm_username: str
-
-
 class Health(BaseModel):
     """The answer of a process that lives. Slurm and the database may be down."""
 

@@ -57,6 +57,8 @@ def merge_array_tasks(job_id: int, parts: Sequence[SlurmJob]) -> SlurmJob:
             "start_time": min(starts, default=None),
             "end_time": max(ends, default=None) if state.is_final else None,
             "restarts": sum(part.restarts for part in parts),
+            "held_tasks": sum(part.held_tasks for part in parts),
+            "requeued_tasks": sum(part.requeued_tasks for part in parts),
             "array_tasks": counts,
             "failed_tasks": format_index_list(failed) or None,
             "suspended_seconds": min(

@@ -63,11 +63,21 @@ class SlurmJob(BaseModel):
     # The index of one task of an array, or a mask of all tasks that have no job id yet: bit n for task n.
     task_index: SkipJsonSchema[int | None] = Field(default=None, exclude=True, repr=False)
     task_mask: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
+    # How many tasks of an array wait until they are released, and how many wait again after a requeue.
+    # For a job that is no array both are 0 or 1.
+    held_tasks: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
+    requeued_tasks: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
 
     @property
     def array_task_count(self) -> int:
         """Return how many tasks of an array the job stands for; 0 for a job that is no array."""
         return sum((self.array_tasks or {}).values())
+
+    @property
+    def waiting_task_count(self) -> int:
+        """Return how many tasks of an array wait; 0 or 1 for a job that is no array."""
+        counts = self.array_tasks or {self.job_state: 1}
+        return sum(count for state, count in counts.items() if state.is_waiting)
 
     @property
     def has_failed(self) -> bool:

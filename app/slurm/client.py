@@ -9,12 +9,13 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
+from app.errors import SlurmMisbehaved
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
 from app.slurm.answers import read_controller_time
+from app.slurm.job_control import JobControl
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
@@ -23,12 +24,13 @@ from app.slurm.session import Session
 from app.slurm.submission import build_submission
 from app.slurm.submission_answer import make_submission_error, read_job_id, read_warnings
 
-_NOT_FOUND = 2017
-_ENDED = 2021
-
 
 class SlurmClient:
-    """Client of one cluster. Thread-safe."""
+    """Client of one cluster. Thread-safe.
+
+    Attributes:
+        control: Cancels, holds, releases and requeues jobs.
+    """
 
     def __init__(self, session: Session, time_unit: str = "hours", clock_skew: float = 60) -> None:
         """Make a client, which asks nothing before the first call.
@@ -42,6 +44,7 @@ class SlurmClient:
         self._accounting = AccountingReader(session, clock_skew)
         self._reader = JobReader(session, clock_skew)
         self._search = JobSearch(session, self._reader, self._accounting, clock_skew)
+        self.control = JobControl(session, clock_skew)
         self._time_unit = time_unit
 
     @property
@@ -125,32 +128,6 @@ class SlurmClient:
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then: see JobSearch.read_recent_jobs."""
         return self._search.read_recent_jobs(since, timeout)
-
-    def cancel(self, job_id: int, username: str) -> bool:
-        """Cancel a job as that user; return False if the job has ended already.
-
-        v0.0.38 does not report that the job has ended; v0.0.40 and v0.0.41 report neither that nor an unknown
-        job. Read its state before.
-
-        Raises:
-            SlurmRefused: Slurm refused to cancel; the error has Slurm's text.
-            SlurmUnavailable: It is not known whether the job is cancelled. Cancelling again does no harm.
-        """
-        try:
-            reply = self._session.send(SlurmRequest("DELETE", f"job/{job_id}", user=username))
-        except SlurmAmbiguous as error:  # cancelling twice does no harm
-            raise SlurmUnavailable(f"it is unknown whether job {job_id} is cancelled: {error}") from error
-        faults = [*reply.errors(), *reply.statuses()]
-        if any(number in (_NOT_FOUND, _ENDED) for number, _ in faults):
-            return False
-        if reply.status == 200 and not faults and not reply.fault:
-            return True
-        words = "; ".join(words for _, words in faults)
-        if reply.refusals() or (faults and reply.status in (200, 400, 422)):
-            raise SlurmRefused(f"Slurm does not cancel job {job_id}: {words}")
-        # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
-        answer = f"slurmrestd answered {reply.complaint()}"
-        raise SlurmUnavailable(f"it is unknown whether job {job_id} is cancelled: {answer}")
 
     # --- polling ----------------------------------------------------------------------------
 

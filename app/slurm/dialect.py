@@ -27,16 +27,18 @@ The readers of answers accept every form (reading.py, job_files.py, reply.py, an
   wrong key slurmdbd reports error 1007, as slurmctld does in newer versions (diagnosis.py).
 - slurmdbd names a task of an array twice, alone and among all tasks (models/array_merging.py).
 - The release of Slurm is in `meta.Slurm`; newer versions have `meta.slurm` (diagnosis.py).
-- Cancelling a job that has ended is a success (client.py).
+- Cancelling a job that has ended is a success (job_control.py).
+- Holding or releasing an array is done, but reported as an error without a number (job_control.py).
 
 The newer versions differ, too:
 
-- v0.0.40 and v0.0.41 report every cancellation as a success, even that of an unknown job (client.py).
+- v0.0.40 and v0.0.41 report every cancellation as a success, even that of an unknown job (job_control.py).
 - From v0.0.43 on the paths of output files, with Slurm's patterns replaced, are in fields of their own
   (job_files.py).
 - Up to v0.0.41 Slurm does not create the folders of output files: the job's script does (job_script.py).
 - v0.0.40 and v0.0.41 take the time of the last change only with a prefix (`update_time`).
 - v0.0.40 separates the count of a task's resource by a colon (`task_resource`).
+- v0.0.45 is the first that can requeue a job (job_control.py).
 - Not every server of v0.0.40 has `jobs/state`, which came with Slurm 24.05.
 """
 
@@ -93,6 +95,16 @@ class Dialect:
     def makes_output_folders(self) -> bool:
         """Return whether Slurm makes the folder of an output file (24.11); older releases fail the job."""
         return self._minor >= 42
+
+    @property
+    def reports_ended_jobs(self) -> bool:
+        """Return whether the answer to a cancellation says that the job had ended already."""
+        return self._minor >= 42
+
+    @property
+    def has_requeue(self) -> bool:
+        """Return whether a job can be requeued (26.05)."""
+        return self._minor >= 45
 
     def field_name(self, option: str) -> str:
         """Return the field of an sbatch option whose value is sent as it is."""

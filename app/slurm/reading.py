@@ -47,7 +47,11 @@ def read_controller_job(raw: Raw) -> SlurmJob:
     has_begun = not job_state.is_waiting and not never_ran
     start = read_time(raw.get("start_time")) if has_begun else None
     array_id = as_number(raw.get("array_job_id")) or None
-    output, error = find_controller_files(raw, array_id, as_number(raw.get("array_task_id")))
+    index = as_number(raw.get("array_task_id"))
+    mask = parse_index_list(as_text(raw.get("array_task_string")) or "") if index is None else 0
+    waiting = (mask.bit_count() or 1) if job_state.is_waiting else 0
+    restarts = as_number(raw.get("restart_cnt")) or 0
+    output, error = find_controller_files(raw, array_id, index)
     return SlurmJob(
         job_id=_read_job_id(raw["job_id"]),
         username=read_controller_owner(raw),
@@ -69,10 +73,12 @@ def read_controller_job(raw: Raw) -> SlurmJob:
         standard_output=output,
         standard_error=error,
         comment=as_text(raw.get("comment")),
-        restarts=as_number(raw.get("restart_cnt")) or 0,
+        restarts=restarts,
         array_job_id=array_id,
-        task_index=(index := as_number(raw.get("array_task_id"))),
-        task_mask=parse_index_list(as_text(raw.get("array_task_string")) or "") if index is None else 0,
+        task_index=index,
+        task_mask=mask,
+        held_tasks=waiting if as_number(raw.get("priority")) == 0 else 0,
+        requeued_tasks=waiting if restarts else 0,
     )
 
 

@@ -115,6 +115,7 @@ def tasks(folder: Path) -> Recording:
         rig.poll()
         look("cancelled", "keyed", 1003)
         _resubmit(rig, look)
+        _control(rig)
         ask("cancel an unknown uuid", "POST", "/monitor/task_uuid/nobody/cancel")
         ask("cancel an unknown job", "DELETE", "/monitor/slurm_job_id/99")
         ask("cancel no job id", "DELETE", "/monitor/slurm_job_id/x")
@@ -245,6 +246,29 @@ def faults(folder: Path) -> Recording:
             rig.ask(f"body in {encoding}", "POST", "/submit", b"x", headers=headers)
         _http_faults(rig)
         return rig.record
+
+
+def _control(rig: Rig) -> None:
+    """Hold, release and requeue a job, by uuid and by job id."""
+    slurm, job_id = rig.slurm, rig.submit(a_task("controlled"))
+    uuid, by_id = "/monitor/task_uuid/controlled", f"/monitor/slurm_job_id/{job_id}"
+    for action in ("requeue", "hold", "hold again", "release", "release again"):
+        where = by_id if action.endswith("again") else uuid
+        rig.ask(f"{action} a job that waits", "POST", f"{where}/{action.split()[0]}")
+    slurm.put(job_id, held_tasks=1, reason="JobHeldAdmin")
+    rig.ask("release what an administrator holds", "POST", f"{by_id}/release/")
+    slurm.put(job_id, JobState.RUNNING, held_tasks=0, reason=None)
+    rig.ask("hold a job that runs", "POST", f"{by_id}/hold/")
+    for action in ("requeue", "requeue again", "cancel", "cancel again"):
+        where = uuid if action.endswith("again") else by_id
+        rig.ask(f"{action} a job that runs", "POST", f"{where}/{action.split()[0]}")
+    for action in ("hold", "release"):
+        rig.ask(f"{action} a job that has ended", "POST", f"{uuid}/{action}")
+    slurm.api = "v0.0.42"
+    rig.ask("requeue where Slurm cannot", "POST", f"{uuid}/requeue")
+    slurm.api = "v0.0.45"
+    slurm.forget(job_id, accounted=False)
+    rig.ask("cancel a job that Slurm has forgotten", "POST", f"{uuid}/cancel")
 
 
 def _http_faults(rig: Rig) -> None:

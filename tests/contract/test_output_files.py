@@ -189,7 +189,7 @@ def test_a_job_that_is_cancelled_before_it_begins_never_ran(
     if array and cluster.name == "local":
         not_covered(request, "arrays on the stand-in cluster", "it has none")
     one = Submitted(cluster, client, folder, "true", hold=True, array=array)
-    client.cancel(one.job_id, cluster.user)
+    client.control.cancel(one.job_id, cluster.user)
     accounted = ended_in_slurmdbd(client, one.job_id)
     for job in (one.ended(), accounted):
         assert job.job_state is JobState.CANCELLED

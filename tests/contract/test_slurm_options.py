@@ -133,7 +133,7 @@ def test_slurm_holds_every_option_as_it_does_from_sbatch(
             if case.shown or ours[number].isdigit() or theirs.startswith("JobId="):
                 faults.append(f"{case.option}={case.value}: {ours[number]!r} and {theirs!r}")
             continue
-        client.cancel(int(ours[number]), cluster.user)
+        client.control.cancel(int(ours[number]), cluster.user)
         mine, other = fields_of((shared / f"ours.{number}").read_text()), fields_of(theirs)
         differing = {
             name: (mine.get(name), other.get(name))

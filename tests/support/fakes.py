@@ -16,6 +16,7 @@ from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import AccountingState
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
+from app.slurm.job_control import Outcome
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
@@ -80,18 +81,57 @@ class FakeSlurm:
     def build_submission(self, task: Task, command: str, tag: str) -> dict[str, Any]:
         return build_submission(task, command, tag, Dialect(self.api), "hours")
 
-    def cancel(self, job_id: int, username: str) -> bool:
-        self._ask("cancel")
-        if self.jobs[job_id].job_state.is_final:
-            return False
+    @property
+    def control(self) -> Self:
+        """As SlurmClient has its JobControl."""
+        return self
+
+    def offers_requeue(self) -> bool:
+        return Dialect(self.api).has_requeue
+
+    def cancel(self, job_id: int, username: str) -> Outcome:
+        if (refused := self._change("cancel", job_id, active=True)) is not None:
+            return refused
         self.put(job_id, JobState.CANCELLED)
-        return True
+        return Outcome.DONE if Dialect(self.api).reports_ended_jobs else Outcome.UNREPORTED
+
+    def hold(self, job_id: int, username: str) -> Outcome:
+        if (refused := self._change("hold", job_id, active=True)) is not None:
+            return refused
+        job = self.jobs[job_id]
+        self.put(job_id, job.job_state, held_tasks=job.waiting_task_count, reason="JobHeldUser")
+        return Outcome.DONE
+
+    def release(self, job_id: int, username: str) -> Outcome:
+        if (refused := self._change("release", job_id, active=True)) is not None:
+            return refused
+        if self.jobs[job_id].reason == "JobHeldAdmin":
+            return Outcome.DENIED
+        self.put(job_id, self.jobs[job_id].job_state, held_tasks=0, reason=None)
+        return Outcome.DONE
+
+    def requeue(self, job_id: int, username: str) -> Outcome:
+        if (refused := self._change("requeue", job_id, active=False)) is not None:
+            return refused
+        job = self.jobs[job_id]
+        if job.job_state.is_waiting:
+            return Outcome.PENDING
+        again = {"restarts": job.restarts + 1, "requeued_tasks": 1, "start_time": None, "end_time": None}
+        self.put(job_id, JobState.PENDING, submit_time=datetime.now(UTC).replace(microsecond=0), **again)
+        return Outcome.DONE
+
+    def _change(self, name: str, job_id: int, *, active: bool) -> Outcome | None:
+        """Return why nothing is done, if so; `active`: the job must not have ended."""
+        self._ask(name)
+        if job_id not in self.jobs:
+            return Outcome.UNKNOWN_JOB
+        return Outcome.ENDED if active and self.jobs[job_id].job_state.is_final else None
 
     def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
         """Makes a job, or moves one on."""
         now = datetime.now(UTC).replace(microsecond=0)
         before = self.jobs.get(job_id)
-        base = before.model_dump() if before else {"submit_time": now, "username": "alice"}
+        base = dict(before) if before else {"submit_time": now, "username": "alice"}
         job = SlurmJob.model_validate({**base, "job_id": job_id, "job_state": state, **fields})
         self.jobs[job_id] = job
         if state.is_final and self.accounts_at_once:

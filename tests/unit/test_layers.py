@@ -45,6 +45,7 @@ LAYERS = {
     "app.commands": 9,
     "app.task_submission": 9,
     "app.task_callers": 9,
+    "app.task_control": 9,
     "app.task_monitoring": 9,
     "app.task_notifications": 9,
     "app.task_resubmission": 9,

@@ -47,13 +47,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._handle("GET")
 
     def do_DELETE(self) -> None:
-        self._handle("DELETE")
+        self._handle("DELETE", self._read_body())
 
     def do_POST(self) -> None:
-        self._handle("POST", self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        self._handle("POST", self._read_body())
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing."""
+
+    def _read_body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _handle(self, method: str, body: bytes = b"") -> None:
         try:

@@ -45,6 +45,7 @@ class LocalJob:
     hold: bool
     appends: bool
     begin: float
+    may_requeue: bool
     submit_time: float
     job_id: int = 0  # given by the queue
     state: JobState = JobState.PENDING
@@ -52,9 +53,15 @@ class LocalJob:
     start_time: float = 0.0
     end_time: float = 0.0
     status: int = 0  # as of wait(2)
-    ending: JobState | None = None  # why its processes are being ended
+    restarts: int = 0
+    ending: JobState | None = None  # why its processes are being ended; PENDING for a requeue
     cpu_seconds: float = 0.0
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    @property
+    def is_ending(self) -> bool:
+        """Return whether the job has ended, or its processes are being ended for good."""
+        return self.state.is_final or self.ending not in (None, JobState.PENDING)
 
     def states(self) -> list[str]:
         """Return the state with its flag, as slurmrestd lists them."""

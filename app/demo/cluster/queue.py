@@ -16,6 +16,7 @@ from app.job_state import JobState
 logger = logging.getLogger(__name__)
 
 _KILL_WAIT = 2.0  # seconds between TERM and KILL
+_REQUEUE_MINUTES = 2  # that a requeued job waits at least, as in Slurm
 _MAX_SLEEP = 1.0  # seconds; how late a `begin` may be noticed
 
 
@@ -89,8 +90,36 @@ class LocalQueue:
             if job.state is JobState.PENDING:
                 job.state, job.end_time = JobState.CANCELLED, time.time()
                 self._note_change()
+            elif job.ending is not None:  # it is requeued, or has come to its time limit
+                job.ending = JobState.CANCELLED if job.ending is JobState.PENDING else job.ending
             elif job.state is JobState.RUNNING:
                 self._end(job, JobState.CANCELLED)
+
+    def set_hold(self, job: LocalJob, *, hold: bool) -> None:
+        """Hold or release a job. A job that runs goes on, and is held once it is requeued."""
+        with self._changed:
+            job.hold = hold
+            job.reason = "JobHeldUser" if hold else "None"
+            self._note_change()
+
+    def requeue(self, job: LocalJob) -> bool:
+        """Let a job run again that runs or has ended; return False for a job that waits."""
+        with self._changed:
+            if JobState.PENDING in (job.state, job.ending):
+                return False
+            if job.state is JobState.RUNNING:
+                self._end(job, JobState.PENDING)
+            else:
+                self._queue_again(job)
+            return True
+
+    def _queue_again(self, job: LocalJob) -> None:
+        now = time.time()
+        job.state, job.reason, job.restarts = JobState.PENDING, "None", job.restarts + 1
+        job.submit_time, job.begin = now, now + _REQUEUE_MINUTES * self._minute
+        job.start_time = job.end_time = 0.0
+        job.status, job.process = 0, None
+        self._note_change()
 
     def _note_change(self) -> None:
         self.changed_at = time.time()
@@ -147,9 +176,12 @@ class LocalQueue:
         if timer:
             timer.cancel()
         with self._changed:
+            ending, job.ending = job.ending, None
+            if ending is JobState.PENDING:
+                self._queue_again(job)
+                return
             job.end_time = time.time()
-            job.state, job.reason = (job.ending, "None") if job.ending else _outcome(job)
-            job.ending = None
+            job.state, job.reason = (ending, "None") if ending else _outcome(job)
             self._note_change()
 
     def _time_out(self, job: LocalJob) -> None:

@@ -1,15 +1,21 @@
 """The routes of slurmrestd for the local cluster, on loopback alone."""
 
 import json
-import signal
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
+from app.demo.cluster.control import (
+    SERVICE_USERS,
+    cancel_local_job,
+    cancel_local_jobs,
+    find_local_job,
+    requeue_local_jobs,
+    update_local_job,
+)
 from app.demo.cluster.http_server import HttpServer, Reply
-from app.demo.cluster.job import LocalJob
 from app.demo.cluster.queue import LocalQueue
 from app.demo.cluster.submission import Refused, make_job
 from app.demo.cluster.wire import (
@@ -17,13 +23,11 @@ from app.demo.cluster.wire import (
     count_jobs,
     make_answer,
     make_error,
-    make_refused_cancel,
     structured_number,
     to_accounting_json,
     to_controller_json,
 )
 
-_SERVICE_USERS = {"root", "slurm"}
 _NO_SUCH_URL = "Unable find requested URL. Please view /openapi/v3 for API reference."
 Query = dict[str, list[str]]
 
@@ -84,7 +88,7 @@ class LocalCluster:
             owner = jwt.decode(token, self._key, algorithms=["HS256"], options=options)["sun"]
         except (jwt.InvalidTokenError, KeyError):
             return None
-        return (name or owner) if name in (None, owner) or owner in _SERVICE_USERS else None
+        return (name or owner) if name in (None, owner) or owner in SERVICE_USERS else None
 
     # --- routes: each returns the body of an answer with status 200, or raises Reply ---------
 
@@ -117,7 +121,7 @@ class LocalCluster:
         Raises:
             Reply: There is no such job.
         """
-        return make_answer(jobs=[to_controller_json(self._recent(text))])
+        return make_answer(jobs=[to_controller_json(find_local_job(self.queue, text))])
 
     def submit(self, user: str, body: dict[str, Any]) -> dict[str, Any]:
         """Queue a job.
@@ -133,29 +137,6 @@ class LocalCluster:
             job_id=self.queue.add(job), step_id="batch", job_submit_user_msg="", warnings=warnings
         )
 
-    def cancel(self, user: str, text: str, query: Query) -> dict[str, Any]:
-        """Cancel a job, or send the signal in the query.
-
-        Raises:
-            Reply: There is no such job.
-        """
-        job = self._recent(text)
-        if user not in (job.account.pw_name, *_SERVICE_USERS):
-            return make_refused_cancel(2002, "Access/permission denied")
-        if job.state.is_final:
-            return make_refused_cancel(2021, "Job/step already completing or completed")
-        if "signal" in query:
-            return self._signal(job, query["signal"][0])
-        self.queue.cancel(job)
-        return make_answer(status=[])
-
-    def _signal(self, job: LocalJob, name: str) -> dict[str, Any]:
-        name = name.upper().removeprefix("SIG")
-        number = int(name) if name.isdigit() else getattr(signal, f"SIG{name}", signal.SIGKILL)
-        if self.queue.signal(job, int(number)):
-            return make_answer(status=[])
-        return make_refused_cancel(2020, "Job can not be altered now, try again later")
-
     def accounting(self, query: Query) -> dict[str, Any]:
         """Return the jobs that match a query, as slurmdbd does."""
         jobs = self.queue.all()
@@ -169,17 +150,8 @@ class LocalCluster:
             jobs = [job for job in jobs if not job.end_time or job.end_time >= since]
         return make_answer(jobs=[to_accounting_json(job) for job in jobs])
 
-    def _recent(self, text: str) -> LocalJob:
-        if not text.isdigit():
-            raise Reply(422, make_answer(errors=[make_error(9202, f"Unable to parse job id {text}")]))
-        for job in self.queue.recent():
-            if job.job_id == int(text):
-                return job
-        unknown = make_error(2017, "Invalid job id specified", f"Unable to query JobId={text}")
-        raise Reply(404, make_answer(jobs=[], errors=[unknown]))
-
     def _route(self, method: str, target: str, headers: Message, content: bytes) -> dict[str, Any]:
-        body = _parse_body(content) if method == "POST" else {}
+        body = _parse_body(content) if content else {}
         url = urlsplit(target)
         query = parse_qs(url.query)
         parts = tuple(url.path.strip("/").split("/"))
@@ -202,7 +174,13 @@ class LocalCluster:
             case ("GET", "slurm", "job", job_id):
                 return self.job(job_id)
             case ("DELETE", "slurm", "job", job_id):
-                return self.cancel(user, job_id, query)
+                return cancel_local_job(self.queue, user, job_id, query.get("signal", [None])[0])
+            case ("DELETE", "slurm", "jobs"):
+                return cancel_local_jobs(self.queue, user, body)
+            case ("POST", "slurm", "job", job_id):
+                return update_local_job(self.queue, user, job_id, body)
+            case ("POST", "slurm", "jobs", "requeue"):
+                return requeue_local_jobs(self.queue, user, body)
             case ("GET", "slurmdb", "jobs"):
                 return self.accounting(query)
             case ("GET", "slurmdb", "job", job_id):

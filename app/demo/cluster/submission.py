@@ -107,6 +107,7 @@ def make_job(cluster: Cluster, user: str, body: dict[str, Any]) -> tuple[LocalJo
         hold=bool(wanted.get("hold")),
         appends=str(wanted.get("open_mode")).lower() == "append",
         begin=float(plain_number(wanted.get("begin_time")) or 0),
+        may_requeue=bool(wanted.get("requeue", True)),
         submit_time=time.time(),
     )
     unknown = sorted(wanted.keys() - KNOWN_FIELDS)

@@ -46,9 +46,14 @@ def make_error(code: int, words: str, description: str = "") -> dict[str, Any]:
     }
 
 
-def make_refused_cancel(code: int, words: str) -> dict[str, Any]:
-    """Return the body that says why a job is not cancelled, with status 200."""
-    return make_answer(status=[{"error": {"code": code, "string": words}}])
+def make_kill_error(job_id: str, code: int, words: str) -> dict[str, Any]:
+    """Return the item of `status` that says why a job is not cancelled."""
+    number = int(job_id) if job_id.isdigit() else None
+    return {
+        "error": {"code": code, "string": words, "message": words},
+        "step_id": job_id,
+        "job_id": structured_number(number),
+    }
 
 
 def exit_code(job: LocalJob) -> dict[str, Any]:
@@ -85,7 +90,9 @@ def to_controller_json(job: LocalJob) -> dict[str, Any]:
         "name": job.name,
         "nodes": NODE if job.start_time else "",
         "partition": job.partition,
-        "restart_cnt": 0,
+        "priority": structured_number(0 if job.hold else 1),
+        "requeue": job.may_requeue,
+        "restart_cnt": job.restarts,
         "standard_error": job.standard_error,
         "standard_output": job.standard_output,
         "start_time": structured_number(job.start_time),

@@ -5,17 +5,24 @@ from typing import Any
 
 from app.errors import (
     AlreadyOver,
+    AlreadyRunning,
     ClocksDisagree,
     DuplicateUuid,
     Forbidden,
+    HeldByAdministrator,
     IdempotencyKeyReused,
     IdentityProviderUnavailable,
     InvalidRequest,
+    JobForgotten,
+    NoJob,
     NoSuchTask,
     NotAuthenticated,
     NotDead,
+    NotStarted,
+    NotSupported,
     NotTheOwner,
     RecordTooLarge,
+    RequeueDisabled,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
@@ -53,12 +60,16 @@ REQUESTS: dict[type, Any] = {
 }
 
 _ERRORS = (
-    AlreadyOver("task_uuid: the job of align-17 has ended already"),
+    AlreadyOver("task_uuid: the job of align-17 has ended already; there is nothing to hold"),
+    AlreadyRunning("task_uuid: the job of align-17 has begun; only a job that waits can be held"),
     ClocksDisagree(
         "this host's clock is 900 s behind Slurm's; this process submits nothing until they agree"
     ),
     DuplicateUuid("align-17", 4711),
     Forbidden("task.username: pipeline may not submit for bob"),
+    HeldByAdministrator(
+        "task_uuid: the job of align-17 is held by an administrator of the cluster; ask them to release it"
+    ),
     IdempotencyKeyReused("Idempotency-Key: align-17 was used before with another task"),
     IdentityProviderUnavailable("the identity provider does not answer"),
     InvalidRequest(
@@ -67,11 +78,22 @@ _ERRORS = (
             "task.slurm.cpus_per_task: must be a positive integer of at most 2147483647",
         ]
     ),
+    JobForgotten(
+        "task_uuid: Slurm does not know the job of align-17 any more; to run the task again, resubmit it"
+    ),
+    NoJob("task_uuid: the job of the task is not known yet; repeat the request in a minute"),
     NoSuchTask("task_uuid: no task align-17 is recorded here"),
     NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>"),
     NotDead("the notification 8f14e45f has been sent"),
+    NotStarted("task_uuid: the job of align-17 has not begun yet; there is nothing to requeue"),
+    NotSupported(
+        "this cluster's release of Slurm does not offer to requeue a job; cancel the task, and resubmit it"
+    ),
     NotTheOwner("monitor.task.username: job 4711 does not belong to areynolds"),
     RecordTooLarge("MongoDB cannot store the record: it is too large"),
+    RequeueDisabled(
+        "task_uuid: the job of align-17 was submitted so that it cannot be requeued; resubmit the task"
+    ),
     SlurmAmbiguous("it is not known yet whether Slurm accepted task align-17"),
     SlurmMisbehaved("slurmrestd's answer cannot be understood"),
     SlurmRefused("Slurm refused the job: Invalid partition name specified"),

@@ -29,14 +29,21 @@ from dataclasses import dataclass
 
 from app.errors import (
     AlreadyOver,
+    AlreadyRunning,
     ClocksDisagree,
     DuplicateUuid,
+    HeldByAdministrator,
     IdempotencyKeyReused,
     InvalidRequest,
+    JobForgotten,
+    NoJob,
     NoSuchTask,
     NotDead,
+    NotStarted,
+    NotSupported,
     NotTheOwner,
     RecordTooLarge,
+    RequeueDisabled,
     SlurmAmbiguous,
     SlurmMisbehaved,
     SlurmProxyError,
@@ -49,7 +56,6 @@ from app.errors import (
     UnknownTask,
 )
 from app.models.answers import (
-    Cancelled,
     DryRun,
     Health,
     KeptNotification,
@@ -63,6 +69,7 @@ from app.models.answers import (
 )
 from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
+from app.models.job_action import Controlled, JobAction
 from app.models.resubmission import ResubmissionDryRun, ResubmitRequest, Resubmitted
 from app.models.task import MonitorRequest, SubmitRequest
 
@@ -122,6 +129,13 @@ _SUBMISSION_ERRORS = (
     ClocksDisagree,
     StoreUnavailable,
 )
+_CONTROL_ERRORS = (NoSuchTask, NoJob, JobForgotten, SlurmRefused, *_FROM_SLURM, StoreUnavailable)
+_ERRORS_BY_ACTION: dict[JobAction, tuple[type[SlurmProxyError], ...]] = {
+    JobAction.CANCEL: (),
+    JobAction.HOLD: (AlreadyOver, AlreadyRunning),
+    JobAction.RELEASE: (AlreadyOver, HeldByAdministrator),
+    JobAction.REQUEUE: (AlreadyOver, NotStarted, RequeueDisabled, NotSupported),
+}
 
 OPERATIONS = (
     Operation(
@@ -182,17 +196,31 @@ OPERATIONS = (
         "cancelTaskByJobId",
         "DELETE",
         "/monitor/slurm_job_id/{slurm_job_id}",
-        Cancelled,
-        (InvalidRequest, NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
+        Controlled,
+        (InvalidRequest, *_CONTROL_ERRORS),
         scopes=(Scope.CANCEL,),
     ),
-    Operation(
-        "cancelTaskByUuid",
-        "POST",
-        "/monitor/task_uuid/{task_uuid}/cancel",
-        Cancelled,
-        (NoSuchTask, AlreadyOver, SlurmRefused, *_FROM_SLURM, StoreUnavailable),
-        scopes=(Scope.CANCEL,),
+    *(
+        Operation(
+            f"{action}TaskByUuid",
+            "POST",
+            f"/monitor/task_uuid/{{task_uuid}}/{action}",
+            Controlled,
+            (*_CONTROL_ERRORS, *errors),
+            scopes=(Scope.CANCEL,),
+        )
+        for action, errors in _ERRORS_BY_ACTION.items()
+    ),
+    *(
+        Operation(
+            f"{action}Job",
+            "POST",
+            f"/monitor/slurm_job_id/{{slurm_job_id}}/{action}",
+            Controlled,
+            (InvalidRequest, *_CONTROL_ERRORS, *errors),
+            scopes=(Scope.CANCEL,),
+        )
+        for action, errors in _ERRORS_BY_ACTION.items()
     ),
     Operation(
         "resubmitTaskByUuid",

@@ -303,8 +303,16 @@ def test_no_job_of_a_service_user_is_registered(new_site: Callable[..., Site], u
 
 
 @pytest.mark.parametrize("username", ["root", "slurm", "poller"])
-@pytest.mark.parametrize("route", ["POST /monitor/task_uuid/{}/cancel", "DELETE /monitor/slurm_job_id/{}"])
-def test_no_job_of_a_service_user_is_cancelled(
+@pytest.mark.parametrize(
+    "route",
+    [
+        "POST /monitor/task_uuid/{}/cancel",
+        "POST /monitor/slurm_job_id/{}/hold",
+        "POST /monitor/task_uuid/{}/release",
+        "DELETE /monitor/slurm_job_id/{}",
+    ],
+)
+def test_no_job_of_a_service_user_is_changed(
     new_site: Callable[..., Site], username: str, route: str
 ) -> None:
     """Such a record is the older server's, or of a time when the operator allowed the user."""
@@ -343,8 +351,8 @@ def test_no_token_is_made_for_a_refused_user() -> None:
     client = SlurmClient(Session(connection, "slurm", RefusedUsers({"root", "slurm"})))
     task = Task.model_validate(make_task("root"))
     for call in (
-        lambda: client.cancel(5, "root"),
-        lambda: client.cancel(5, "slurm"),
+        lambda: client.control.cancel(5, "root"),
+        lambda: client.control.cancel(5, "slurm"),
         lambda: client.send_raw("POST", "job/submit", user="root", json={}),
     ):
         with pytest.raises(Forbidden, match="this server does not act as"):

@@ -6,6 +6,7 @@ import pytest
 
 from app.job_state import JobState
 from app.models.caller import ORDINARY_SCOPES, Caller, Grant, Scope
+from app.models.job_action import JobAction
 from tests.support.access import ALICE, Site, proof
 from tests.support.real.identity_provider import IdentityProvider
 from tests.support.tasks import make_task, new_uuid
@@ -38,6 +39,16 @@ ROUTES = (
     "docs",
     "no_route",
     "wrong_method",
+)
+# Further columns, for which the same is expected as for "cancel".
+LIKE_CANCEL = (
+    "cancel_by_id",
+    "hold",
+    "hold_by_id",
+    "release",
+    "release_by_id",
+    "requeue",
+    "requeue_by_id",
 )
 
 
@@ -85,18 +96,23 @@ def requests_about_a_job(site: Site) -> dict[str, tuple[str, str, Any]]:
     """Submit a job as alice, and return method, path and body of each column's request about this job."""
     task = make_task()
     job_id = site.services.submitter.submit(Caller("test", (ALICE,)), {"task": task}).slurm_job_id
+    site.slurm.put(job_id, restarts=1, requeued_tasks=1)  # so that it may be requeued again
     elsewhere = site.slurm.put(900_000 + job_id, JobState.RUNNING).job_id
     watched = {"monitor": {"task": {"username": "alice", "uuid": new_uuid()}, "slurm_job_id": elsewhere}}
+    by_uuid, by_id = f"/monitor/task_uuid/{task['uuid']}", f"/monitor/slurm_job_id/{job_id}"
+    actions = {f"{action}": ("POST", f"{by_uuid}/{action}", None) for action in JobAction}
+    actions_by_id = {f"{action}_by_id": ("POST", f"{by_id}/{action}", None) for action in JobAction}
     return {
+        **actions,
+        **actions_by_id,
         "submit": ("POST", "/submit", {"task": make_task()}),
         "dry_run": ("POST", "/submit?dry_run=true", {"task": make_task()}),
         "watch": ("POST", "/monitor", watched),
-        "by_job_id": ("GET", f"/monitor/slurm_job_id/{job_id}", None),
-        "by_uuid": ("GET", f"/monitor/task_uuid/{task['uuid']}", None),
-        "cancel": ("POST", f"/monitor/task_uuid/{task['uuid']}/cancel", None),
-        "cancel_job": ("DELETE", f"/monitor/slurm_job_id/{job_id}", None),
         "resubmit": ("POST", f"/monitor/task_uuid/{task['uuid']}/resubmit", None),
         "resubmit_job": ("POST", f"/monitor/slurm_job_id/{job_id}/resubmit", {"task": {"cmd": "ls"}}),
+        "by_job_id": ("GET", by_id, None),
+        "by_uuid": ("GET", by_uuid, None),
+        "cancel_job": ("DELETE", by_id, None),
         "by_state": ("GET", "/monitor/slurm_job_state/PENDING", None),
         "notifications": ("GET", "/notifications", None),
         "retry": ("POST", "/notifications/none/retry", None),
@@ -126,7 +142,8 @@ def call_of(site: Site, route: str, given: str | None, **headers: str) -> Any:
 def test_every_route_by_every_kind_of_caller(site: Site, provider: IdentityProvider, who: str) -> None:
     given = proof(site, provider, who)
     headers = {"Authorization": f"Basic {site.key()}"} if who == "no bearer" else {}
-    for route, expected in zip(ROUTES, f"{EXPECTED[who]} {FOR_EVERYONE}".split(), strict=True):
+    statuses = dict(zip(ROUTES, f"{EXPECTED[who]} {FOR_EVERYONE}".split(), strict=True))
+    for route, expected in (statuses | dict.fromkeys(LIKE_CANCEL, statuses["cancel"])).items():
         before = len(site.slurm.submitted)
         answer = call_of(site, route, given, **headers)
         assert answer.status_code == int(expected), (route, answer.text)
@@ -149,7 +166,7 @@ def test_the_matrix_has_every_route(site: Site) -> None:
         for rule in site.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    assert set(ROUTES) == requests_about_a_job(site).keys()
+    assert {*ROUTES, *LIKE_CANCEL} == requests_about_a_job(site).keys()
 
 
 @pytest.mark.parametrize("users", [("alice",), "any"])

@@ -21,6 +21,7 @@ from app.models.task import Task
 from app.slurm.answers import is_unchanged
 from app.slurm.client import SlurmClient
 from app.slurm.dialect import Dialect
+from app.slurm.job_control import Outcome
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
@@ -233,20 +234,19 @@ def submit(client: SlurmClient) -> tuple[int, list[str]]:
     return client.submit(task, "true", "slurm-proxy:recorded", utc_now() + timedelta(minutes=1))
 
 
-# Whether `cancel` says that the job was cancelled: of an active, an ended and an unknown job.
+# What Slurm says when an active, an ended and an unknown job are cancelled.
 CANCELLED = {
-    "v0.0.38": (True, True, False),
-    "v0.0.40": (True, True, True),
-    "v0.0.41": (True, True, True),
+    "v0.0.38": (Outcome.UNREPORTED, Outcome.UNREPORTED, Outcome.UNKNOWN_JOB),
+    "v0.0.40": (Outcome.UNREPORTED, Outcome.UNREPORTED, Outcome.UNREPORTED),
 }
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_recorded_cancellation_tells_whether_the_job_was_active(server: Path, number: int) -> None:
     name = ("cancel_accepted", "cancel_ended", "cancel_unknown")[number]
-    expected = CANCELLED.get(server.name, (True, False, False))
+    expected = CANCELLED.get(server.name, (Outcome.DONE, Outcome.ENDED, Outcome.UNKNOWN_JOB))
     job_id = recording(server, name).job_id
-    assert client_of(server, name).cancel(job_id, "alice") is expected[number]
+    assert client_of(server, name).control.cancel(job_id, "alice") is expected[number]
 
 
 def test_a_recorded_list_without_changes_is_recognised(server: Path) -> None:

@@ -481,7 +481,7 @@ def test_only_errors_of_our_own_come_out_of_any_answer(answer: tuple[int, bytes]
         lambda client: client.read_accounting([5]),
         lambda client: client.search(["alice"], NOW, ["tag"]),
         lambda client: client.read_recent_jobs(NOW),
-        lambda client: client.cancel(5, "alice"),
+        lambda client: client.control.cancel(5, "alice"),
         lambda client: client.read_controller_time(),
         lambda client: client.send_raw("GET", "diag"),
         lambda client: client.send_raw_list(0),

@@ -133,10 +133,18 @@ def test_deleting_a_job_cancels_it_and_keeps_its_record(
     job_id = (post(client, "/submit", {"task": task}).json or {})["slurm_job_id"]
     answer = client.delete(f"/monitor/slurm_job_id/{job_id}{slash}")
     assert answer.status_code == 200
-    assert answer.json == {"uuid": task["uuid"], "slurm_job_id": job_id, "slurm_username": "alice"}
+    cancelled = {
+        "uuid": task["uuid"],
+        "slurm_job_id": job_id,
+        "slurm_username": "alice",
+        "slurm_job_state": "CANCELLED",
+        "changed": True,
+    }
+    assert answer.json == cancelled
     assert slurm.jobs[job_id].job_state is JobState.CANCELLED
     assert client.get(f"/monitor/task_uuid/{task['uuid']}").status_code == 200
-    check_error(client.delete(f"/monitor/slurm_job_id/{job_id}{slash}"), 409, "already_over")
+    again = client.delete(f"/monitor/slurm_job_id/{job_id}{slash}")
+    assert (again.status_code, again.json) == (200, cancelled | {"changed": False})
     check_error(client.delete(f"/monitor/slurm_job_id/999999{slash}"), 404, "unknown_task")
     check_error(client.delete(f"/monitor/slurm_job_id/abc{slash}"), 400, "invalid_request")
 

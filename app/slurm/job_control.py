@@ -1,0 +1,166 @@
+"""Ask Slurm to cancel, hold, release or requeue jobs, and interpret the answers of all API versions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+
+from app.errors import SlurmAmbiguous, SlurmRefused, SlurmUnavailable
+from app.models.job_action import JobAction
+from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
+from app.slurm.session import Session
+from app.slurm.values import as_number, as_object
+
+_DENIED = 2002
+_NOT_FOUND = 2017
+_CANCELLED_OR_ENDED = 2021
+_PENDING = 2024
+_DISABLED = 2037
+_FINISHED = 2084
+
+
+class Outcome(Enum):
+    """What Slurm said to a request about a job, where no error of this service fits."""
+
+    DONE = auto()
+    UNREPORTED = auto()  # done, but this version does not report whether anything was left to do
+    UNKNOWN_JOB = auto()
+    ENDED = auto()
+    PENDING = auto()  # the job waits, so that it cannot be requeued
+    DENIED = auto()  # only an administrator of the cluster may do this
+    DISABLED = auto()  # the job was submitted so that it cannot be requeued
+
+
+_Meanings = Mapping[int, Outcome]
+
+_OF_CANCEL = {_NOT_FOUND: Outcome.UNKNOWN_JOB, _CANCELLED_OR_ENDED: Outcome.ENDED}
+_OF_HOLD = {_NOT_FOUND: Outcome.UNKNOWN_JOB, _FINISHED: Outcome.ENDED}
+_OF_RELEASE = {**_OF_HOLD, _DENIED: Outcome.DENIED}
+_OF_REQUEUE = {
+    _NOT_FOUND: Outcome.UNKNOWN_JOB,
+    _PENDING: Outcome.PENDING,
+    _DISABLED: Outcome.DISABLED,
+}
+
+
+class JobControl:
+    """Requests that change jobs, each with a token of the job's user. Thread-safe.
+
+    Each raises SlurmRefused with Slurm's text for any other refusal, and SlurmUnavailable if it is not known
+    whether Slurm did it. Repeating a request does no harm.
+    """
+
+    def __init__(self, session: Session, clock_skew: float) -> None:
+        """Create the requests. `clock_skew`: seconds that this machine's clock may differ from Slurm's."""
+        self._session = session
+        self._clock_skew = clock_skew
+
+    def offers_requeue(self) -> bool:
+        """Return whether slurmrestd offers to requeue jobs."""
+        return self._session.dialect().has_requeue
+
+    def cancel(self, job_id: int, username: str) -> Outcome:
+        """Cancel a job, or a whole array.
+
+        v0.0.40 and v0.0.41 report neither an ended nor an unknown job: read the job before.
+        """
+        reply = self._send(JobAction.CANCEL, job_id, SlurmRequest("DELETE", f"job/{job_id}", user=username))
+        outcome = _judge(JobAction.CANCEL, job_id, reply, [*reply.errors(), *reply.statuses()], _OF_CANCEL)
+        if outcome is Outcome.DONE and not self._session.dialect().reports_ended_jobs:
+            return Outcome.UNREPORTED
+        return outcome
+
+    def hold(self, job_id: int, username: str) -> Outcome:
+        """Hold a job, or the tasks of an array that wait.
+
+        A job that runs goes on, and is held once it is requeued.
+        """
+        return self._update(JobAction.HOLD, job_id, username, {"hold": True}, _OF_HOLD)
+
+    def release(self, job_id: int, username: str) -> Outcome:
+        """Release a job, or all held tasks of an array, as `scontrol release` does."""
+        return self._update(JobAction.RELEASE, job_id, username, {"hold": False}, _OF_RELEASE)
+
+    def requeue(self, job_id: int, username: str) -> Outcome:
+        """Requeue a job that runs or has ended, or all such tasks of an array.
+
+        The outcome is DONE if at least one task was requeued. Slurm lets the job wait for 121 s.
+        """
+        body = {"jobs": [str(job_id)]}
+        reply = self._send(JobAction.REQUEUE, job_id, self._timely("jobs/requeue", username, body))
+        tasks = _read_task_errors(reply)
+        if reply.status == 200 and any(number == 0 for number, _ in tasks):
+            return Outcome.DONE
+        return _judge(JobAction.REQUEUE, job_id, reply, [*reply.errors(), *tasks], _OF_REQUEUE)
+
+    def _update(
+        self, action: JobAction, job_id: int, username: str, body: dict[str, Any], meanings: _Meanings
+    ) -> Outcome:
+        reply = self._send(action, job_id, self._timely(f"job/{job_id}", username, body))
+        faults = reply.errors()
+        # 22.05 answers so to each update of an array, which it carries out.
+        if reply.status == 200 and faults and not any(number for number, _ in faults):
+            return Outcome.UNREPORTED
+        return _judge(action, job_id, reply, faults, meanings)
+
+    def _timely(self, path: str, username: str, body: dict[str, Any]) -> SlurmRequest:
+        """Return a request that Slurm does not accept later on, when the caller may have done otherwise.
+
+        It ends before a requeued job may start, so that a request which is late requeues no job twice.
+        """
+        seconds = self._session.max_call_seconds + self._clock_skew
+        expires = datetime.now(UTC) + timedelta(seconds=seconds)
+        return SlurmRequest("POST", path, user=username, body=body, expires=expires)
+
+    def _send(self, action: JobAction, job_id: int, request: SlurmRequest) -> Reply:
+        try:
+            return self._session.send(request)
+        except SlurmAmbiguous as error:
+            raise _unknown_outcome(action, job_id, str(error)) from error
+
+
+def _judge(
+    action: JobAction, job_id: int, reply: Reply, faults: Sequence[tuple[int, str]], meanings: _Meanings
+) -> Outcome:
+    """Return the outcome that an answer reports.
+
+    Raises:
+        SlurmRefused: Slurm refused for a reason that is not one of `meanings`.
+        SlurmUnavailable: The answer is no answer of slurmctld.
+    """
+    for number, _ in faults:
+        if number in meanings:
+            return meanings[number]
+    if reply.status == 200 and not faults and not reply.fault:
+        return Outcome.DONE
+    if reply.refusals() or (faults and reply.status in (200, 400, 422)):
+        words = "; ".join(words for _, words in faults)
+        raise SlurmRefused(f"Slurm does not {action} job {job_id}: {words}")
+    # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
+    raise _unknown_outcome(action, job_id, f"slurmrestd answered {reply.complaint()}")
+
+
+def _unknown_outcome(action: JobAction, job_id: int, reason: str) -> SlurmUnavailable:
+    words = f"it is unknown whether job {job_id} is {action.participle}; repeating the request does no harm"
+    return SlurmUnavailable(f"{words}: {reason}")
+
+
+def _read_task_errors(reply: Reply) -> list[tuple[int, str]]:
+    """Return number and text of what became of each part of an array; 0 for a part that was requeued.
+
+    26.05 lists the parts of each job in a list of its own.
+    """
+    return [
+        (as_number(item.get("error_code")) or 0, str(item.get("error")))
+        for item in map(as_object, _flatten(reply.body.get("status")))
+        if item
+    ]
+
+
+def _flatten(listed: object) -> Iterator[object]:
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, list):
+            yield from item
+        else:
+            yield item
