@@ -6,6 +6,7 @@ Each module here describes one part of a store as a protocol. `mongo/` and `sqli
 
 from typing import Protocol
 
+from app.store.health import HealthStore
 from app.store.keys import KeyStore
 from app.store.lease import LeaderLease
 from app.store.lineage import LineageStore
@@ -23,6 +24,7 @@ class TaskStore(
     LeaderLease,
     KeyStore,
     StoreTransfer,
+    HealthStore,
     Protocol,
 ):
     """A whole store, as the composition root builds it.

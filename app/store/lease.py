@@ -28,12 +28,29 @@ processes add records, accept jobs, and claim and settle notifications: these wr
 `mongo/lease.py` and `sqlite/lease.py` are the two implementations.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from app.models.leader_report import LeaderReport
 from app.store.clock import StoreClock
 
 LEASE_NAME = "monitor"  # of the only lease of a store
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease as it is stored; `owner` is empty, or `until` has passed, while no process leads."""
+
+    owner: str
+    until: datetime
+    fence: int
+    report: LeaderReport
+
+    def is_held(self, now: datetime) -> bool:
+        """Return whether a process leads at this time of the store."""
+        return bool(self.owner) and now <= self.until
 
 
 class LeaderLease(StoreClock, Protocol):
@@ -59,3 +76,14 @@ class LeaderLease(StoreClock, Protocol):
 
     def release_lease(self, owner: str) -> None:
         """Release the lease if `owner` holds the lease, so that another process can lead at once."""
+
+    def read_lease(self) -> Lease | None:
+        """Return the lease with the report of the leader; None before the first leader."""
+
+    def update_leader_report(self, owner: str, changes: Mapping[str, Any]) -> None:
+        """Change fields of the report beside the lease, if `owner` holds the lease.
+
+        Args:
+            owner: The name of the leading process.
+            changes: New values of fields of LeaderReport, as JSON has them; None removes a value.
+        """

@@ -4,6 +4,7 @@ Writes wait for a majority of the servers and its journal. With `w: 1`, a crash 
 """
 
 from app.store.mongo.database import connect
+from app.store.mongo.health import MongoHealthStore
 from app.store.mongo.keys import MongoKeyStore
 from app.store.mongo.lease import MongoLeaderLease
 from app.store.mongo.lineage import MongoLineageStore
@@ -21,6 +22,7 @@ class MongoStore(
     MongoLeaderLease,
     MongoKeyStore,
     MongoTransfer,
+    MongoHealthStore,
 ):
     """A TaskStore for any number of hosts."""
 

@@ -82,6 +82,9 @@ class MongoDatabase:
         self.windows: Collection[Document] = client[database].get_collection(
             f"{collection}_windows", write_concern=WriteConcern(w=1)
         )  # losing a count in a crash does no harm
+        self.reports: Collection[Document] = client[database].get_collection(
+            f"{collection}_reports", write_concern=concern
+        )
         self.api_keys: Collection[Document] = client[database].get_collection(
             f"{collection}_keys", write_concern=concern
         )

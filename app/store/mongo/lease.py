@@ -1,12 +1,15 @@
 """The leader's lease in MongoDB; `app/store/lease.py` explains how lease and fencing token work."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, WriteConcern
 from pymongo.errors import DuplicateKeyError
 
+from app.models.leader_report import LeaderReport
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
-from app.store.lease import LEASE_NAME, LeaderLease
+from app.store.lease import LEASE_NAME, LeaderLease, Lease
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
@@ -52,6 +55,22 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
             self.leases.update_one(
                 {"_id": LEASE_NAME, "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
             )
+
+    def read_lease(self) -> Lease | None:
+        """Find the lease."""
+        with translating_errors():
+            held = self.leases.find_one({"_id": LEASE_NAME})
+        if held is None:
+            return None
+        report = LeaderReport.model_validate(held.get("report") or {})
+        return Lease(held["owner"], held["until"], int(held.get("fence") or 0), report)
+
+    def update_leader_report(self, owner: str, changes: Mapping[str, Any]) -> None:
+        """Change the fields; losing them in a crash does no harm, so the write waits for one server only."""
+        values = {f"report.{field}": value for field, value in changes.items()}
+        leases = self.leases.with_options(write_concern=WriteConcern(w=1))
+        with translating_errors():
+            leases.update_one({"_id": LEASE_NAME, "owner": owner}, {"$set": values})
 
     def _fence_open_records(self, fence: int) -> None:
         """Mark all records that may still change, so that the writes of earlier leaders find none."""

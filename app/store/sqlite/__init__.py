@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file (WAL), for several threads and processes of one host."""
 
+from app.store.sqlite.health import SqliteHealthStore
 from app.store.sqlite.keys import SqliteKeyStore
 from app.store.sqlite.lease import SqliteLeaderLease
 from app.store.sqlite.lineage import SqliteLineageStore
@@ -17,6 +18,7 @@ class SqliteStore(
     SqliteLeaderLease,
     SqliteKeyStore,
     SqliteTransfer,
+    SqliteHealthStore,
 ):
     """A TaskStore for the processes of one host."""
 

@@ -115,15 +115,24 @@ class SqliteDatabase:
         self._return_connection(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, within: float | None = None) -> Iterator[sqlite3.Connection]:
         """Yield a connection in a transaction; commit, and check that the file is still in place.
+
+        Args:
+            within: Seconds to wait for another process's write, instead of the configured time.
 
         Raises:
             StoreRefused: The file was removed or replaced, or cannot be used.
             StoreUnavailable: SQLite reports another failure.
         """
         with self.reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            if within is not None:
+                connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(within, self._timeout))}")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            finally:
+                if within is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(1000 * self._timeout)}")
             try:
                 yield connection
                 connection.execute("COMMIT")

@@ -4,11 +4,13 @@ import os
 import sqlite3
 from pathlib import Path
 
-from app.errors import StoreRefused
+from app.errors import StoreRefused, StoreUnavailable
 from app.unwritable_file import explain_unwritable
 
 _SUFFIXES = ("-wal", "-shm")  # of the files that SQLite keeps beside the database
 _UNUSABLE_FILE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+_MIN_SPACE = 256 * 1024  # bytes; a disk with less is full
 
 _Identity = tuple[int, int]  # device and inode
 
@@ -83,6 +85,19 @@ class DatabaseFile:
                 f"{self._path} was removed or replaced while the server was running: put the same file back,"
                 " or restart the service to use what is there now"
             )
+
+    def require_space(self) -> None:
+        """Check that the file can grow: small changes may still fit into a file on a full disk.
+
+        Raises:
+            StoreUnavailable: The disk is full.
+        """
+        try:
+            found = os.statvfs(self._path.parent)
+        except OSError:
+            return  # opening the file gives a better error
+        if (left := found.f_bavail * found.f_frsize) < _MIN_SPACE:
+            raise StoreUnavailable(f"the disk of {self._path} is full: {left // 1024} kB are left")
 
     def explain_error(self, error: sqlite3.Error) -> str | None:
         """Return what is wrong with the file, and the remedy; None if the file is not the cause."""

@@ -1,10 +1,14 @@
 """The leader's lease in SQLite; `app/store/lease.py` explains how lease and fencing token work."""
 
+import json
 import sqlite3
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
+from app.models.leader_report import LeaderReport
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
-from app.store.lease import LEASE_NAME, LeaderLease
+from app.store.lease import LEASE_NAME, LeaderLease, Lease
 from app.store.sqlite.database import SqliteDatabase
 from app.store.sqlite.rows import to_datetime, to_milliseconds
 
@@ -40,3 +44,21 @@ class SqliteLeaderLease(SqliteDatabase, LeaderLease):
         """Clear the owner and the end of the lease, but not the fencing token."""
         with self.writing() as connection:
             connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))
+
+    def read_lease(self) -> Lease | None:
+        """Read the row."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT * FROM leases WHERE name = ?", (LEASE_NAME,)).fetchone()
+        if row is None:
+            return None
+        report = LeaderReport.model_validate_json(row["report"] or "{}")
+        return Lease(row["owner"], to_datetime(row["until"]), row["fence"], report)
+
+    def update_leader_report(self, owner: str, changes: Mapping[str, Any]) -> None:
+        """Merge the changes into the JSON of the row."""
+        with self.writing() as connection:
+            connection.execute(
+                "UPDATE leases SET report = json_patch(coalesce(report, '{}'), ?)"
+                " WHERE name = ? AND owner = ?",
+                (json.dumps(changes), LEASE_NAME, owner),
+            )

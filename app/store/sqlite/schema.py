@@ -63,7 +63,10 @@ CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY, last_used_at INTEGER, revoked_at INTEGER, key TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS leases (
-    name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, fence INTEGER NOT NULL
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL, fence INTEGER NOT NULL, report TEXT
+);
+CREATE TABLE IF NOT EXISTS reports (
+    name TEXT PRIMARY KEY, host TEXT NOT NULL, at INTEGER NOT NULL, figures TEXT NOT NULL
 );
 """
 # Columns that files of an earlier version do not have.
@@ -73,6 +76,7 @@ _ADDED_COLUMNS = (
     ("tasks", "kind TEXT"),
     ("tasks", "resubmitted_from TEXT"),
     ("tasks", "taken_over_at INTEGER"),
+    ("leases", "report TEXT"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),
     ("notifications", "digest TEXT"),
