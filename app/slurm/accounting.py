@@ -10,12 +10,14 @@ from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
 from app.slurm.answers import merge_by_id, read_jobs, require_job_list, require_jobs_of_users
+from app.slurm.reply import Reply
 from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.state_list import split_ids
 from app.slurm.values import as_number, as_object
 
 _NO_ENTRY = 9003
+_ANY_JOB: Query = (("step", "1"),)  # a query whose answer is small
 
 
 class AccountingState(Enum):
@@ -65,6 +67,15 @@ class AccountingReader:
             found |= merge_by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
         return found
 
+    def check(self) -> bool:
+        """Return whether the cluster has a slurmdbd, which answers; ask even while slurmctld is down.
+
+        Raises:
+            SlurmUnavailable: slurmdbd does not answer.
+            SlurmTokenRefused: slurmdbd does not accept the token.
+        """
+        return self._require_jobs(self._session.read_accounting(_ANY_JOB, even_while_down=True)) is not None
+
     def read_jobs_of_users(
         self, usernames: Collection[str], since: datetime, timeout: float | None
     ) -> tuple[list[SlurmJob], AccountingState]:
@@ -106,7 +117,14 @@ class AccountingReader:
         Raises:
             SlurmUnavailable: slurmdbd does not answer.
         """
-        reply = self._session.read_accounting(query, timeout)
+        return self._require_jobs(self._session.read_accounting(query, timeout))
+
+    def _require_jobs(self, reply: Reply) -> list[dict[str, Any]] | None:
+        """Return the jobs in an answer of slurmdbd; None where there is no slurmdbd.
+
+        Raises:
+            SlurmUnavailable: slurmdbd has not answered.
+        """
         if reply.status == 404 and not reply.body:
             if self._has_answered:  # a cluster does not lose its slurmdbd: a proxy may have answered
                 raise SlurmUnavailable("slurmdbd does not answer: status 404")

@@ -51,6 +51,11 @@ class CircuitBreaker:
         """Return whether Slurm is known to be down."""
         return self._probe_at is not None
 
+    @property
+    def reason(self) -> str | None:
+        """Return why Slurm is known to be down; None while the circuit is closed."""
+        return self._reason if self.is_open else None
+
     def require_closed(self) -> None:
         """Start a probe if one is due.
 

@@ -15,6 +15,7 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
 from app.slurm.answers import read_controller_time
+from app.slurm.health_check import SlurmHealth, check_health
 from app.slurm.job_control import JobControl
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
@@ -59,6 +60,20 @@ class SlurmClient:
             SlurmUnavailable: Slurm is known to be down.
         """
         self._session.require_up()
+
+    @property
+    def outage(self) -> str | None:
+        """Return why Slurm is known to be down, without a request; None while it is not."""
+        return self._session.outage
+
+    @property
+    def token_fault(self) -> str | None:
+        """Return why Slurm refused the token of this client's last request; None if it did not."""
+        return self._session.token_fault
+
+    def check_health(self) -> SlurmHealth:
+        """Ask slurmctld and slurmdbd, with one request each, whether they answer."""
+        return check_health(self._session, self._accounting)
 
     def discover_dialect(self) -> None:
         """Discover the API version of slurmrestd, unless it is known; a probe begins while Slurm is down."""

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _ACCOUNTING = "requests for accounting"
 _BAD_TOKEN = 1007
 _NO_ENTRY = 9003  # slurmdbd has no such job
+_REFUSAL_WORDS = (
+    "Slurm does not accept this service's token: the key must be the cluster's, and the clocks must agree"
+)
 _JOB_ID = re.compile(r"/job/\d+")
 
 
@@ -60,11 +63,17 @@ class Session:
         self._breaker = CircuitBreaker(self._probe, outages=self._outages)
         self._announcing = threading.Lock()
         self._unreadable: set[str] = set()  # requests whose last answer was not JSON
+        self.token_fault: str | None = None  # why Slurm refused the token of the last request
 
     @property
     def max_call_seconds(self) -> float:
         """Return the seconds that one request may take: see Connection."""
         return self._connection.max_call_seconds
+
+    @property
+    def outage(self) -> str | None:
+        """Return why Slurm is known to be down, without a request; None while it is not."""
+        return self._breaker.reason
 
     def require_up(self) -> None:
         """Check the circuit breaker, without a request.
@@ -115,11 +124,17 @@ class Session:
         self._log_unreadable(request, reply)
         return reply
 
-    def read_accounting(self, query: Query, timeout: float | None = None) -> Reply:
-        """Read jobs from slurmdbd, whose outages do not count as outages of Slurm."""
-        path = f"/slurmdb/{self.dialect().api}/jobs"
-        request = SlurmRequest("GET", path, query=query, timeout=timeout)
-        self.require_up()
+    def read_accounting(
+        self, query: Query, timeout: float | None = None, *, even_while_down: bool = False
+    ) -> Reply:
+        """Read jobs from slurmdbd, whose outages do not count as outages of Slurm.
+
+        With `even_while_down`, the request is made even while the circuit breaker is open.
+        """
+        dialect = (self._dialect if even_while_down else None) or self.dialect()
+        request = SlurmRequest("GET", f"/slurmdb/{dialect.api}/jobs", query=query, timeout=timeout)
+        if not even_while_down:
+            self.require_up()
         try:
             reply = self._exchange(request)
         except SlurmUnavailable as error:
@@ -153,10 +168,10 @@ class Session:
         """Make a request with a whole path, as the service's own user if it names none."""
         reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
-            raise SlurmTokenRefused(
-                "Slurm does not accept this service's token: the key must be the cluster's, and the clocks"
-                " must agree"
-            )
+            self.token_fault = _REFUSAL_WORDS
+            raise SlurmTokenRefused(_REFUSAL_WORDS)
+        if reply.status == 200 and not reply.fault and not request.path.endswith("/ping"):
+            self.token_fault = None  # slurmrestd answers a ping itself, whatever the token
         return reply
 
     @contextmanager
