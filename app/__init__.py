@@ -13,6 +13,7 @@ from app import (
     commands,
     task_callers,
     task_control,
+    task_health,
     task_monitoring,
     task_notifications,
     task_resubmission,
@@ -64,6 +65,7 @@ def _build_web_application(settings: Settings) -> Flask:
         task_control,
         task_callers,
         task_notifications,
+        task_health,
         task_slurm_rest,
         api_docs,
     )

@@ -18,6 +18,7 @@ from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
@@ -61,6 +62,7 @@ class Monitor:
         delivery: Delivery,
         clocks: ClockGuard,
         timing: MonitorTiming,
+        health: HealthReporter,
         *,
         callers_slurm: SlurmClient | None = None,
         outages: OutageLog | None = None,
@@ -77,6 +79,7 @@ class Monitor:
             delivery: Sends notifications.
             clocks: Compares the clocks of this host, of the store and of Slurm.
             timing: The times.
+            health: Reports to the other processes how this one fares.
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.
@@ -92,6 +95,7 @@ class Monitor:
         self._timing = timing
         self._lease = timedelta(seconds=timing.lease)
         self._clocks = clocks
+        self._health = health
         self._outages = outages or OutageLog()
         self._callers_slurm = callers_slurm
         self._on_change = on_change
@@ -143,6 +147,13 @@ class Monitor:
         if self._callers_slurm is not None:
             with suppress(SlurmUnavailable, SlurmMisbehaved):
                 self._callers_slurm.discover_dialect()
+                if self._callers_slurm.token_fault is not None:
+                    self._callers_slurm.read_controller_time()
+
+    def check_slurm(self) -> None:
+        """Find out whether slurmctld and slurmdbd answer; only the leader does this."""
+        if self._fencing_token is not None:
+            self._health.check_slurm(self._owner)
 
     def deliver(self, method: str, now: datetime) -> None:
         """Deliver all notifications of one channel that are due."""
@@ -164,6 +175,10 @@ class Monitor:
             self._stopping,
             self._timing.interval,
         )
+        self._start_loop("slurm", lambda _: self.check_slurm(), self._stopping, self._timing.interval)
+        self._start_loop(
+            "report", lambda _: self._health.write_report(), self._stopping, self._timing.interval
+        )
         self._start_loop("lease", self.renew_lease, self._stopping, self._lease.total_seconds() / 3)
         for method, wake in self._wake.items():
             self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._timing.interval)
@@ -177,18 +192,29 @@ class Monitor:
         self._fencing_token = None
         if self._threads:
             self._run_step(lambda _: self._store.release_lease(self._owner))
+            self._health.delete_report()
         self._threads.clear()
 
     @contextmanager
     def _timing_cycle(self) -> Iterator[None]:
-        """Record when the polling cycle began, and log the end of one that hung."""
+        """Record when the polling cycle began, log the end of one that hung, and report each end."""
         began = self._cycle_began = time.monotonic()
+        failure: Exception | None = None
         try:
             yield
+        except Exception as error:
+            failure = error
+            raise
         finally:
             self._cycle_began = None
-            if self._fencing_token is None and (took := time.monotonic() - began) > self._timing.cycle_limit:
+            took = time.monotonic() - began
+            if self._fencing_token is None and took > self._timing.cycle_limit:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
+            self._health.report_cycle(self._owner, took, self._cycle_pause(), failure)
+
+    def _cycle_pause(self) -> float:
+        """Return the seconds until the next polling cycle, which are more if the last one was costly."""
+        return max(self._timing.interval, min(_PAUSE_FACTOR * self._poller.slurm_seconds, _MAX_PAUSE))
 
     def _release_lease(self) -> None:
         """Release the lease if the process is the leader."""
@@ -211,9 +237,7 @@ class Monitor:
     def _run_loop(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
         while not self._stopping.is_set():
             self._run_step(step)
-            pause = interval
-            if step == self.run_cycle:
-                pause = max(interval, min(_PAUSE_FACTOR * self._poller.slurm_seconds, _MAX_PAUSE))
+            pause = self._cycle_pause() if step == self.run_cycle else interval
             woken = wake.wait(pause * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
             if woken and wake is not self._stopping:
                 wake.clear()

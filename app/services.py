@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.access.keys import ApiKeys
+from app.access.recent_operators import RecentOperators
 from app.access.request_guard import RequestGuard
 from app.builders import (
     build_catalogue,
@@ -15,16 +16,19 @@ from app.builders import (
     find_refused_users,
 )
 from app.constants import Settings
+from app.lifecycle.check_readiness import ReadinessCheck
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.control import TaskControl
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.describe_caller import CallerDescription
+from app.lifecycle.judge_health import HealthLimits
 from app.lifecycle.list_catalogue import CatalogueListing
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
+from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
@@ -40,6 +44,7 @@ from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 _POLLER_CONNECTIONS = 3  # of the poller alone, so that callers cannot delay it
+_RECONCILING_TIME = timedelta(minutes=1)  # within which a reservation is settled once that is possible
 _MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
 
 
@@ -60,6 +65,8 @@ class Services:
     dead_letters: DeadLetters
     caller_description: CallerDescription
     catalogue_listing: CatalogueListing
+    readiness: ReadinessCheck
+    recent_operators: RecentOperators
     request_guard: RequestGuard
     keys: ApiKeys
     delivery: Delivery
@@ -95,6 +102,7 @@ class _Parts:
     clocks: ClockGuard
     reservations: Reservations
     subscriptions: StateSubscriptions
+    health: HealthReporter
 
     @property
     def skew(self) -> timedelta:
@@ -135,6 +143,8 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             max_open_tasks=settings.LIMIT_JOBS_IN_FLIGHT,
         ),
         catalogue_listing=CatalogueListing(parts.planner.catalogue),
+        readiness=_build_readiness(parts),
+        recent_operators=RecentOperators(),
         request_guard=request_guard,
         keys=ApiKeys(parts.store),
         delivery=delivery,
@@ -163,6 +173,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
         clocks=clocks,
         reservations=Reservations(store, slurm, clocks),
         subscriptions=StateSubscriptions(store, outages),
+        health=HealthReporter(store, poller_slurm),
     )
 
 
@@ -196,6 +207,16 @@ def _build_delivery(parts: _Parts) -> Delivery:
     )
 
 
+def _build_readiness(parts: _Parts) -> ReadinessCheck:
+    limits = HealthLimits(
+        interval=parts.settings.MONITOR_POLLING_SECONDS,
+        lease=parts.settings.MONITOR_LEASE_SECONDS,
+        reservation=parts.submission_life + parts.skew + _RECONCILING_TIME,
+    )
+    clients = [parts.slurm, parts.poller_slurm]
+    return ReadinessCheck(parts.store, parts.health, clients, parts.clocks, limits)
+
+
 def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
     settings = parts.settings
     unknown_after = timedelta(seconds=settings.MONITOR_UNKNOWN_AFTER_SECONDS)
@@ -220,6 +241,7 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
             lease=settings.MONITOR_LEASE_SECONDS,
             cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
         ),
+        parts.health,
         callers_slurm=parts.slurm,
         outages=parts.outages,
         on_change=parts.subscriptions.read_soon,

@@ -1,4 +1,4 @@
-"""`/notifications`: dead letters and other notifications, for callers with the scope admin.
+"""`/notifications`: dead letters and other notifications. The scope monitor may look, admin may also retry.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -11,7 +11,7 @@ from app.web.json_response import make_json_response
 from app.web.request_context import get_services, read_query
 
 blueprint = Blueprint("task_notifications", __name__, url_prefix="/notifications")
-blueprint.before_request(make_scope_check(Scope.ADMIN))
+blueprint.before_request(make_scope_check(Scope.MONITOR, to_change=Scope.ADMIN))
 
 
 @blueprint.get("")

@@ -15,7 +15,7 @@ from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
 from app.slurm.answers import read_controller_time
-from app.slurm.health_check import SlurmHealth, check_health
+from app.slurm.health_check import SlurmHealth, check_slurm_health
 from app.slurm.job_control import JobControl
 from app.slurm.job_reader import JobReader
 from app.slurm.job_search import JobSearch, Search
@@ -73,7 +73,7 @@ class SlurmClient:
 
     def check_health(self) -> SlurmHealth:
         """Ask slurmctld and slurmdbd, with one request each, whether they answer."""
-        return check_health(self._session, self._accounting)
+        return check_slurm_health(self._session, self._accounting)
 
     def discover_dialect(self) -> None:
         """Discover the API version of slurmrestd, unless it is known; a probe begins while Slurm is down."""

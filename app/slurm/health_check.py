@@ -24,7 +24,7 @@ class SlurmHealth:
     has_accounting: bool | None = None
 
 
-def check_health(session: Session, accounting: AccountingReader) -> SlurmHealth:
+def check_slurm_health(session: Session, accounting: AccountingReader) -> SlurmHealth:
     """Return the health of Slurm, after one request each to slurmctld and slurmdbd.
 
     slurmdbd is asked even while slurmctld is down: in 22.05 only slurmdbd says that a key is wrong.

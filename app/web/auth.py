@@ -10,7 +10,13 @@ from flask import Flask, current_app, g, request
 
 from app.access.authorization import require_scope
 from app.access.request_guard import RequestGuard
-from app.errors import Forbidden, NotAuthenticated, TooManyRequests
+from app.errors import (
+    Forbidden,
+    IdentityProviderUnavailable,
+    NotAuthenticated,
+    StoreUnavailable,
+    TooManyRequests,
+)
 from app.logs import request_id
 from app.models.caller import Caller, Scope
 from app.web.origin import explain_not_local, find_client_address
@@ -32,13 +38,45 @@ def allow_unauthenticated(view: Callable[..., Any]) -> Callable[..., Any]:
     return view
 
 
-def make_scope_check(scope: Scope) -> Callable[[], None]:
-    """Return a function for a blueprint's `before_request` that requires this scope of the caller."""
+def make_scope_check(scope: Scope, *, to_change: Scope | None = None) -> Callable[[], None]:
+    """Return a function for a blueprint's `before_request` that requires a scope of the caller.
+
+    Args:
+        scope: The scope for each request.
+        to_change: Another scope, for the requests that change something.
+    """
 
     def check_scope() -> None:
-        require_scope(get_caller(), scope)
+        is_reading = request.method in ("GET", "HEAD")
+        require_scope(get_caller(), scope if is_reading or to_change is None else to_change)
 
     return check_scope
+
+
+def may_monitor() -> bool:
+    """Return whether the current request, of a route without authentication, may see what operators see.
+
+    It may with a key or token that has the scope monitor, or without any if it is local. While the store is
+    away, a key that was valid a short while ago is good enough.
+
+    Raises:
+        NotAuthenticated: The key or the token is not valid.
+        TooManyRequests: The key or the token is not valid, and the address has used up its failed attempts.
+    """
+    authorization = request.headers.get("Authorization")
+    if authorization is None:
+        return not _is_of_browser() and explain_not_local(get_settings()) is None
+    operators = get_services().recent_operators
+    try:
+        g.caller = _authenticate(get_services().request_guard)
+    except (StoreUnavailable, IdentityProviderUnavailable):
+        return operators.knows(authorization)
+    except Forbidden:
+        return False
+    if g.caller.is_allowed(Scope.MONITOR):
+        operators.remember(authorization)
+        return True
+    return False
 
 
 def authenticate_request() -> None:
@@ -93,5 +131,9 @@ def _refuse_browsers() -> None:
     Raises:
         Forbidden: A web page sent the request.
     """
-    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+    if _is_of_browser():
         raise Forbidden("without authentication this server refuses requests of web pages")
+
+
+def _is_of_browser() -> bool:
+    return "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none"

@@ -4,6 +4,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel
 
 from app.errors import SlurmMisbehaved
+from app.models.health_answers import PartStatus, Readiness
 from app.slurm.reply import Reply
 
 
@@ -12,6 +13,14 @@ def make_json_response(answer: BaseModel, retry_after: int | None = None) -> Res
     response = jsonify(answer.model_dump(mode="json"))
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+def make_readiness_response(readiness: Readiness, *, has_parts: bool) -> Response:
+    """Return the response, whose status is 503 if the service is not ready."""
+    response = make_json_response(readiness if has_parts else Readiness(status=readiness.status))
+    if readiness.status is PartStatus.NOT_READY:
+        response.status_code = 503
     return response
 
 

@@ -49,6 +49,7 @@ def documents(folder: Path) -> Recording:
         rig.ask("GET /whoami", "GET", "/whoami")
         rig.ask("GET /catalogue", "GET", "/catalogue")
         rig.ask("GET /healthz with a query", "GET", "/healthz?now=1")
+        rig.ask("GET /readyz before the first poll", "GET", "/readyz", environ_base=_ELSEWHERE)
         rig.ask("GET /whoami with a query", "GET", "/whoami?user=alice")
         rig.ask("GET /catalogue with a query", "GET", "/catalogue?name=generic")
         settings = settings_without_environment()
@@ -330,6 +331,17 @@ def operators_routes(folder: Path) -> Recording:
             rig.slurm.down = error("so it is")
             rig.ask(f"ping with {error.code}", "GET", "/slurm/ping")
             rig.ask(f"submit with {error.code}", "POST", "/slurm/job/submit?username=alice", {})
+        return rig.record
+
+
+def readiness(folder: Path) -> Recording:
+    """Ask whether the service is ready, as an operator of this machine and as anybody else."""
+    with Rig(folder, ACCESS_METHODS="keys") as rig:
+        rig.poll()
+        rig.ask("ready, with a slash", "GET", "/readyz/", environ_base=_ELSEWHERE)
+        rig.ask(
+            "ready, with a key that is not known", "GET", "/readyz", headers={"Authorization": "Bearer x"}
+        )
         return rig.record
 
 
@@ -710,6 +722,7 @@ SCENARIOS: dict[str, Callable[[Path], Recording]] = {
         tasks,
         faults,
         operators_routes,
+        readiness,
         outages,
         access,
         messages,

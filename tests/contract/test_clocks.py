@@ -18,6 +18,7 @@ from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
+from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.retry_policy import DeliveryPolicy
 from app.lifecycle.submit import TaskSubmitter
@@ -125,6 +126,7 @@ class Process:
             Delivery(store, senders, policy, methods=["email"]),
             self.clocks,
             MonitorTiming(interval=0.05, lease=0.6, cycle_limit=0.5),
+            HealthReporter(store, self.slurm),
             owner=name,
         )
 

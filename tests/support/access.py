@@ -103,6 +103,8 @@ def proof(site: Site, provider: IdentityProvider, who: str) -> str | None:
             return key()
         case "all for any":
             return key(users="any")
+        case "a watcher":
+            return key(Scope.MONITOR, users="any")
         case "an operator":
             return key(Scope.ADMIN, users="any")
         case "a good token":

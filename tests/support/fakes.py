@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from app.constants import Settings
-from app.errors import SlurmProxyError
+from app.errors import SlurmProxyError, SlurmTokenRefused
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
@@ -16,6 +16,7 @@ from app.models.task import Task
 from app.senders import Message, Sender
 from app.slurm.accounting import AccountingState
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
+from app.slurm.health_check import SlurmHealth
 from app.slurm.job_control import Outcome
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
@@ -44,6 +45,7 @@ class FakeSlurm:
         self.accounting_down: SlurmProxyError | None = None
         self.polled_ids: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
+        self.token_fault: str | None = None
         self.raw_reply: Reply | None = None  # slurmrestd's own answer to an operator
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
@@ -52,6 +54,22 @@ class FakeSlurm:
         if self.known_down is not None:
             raise self.known_down
         return self.clock().replace(microsecond=0)
+
+    @property
+    def outage(self) -> str | None:
+        return str(self.known_down) if self.known_down else None
+
+    def check_health(self) -> SlurmHealth:
+        fault = self.known_down or self.down
+        if isinstance(fault, SlurmTokenRefused):
+            self.token_fault = str(fault)
+            return SlurmHealth(key_fault=str(fault))
+        self.token_fault = None
+        if fault is not None:
+            return SlurmHealth(str(fault))
+        if self.has_accounting and self.accounting_down is not None:
+            return SlurmHealth(accounting_fault=str(self.accounting_down), has_accounting=True)
+        return SlurmHealth(has_accounting=self.has_accounting)
 
     def require_up(self) -> None:
         if self.known_down is not None:

@@ -17,6 +17,7 @@ from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
+from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
@@ -105,6 +106,7 @@ class Service:
             self.delivery,
             self.clocks,
             MonitorTiming(interval=interval, lease=30, cycle_limit=60),
+            HealthReporter(self.store, self.client),
             owner=owner,
             on_change=self.subscriptions.read_soon,
         )

@@ -123,6 +123,11 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
             "content": {"application/json": {"schema": _body_schema(operation.body), **example}},
         }
     described["responses"] = {"200": _describe_success(operation), **build_error_answers(operation)}
+    if operation.not_ready_answer is not None:
+        described["responses"]["503"] = {
+            "description": "This service cannot do its work at the moment.",
+            "content": {"application/json": {"schema": _schema_of(operation.not_ready_answer)}},
+        }
     if operation.passes_on:
         described["responses"]["default"] = {
             "description": "The answer of slurmrestd, unchanged, with its own status.",

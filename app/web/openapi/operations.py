@@ -38,6 +38,7 @@ from app.errors import (
     JobForgotten,
     NoJob,
     NoSuchTask,
+    NotAuthenticated,
     NotDead,
     NotStarted,
     NotSupported,
@@ -51,6 +52,7 @@ from app.errors import (
     SlurmUnavailable,
     StoreUnavailable,
     TooManyJobs,
+    TooManyRequests,
     UnknownJob,
     UnknownNotification,
     UnknownTask,
@@ -69,6 +71,7 @@ from app.models.answers import (
 )
 from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
+from app.models.health_answers import Readiness
 from app.models.job_action import Controlled, JobAction
 from app.models.resubmission import ResubmissionDryRun, ResubmitRequest, Resubmitted
 from app.models.task import MonitorRequest, SubmitRequest
@@ -88,6 +91,7 @@ class Operation:
         parameters: The parameters of the query and the headers.
         body: As `answer`; None for a request without a body.
         other_answers: Further models that an answer may have.
+        not_ready_answer: The model of an answer with the status 503 that is not an error.
         scopes: The scopes that a caller needs. Without any, the route needs no authentication, unless
             `is_for_every_caller` is set.
         is_body_optional: Whether the body may be left out.
@@ -103,6 +107,7 @@ class Operation:
     body: type | None = None
     is_body_optional: bool = False
     other_answers: tuple[type, ...] = ()
+    not_ready_answer: type | None = None
     scopes: tuple[Scope, ...] = ()
     is_for_every_caller: bool = False
 
@@ -269,7 +274,7 @@ OPERATIONS = (
         Notifications,
         (InvalidRequest, StoreUnavailable),
         ("status", "method", "limit"),
-        scopes=(Scope.ADMIN,),
+        scopes=(Scope.MONITOR,),
     ),
     Operation(
         "retryNotification",
@@ -332,6 +337,14 @@ OPERATIONS = (
     ),
     Operation("ping", "GET", "/ping", "text/plain"),
     Operation("checkHealth", "GET", "/healthz", Health),
+    Operation(
+        "checkReadiness",
+        "GET",
+        "/readyz",
+        Readiness,
+        (NotAuthenticated, TooManyRequests),
+        not_ready_answer=Readiness,
+    ),
     Operation("getOpenapiDocument", "GET", "/openapi.json", object),
     Operation("getDocumentation", "GET", "/docs", "text/html"),
 )

@@ -116,7 +116,7 @@ def test_operation_ids_are_short_names_in_camel_case(contract: Contract) -> None
 def test_each_error_has_an_example_under_each_of_its_statuses(contract: Contract) -> None:
     for method, path in contract.operations:
         for status, response in contract.document["paths"][path][method.lower()]["responses"].items():
-            if status in ("200", "default"):
+            if status in ("200", "default") or (path, status) == ("/readyz", "503"):
                 continue
             codes = re.findall(r"^`(\w+)`: ", response["description"], re.M)
             content = response["content"]["application/json"]
@@ -309,7 +309,11 @@ def test_each_operation_needs_the_scopes_in_its_description(
         path = re.sub("{.*?}", "1", operation.path)
         if not operation.scopes:
             continue
-        for scopes, is_refused in ((operation.scopes, False), (set(Scope) - {operation.scopes[0]}, True)):
+        needed = operation.scopes[0]
+        others = {
+            scope for scope in Scope if not Grant(scopes=frozenset({scope}), users="any").has_scope(needed)
+        }
+        for scopes, is_refused in ((operation.scopes, False), (others, True)):
             caller = replace(OPERATOR, grants=(Grant(scopes=frozenset(scopes), users="any"),))
             monkeypatch.setattr(guard, "authenticate", lambda *_, found=caller, **__: found)
             response = client.open(path, method=operation.method, data="{}")

@@ -1,0 +1,159 @@
+"""Check whether this service can do its work: `GET /readyz`.
+
+A check reads the store, and never asks Slurm: the leader asks, and writes what it finds beside its lease.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from app.errors import StoreUnavailable
+from app.lifecycle.clock_guard import ClockGuard
+from app.lifecycle.judge_health import (
+    HealthLimits,
+    SlurmView,
+    judge_accounting,
+    judge_dead_letters,
+    judge_key,
+    judge_leader,
+    judge_notifications,
+    judge_poll,
+    judge_reservations,
+    judge_slurm,
+    judge_store,
+)
+from app.lifecycle.report_health import WRITE_SECONDS, HealthReporter
+from app.models.health_answers import (
+    AccountingPart,
+    DeadLettersPart,
+    LeaderPart,
+    NotificationsPart,
+    Parts,
+    PartStatus,
+    PollPart,
+    Readiness,
+    ReservationsPart,
+    StorePart,
+)
+from app.models.leader_report import LeaderReport
+from app.slurm.client import SlurmClient
+from app.store.health import HealthStore
+from app.store.lease import LeaderLease
+
+_MIN_CACHE_SECONDS = 1.0
+_CACHE_FACTOR = 50  # a check that takes long is kept so many times as long
+_MAX_CACHE_SECONDS = 10.0
+_WORST_FIRST = (PartStatus.NOT_READY, PartStatus.DEGRADED)
+
+
+class ReadinessStore(HealthStore, LeaderLease, Protocol):
+    """The parts of a store that a check reads."""
+
+
+class ReadinessCheck:
+    """The use case of `GET /readyz`. Thread-safe; all callers of a moment share one check."""
+
+    def __init__(
+        self,
+        store: ReadinessStore,
+        reporter: HealthReporter,
+        clients: Sequence[SlurmClient],
+        clocks: ClockGuard,
+        limits: HealthLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create the use case.
+
+        Args:
+            store: The lease, and what waits in the store.
+            reporter: Writes the report of this process.
+            clients: The clients of Slurm, whose circuit breakers know of outages.
+            clocks: Compares the clocks of this host, of the store and of Slurm.
+            limits: What counts as late.
+            clock: Seconds of a monotonic clock.
+        """
+        self._store = store
+        self._reporter = reporter
+        self._clients = clients
+        self._clocks = clocks
+        self._limits = limits
+        self._clock = clock
+        self._checking = threading.Lock()
+        self._last: Readiness | None = None
+        self._until = float("-inf")
+
+    def check(self) -> Readiness:
+        """Return how all parts fare, at most some seconds ago."""
+        with self._checking:
+            if self._last is None or self._clock() >= self._until:
+                began = self._clock()
+                parts = self._check_parts()
+                self._last = Readiness(status=_find_worst(parts), parts=parts)
+                cost = (self._clock() - began) * _CACHE_FACTOR
+                self._until = self._clock() + min(max(cost, _MIN_CACHE_SECONDS), _MAX_CACHE_SECONDS)
+            return self._last
+
+    def _check_parts(self) -> Parts:
+        state = self._reporter.write_report()
+        store = judge_store(state.fault, state.seconds)
+        if state.fault is None or state.seconds < WRITE_SECONDS:  # a store that is away costs no more time
+            try:
+                return self._read_parts(store)
+            except StoreUnavailable as error:
+                if state.fault is None:
+                    store = judge_store(str(error), state.seconds)
+        return self._without_store(store)
+
+    def _read_parts(self, store: StorePart) -> Parts:
+        """Return all parts.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        now, limits = self._store.now(), self._limits
+        lease = self._store.read_lease()
+        backlog = self._store.measure_backlog(now)
+        report = lease.report if lease else LeaderReport()
+        view = self._view(report if lease and lease.is_held(now) else LeaderReport())
+        poll = judge_poll(report, now, limits, view.outage)
+        return Parts(
+            store=store,
+            leader=judge_leader(lease, now, poll, self._clocks.describe_disagreement(now)),
+            poll=poll,
+            slurm=judge_slurm(view),
+            key=judge_key(view),
+            accounting=judge_accounting(view.report),
+            reservations=judge_reservations(backlog, now, limits),
+            notifications=judge_notifications(backlog, now),
+            dead_letters=judge_dead_letters(backlog, now),
+        )
+
+    def _without_store(self, store: StorePart) -> Parts:
+        """Return the parts while the store cannot be read."""
+        view = self._view(LeaderReport())
+        unknown, why = PartStatus.UNKNOWN, "the store cannot be read"
+        return Parts(
+            store=store,
+            leader=LeaderPart(status=unknown, reason=why),
+            poll=PollPart(status=unknown, reason=why),
+            slurm=judge_slurm(view),
+            key=judge_key(view),
+            accounting=AccountingPart(status=unknown, reason=why),
+            reservations=ReservationsPart(status=unknown, reason=why),
+            notifications=NotificationsPart(status=unknown, reason=why),
+            dead_letters=DeadLettersPart(status=unknown, reason=why),
+        )
+
+    def _view(self, report: LeaderReport) -> SlurmView:
+        return SlurmView(
+            report,
+            [client.outage for client in self._clients],
+            [client.token_fault for client in self._clients],
+        )
+
+
+def _find_worst(parts: Parts) -> PartStatus:
+    found = {part.status for _, part in parts.items()}
+    return next((status for status in _WORST_FIRST if status in found), PartStatus.READY)
