@@ -5,6 +5,7 @@ The steps of a new route are in `app/web/openapi/operations.py`.
 
 from flask import Blueprint, Response
 
+from app.models.record_state import states_of
 from app.web.json_response import make_json_response
 from app.web.request_context import get_caller, get_services, read_body
 from app.web.waiting import wait_for
@@ -22,7 +23,7 @@ def register_job() -> Response:
 def get_task_by_job_id(slurm_job_id: str) -> Response:
     """Return the newest record of a job id, and the last known facts of the job, with `wait` once it ends."""
     lookup = get_services().lookup
-    retry_after = wait_for(lambda: [lookup.read_by_job_id(get_caller(), slurm_job_id)])
+    retry_after = wait_for(lambda: states_of(lookup.read_by_job_id(get_caller(), slurm_job_id)))
     return make_json_response(lookup.find_by_job_id(get_caller(), slurm_job_id), retry_after)
 
 
@@ -36,5 +37,5 @@ def list_tasks_by_state(slurm_job_state: str) -> Response:
 def get_task_by_uuid(task_uuid: str) -> Response:
     """Return the record of a task, and the last known facts of its job, with `wait` once it ends."""
     lookup = get_services().lookup
-    retry_after = wait_for(lambda: [lookup.read_by_uuid(get_caller(), task_uuid)])
+    retry_after = wait_for(lambda: states_of(lookup.read_by_uuid(get_caller(), task_uuid)))
     return make_json_response(lookup.find_by_uuid(get_caller(), task_uuid), retry_after)

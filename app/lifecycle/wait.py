@@ -2,12 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from app.lifecycle.state_subscriptions import StateSubscriptions, Subscription
-from app.models.record import TaskRecord
 from app.models.record_state import RecordState, Wait
 
 _CLIENT_CHECK_SECONDS = 1.0  # how often a request finds out whether its client is still there
@@ -57,11 +56,13 @@ class TaskWaiting:
         self._clock = clock
         self._client_check = client_check
 
-    def wait(self, find: Callable[[], Iterable[TaskRecord]], wanted: Wait, slot: RequestSlot) -> int | None:
+    def wait(
+        self, find: Callable[[], Mapping[str, RecordState]], wanted: Wait, slot: RequestSlot
+    ) -> int | None:
         """Wait for the condition, or until the time is over; the caller then looks the records up again.
 
         Args:
-            find: Returns the records that the caller may read. Its errors are raised.
+            find: Returns the states of the records, by their keys in the store. Its errors are raised.
             wanted: How long to wait, and for what.
             slot: The slot of the request, which is given back meanwhile.
 
@@ -69,7 +70,7 @@ class TaskWaiting:
             The seconds after which to send the request again, if it could not wait as long as it wanted.
         """
         deadline = self._clock() + wanted.seconds
-        known = {record.key or record.uuid: RecordState.of(record) for record in find()}
+        known = find()
         if wanted.until.is_met(known, known) or wanted.seconds == 0:
             return None
         with slot.give_back() as may_wait:

@@ -13,8 +13,9 @@ MAX_WAIT_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
-    """The few fields of a record that say whether its job waits, runs or has ended."""
+    """The few fields of a record that say whose it is, and whether its job waits, runs or has ended."""
 
+    slurm_username: str
     slurm_job_id: int | None
     slurm_job_state: JobState | None
     is_reserved: bool  # the job is not known yet
@@ -22,7 +23,7 @@ class RecordState:
     @classmethod
     def of(cls, record: TaskRecord) -> Self:
         """Return the state of a record."""
-        return cls(record.slurm_job_id, record.slurm_job_state, record.is_reserved)
+        return cls(record.slurm_username, record.slurm_job_id, record.slurm_job_state, record.is_reserved)
 
     @property
     def has_ended(self) -> bool:
@@ -34,6 +35,11 @@ class RecordState:
         """Return whether the job has started to run, or whether nothing is left to wait for."""
         is_running = self.slurm_job_state is not None and self.slurm_job_state.has_begun
         return is_running or self.has_ended
+
+
+def states_of(record: TaskRecord) -> dict[str, RecordState]:
+    """Return the state of a record by its key in the store."""
+    return {record.key or record.uuid: RecordState.of(record)}
 
 
 class WaitCondition(StrEnum):

@@ -2,14 +2,13 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from flask import g, request
 
 from app.errors import InvalidRequest
 from app.lifecycle.wait import RequestSlot, UnlimitedSlot
-from app.models.record import TaskRecord
-from app.models.record_state import MAX_WAIT_SECONDS, Wait, WaitCondition
+from app.models.record_state import MAX_WAIT_SECONDS, RecordState, Wait, WaitCondition
 from app.web.request_context import get_services, refuse_misspelt_parameters
 from app.web.request_slots import SLOT_KEY
 
@@ -17,14 +16,15 @@ _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?")
 
 
 def wait_for(
-    find: Callable[[], Iterable[TaskRecord]], conditions: tuple[WaitCondition, ...] = tuple(WaitCondition)
+    find: Callable[[], Mapping[str, RecordState]],
+    conditions: tuple[WaitCondition, ...] = tuple(WaitCondition),
 ) -> int | None:
     """Wait as the query demands; return the value of the header Retry-After, if the answer comes too early.
 
     The request gives its slot back meanwhile. Without `wait` in the query, this does nothing.
 
     Args:
-        find: Returns the records that the request is about. Its errors are raised.
+        find: Returns the states of the records that the request is about. Its errors are raised.
         conditions: The values that `until` may have on this route; the first is the default.
 
     Raises:

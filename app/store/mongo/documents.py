@@ -25,7 +25,14 @@ OPEN_JOB_FIELDS = (  # that `document_to_open_job` needs
     "alarm_at",
     "taken_over_at",
 )
-STATE_FIELDS = ("uuid", "slurm_job_id", "slurm_job_state", "submission_error", "taken_over_at")
+STATE_FIELDS = (  # that `document_to_state` needs
+    "uuid",
+    "slurm_username",
+    "slurm_job_id",
+    "slurm_job_state",
+    "submission_error",
+    "taken_over_at",
+)
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _REFERENCE = re.compile(r"\$+(ref|id|db)")
 
@@ -144,10 +151,13 @@ def document_to_open_job(document: Document) -> OpenJob:
 
 def document_to_state(document: Document) -> RecordState:
     """Return the state of a record, from the fields in STATE_FIELDS."""
+    username = str(document.get("slurm_username", ""))
     state, job_id = document.get("slurm_job_state"), parse_stored_job_id(document.get("slurm_job_id"))
     if state is None and "taken_over_at" not in document:
-        return RecordState(job_id, None, job_id is None and document.get("submission_error") is None)
-    return RecordState(job_id, parse_stored_state(state), is_reserved=False)
+        return RecordState(
+            username, job_id, None, job_id is None and document.get("submission_error") is None
+        )
+    return RecordState(username, job_id, parse_stored_state(state), is_reserved=False)
 
 
 def document_to_notification(document: Document) -> Notification:

@@ -97,8 +97,9 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
         """Read a few columns of the records."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT uuid, slurm_job_id, slurm_job_state, submission_error IS NULL AS has_no_error"
-                " FROM tasks WHERE uuid IN (SELECT value FROM json_each(?))",
+                "SELECT uuid, slurm_username, slurm_job_id, slurm_job_state,"
+                " submission_error IS NULL AS has_no_error FROM tasks"
+                " WHERE uuid IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(uuids)),),
             )
             return {row["uuid"]: row_to_state(row) for row in rows.fetchall()}

@@ -120,11 +120,11 @@ def row_to_open_job(row: sqlite3.Row) -> OpenJob:
 
 def row_to_state(row: sqlite3.Row) -> RecordState:
     """Return the state of a record in a row with the columns that a waiting request reads."""
-    job_id, word = row["slurm_job_id"], row["slurm_job_state"]
+    username, job_id, word = row["slurm_username"], row["slurm_job_id"], row["slurm_job_state"]
     if word is None:
-        return RecordState(job_id, None, is_reserved=job_id is None and bool(row["has_no_error"]))
+        return RecordState(username, job_id, None, is_reserved=job_id is None and bool(row["has_no_error"]))
     state = JobState(word) if word in JobState.__members__ else JobState.UNKNOWN
-    return RecordState(job_id, state, is_reserved=False)
+    return RecordState(username, job_id, state, is_reserved=False)
 
 
 def add_notifications(

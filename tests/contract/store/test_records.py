@@ -372,7 +372,7 @@ def test_a_state_is_seen_by_other_processes_at_once(factory: Factory) -> None:
     assert there.find_states([record.uuid])[record.uuid].is_reserved
     assert here.accept_job(record, 7, JobState.PENDING, NOW)
     assert there.find_states([record.uuid])[record.uuid] == RecordState(
-        7, JobState.PENDING, is_reserved=False
+        record.slurm_username, 7, JobState.PENDING, is_reserved=False
     )
     here.apply_changes([replace(end(record), before=JobState.PENDING)], fence_of(here))
     assert there.find_states([record.uuid])[record.uuid].has_ended

@@ -14,8 +14,8 @@ from app.job_state import JobState
 from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.wait import TaskWaiting, UnlimitedSlot
 from app.models.caller import OPERATOR
-from app.models.record import TaskRecord, utc_now
-from app.models.record_state import RecordState, Wait, WaitCondition
+from app.models.record import utc_now
+from app.models.record_state import RecordState, Wait, WaitCondition, states_of
 from app.store.sqlite import SqliteStore
 from tests.conftest import until
 from tests.support.lifecycle import MINUTE, Service, left_open
@@ -83,7 +83,7 @@ class Stepwise:
 
     def wait(self, task: dict[str, Any], wanted: Wait, steps: Steps) -> int | None:
         waiting = TaskWaiting(self.subscriptions, clock=steps.clock, client_check=0)
-        return waiting.wait(lambda: [self._service.record(task)], wanted, steps)
+        return waiting.wait(lambda: states_of(self._service.record(task)), wanted, steps)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def wait_in_thread(
     before = len(service.subscriptions)
     answer = pool.submit(
         service.waiting.wait,
-        lambda: [service.lookup.read_by_uuid(OPERATOR, task["uuid"])],
+        lambda: states_of(service.lookup.read_by_uuid(OPERATOR, task["uuid"])),
         wanted,
         NO_SLOT,
     )
@@ -189,8 +189,8 @@ def test_a_request_ends_when_its_client_leaves(service: Service, stepwise: Stepw
 def test_a_change_before_the_subscription_is_not_lost(service: Service, stepwise: Stepwise) -> None:
     task, job_id = service.submit()
 
-    def find() -> list[TaskRecord]:
-        found = [service.record(task)]
+    def find() -> dict[str, RecordState]:
+        found = states_of(service.record(task))
         service.move(job_id, JobState.RUNNING)
         return found
 
@@ -214,15 +214,17 @@ def test_a_record_that_vanishes_ends_the_waiting(service: Service, stepwise: Ste
 
 def test_an_unknown_task_is_answered_at_once(service: Service) -> None:
     with pytest.raises(UnknownTask):
-        service.waiting.wait(lambda: [service.lookup.read_by_uuid(OPERATOR, "none")], Wait(60), Steps())
+        service.waiting.wait(
+            lambda: states_of(service.lookup.read_by_uuid(OPERATOR, "none")), Wait(60), Steps()
+        )
 
 
 def test_requests_beyond_the_limit_are_told_when_to_come_again(service: Service) -> None:
     task, _ = service.submit()
-    records = [service.record(task)]
+    states = states_of(service.record(task))
 
     def seconds() -> set[int | None]:
-        return {service.waiting.wait(lambda: records, Wait(60), FullSlot()) for _ in range(200)}
+        return {service.waiting.wait(lambda: states, Wait(60), FullSlot()) for _ in range(200)}
 
     assert seconds() == {1, 2}
     with ExitStack() as stack:
@@ -233,7 +235,7 @@ def test_requests_beyond_the_limit_are_told_when_to_come_again(service: Service)
 
 def test_all_waiting_requests_share_one_query(service: Service, stepwise: Stepwise) -> None:
     tasks = [service.submit()[0] for _ in range(3)]
-    known = [{task["uuid"]: RecordState.of(service.record(task))} for task in tasks]
+    known = [states_of(service.record(task)) for task in tasks]
     with ExitStack() as stack:
         for states in known * 100:
             stack.enter_context(stepwise.subscriptions.subscribe(states, END))
