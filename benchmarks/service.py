@@ -1,4 +1,4 @@
-"""slurm-proxy as the benchmarks run it: gunicorn with one worker, whose time is told part by part."""
+"""slurm-proxy as the benchmarks run it: gunicorn, whose time is told part by part."""
 
 import functools
 import os
@@ -9,93 +9,166 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
-from flask import Flask
+from flask import Flask, Response
 
 import app as slurm_proxy
 from app.senders import SENDERS
-from app.slurm.connection import Connection
-from app.slurm.session import Session
-from app.slurm.tokens import TokenMint
 from app.store.mongo import connect
 from app.web.auth import allow_unauthenticated
+from benchmarks.cluster import Cluster, MakeConnection
+from benchmarks.command import Store
+from benchmarks.http_connection import HttpAnswer, HttpConnection
+from benchmarks.stand_in import USER
 from tests.support.real.processes import answers, free_port, until
 from tests.support.tasks import make_task, new_uuid
 
 ROOT = Path(__file__).parent.parent
-USER = "alice"
-SLURM_URL = os.environ["TEST_SLURM_URL"]
-KEY_PATH = Path(os.environ["TEST_SLURM_KEY_PATH"])
+WORKER_HEADER = "benchmark-worker"  # of each answer: the process that gave it
 
 
 def held_task(**fields: Any) -> dict[str, Any]:
+    """Return a task whose job waits until it is cancelled."""
     slurm = {"mem": 10, "hold": True}
     return make_task(USER, "/tmp/slurm-proxy-benchmark", cwd="/tmp", slurm=slurm, **fields)
 
 
-@contextmanager
-def slurm_session() -> Iterator[Session]:
-    mint = TokenMint(KEY_PATH.read_bytes(), 300)
-    session = Session(Connection(SLURM_URL, mint, connect_timeout=3, read_timeout=30), "slurm")
-    try:
-        yield session
-    finally:
-        session.close()
+@dataclass(frozen=True)
+class Service:
+    """A service that runs, the headers that it wants from callers, and its cluster."""
+
+    url: str
+    cluster: Cluster
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def connect(self, make_connection: MakeConnection = HttpConnection) -> "Client":
+        """Return a caller with a connection of its own."""
+        return Client(self, make_connection(self.url))
+
+    def read_parts(self) -> dict[str, dict[str, float]]:
+        """Return what a worker did since it was last asked: how often, median and sum in milliseconds."""
+        found: dict[str, dict[str, float]] = self.connect().get("/parts").json()
+        return found
+
+    def read_pid(self) -> int:
+        """Return the process id of a worker."""
+        return int(self.connect().get("/ping").headers[WORKER_HEADER])
+
+
+class Client:
+    """A caller of the service, with one kept connection. For one thread."""
+
+    def __init__(self, service: Service, connection: HttpConnection) -> None:
+        """Name the service; the connection is opened for the first request."""
+        self._service = service
+        self._connection = connection
+
+    def submit(self, **fields: Any) -> int:
+        """Submit a held job, and return its id.
+
+        Raises:
+            RuntimeError: The task is refused.
+        """
+        answer = self.post("/submit", {"task": held_task(**fields)})
+        if answer.status != 200:
+            raise RuntimeError(f"the service refused a task: {answer.content[:500]!r}")
+        job_id = int(answer.json()["slurm_job_id"])
+        self._service.cluster.job_ids.append(job_id)
+        return job_id
+
+    def look_up(self, job_id: int) -> None:
+        """Get a task by the id of its job.
+
+        Raises:
+            RuntimeError: There is no such task.
+        """
+        answer = self.get(f"/monitor/slurm_job_id/{job_id}")
+        if answer.status != 200:
+            raise RuntimeError(f"the service does not show job {job_id}: {answer.content[:500]!r}")
+
+    def get(self, target: str) -> HttpAnswer:
+        """Return the answer to a GET."""
+        return self._connection.request("GET", target, self._service.headers)
+
+    def post(self, target: str, body: object) -> HttpAnswer:
+        """Return the answer to a POST."""
+        return self._connection.request("POST", target, self._service.headers, body)
 
 
 @contextmanager
-def service(
-    folder: Path, mongodb: str | None, settings: Mapping[str, str], *, with_key: bool = False
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Its address, and the headers that it wants: those of a key, or none.
+def run_service(
+    cluster: Cluster,
+    store: Store,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    with_key: bool = False,
+    workers: int = 1,
+) -> Iterator[Service]:
+    """Yield a service; its log is `folder/log`, and a database on MongoDB is dropped at the end.
 
-    The log is `folder/log`; a database on `mongodb` is dropped at the end.
+    Args:
+        cluster: The cluster.
+        store: The store; an SQLite file is `folder/store.sqlite3`.
+        folder: A folder of this service alone, which is created.
+        settings: Further settings.
+        with_key: Whether callers need a key, and their requests are counted.
+        workers: How many processes there are.
     """
-    port, database = free_port(), new_uuid()
+    folder.mkdir(exist_ok=True)
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
-        "TEST_SLURM_URL": SLURM_URL,
-        "TEST_SLURM_KEY_PATH": str(KEY_PATH),
         "GUNICORN_BIND": f"127.0.0.1:{port}",
-        "GUNICORN_WORKERS": "1",
-        "SLURM_REST_HOST": SLURM_URL,
-        "SLURM_JWT_HS256_KEY_PATH": str(KEY_PATH),
-        "SQLITE_PATH": str(folder / "store.sqlite3"),
-        **({"MONGODB_URI": mongodb, "MONGODB_MONITOR_DB": database} if mongodb else {}),
-        **settings,
+        "GUNICORN_WORKERS": str(workers),
+        "SLURM_REST_HOST": cluster.url,
+        "SLURM_JWT_HS256_KEY_PATH": str(cluster.key_path),
+        **store_settings(store, folder),
+        **(settings or {}),
     }
     headers: dict[str, str] = {}
     if with_key:
         environment |= {"ACCESS_METHODS": "keys", "LIMIT_REQUESTS_PER_MINUTE": "1000000"}
-        make = [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "benchmark", "--any-user"]
-        made = subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
-    argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py"]
+        headers = {"Authorization": f"Bearer {_create_key(environment)}"}
     with ExitStack() as stack:
-        if mongodb:
-            client = stack.enter_context(connect(mongodb, 5))
-            stack.callback(client.drop_database, database)
+        if store.mongodb:
+            client = stack.enter_context(connect(store.mongodb, 5))
+            stack.callback(client.drop_database, environment["MONGODB_MONITOR_DB"])
         log = stack.enter_context((folder / "log").open("wb"))
-        server = subprocess.Popen(
-            [*argv, "benchmarks.service:traced_app()"], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
+        server = _start(environment, log)
         stack.callback(server.wait, 60)
         stack.callback(server.terminate)
-        until(lambda: answers(port), 30, f"gunicorn (see {folder / 'log'})")
-        yield f"http://127.0.0.1:{port}", headers
+        until(lambda: answers(port), 60, f"gunicorn (see {folder / 'log'})")
+        yield Service(f"http://127.0.0.1:{port}", cluster, headers)
 
 
-def parts(url: str) -> dict[str, dict[str, float]]:
-    """What the service did since it was last asked: how often, and milliseconds at the median and in all."""
-    found: dict[str, dict[str, float]] = requests.get(f"{url}/parts", timeout=30).json()
-    return found
+def store_settings(store: Store, folder: Path) -> dict[str, str]:
+    """Return the settings of a store, the same ones for the same folder."""
+    if store.mongodb is None:
+        return {"SQLITE_PATH": str(folder / "store.sqlite3")}
+    name = folder / "database"
+    if not name.exists():
+        name.write_text(f"benchmark_{new_uuid()}")
+    return {"MONGODB_URI": store.mongodb, "MONGODB_MONITOR_DB": name.read_text()}
+
+
+def _start(environment: Mapping[str, str], log: Any) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-m", "gunicorn", "-c", "docker/gunicorn.conf.py"]
+    application = "benchmarks.service:traced_app()"
+    return subprocess.Popen([*argv, application], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def _create_key(environment: Mapping[str, str]) -> str:
+    argv = [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "benchmark", "--any-user"]
+    made = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return made.stdout.strip()
 
 
 def traced_app() -> Flask:
-    """The application, with a clock around its parts; `GET /parts` tells what it showed."""
+    """Return the application with a clock around its parts; `GET /parts` tells what it showed."""
     app = slurm_proxy.create_app()
     services = app.extensions["slurm_proxy"]
     seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -113,29 +186,33 @@ def traced_app() -> Flask:
 
         setattr(part, method, timed)
 
-    def told() -> dict[str, dict[str, float]]:
-        found = {
-            name: {
-                "count": len(times),
-                "median": 1000 * statistics.median(times),
-                "sum": 1000 * sum(times),
-            }
-            for name, times in seconds.items()
-        }
-        seconds.clear()
-        return found
-
     clock(app, "wsgi_app", "request")
     for method in ("authenticate", "count_request"):
         clock(services.request_guard, method, f"guard {method}")
     clock(services.submitter, "submit", "use case")
     clock(services.slurm, "submit", "slurmrestd")
-    for method in ("poll", "accounting"):
-        clock(services.slurm, method, method)
-    clock(services.store, "apply_changes", "apply_changes")
-    for method in ("add_record", "accept_job", "claim", "settle"):
+    clock(services.monitor, "run_cycle", "cycle")
+    for method in ("poll", "read_accounting"):
+        clock(services.poller_slurm, method, method)
+    for method in ("apply_changes", "add_record", "accept_job", "claim", "settle"):
         clock(services.store, method, method)
     for method, sender in SENDERS.items():
         clock(sender, "send", f"send by {method}")
-    app.add_url_rule("/parts", view_func=allow_unauthenticated(told))
+    app.add_url_rule("/parts", view_func=allow_unauthenticated(lambda: _summarize(seconds)))
+    app.after_request(_name_worker)
     return app
+
+
+def _name_worker(response: Response) -> Response:
+    response.headers[WORKER_HEADER] = str(os.getpid())
+    return response
+
+
+def _summarize(seconds: defaultdict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return count, median and sum of each part in milliseconds, and forget them."""
+    taken = {name: list(times) for name, times in seconds.items()}
+    seconds.clear()
+    return {
+        name: {"count": len(times), "median": 1000 * statistics.median(times), "sum": 1000 * sum(times)}
+        for name, times in taken.items()
+    }

@@ -1,93 +1,90 @@
 """What a submission costs, as a ratio to slurmrestd's own in the same run, and where its time goes.
 
-    TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.submit [--mongodb mongodb://…] [--key]
+    TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.submit [--mongodb mongodb://…]
 
-Starts gunicorn with one worker, and submits held jobs in turns: to slurmrestd itself, and by POST /submit.
-Both keep their connection. Cancels the jobs afterwards. The parts are measured inside the service, in the
-same submissions; what is left over is what gunicorn and the client need around it.
+Submits held jobs in turns: to slurmrestd itself, and by POST /submit to a service with one worker on each
+store, without and with keys. First one client, then several at a time. Every client keeps its connection.
+The jobs are cancelled afterwards. The second table shows where the time of one client goes: it is measured
+inside the service, in the same submissions.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-import requests
+from benchmarks.cluster import Cluster, RawSlurm, open_cluster
+from benchmarks.command import (
+    add_load_options,
+    choose_connection,
+    list_stores,
+    make_parser,
+    print_conditions,
+)
+from benchmarks.comparison import COLUMNS, LOAD_COLUMNS, RAW, compare, compare_load, start_services
+from benchmarks.measuring import Call, Cell, Timings, format_table, load_in_turns, time_in_turns
+from benchmarks.service import Service
 
-from app.slurm.request import SlurmRequest
-from app.slurm.tokens import TokenMint
-from benchmarks.service import KEY_PATH, SLURM_URL, USER, held_task, parts, service, slurm_session
+PART_COLUMNS = (
+    "median ms of",
+    "whole",
+    "slurmrestd",
+    "two writes",
+    "rest of use case",
+    "guard",
+    "web",
+    "around",
+)
 
-WARM_UP = 20
+
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add_load_options(parser, 200)
+    return parser.parse_args(arguments)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(arguments)
+    stores = list_stores(options)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(open_cluster(use_stand_in=options.stand_in))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        print_conditions(cluster, stores)
+        services = start_services(stack, cluster, stores, folder, options.workers)
+        measure(cluster, services, options)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mongodb", help="the address of a MongoDB; without it SQLite")
-    parser.add_argument("--number", type=int, default=300)
-    parser.add_argument("--key", action="store_true", help="ask the caller for a key, and count his requests")
-    options = parser.parse_args()
-    mint = TokenMint(KEY_PATH.read_bytes(), 300)
-    ids: list[int] = []
-    with (
-        slurm_session() as session,
-        tempfile.TemporaryDirectory() as folder,
-        service(Path(folder), options.mongodb, {}, with_key=options.key) as (url, proof),
-        requests.Session() as http,
-        requests.Session() as raw_http,
-    ):
-        dialect = session.dialect()
-        raw_body = {
-            "script": "#!/bin/bash\ntrue\n",
-            "job": {
-                "current_working_directory": "/tmp",
-                "environment": ["PATH=/bin"] if dialect.is_structured else {"PATH": "/bin"},
-                "hold": True,
-                "memory_per_node": 10,
-            },
-        }
+def measure(cluster: Cluster, services: dict[str, Service], options: argparse.Namespace) -> None:
+    connection = choose_connection(options)
+    calls: dict[str, Call] = {RAW: RawSlurm(cluster, connection).submit}
+    calls |= {name: service.connect(connection).submit for name, service in services.items()}
+    for service in services.values():
+        service.read_parts()
+    alone = time_in_turns(calls, options.number)
+    parts = [tell_parts(name, service, alone[name]) for name, service in services.items()]
+    print(f"\n{format_table(COLUMNS, compare(alone))}\n\n{format_table(PART_COLUMNS, parts)}\n")
+    clients: dict[str, list[Call]] = {RAW: [RawSlurm(cluster).submit for _ in range(options.clients)]}
+    for name, service in services.items():
+        clients[name] = [service.connect().submit for _ in range(options.clients)]
+    print(format_table(LOAD_COLUMNS, compare_load(load_in_turns(clients, options.seconds))))
 
-        def raw() -> None:
-            answer = raw_http.post(
-                f"{SLURM_URL}/slurm/{dialect.api}/job/submit",
-                json=raw_body,
-                headers=mint.make_headers(USER),
-                timeout=30,
-            )
-            ids.append(answer.json()["job_id"])
 
-        def ours() -> None:
-            answer = http.post(f"{url}/submit", json={"task": held_task()}, headers=proof, timeout=30)
-            ids.append(answer.json()["slurm_job_id"])
-
-        for call in (raw, ours):
-            for _ in range(WARM_UP):
-                call()
-        parts(url)
-        times = [(seconds(raw), seconds(ours)) for _ in range(options.number)]
-        spent = {name: part["median"] for name, part in parts(url).items()}
-        for job_id in ids:
-            session.send(SlurmRequest("DELETE", f"job/{job_id}", user=USER))
-    raw_ms, whole_ms = (1000 * statistics.median(column) for column in zip(*times, strict=True))
-    writes = spent["add_record"] + spent["accept_job"]
+def tell_parts(name: str, service: Service, taken: Timings) -> list[Cell]:
+    """Return the medians of the parts of a submission; `around` is gunicorn, the network and the client."""
+    spent = {part: figures["median"] for part, figures in service.read_parts().items()}
+    whole, inner = taken.milliseconds(0.5), spent["use case"]
+    writes = spent.get("add_record", 0.0) + spent.get("accept_job", 0.0)
     guard = spent["guard authenticate"] + spent["guard count_request"]
-    print(
-        f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} submissions each, medians:"
-        f" slurmrestd {raw_ms:.2f} ms, slurm-proxy {whole_ms:.2f} ms, ratio {whole_ms / raw_ms:.2f}.\n"
-        f"Of slurm-proxy's: slurmrestd {spent['slurmrestd']:.2f} ms, two writes of the store {writes:.2f} ms,"
-        f" the rest of the use case {spent['use case'] - spent['slurmrestd'] - writes:.2f} ms,"
-        f" who calls {guard:.2f} ms,"
-        f" Flask, log and audit {spent['request'] - spent['use case'] - guard:.2f} ms,"
-        f" gunicorn, the client and the way between {whole_ms - spent['request']:.2f} ms"
-    )
+    return [
+        name,
+        whole,
+        spent["slurmrestd"],
+        writes,
+        inner - spent["slurmrestd"] - writes,
+        guard,
+        spent["request"] - inner - guard,
+        whole - spent["request"],
+    ]
 
 
 if __name__ == "__main__":

@@ -29,13 +29,12 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from app.environment import read_settings
 from app.models.content import Content
 from app.senders import SENDERS, Message
-from app.slurm.request import SlurmRequest
-from benchmarks.service import USER, held_task, parts, service, slurm_session
+from benchmarks.cluster import RawSlurm, open_cluster
+from benchmarks.command import Store
+from benchmarks.service import Service, run_service
 from tests.support.real.http_services import Answer, Request, WebhookReceiver
 from tests.support.real.network import Fault, Network
 from tests.support.real.rabbitmq import RabbitMq
@@ -162,14 +161,10 @@ def rates(receivers: Receivers, methods: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def submit_all(url: str, params: dict[str, dict[str, Any]], number: int) -> list[int]:
+def submit_all(service: Service, params: dict[str, dict[str, Any]], number: int) -> list[int]:
     notification = {"methods": list(params), "params": params}
-    with requests.Session() as http:
-        replies = [
-            http.post(f"{url}/submit", json={"task": held_task(notification=notification)}, timeout=60)
-            for _ in range(number)
-        ]
-    return [reply.json()["slurm_job_id"] for reply in replies]
+    client = service.connect()
+    return [client.submit(notification=notification) for _ in range(number)]
 
 
 def drained(receivers: Receivers, number: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -214,23 +209,24 @@ def main() -> None:
         alone = {method: rates(receivers, (method,))[method] for method in ALIVE}
         together = rates(receivers, ALIVE)
         receivers.keys()
-        slurm = stack.enter_context(slurm_session())
+        cluster = stack.enter_context(open_cluster(use_stand_in=False))
+        slurm = RawSlurm(cluster)
         settings = {"LOG_LEVEL": "DEBUG", "MONITOR_POLLING_SECONDS": str(POLLING_SECONDS)}
         settings |= receivers.settings()
-        url, _ = stack.enter_context(service(folder, options.mongodb, settings))
-        open_ids = submit_all(url, {}, 5)  # that Slurm is polled for all the time
-        ids = submit_all(url, receivers.params(), options.number)
-        parts(url)
-        slurm.send(SlurmRequest("DELETE", "jobs/", user=USER, body={"jobs": list(map(str, ids))}))
+        store = Store("MongoDB" if options.mongodb else "SQLite", options.mongodb)
+        service = stack.enter_context(run_service(cluster, store, folder, settings))
+        submit_all(service, {}, 5)  # that Slurm is polled for all the time
+        ids = submit_all(service, receivers.params(), options.number)
+        service.read_parts()
+        slurm.cancel(ids)
         cancelled = time.time()
         first, last = drained(receivers, options.number)
-        spent = parts(url)
+        spent = service.read_parts()
         time.sleep(2 * POLLING_SECONDS)  # for what comes twice
         keys = receivers.keys()
-        waiting = requests.get(f"{url}/notifications?status=sent&method=slack", timeout=30).json()
-        slurm.send(SlurmRequest("DELETE", "jobs/", user=USER, body={"jobs": list(map(str, open_ids))}))
+        waiting = service.connect().get("/notifications?status=sent&method=slack").json()
         gaps = poll_gaps(folder / "log", cancelled, max(last.values()))
-    print(f"{'MongoDB' if options.mongodb else 'SQLite'}, {options.number} jobs that ended together:")
+    print(f"{store.name}, {options.number} jobs that ended together:")
     for method in ALIVE:
         counts = Counter(keys[method])
         rate = options.number / (last[method] - first[method])
