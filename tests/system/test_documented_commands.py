@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from app import create_app
 from app.demo.cluster import LocalCluster
 from app.environment import read_settings
 from app.web.dev_server import Server
+from tests.support.fakes import FakeSlurm
 from tests.support.real.processes import free_port
 from tests.support.service import ROOT
+from tests.support.tasks import make_task
+from tests.support.web import post, prepared_app
 
 DOCS = ROOT / "docs"
 KEY = "a2V5IG9mIHRoZSBzdGFuZC1pbiBmb3IgU2x1cm0sIDMyIGJ5dGVz"
@@ -132,6 +136,21 @@ def test_the_commands_that_send_messages_again_work(environment: dict[str, str])
     assert retried is not None
     assert retried["code"] == "unknown_notification"
     assert all_retried == {"retried": 0}
+
+
+def test_the_commands_that_submit_a_task_again_work(tmp_path: Path) -> None:
+    slurm = FakeSlurm()
+    bodies = [
+        dict(pairwise(line)).get("-d", "") for line in commands("how-to/submit-a-task-again.md", "curl")
+    ]
+    with prepared_app(tmp_path / "store.sqlite3", slurm) as app:
+        client = app.test_client()
+        post(client, "/submit", {"task": make_task(uuid="align-17", slurm={"nodelist": "n1"})})
+        answers = [post(client, "/monitor/task_uuid/align-17/resubmit", body).json for body in bodies]
+    assert [answer["resubmitted_from"] for answer in answers] == ["align-17", "align-17"]
+    assert answers[1]["uuid"] == "align-17-b"
+    assert [task.slurm.mem for task, _, _ in slurm.submitted] == [None, None, 8000]
+    assert [task.slurm.nodelist for task, _, _ in slurm.submitted] == ["n1", "n1", None]
 
 
 def test_a_backup_has_all_records(tmp_path: Path, environment: dict[str, str]) -> None:
