@@ -13,8 +13,8 @@ from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError
 from app.messages.plan import Catalogue
 from app.models.caller import ClaimGrant
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.refused_users import RefusedUsers
-from app.models.task import CatalogueEntry
 from app.models.username import CONTEXT_KEY
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender

@@ -300,7 +300,8 @@ class Settings(BaseModel):
     )
     TASK_METADATA: Annotated[dict[str, Any], JsonObject] = Field(
         default_factory=dict,
-        description="Further task names, as a JSON object like TASK_METADATA in app/constants.py.",
+        description="Further task names, as a JSON object like TASK_METADATA in app/constants.py. An entry"
+        " may have a description, the command with its parameters, and defaults for slurm and dirs.",
     )
 
     # Notifications

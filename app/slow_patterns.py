@@ -5,6 +5,7 @@ import time
 
 # A slow expression tries all ways to divide the beginning of a text that does not match because of its end.
 _BEGINNINGS = ("a", "A", "0", "a.", "aA", "a1", "a-", "a_", "a@")
+_MAX_OWN_BEGINNINGS = 20  # letters and digits of the pattern itself
 _ENDS = ("-", "-+", "-$")
 _LENGTHS = (12, 16, 20, 24, 28, 40, 60, 90, 130, 190, 255)  # in small steps: each may take many times longer
 _MAX_SECONDS = 0.02  # of this thread's computing time
@@ -16,7 +17,8 @@ def is_slow_pattern(pattern: str) -> bool:
     While Python matches a regular expression, no other thread of the process runs.
     """
     compiled = re.compile(pattern)
-    for beginning in _BEGINNINGS:
+    own = sorted(set(filter(str.isalnum, pattern)))[:_MAX_OWN_BEGINNINGS]
+    for beginning in (*_BEGINNINGS, *own):
         for length in _LENGTHS:
             for end in _ENDS:
                 text = (beginning * length)[:length] + end

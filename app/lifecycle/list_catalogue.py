@@ -31,6 +31,9 @@ class CatalogueListing:
                     cmd=entry.cmd,
                     default_params=list(entry.default_params),
                     requires_command=entry.requires_command,
+                    slurm=entry.slurm,
+                    dirs=entry.dirs,
+                    parameters=entry.parameters,
                     notification_methods=list(entry.notification.methods),
                 )
                 for name, entry in self._catalogue.items()

@@ -145,7 +145,7 @@ def _require_all_array_tasks(job: SlurmJob, record: TaskRecord | None) -> SlurmJ
     """Return an array that succeeded as UNKNOWN if Slurm does not show all its tasks any more."""
     if record is None or record.kind is not RecordKind.SUBMITTED:
         return job  # the task of a registered job may hold anything
-    options = record.task.get("slurm")
+    options = record.full_task.get("slurm")
     spec = options.get("array") if isinstance(options, dict) else None
     expected = count_array_tasks(spec) if isinstance(spec, str) else None
     return job if expected is None else require_all_array_tasks(job, expected)

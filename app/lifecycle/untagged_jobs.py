@@ -36,7 +36,7 @@ def may_be_job_of(record: TaskRecord, job: SlurmJob, earliest: datetime, latest:
 
 def _name_and_folder(record: TaskRecord) -> tuple[str, str]:
     """Return name and folder of the submitted job, unchecked: an earlier version may have checked less."""
-    return choose_job_name(record.task), record.task["cwd"]
+    return choose_job_name(record.full_task), record.task["cwd"]
 
 
 def has_name_of(record: TaskRecord, job: SlurmJob) -> bool:
@@ -45,7 +45,7 @@ def has_name_of(record: TaskRecord, job: SlurmJob) -> bool:
     An earlier version submitted tasks without a `job_name` as jobs without a name.
     """
     name, _ = _name_and_folder(record)
-    may_be_nameless = not record.task["slurm"].get("job_name") and job.name == _NAMELESS
+    may_be_nameless = not record.full_task["slurm"].get("job_name") and job.name == _NAMELESS
     return job.name is None or may_be_nameless or _are_alike(name, job.name)
 
 

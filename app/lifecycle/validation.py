@@ -12,6 +12,7 @@ from app.constants import Settings
 from app.errors import InvalidRequest
 from app.messages.plan import Catalogue, merge_params
 from app.models.caller import Caller, Scope
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.notification_request import NotificationRequest
 from app.models.task import (
     MonitorRequest,
@@ -23,6 +24,7 @@ from app.models.task import (
     list_faults,
     parse_request,
 )
+from app.models.task_defaults import merge_defaults
 from app.models.username import CONTEXT_KEY
 from app.senders import SENDERS
 
@@ -66,7 +68,7 @@ class RequestValidator:
             Forbidden: The caller has no permission for this task.
         """
         require_scope(caller, Scope.SUBMIT)
-        task = self._parse(SubmitRequest, body, "task").task
+        task = self._parse(SubmitRequest, self._add_defaults(body), "task").task
         require_grant_for_task(caller, task, self._find_receivers(task), "task")
         return task
 
@@ -91,7 +93,7 @@ class RequestValidator:
         return parse_request(RunAs, query, context=self._context).username
 
     def _parse(self, model: type[_Request], body: Mapping[str, Any], *path: str) -> _Request:
-        faults = self._find_notification_faults(body, path)
+        faults = chain(self._find_notification_faults(body, path), self._find_parameter_faults(body, model))
         try:
             request = parse_request(model, body, context=self._context)
         except InvalidRequest as error:
@@ -99,6 +101,23 @@ class RequestValidator:
         for fault in faults:
             raise InvalidRequest(chain([fault], faults))
         return request
+
+    def _add_defaults(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the body with the defaults of the task's catalogue entry."""
+        task, entry = self._find_entry(body)
+        return body if entry is None else {**body, "task": merge_defaults(task, entry.select_defaults(task))}
+
+    def _find_parameter_faults(self, body: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
+        """Yield what is wrong with the parameters of a task to submit."""
+        task, entry = self._find_entry(body)
+        if entry is not None and model is SubmitRequest:
+            yield from entry.list_parameter_faults(task.get("parameters"), "task.parameters")
+
+    def _find_entry(self, body: Any) -> tuple[dict[str, Any], CatalogueEntry | None]:
+        """Return the task in an unchecked body, and its catalogue entry if it has one."""
+        task = body.get("task") if isinstance(body, dict) else None
+        name = task.get("name") if isinstance(task, dict) else None
+        return task or {}, self.catalogue.get(name) if isinstance(name, str) else None
 
     def _find_notification_faults(self, body: Any, path: Sequence[str]) -> Iterator[str]:
         """Yield the faults that the channels find in the parameters of catalogue and task together."""

@@ -88,7 +88,7 @@ def _title(record: TaskRecord, job: SlurmJob) -> str:
     Of a registered task only `name` is read, because nothing else in it was validated.
     """
     is_submitted = record.kind is RecordKind.SUBMITTED
-    name = choose_job_name(record.task) if is_submitted else record.task.get("name")
+    name = choose_job_name(record.full_task) if is_submitted else record.task.get("name")
     return to_one_line(name or job.name or record.uuid)
 
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from app.messages.compose import compose_content
 from app.messages.events import Event, RequestedEvents, find_events, next_event_check
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.notification_request import EventName, NotificationRequest
 from app.models.record import Notification, NotificationStatus, TaskRecord
-from app.models.task import CatalogueEntry
 
 Catalogue = Mapping[str, CatalogueEntry]
 

@@ -142,6 +142,12 @@ class Record(BaseModel):
         exclude_if=_is_empty,
     )
     task: dict[str, Any] = Field(description="The task as the caller sent it, verbatim.")
+    defaults: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="The options and folders that the catalogue added to the task, by `slurm` and `dirs`."
+        " Absent if there are none.",
+        exclude_if=_is_empty,
+    )
     notifications: list[ShownNotification]
 
 

@@ -3,7 +3,7 @@
 The OpenAPI document is made of these models: callers read their docstrings and descriptions.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -62,6 +62,17 @@ class CatalogueTask(BaseModel):
         description="The words after `cmd`. Those of the task's own `cmd` and `params` follow."
     )
     requires_command: bool = Field(description="Whether a task must have `cmd` and `params`, or `argv`.")
+    slurm: dict[str, Any] | None = Field(
+        description="The defaults of `task.slurm`; null if a task must have `slurm`. The task's own keys have"
+        " precedence."
+    )
+    dirs: dict[str, Any] | None = Field(
+        description="The defaults of `task.dirs`; null if a task must have `dirs`."
+    )
+    parameters: dict[str, Any] | None = Field(
+        description="The JSON Schema (2020-12) of `task.parameters`; null if the name has no parameters. In"
+        " `default_params`, `${x}` stands for the quoted value of the parameter x."
+    )
     notification_methods: list[str] = Field(
         description="The methods by which each task of the name sends messages. A task may add others."
     )

@@ -42,8 +42,9 @@ def find_output_files(record: TaskRecord, job: SlurmJob) -> OutputFiles:
         return OutputFiles(None, None)
     if record.kind is RecordKind.REGISTERED:
         return OutputFiles(job.standard_output, job.standard_error)
-    out, err = derive_file_patterns(record.task)
-    values = _values(record.task, job)
+    task = record.full_task
+    out, err = derive_file_patterns(task)
+    values = _values(task, job)
     return OutputFiles(out.expand_path(values), err.expand_path(values))
 
 

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema
 from app.job_state import JobState
 from app.models.content import Content
 from app.models.job import SlurmJob, Utc
+from app.models.task_defaults import merge_defaults
 
 # The comment of a job that this service submitted begins with this tag and the uuid.
 JOB_TAG = "slurm-proxy:"
@@ -111,11 +112,17 @@ class TaskRecord(BaseModel):
     key: str | None = None  # in the store; None if it is the uuid, which no other record has
     taken_over_at: Utc | None = None  # from the database of the older server
     resubmitted_from: str | None = None  # the uuid of the task that this one repeats
+    defaults: dict[str, dict[str, Any]] = {}  # of the catalogue, by `slurm` and `dirs`, where they applied
 
     @property
     def uuid(self) -> str:
         """Return the uuid of the task; the key of the record if a task of the older server has none."""
         return str(self.task.get("uuid") or self.key or "")
+
+    @property
+    def full_task(self) -> dict[str, Any]:
+        """Return the task with the defaults of the catalogue at the time of the submission."""
+        return merge_defaults(self.task, self.defaults)
 
     def with_notifications(
         self, notifications: Iterable[Notification], alarm_at: datetime | None

@@ -54,7 +54,7 @@ from app.models.rules import (
 from app.models.sbatch_values import HoursOrTime, Memory, MinimumTime, Switches, TimeLimit, parse_time_minutes
 
 DEFAULT_ENVIRONMENT = {"PATH": "/bin/:/usr/bin/:/sbin/"}
-_EXCLUSIVE = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
+EXCLUSIVE_OPTIONS = (("time", "time_minutes"), ("mem", "mem_per_cpu"))
 _VARIABLE = re.compile(rf"{VARIABLE}\Z")
 _ASSIGNMENT = {"type": "string", "pattern": rf"^{VARIABLE}=[^\u0000]*$"}
 
@@ -113,7 +113,7 @@ class SlurmOptions(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        json_schema_extra={"allOf": [_exclude_each_other(*pair) for pair in _EXCLUSIVE]},
+        json_schema_extra={"allOf": [_exclude_each_other(*pair) for pair in EXCLUSIVE_OPTIONS]},
     )
 
     output: FileName | None = _option(
@@ -192,7 +192,7 @@ class SlurmOptions(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_exclusive_pairs(self) -> Self:
-        for one, other in _EXCLUSIVE:
+        for one, other in EXCLUSIVE_OPTIONS:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise PydanticCustomError("rule", "must not give both {a} and {b}", {"a": one, "b": other})
         return self

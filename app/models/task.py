@@ -89,6 +89,11 @@ class Task(BaseModel):
         validate_default=True,
         description="The words after `cmd`, joined by spaces; bash evaluates them, too. `[]` for none.",
     )
+    parameters: Any = Field(
+        None,
+        description="The parameters of the task name, if it has any: `GET /catalogue` shows their schema."
+        " For other names, a key of the caller's own.",
+    )
     notification: NotificationRequest = NotificationRequest()
 
     @field_validator("name")
@@ -167,33 +172,6 @@ class MonitorRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     monitor: WatchedJob
-
-
-class CatalogueEntry(BaseModel):
-    """An entry of TASK_METADATA: the operator's settings for all tasks of a name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    description: str | None = None  # for people who read the catalogue
-    cmd: Command | None = None
-    default_params: tuple[ShellText, ...] = ()
-    requires_command: bool = False
-    notification: NotificationRequest = NotificationRequest()
-
-    def build_command(self, task: Task) -> str:
-        """Return the line for bash: the words of the catalogue, then those of the task, joined by blanks."""
-        own = (task.cmd, *(task.params or ())) if task.argv is None else map(_quote, task.argv)
-        words = (self.cmd, *self.default_params, *own)
-        return " ".join(word for word in words if word is not None)
-
-
-def _quote(word: str) -> str:
-    """Return a word for bash to take literally.
-
-    Every word is quoted. shlex.quote leaves `A=b` and `time` as they are, which bash would read as an
-    assignment and as a keyword.
-    """
-    return "'" + word.replace("'", "'\\''") + "'"
 
 
 def parse_request(model: type[_Model], body: object, context: Mapping[str, Any] | None = None) -> _Model:

@@ -1,7 +1,7 @@
 """Build the bash script of a job: make the folders, go to the working directory, run the command.
 
-The line of the command is built by `CatalogueEntry.build_command` in `app/models/task.py`: `cmd` and
-`default_params` of the task's name in TASK_METADATA, then `cmd` and `params` of the task, which bash
+The line of the command is built by `CatalogueEntry.build_command` in `app/models/catalogue_entry.py`: `cmd`
+and `default_params` of the task's name in TASK_METADATA, then `cmd` and `params` of the task, which bash
 evaluates, or `argv`, quoted word by word.
 
 The script opens the output files itself if Slurm cannot (`submission.py`): before Slurm 24.11, which does not

@@ -25,9 +25,10 @@ from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
-from app.models.task import CatalogueEntry, Task
+from app.models.task import Task
 from app.monitor import Monitor, MonitorTiming
 from app.senders import find_channel
 from app.slurm.client import SlurmClient

@@ -27,8 +27,8 @@ from app.lifecycle.validation import RequestValidator
 from app.lifecycle.wait import TaskWaiting
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.record import TaskRecord, utc_now
-from app.models.task import CatalogueEntry
 from app.monitor import Monitor, MonitorTiming
 from app.senders import find_channel
 from app.slurm.client import SlurmClient

@@ -22,9 +22,10 @@ import pytest
 from app.constants import TASK_METADATA
 from app.errors import InvalidRequest
 from app.lifecycle.job_identity import make_tag
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.json_body import parse_json_object
 from app.models.slurm_options import DEFAULT_ENVIRONMENT
-from app.models.task import CatalogueEntry, SubmitRequest, Task, parse_request
+from app.models.task import SubmitRequest, Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY
 from app.slurm.submission import build_submission

@@ -66,6 +66,8 @@ def record_to_document(record: TaskRecord) -> Document:
     }
     if record.resubmitted_from is not None:  # its index has only the documents with this field
         document["resubmitted_from"] = record.resubmitted_from
+    if record.defaults:
+        document["defaults"] = escape_references(record.defaults)
     if record.idempotency_key is not None:  # its index is sparse
         document["idempotency_key"] = record.idempotency_key
     return document
@@ -118,7 +120,13 @@ def document_to_record(document: Document) -> TaskRecord:
     notifications = [document_to_notification(item) for item in document.get("notifications", ())]
     task, key = unescape_references(document["task"]), document.get("uuid")
     has_own_key = isinstance(task, dict) and key != task.get("uuid")
-    fields = {"task": task, "notifications": notifications, "key": key if has_own_key else None}
+    defaults = unescape_references(document.get("defaults", {}))
+    fields = {
+        "task": task,
+        "notifications": notifications,
+        "key": key if has_own_key else None,
+        "defaults": defaults,
+    }
     record = TaskRecord.model_validate({**document, **fields})
     if "kind" in document:
         return record

@@ -51,8 +51,8 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
     connection.execute(
         "INSERT INTO tasks (uuid, slurm_username, slurm_job_id, slurm_job_state, is_open, created_at,"
         " updated_at, submit_time, task, job, idempotency_key, warnings, submission_error, alarm_at, caller,"
-        " kind, resubmitted_from, taken_over_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " kind, resubmitted_from, taken_over_at, defaults)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.key or record.uuid,
             record.slurm_username,
@@ -72,6 +72,7 @@ def insert_record(connection: sqlite3.Connection, record: TaskRecord) -> None:
             record.kind,
             record.resubmitted_from,
             to_milliseconds_or_none(record.taken_over_at),
+            json.dumps(record.defaults) if record.defaults else None,
         ),
     )
     add_notifications(connection, record.key or record.uuid, record.notifications)
@@ -100,6 +101,7 @@ def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecor
         resubmitted_from=row["resubmitted_from"],
         key=row["uuid"] if row["uuid"] != str(task.get("uuid")) else None,
         taken_over_at=to_datetime_or_none(row["taken_over_at"]),
+        defaults=json.loads(row["defaults"]) if row["defaults"] else {},
     )
 
 

@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     caller TEXT,
     kind TEXT,
     resubmitted_from TEXT,
-    taken_over_at INTEGER
+    taken_over_at INTEGER,
+    defaults TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_job_id ON tasks (slurm_job_id, created_at);
 CREATE INDEX IF NOT EXISTS tasks_state ON tasks (slurm_job_state, created_at);
@@ -76,6 +77,7 @@ _ADDED_COLUMNS = (
     ("tasks", "kind TEXT"),
     ("tasks", "resubmitted_from TEXT"),
     ("tasks", "taken_over_at INTEGER"),
+    ("tasks", "defaults TEXT"),
     ("leases", "report TEXT"),
     ("notifications", "revived_at INTEGER"),
     ("notifications", "recipient TEXT"),

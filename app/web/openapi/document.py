@@ -13,6 +13,7 @@ from app.models.json_body import MAX_DEPTH, MAX_TEXT, MAX_VALUES
 from app.models.rules import RULE
 from app.models.username import build_username_schema
 from app.version import read_version
+from app.web.openapi.catalogue_tasks import describe_catalogue_tasks
 from app.web.openapi.error_answers import build_error_answers, list_error_codes
 from app.web.openapi.examples import REQUESTS
 from app.web.openapi.operations import OPERATIONS, Operation
@@ -67,6 +68,7 @@ def build_document(
     kinds = (kind for operation in OPERATIONS for kind in (operation.answer, *operation.other_answers))
     answers = dict.fromkeys(filter(_is_model, kinds))
     schemas = {**build_schemas([*answers, Error]), **build_request_schemas(catalogue, refused_users)}
+    describe_catalogue_tasks(schemas, catalogue)
     schemas["Error"]["properties"]["code"]["enum"] = list_error_codes()
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:

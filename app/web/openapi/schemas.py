@@ -69,6 +69,7 @@ def build_request_schemas(catalogue: Catalogue, refused_users: Collection[str]) 
     names = ", ".join(f"`{name}`" for name, entry in catalogue.items() if entry.requires_command)
     for field in ("cmd", "params") if names else ():
         task["properties"][field]["description"] += f" Required for {names}, unless `argv` is given."
+    task["properties"]["parameters"] |= _VALUE
     task["allOf"] = [*_command_conditions(catalogue), *conditions]
     schemas["WatchedTask"]["allOf"] = conditions
     return schemas
@@ -145,7 +146,7 @@ def _command_conditions(catalogue: Catalogue) -> Iterator[Schema]:
         if entry.requires_command:
             given = {"cmd": {"type": "string"}, "params": {"type": "array"}}
             words = {"required": list(given), "properties": given}
-            yield {"if": _task_named([name]), "then": {"anyOf": [words, _ARGV]}}
+            yield {"if": make_name_condition([name]), "then": {"anyOf": [words, _ARGV]}}
     without = {"properties": {name: {"type": "null"} for name in ("cmd", "params")}}
     yield {"if": _ARGV, "then": without}
 
@@ -154,9 +155,10 @@ def _params_conditions(catalogue: Catalogue, needs: Mapping[str, Schema]) -> Ite
     """Yield for each task name the requirements on `notification.params` that the catalogue leaves open."""
     own = {name: entry.notification for name, entry in catalogue.items() if entry.notification.params}
     general = list(_unmet_requirements(NotificationRequest(), needs))
-    yield {"if": {"not": _task_named(own)}, "then": {"allOf": general}}
+    yield {"if": {"not": make_name_condition(own)}, "then": {"allOf": general}}
     for name, notification in own.items():
-        yield {"if": _task_named([name]), "then": {"allOf": list(_unmet_requirements(notification, needs))}}
+        then = {"allOf": list(_unmet_requirements(notification, needs))}
+        yield {"if": make_name_condition([name]), "then": then}
 
 
 def _unmet_requirements(own: NotificationRequest, needs: Mapping[str, Schema]) -> Iterator[Schema]:
@@ -178,7 +180,8 @@ def _unmet_requirements(own: NotificationRequest, needs: Mapping[str, Schema]) -
         yield then if method in own.methods else {"if": used, "then": then}
 
 
-def _task_named(names: Collection[str]) -> Schema:
+def make_name_condition(names: Collection[str]) -> Schema:
+    """Return a schema that tasks of these names fit."""
     return _property("name", {"enum": list(names)})
 
 

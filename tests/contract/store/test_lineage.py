@@ -24,3 +24,13 @@ def test_a_record_keeps_where_its_task_comes_from(store: TaskStore) -> None:
     assert store.find_by_uuids([record.uuid])[record.uuid].resubmitted_from == "first"
     store.release_reservation(record)
     assert store.list_resubmissions("first", 9) == []
+
+
+def test_a_record_keeps_the_defaults_of_the_catalogue(store: TaskStore) -> None:
+    defaults = {"slurm": {"mem": "4G", "environment": {"A": "1"}}, "dirs": {"output": "/o"}}
+    for wanted in (defaults, {}):
+        record = make_record(defaults=wanted)
+        store.add_record(record)
+        found = store.find_by_uuids([record.uuid])[record.uuid]
+        assert found.defaults == wanted
+        assert found.task == record.task

@@ -5,14 +5,17 @@ import pytest
 from app.errors import Forbidden
 from app.lifecycle.list_catalogue import CatalogueListing
 from app.models.caller import OPERATOR, Caller, Grant, Scope
-from app.models.task import CatalogueEntry
+from app.models.catalogue_entry import CatalogueEntry
 
 ENTRIES = {
     "generic": {"requires_command": True},
     "align": {
         "description": "Align reads.",
         "cmd": "bwa",
-        "default_params": ["mem", "-t", "4"],
+        "default_params": ["mem", "-t", "${threads}"],
+        "slurm": {"mem": "4G"},
+        "dirs": {"output": "/scratch/${username}"},
+        "parameters": {"properties": {"threads": {"type": "integer", "default": 4}}},
         "notification": {
             "methods": ["webhook"],
             "params": {"webhook": {"url": "https://example.com/hook?token=secret"}},
@@ -34,14 +37,24 @@ def test_the_catalogue_is_listed_in_the_operators_order(listing: CatalogueListin
         "cmd": None,
         "default_params": [],
         "requires_command": True,
+        "slurm": None,
+        "dirs": None,
+        "parameters": None,
         "notification_methods": [],
     }
     assert align == {
         "name": "align",
         "description": "Align reads.",
         "cmd": "bwa",
-        "default_params": ["mem", "-t", "4"],
+        "default_params": ["mem", "-t", "${threads}"],
         "requires_command": False,
+        "slurm": {"mem": "4G"},
+        "dirs": {"output": "/scratch/${username}"},
+        "parameters": {
+            "type": "object",
+            "properties": {"threads": {"type": "integer", "default": 4}},
+            "additionalProperties": False,
+        },
         "notification_methods": ["webhook"],
     }
 

@@ -11,10 +11,10 @@ from app.messages.efficiency import find_hint
 from app.messages.placeholders import PLACEHOLDERS, fill_placeholders, to_one_line
 from app.messages.plan import Planner, read_request
 from app.messages.rendering import compose_digest, render_event, render_html, render_text
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.content import Content
 from app.models.job import SlurmJob
 from app.models.record import Notification, NotificationStatus, RecordKind, TaskRecord
-from app.models.task import CatalogueEntry
 from app.senders import find_channel
 from tests.support.tasks import make_email, make_task
 

@@ -11,11 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import InvalidRequest
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.file_pattern import FilePattern
 from app.models.job import SlurmJob
 from app.models.output_files import derive_file_patterns, find_first_node, find_output_files
 from app.models.record import RecordKind, TaskRecord
-from app.models.task import CatalogueEntry, Task, parse_request
+from app.models.task import Task, parse_request
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_script import EXIT_CANNOT_CREATE, EXIT_NO_WORKING_DIRECTORY, build_job_script
 from app.slurm.submission import build_submission

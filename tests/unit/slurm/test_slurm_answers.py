@@ -28,8 +28,9 @@ from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
 from app.models.caller import OPERATOR
+from app.models.catalogue_entry import CatalogueEntry
 from app.models.job import SlurmJob
-from app.models.task import CatalogueEntry, Task
+from app.models.task import Task
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply, read_json
