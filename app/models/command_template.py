@@ -55,7 +55,7 @@ _NOT_PLAIN = (
 
 def list_unfit_values(params: Sequence[str], values: Mapping[str, Any], root: str) -> Iterator[str]:
     """Yield which values cannot be written as words, each fault with its path below `root`."""
-    words = _split_words(params)
+    words = _split_at_blanks(params)
     for name, value in values.items():
         own = [word for word in words if name in find_placeholders(word)]
         if not own or _is_scalar(value):
@@ -68,10 +68,10 @@ def list_unfit_values(params: Sequence[str], values: Mapping[str, Any], root: st
 
 def fill_params(params: Sequence[str], values: Mapping[str, Any]) -> str:
     """Return `default_params` as shell text, with the values; a list becomes several words, or none."""
-    return " ".join(filter(None, (_fill_word(word, values) for word in _split_words(params))))
+    return " ".join(filter(None, (_fill_word(word, values) for word in _split_at_blanks(params))))
 
 
-def _split_words(params: Sequence[str]) -> list[str]:
+def _split_at_blanks(params: Sequence[str]) -> list[str]:
     """Return the words, those with placeholders separated at blanks."""
     return [part for word in params for part in (word.split(" ") if find_placeholders(word) else [word])]
 

@@ -49,7 +49,7 @@ Schema = dict[str, Any]
 def list_value_faults(schema: Schema, value: object, root: str) -> Iterator[str]:
     """Yield what is wrong with a value, each fault with its path below `root`."""
     for error in sorted(_Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path))):
-        yield f"{join_path(root, error.absolute_path)}: {_describe(error)}"
+        yield f"{join_path(root, error.absolute_path)}: {_describe_error(error)}"
 
 
 def join_path(root: str, parts: Iterable[str | int]) -> str:
@@ -59,7 +59,7 @@ def join_path(root: str, parts: Iterable[str | int]) -> str:
     return root
 
 
-def _describe(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     keyword, limit = str(error.validator), error.validator_value
     if keyword in _OWN_WORDS:
         return str(error.message)
@@ -86,13 +86,13 @@ def _show(value: object) -> str:
     return text[:_MAX_SHOWN_LENGTH]
 
 
-def _check_required(_: Any, names: list[str], value: object, __: Schema) -> Iterator[ValidationError]:
+def _match_required(_: Any, names: list[str], value: object, __: Schema) -> Iterator[ValidationError]:
     for name in names:
         if isinstance(value, dict) and name not in value:
             yield ValidationError("is required", path=(name,))
 
 
-def _check_additional(
+def _match_additional(
     validator: Any, allowed: Any, value: object, schema: Schema
 ) -> Iterator[ValidationError]:
     known = list(schema.get("properties", {}))
@@ -107,7 +107,7 @@ def _check_additional(
             yield from validator.descend(item, allowed, path=name)
 
 
-def _check_properties(
+def _match_properties(
     validator: Any, properties: Schema, value: object, _: Schema
 ) -> Iterator[ValidationError]:
     for name, schema in properties.items():
@@ -118,7 +118,7 @@ def _check_properties(
                 yield from validator.descend(value[name], schema, path=name, schema_path=name)
 
 
-def _check_pattern(_: Any, pattern: str, value: object, __: Schema) -> Iterator[ValidationError]:
+def _match_pattern(_: Any, pattern: str, value: object, __: Schema) -> Iterator[ValidationError]:
     if not isinstance(value, str):
         return
     if len(value) > _MAX_MATCHED_LENGTH:
@@ -127,7 +127,7 @@ def _check_pattern(_: Any, pattern: str, value: object, __: Schema) -> Iterator[
         yield ValidationError(f"must match the regular expression {_show(pattern)}")
 
 
-def _check_pattern_properties(
+def _match_pattern_properties(
     validator: Any, patterns: Schema, value: object, _: Schema
 ) -> Iterator[ValidationError]:
     for name, item in value.items() if isinstance(value, dict) else ():
@@ -136,7 +136,7 @@ def _check_pattern_properties(
                 yield from validator.descend(item, schema, path=name, schema_path=pattern)
 
 
-def _check_unique(_: Any, wanted: bool, value: object, __: Schema) -> Iterator[ValidationError]:
+def _match_unique_items(_: Any, wanted: bool, value: object, __: Schema) -> Iterator[ValidationError]:
     if wanted and isinstance(value, list):
         texts = {json.dumps(item, sort_keys=True) for item in value}
         if len(texts) < len(value):
@@ -151,11 +151,11 @@ def _matches(pattern: str, text: str) -> bool:
 _Validator = extend(
     Draft202012Validator,
     {
-        "required": _check_required,
-        "additionalProperties": _check_additional,
-        "pattern": _check_pattern,
-        "patternProperties": _check_pattern_properties,
-        "properties": _check_properties,
-        "uniqueItems": _check_unique,
+        "required": _match_required,
+        "additionalProperties": _match_additional,
+        "pattern": _match_pattern,
+        "patternProperties": _match_pattern_properties,
+        "properties": _match_properties,
+        "uniqueItems": _match_unique_items,
     },
 )

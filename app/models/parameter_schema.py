@@ -102,10 +102,10 @@ def _inline(part: object, definitions: Mapping[str, Any]) -> Any:
     if not isinstance(reference, str):  # a property may have this name
         return own
     del own["$ref"]
-    return {"allOf": [_inline(definitions[_name_of(reference)], definitions), own]}
+    return {"allOf": [_inline(definitions[_definition_name(reference)], definitions), own]}
 
 
-def _name_of(reference: str) -> str:
+def _definition_name(reference: str) -> str:
     """Return the name in `#/$defs/<name>`; an empty one for any other reference."""
     match = _REFERENCE.fullmatch(reference)
     return match[1] if match else ""
@@ -127,7 +127,7 @@ def _find_part_fault(part: Schema, definitions: Mapping[str, Any]) -> str | None
     for name in _REFUSED:
         if name in part:
             return f"{name} is not supported"
-    if "$ref" in part and _name_of(part["$ref"]) not in definitions:
+    if "$ref" in part and _definition_name(part["$ref"]) not in definitions:
         return f'$ref must be "#/$defs/" and a name in $defs, not "{part["$ref"][:_MAX_SHOWN_LENGTH]}"'
     for pattern in (*([part["pattern"]] if "pattern" in part else ()), *part.get("patternProperties", ())):
         if (fault := _find_pattern_fault(pattern)) is not None:
@@ -148,7 +148,7 @@ def _find_pattern_fault(pattern: str) -> str | None:
 def _has_cycle(definitions: Mapping[str, Any]) -> bool:
     """Return whether a definition refers to itself, directly or by others."""
     references = {
-        name: {_name_of(part["$ref"]) for part in _walk(schema) if "$ref" in part}
+        name: {_definition_name(part["$ref"]) for part in _walk(schema) if "$ref" in part}
         for name, schema in definitions.items()
     }
     while leaves := [name for name, names in references.items() if not names & references.keys()]:
