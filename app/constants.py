@@ -104,7 +104,8 @@ class Settings(BaseModel):
         128,
         ge=16,
         description="How many connections of clients one process keeps open, at most half of its limit on"
-        " open files. If there are more, the process closes the connection that has kept it waiting longest.",
+        " open files. If there are more, the process closes the connection that has kept it waiting longest."
+        " Half of the connections may have requests that wait for tasks.",
     )
 
     # The log and the audit trail

@@ -12,7 +12,7 @@ from app.models.record_state import MAX_WAIT_SECONDS, RecordState, Wait, WaitCon
 from app.web.request_context import get_services, refuse_misspelt_parameters
 from app.web.request_slots import SLOT_KEY
 
-_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?")
+_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 def wait_for(
