@@ -60,6 +60,7 @@ _COMMANDS = (
     "keys create",
     "keys list",
     "keys revoke",
+    "records adopt",
     "records backup",
     "records export",
     "records import",

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from typing import Any
 
 import click
 
@@ -25,16 +26,10 @@ def open_audit_file() -> None:
         raise click.ClickException(str(error)) from error
 
 
-def write_command_entry(action: str, key: str | None = None, grant: str | None = None) -> None:
-    """Write the line about a command; `key` and `grant`: the API key that the command is about."""
+def write_command_entry(action: str, **subject: Any) -> None:
+    """Write the line about a command; `subject`: the fields of AuditEntry that say what it is about."""
     entry = AuditEntry(
-        at=utc_now(),
-        request_id="-",
-        caller=_operator_name(),
-        address="-",
-        action=action,
-        key=key,
-        grant=grant,
+        at=utc_now(), request_id="-", caller=_operator_name(), address="-", action=action, **subject
     )
     write_audit_entry(entry)
 

@@ -112,7 +112,7 @@ def _require_keys() -> ApiKeys:
 
 
 def _audit(action: str, key: ApiKey) -> None:
-    write_command_entry(action, f"key:{key.name}:{key.id}", describe_grant(key.grant))
+    write_command_entry(action, key=f"key:{key.name}:{key.id}", grant=describe_grant(key.grant))
 
 
 def _store_location() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
+from app.commands.adopt import adopt
 from app.commands.application import require_services
 from app.commands.audit import open_audit_file, write_command_entry
 from app.commands.backup import back_up
@@ -17,6 +18,7 @@ from app.web.request_context import get_settings
 
 records = AppGroup("records", help="Back up, move and complete the records.")
 records.add_command(back_up)
+records.add_command(adopt)
 
 _MAX_CONFLICTS = 20  # that are shown
 

@@ -22,7 +22,9 @@ class RecordKind(StrEnum):
     """The way in which this service came to know of a job."""
 
     SUBMITTED = "submitted"  # by POST /submit: the task says how the job was submitted
-    REGISTERED = "registered"  # by POST /monitor: the job was submitted elsewhere, whatever the task holds
+    # By POST /monitor: the job was submitted elsewhere, whatever the task holds. Also by `records adopt`: the
+    # task is not known.
+    REGISTERED = "registered"
 
 
 def guess_kind(uuid: str, job: SlurmJob | None) -> RecordKind:

@@ -99,6 +99,18 @@ class AccountingReader:
         )
         return found, AccountingState.BEHIND if is_behind else AccountingState.CURRENT
 
+    def read_window(self, start: datetime, end: datetime) -> list[SlurmJob] | None:
+        """Return the jobs of all users that slurmdbd has in a window of time; None if there is no slurmdbd.
+
+        A job belongs to each window in which it waited or ran. Its state is UNKNOWN, whatever it is.
+
+        Raises:
+            SlurmUnavailable: slurmdbd does not answer.
+        """
+        seconds = math.floor(start.timestamp()), math.ceil(end.timestamp())
+        parts = self._request_jobs(self._session.dialect().window_query(*seconds), None)
+        return None if parts is None else read_jobs(parts, reading.identify_accounting_job)
+
     def _queue_length(self, timeout: float | None) -> int:
         """Return how many messages slurmctld still has to send to slurmdbd, as after an outage.
 

@@ -6,7 +6,7 @@ SlurmMisbehaved if the answer cannot be used.
 
 import time
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.errors import SlurmMisbehaved
@@ -24,6 +24,7 @@ from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.submission import build_submission
 from app.slurm.submission_answer import make_submission_error, read_job_id, read_warnings
+from app.slurm.tagged_jobs import ReportProgress, TaggedJobReader, TaggedJobs
 
 
 class SlurmClient:
@@ -46,6 +47,7 @@ class SlurmClient:
         self._reader = JobReader(session, clock_skew)
         self._search = JobSearch(session, self._reader, self._accounting, clock_skew)
         self.control = JobControl(session, clock_skew)
+        self._tagged = TaggedJobReader(session, self._reader, self._accounting)
         self._time_unit = time_unit
 
     @property
@@ -143,6 +145,10 @@ class SlurmClient:
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then: see JobSearch.read_recent_jobs."""
         return self._search.read_recent_jobs(since, timeout)
+
+    def find_tagged_jobs(self, since: datetime, progress: ReportProgress) -> TaggedJobs:
+        """Return the jobs since then that carry a tag of this service: see TaggedJobReader.read."""
+        return self._tagged.read(since, self.read_controller_time() + timedelta(minutes=1), progress)
 
     # --- polling ----------------------------------------------------------------------------
 

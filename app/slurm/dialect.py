@@ -172,6 +172,15 @@ class Dialect:
             return [("step", str(job_id)) for job_id in job_ids]
         return [("step", ",".join(map(str, job_ids)))]
 
+    def window_query(self, start: int, end: int) -> Query:
+        """Return the query that asks slurmdbd for the jobs of all users in a window of time.
+
+        Args:
+            start: The beginning, in seconds since the epoch.
+            end: The end, in seconds since the epoch.
+        """
+        return [("start_time", self.timestamp(start)), ("end_time", self.timestamp(end))]
+
     def users_queries(self, usernames: Collection[str], since: int) -> list[Query]:
         """Return the queries that ask slurmdbd for the jobs of users; v0.0.38 lists those of all users.
 

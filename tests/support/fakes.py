@@ -21,6 +21,7 @@ from app.slurm.job_control import Outcome
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
+from app.slurm.tagged_jobs import TaggedJobs
 
 
 class FakeSlurm:
@@ -219,6 +220,13 @@ class FakeSlurm:
         known = [] if self.accounting_is_behind else self.ended.values()
         state = AccountingState.BEHIND if self.accounting_is_behind else AccountingState.CURRENT
         return found([job for job in known if job.username in users], state)
+
+    def find_tagged_jobs(self, since: datetime, progress: object) -> TaggedJobs:
+        self._ask("find_tagged_jobs")
+        ended = [job for job_id, job in self.ended.items() if job_id not in self.jobs]
+        jobs = [job for job in (*self.jobs.values(), *ended) if (job.comment or "").startswith(JOB_TAG)]
+        fault = str(self.accounting_down) if self.accounting_down else None
+        return TaggedJobs(jobs, 0, fault, sum(job.comment is None for job in ended))
 
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         self._ask("read_recent_jobs")

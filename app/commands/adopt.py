@@ -1,0 +1,126 @@
+"""Run the command `flask --app app records adopt`."""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+from flask.cli import with_appcontext
+
+from app.access.audited_submissions import read_audited_submissions
+from app.commands.application import require_services
+from app.commands.audit import open_audit_file, write_command_entry
+from app.commands.copies import FILE, ProgressLog
+from app.commands.durations import DURATION
+from app.errors import CopyFailed, SlurmProxyError
+from app.lifecycle.adopt_jobs import Adoption, JobAdoption, Outcome
+from app.models.audited_submission import AuditedSubmission
+from app.slurm.tagged_jobs import TaggedJobs
+from app.web.request_context import get_settings
+
+_DEFAULT_SINCE = "7d"
+_WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
+
+
+@click.command("adopt")
+@click.option(
+    "--since",
+    type=DURATION,
+    metavar="TIME",
+    default=_DEFAULT_SINCE,
+    show_default=True,
+    help="How long ago the restored backup was made, or longer.",
+)
+@click.option(
+    "--audit",
+    "trails",
+    metavar="FILE",
+    type=FILE,
+    multiple=True,
+    help="An audit trail of this service; can be repeated. Default: AUDIT_LOG_PATH.",
+)
+@click.option("--dry-run", is_flag=True, help="List what would be done, and change nothing.")
+@click.pass_context
+@with_appcontext
+def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dry_run: bool) -> None:
+    """Record the jobs in Slurm that this service submitted and that no record knows.
+
+    Run it after the restore of a backup, before the server starts: it takes the uuids of the tasks that were
+    submitted since, so that no task runs twice. Open jobs are polled again. No message is sent about these
+    tasks, because what they asked for is not known. Repeating the command changes nothing.
+    """
+    services = require_services()
+    store = services.store
+    try:
+        open_audit_file()
+        store.prepare()
+        adoption = JobAdoption(store, services.slurm, services.validator.refused_users)
+        begin = store.now() - since
+        audited = list(_read_trails(trails or _default_trail(), begin))
+        found = adoption.find_jobs(begin, ProgressLog())
+        counts: Counter[Outcome] = Counter()
+        for item in adoption.adopt(found.jobs, audited, dry_run=dry_run):
+            counts[item.outcome] += 1
+            _show(item, dry_run=dry_run)
+    except SlurmProxyError as error:
+        raise click.ClickException(str(error)) from error
+    would = "would be " if dry_run else ""
+    click.echo(
+        f"Jobs since {begin:%Y-%m-%d %H:%MZ}: {counts[Outcome.ADOPTED]} {would}adopted,"
+        f" {counts[Outcome.SETTLED]} reservations {would}settled, {counts[Outcome.KNOWN]} known,"
+        f" {counts[Outcome.IGNORED]} ignored.",
+        err=True,
+    )
+    context.exit(0 if _warn(found) else 1)
+
+
+def _default_trail() -> Sequence[Path]:
+    path = get_settings().AUDIT_LOG_PATH
+    return [path] if path is not None and path.exists() else []
+
+
+def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubmission]:
+    """Yield the submissions in the files.
+
+    Raises:
+        CopyFailed: A file cannot be read.
+    """
+    for path in paths:
+        opened = gzip.open if path.suffix == ".gz" else open
+        try:
+            with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
+                yield from read_audited_submissions(lines, since)
+        except (OSError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CopyFailed(f"--audit: {path} cannot be read: {reason}") from error
+
+
+def _show(item: Adoption, *, dry_run: bool) -> None:
+    """Show what became of a job, and write it to the audit trail if the store was changed."""
+    found = item.found
+    if item.outcome is Outcome.KNOWN and not item.reason:
+        return
+    remark = f", {item.state}" if item.state else f": {item.reason}" if item.reason else ""
+    click.echo(f"{item.outcome:<9}{found.uuid}  job {found.job_id} of {found.username}{remark}")
+    if item.outcome in _WITH_EFFECT and not dry_run:
+        write_command_entry(
+            "records adopt", username=found.username, task_uuid=found.uuid, slurm_job_id=found.job_id
+        )
+
+
+def _warn(found: TaggedJobs) -> bool:
+    """Show what was not searched; return whether the search was complete."""
+    if found.unread:
+        click.echo(f"Warning: {found.unread} jobs in slurmctld could not be read: run this again", err=True)
+    if found.accounting_fault:
+        click.echo(f"Warning: slurmdbd was not searched to the end: {found.accounting_fault}", err=True)
+    if found.without_comment:
+        click.echo(
+            f"Warning: {found.without_comment} jobs are in slurmdbd alone and have no comment, so that"
+            " nothing shows which of them are tasks. Give the audit trail with --audit. For the future, set"
+            " AccountingStoreFlags=job_comment in slurm.conf.",
+            err=True,
+        )
+    return not found.unread and not found.accounting_fault

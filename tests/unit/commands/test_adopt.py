@@ -1,0 +1,127 @@
+"""The command that adopts jobs after a restore."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import SlurmUnavailable
+from app.job_state import JobState
+from app.lifecycle.job_identity import make_tag
+from app.models.record import utc_now
+from tests.support.access import Site
+
+
+def run(site: Site, *arguments: object) -> Any:
+    return site.app.test_cli_runner().invoke(args=["records", "adopt", *map(str, arguments)])
+
+
+@pytest.fixture
+def restored(new_site: Callable[..., Site], tmp_path: Path) -> Site:
+    """A site whose store is older than its task "one"."""
+    site = new_site(AUDIT_LOG_PATH=tmp_path / "audit.jsonl")
+    key = site.key()
+    backup = tmp_path / "backup.sqlite3"
+    made = site.app.test_cli_runner().invoke(args=["records", "backup", str(backup)])
+    assert made.exit_code == 0, made.output
+    assert site.submit(key, uuid="one").status_code == 200
+    site.services.store.close()
+    path = tmp_path / "store.sqlite3"
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    backup.rename(path)
+    site.app = site.another()
+    site.client = site.app.test_client()
+    site.restored_key = key  # type: ignore[attr-defined]
+    return site
+
+
+def test_a_uuid_that_was_used_after_the_backup_is_taken_again(restored: Site, trail: Path) -> None:
+    key = restored.restored_key  # type: ignore[attr-defined]
+    listed = run(restored, "--dry-run")
+    assert listed.stdout == "adopted  one  job 1001 of alice, PENDING\n"
+    assert "1 would be adopted, 0 reservations would be settled, 0 known, 0 ignored." in listed.stderr
+    adopted = run(restored)
+    assert (adopted.exit_code, adopted.stdout) == (0, listed.stdout)
+    assert ": 1 adopted, 0 reservations settled, 0 known, 0 ignored.\n" in adopted.stderr
+    answer = restored.submit(key, uuid="one")
+    assert (answer.status_code, answer.json["code"]) == (400, "duplicate_uuid")
+    assert answer.json["slurm_job_id"] == 1001
+    shown = restored.call("GET", "/monitor/task_uuid/one", key)
+    assert shown.status_code == 200
+    assert shown.json["monitor"]["task"]["adopted_from_slurm"] is True
+    assert len(restored.slurm.submitted) == 1
+    again = run(restored)
+    assert (again.exit_code, again.stdout) == (0, "")
+
+
+def test_an_adoption_is_in_the_audit_trail(restored: Site, tmp_path: Path) -> None:
+    run(restored)
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    (entry,) = [line for line in lines if line["action"] == "records adopt"]
+    assert (entry["username"], entry["task_uuid"], entry["slurm_job_id"]) == ("alice", "one", 1001)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_an_audit_trail_shows_the_jobs_that_slurm_has_forgotten(
+    site: Site, tmp_path: Path, suffix: str
+) -> None:
+    site.slurm.put(7, JobState.COMPLETED, comment=make_tag("two"))
+    site.slurm.forget(7)
+    without = run(site, "--since", "2h")
+    assert without.exit_code == 0
+    assert "Warning: 1 jobs are in slurmdbd alone and have no comment" in without.stderr
+    trail = tmp_path / f"trail{suffix}"
+    entry = {
+        "at": utc_now().isoformat(),
+        "request_id": "1",
+        "caller": "alice",
+        "address": "-",
+        "action": "POST /submit",
+        "username": "alice",
+        "task_uuid": "two",
+        "slurm_job_id": 7,
+        "status": 200,
+    }
+    line = json.dumps(entry).encode() + b"\n"
+    trail.write_bytes(gzip.compress(line) if suffix else line)
+    found = run(site, "--audit", trail, "--audit", trail)
+    assert found.stdout == "adopted  two  job 7 of alice, COMPLETED\n"
+
+
+def test_a_trail_that_cannot_be_read_stops_the_command(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "torn.gz").write_bytes(gzip.compress(b"x" * 1000)[:15])
+    (tmp_path / "not.gz").write_bytes(b"not packed")
+    for name, words in (
+        ("none", "No such file or directory"),
+        (".", "Is a directory"),
+        ("torn.gz", "ended before"),
+        ("not.gz", "Not a gzipped file"),
+    ):
+        result = run(site, "--audit", tmp_path / name)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: --audit: {tmp_path / name} cannot be read: ")
+        assert words in result.stderr
+
+
+def test_an_outage_of_slurm_stops_the_command(site: Site) -> None:
+    site.slurm.down = SlurmUnavailable("slurmrestd does not answer")
+    result = run(site)
+    assert (result.exit_code, result.stderr) == (1, "Error: slurmrestd does not answer\n")
+
+
+def test_a_search_that_is_not_complete_fails_after_its_work(site: Site) -> None:
+    site.slurm.put(7, comment=make_tag("two"))
+    site.slurm.accounting_down = SlurmUnavailable("slurmdbd does not answer")
+    result = run(site)
+    assert (result.exit_code, result.stdout) == (1, "adopted  two  job 7 of alice, PENDING\n")
+    assert "Warning: slurmdbd was not searched to the end: slurmdbd does not answer" in result.stderr
+
+
+def test_a_time_without_a_unit_is_refused(site: Site) -> None:
+    result = run(site, "--since", "7")
+    assert result.exit_code == 2
+    assert "7 must be a number with a unit, such as 30m, 24h or 7d" in result.output
