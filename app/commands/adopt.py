@@ -63,7 +63,7 @@ def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dr
         counts: Counter[Outcome] = Counter()
         for item in adoption.adopt(found.jobs, audited, dry_run=dry_run):
             counts[item.outcome] += 1
-            _show(item, dry_run=dry_run)
+            _show_adoption(item, dry_run=dry_run)
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
     would = "would be " if dry_run else ""
@@ -73,7 +73,7 @@ def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dr
         f" {counts[Outcome.IGNORED]} ignored.",
         err=True,
     )
-    context.exit(0 if _warn(found) else 1)
+    context.exit(0 if _show_warnings(found) else 1)
 
 
 def _default_trail() -> Sequence[Path]:
@@ -97,7 +97,7 @@ def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubm
             raise CopyFailed(f"--audit: {path} cannot be read: {reason}") from error
 
 
-def _show(item: Adoption, *, dry_run: bool) -> None:
+def _show_adoption(item: Adoption, *, dry_run: bool) -> None:
     """Show what became of a job, and write it to the audit trail if the store was changed."""
     found = item.found
     if item.outcome is Outcome.KNOWN and not item.reason:
@@ -110,7 +110,7 @@ def _show(item: Adoption, *, dry_run: bool) -> None:
         )
 
 
-def _warn(found: TaggedJobs) -> bool:
+def _show_warnings(found: TaggedJobs) -> bool:
     """Show what was not searched; return whether the search was complete."""
     if found.unread:
         click.echo(f"Warning: {found.unread} jobs in slurmctld could not be read: run this again", err=True)

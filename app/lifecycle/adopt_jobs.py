@@ -129,10 +129,14 @@ class JobAdoption:
 
     def _read_facts(self, batch: Sequence[FoundJob]) -> dict[int, SlurmJob]:
         """Return what slurmctld, or else slurmdbd, tells about these jobs."""
-        facts = {job_id: job for job_id, job in self._slurm.read_jobs(_ids(batch)).items() if job is not None}
+        facts = {
+            job_id: job
+            for job_id, job in self._slurm.read_jobs(_ids_of_found(batch)).items()
+            if job is not None
+        }
         missing = [found for found in batch if found.job_id not in facts]
         if missing:
-            facts |= self._slurm.read_accounting(_ids(missing)) or {}
+            facts |= self._slurm.read_accounting(_ids_of_found(missing)) or {}
         return {
             found.job_id: job
             for found in batch
@@ -140,7 +144,7 @@ class JobAdoption:
         }
 
     def _add_record(self, found: FoundJob, job: SlurmJob | None, *, dry_run: bool) -> Adoption:
-        record = _make_record(found, job, self._store.now())
+        record = _make_adopted_record(found, job, self._store.now())
         if not dry_run:
             try:
                 self._store.add_record(record)
@@ -177,11 +181,11 @@ def _precedence(found: FoundJob) -> tuple[bool, float, int]:
     return found.audited is None, at, found.job_id
 
 
-def _ids(batch: Iterable[FoundJob]) -> list[int]:
+def _ids_of_found(batch: Iterable[FoundJob]) -> list[int]:
     return [found.job_id for found in batch]
 
 
-def _make_record(found: FoundJob, job: SlurmJob | None, now: datetime) -> TaskRecord:
+def _make_adopted_record(found: FoundJob, job: SlurmJob | None, now: datetime) -> TaskRecord:
     """Return the record of an adopted job.
 
     Its kind is REGISTERED, so that no path is made up from a task that is not known.

@@ -83,7 +83,7 @@ class StoreBackup:
     def _write_export(
         self, path: Path, is_gzip: bool, progress: Progress, *, snapshot: bool, with_keys: bool = True
     ) -> ExportWriter:
-        with self._store.reading_all(snapshot=snapshot) as content, _writing(path, is_gzip) as stream:
+        with self._store.reading_all(snapshot=snapshot) as content, _writing_export(path, is_gzip) as stream:
             writer = ExportWriter(stream)
             writer.write_header(
                 ExportHeader(
@@ -107,7 +107,7 @@ class StoreBackup:
 
 
 @contextmanager
-def _writing(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
+def _writing_export(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
     with path.open("wb") as plain:
         if not is_gzip:
             yield plain

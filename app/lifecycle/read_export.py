@@ -30,8 +30,8 @@ def verify_export(path: Path, progress: Progress) -> ExportEnd:
     digest = hashlib.sha256()
     keys = records = 0
     faults: list[str] = []
-    header = _read_header(path)
-    for number, line, is_last in _read_lines(path):
+    header = _read_export_header(path)
+    for number, line, is_last in _read_numbered_lines(path):
         if is_last:
             break
         digest.update(line)
@@ -57,13 +57,13 @@ def read_export(path: Path) -> Iterator[tuple[ApiKey | Entry, int]]:
     Raises:
         CopyFailed: The file cannot be read.
     """
-    for number, line, is_last in _read_lines(path):
+    for number, line, is_last in _read_numbered_lines(path):
         if number > 1 and not is_last:
             yield parse_line(line), len(line)
 
 
-def _read_header(path: Path) -> ExportHeader:
-    _, line, _ = next(_read_lines(path), (0, b"", True))
+def _read_export_header(path: Path) -> ExportHeader:
+    _, line, _ = next(_read_numbered_lines(path), (0, b"", True))
     try:
         header = ExportHeader.model_validate(parse_object(line))
     except (ValidationError, ValueError):
@@ -84,14 +84,14 @@ def _parse_end(path: Path, line: bytes) -> ExportEnd:
         raise CopyFailed(f"{path} ends too early: its last line is missing") from None
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+def _read_numbered_lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
     """Yield each line with its number, and whether it is the last one.
 
     Raises:
         CopyFailed: The file cannot be read.
     """
     try:
-        with _open(path) as stream:
+        with _open_export(path) as stream:
             number, line = 1, stream.readline(_MAX_LINE)
             while line:
                 if len(line) == _MAX_LINE:
@@ -107,7 +107,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
         raise CopyFailed(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+def _open_export(path: Path) -> gzip.GzipFile | BufferedReader:
     with path.open("rb") as stream:
         is_gzip = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     return gzip.open(path, "rb") if is_gzip else path.open("rb")

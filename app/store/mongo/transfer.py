@@ -136,13 +136,13 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         for number, entry in entries.items():
             key = _key_of(entry)
             if key in stored:
-                results[number] = _compare(entry, stored[key])
+                results[number] = _compare_entry(entry, stored[key])
             elif key in of_older_server:
                 results[number] = explain_record_conflict(key)
         return results
 
     def _find_older(self, entries: Mapping[int, Entry]) -> dict[int, ImportResult]:
-        plain = {number: _decode(entry) for number, entry in entries.items()}
+        plain = {number: _decode_entry(entry) for number, entry in entries.items()}
         wanted = {"_id": {"$in": [document["_id"] for document in plain.values()]}}
         found = self.tasks.with_options(codec_options=_VERBATIM).find(wanted) if plain else ()
         stored = {bson.encode({"_id": document["_id"]}): document for document in found}
@@ -226,14 +226,14 @@ def _document_to_entry(document: Document, *, is_older: bool = False) -> Entry:
 
 def _entry_to_document(entry: Entry) -> Document:
     if entry.bson is not None or entry.record is None:
-        return _decode(entry)
+        return _decode_entry(entry)
     document = {**record_to_document(entry.record), "uuid": _key_of(entry)}
     if entry.record.taken_over_at is not None:
         document["taken_over_at"] = entry.record.taken_over_at
     return document
 
 
-def _decode(entry: Entry) -> Document:
+def _decode_entry(entry: Entry) -> Document:
     document: Document = bson.decode(entry.bson or b"", _VERBATIM)
     return document
 
@@ -242,7 +242,7 @@ def _key_of(entry: Entry) -> str:
     return (entry.record.key or entry.record.uuid) if entry.record else "of an unreadable record"
 
 
-def _compare(entry: Entry, document: Document) -> ImportResult:
+def _compare_entry(entry: Entry, document: Document) -> ImportResult:
     """Return the result for an entry of which the store has the document."""
     try:
         stored = document_to_record(document)
