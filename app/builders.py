@@ -12,6 +12,7 @@ from app.access.request_guard import Authenticator, RequestGuard
 from app.constants import TASK_METADATA, Settings
 from app.errors import SettingsError
 from app.messages.plan import Catalogue
+from app.metrics import Metrics
 from app.models.caller import ClaimGrant
 from app.models.catalogue_entry import CatalogueEntry
 from app.models.refused_users import RefusedUsers
@@ -29,15 +30,15 @@ from app.store.sqlite import SqliteStore
 _Value = TypeVar("_Value")
 
 
-def build_store(settings: Settings) -> TaskStore:
-    """Return the store, which connects when it is first used.
+def build_store(settings: Settings, metrics: Metrics | None = None) -> TaskStore:
+    """Return the store, which connects when it is first used, and counts durations in `metrics`.
 
     Raises:
         SettingsError: MONGODB_URI cannot be read.
     """
     if settings.MONGODB_URI is None:
-        return SqliteStore(settings.SQLITE_PATH, settings.SQLITE_TIMEOUT_SECONDS)
-    client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS)
+        return SqliteStore(settings.SQLITE_PATH, settings.SQLITE_TIMEOUT_SECONDS, metrics=metrics)
+    client = connect(settings.MONGODB_URI.get_secret_value(), settings.MONGODB_TIMEOUT_SECONDS, metrics)
     return MongoStore(client, settings.MONGODB_MONITOR_DB, settings.MONGODB_MONITOR_JOBS_COLLECTION)
 
 
@@ -47,8 +48,13 @@ def build_outage_log(settings: Settings) -> OutageLog:
     return OutageLog({"Slurm": strip_login(host)} if host else {})
 
 
-def build_slurm_client(settings: Settings, outages: OutageLog, connections: int = CONNECTIONS) -> SlurmClient:
-    """Return a client of slurmrestd, which connects when it is first used.
+def build_slurm_client(
+    settings: Settings,
+    outages: OutageLog,
+    connections: int = CONNECTIONS,
+    metrics: Metrics | None = None,
+) -> SlurmClient:
+    """Return a client of slurmrestd, which connects when it is first used, and counts in `metrics`.
 
     Raises:
         SettingsError: SLURM_REST_HOST is not set, or the cluster's key cannot be read.
@@ -62,6 +68,7 @@ def build_slurm_client(settings: Settings, outages: OutageLog, connections: int 
         read_timeout=settings.SLURM_REST_READ_TIMEOUT_SECONDS,
         ca_path=settings.SLURM_REST_CA_PATH,
         connections=connections,
+        metrics=metrics,
     )
     session = Session(connection, settings.SLURM_REST_USERNAME, find_refused_users(settings), outages)
     return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)

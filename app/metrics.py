@@ -88,8 +88,8 @@ class Metrics:
         return found
 
 
-_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_REQUEST_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 1, 2.5, 10, 30, 60)
+_STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1, 5)
 
 HTTP_REQUESTS = Metric(
     "slurm_proxy_http_requests_total",
@@ -179,4 +179,68 @@ PROCESS_METRICS = (
     DELIVERIES,
     STORE_OPERATION_SECONDS,
     START_TIME,
+)
+
+PART_STATUS = Metric(
+    "slurm_proxy_part_status",
+    Kind.GAUGE,
+    "1 for the status that a part of the service has in /readyz, 0 for the others.",
+    ("part", "status"),
+)
+TASKS = Metric(
+    "slurm_proxy_tasks",
+    Kind.GAUGE,
+    "Tasks by the last known state of their job; none for a task without a job.",
+    ("state",),
+)
+NOTIFICATIONS = Metric(
+    "slurm_proxy_notifications",
+    Kind.GAUGE,
+    "Notifications that are not sent, by method and status.",
+    ("method", "status"),
+)
+DUE_NOTIFICATIONS = Metric(
+    "slurm_proxy_due_notifications", Kind.GAUGE, "Notifications that are due now, by method.", ("method",)
+)
+OLDEST_DUE_NOTIFICATION = Metric(
+    "slurm_proxy_oldest_due_notification_seconds",
+    Kind.GAUGE,
+    "How long the oldest notification that is due has been due, by method.",
+    ("method",),
+)
+DEAD_LETTERS = Metric("slurm_proxy_dead_letters", Kind.GAUGE, "Messages that were given up.")
+OPEN_RESERVATIONS = Metric(
+    "slurm_proxy_open_reservations", Kind.GAUGE, "Tasks for which no job is known yet."
+)
+OLDEST_RESERVATION = Metric(
+    "slurm_proxy_oldest_reservation_seconds", Kind.GAUGE, "The age of the oldest open reservation."
+)
+LAST_POLL_AGE = Metric(
+    "slurm_proxy_last_poll_age_seconds", Kind.GAUGE, "How long ago the last poll that succeeded has ended."
+)
+LAST_POLL_DURATION = Metric(
+    "slurm_proxy_last_poll_duration_seconds", Kind.GAUGE, "How long the last poll that succeeded took."
+)
+LEADER_PRESENT = Metric(
+    "slurm_proxy_leader_present", Kind.GAUGE, "1 while a process holds the lease, else 0."
+)
+LEASE_CHANGES = Metric(
+    "slurm_proxy_lease_changes_total", Kind.COUNTER, "How often the lease went to another process."
+)
+BUILD_INFO = Metric("slurm_proxy_build_info", Kind.GAUGE, "1, with the version as label.", ("version",))
+
+STORE_METRICS = (
+    PART_STATUS,
+    TASKS,
+    NOTIFICATIONS,
+    DUE_NOTIFICATIONS,
+    OLDEST_DUE_NOTIFICATION,
+    DEAD_LETTERS,
+    OPEN_RESERVATIONS,
+    OLDEST_RESERVATION,
+    LAST_POLL_AGE,
+    LAST_POLL_DURATION,
+    LEADER_PRESENT,
+    LEASE_CHANGES,
+    BUILD_INFO,
 )

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.access.keys import ApiKeys
-from app.access.recent_operators import RecentOperators
 from app.access.request_guard import RequestGuard
 from app.builders import (
     build_catalogue,
@@ -16,13 +15,11 @@ from app.builders import (
     find_refused_users,
 )
 from app.constants import Settings
-from app.lifecycle.check_readiness import ReadinessCheck
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.control import TaskControl
 from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.describe_caller import CallerDescription
-from app.lifecycle.judge_health import HealthLimits
 from app.lifecycle.list_catalogue import CatalogueListing
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
@@ -37,14 +34,15 @@ from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.lifecycle.wait import TaskWaiting
 from app.messages.plan import Planner
+from app.metrics import Metrics
 from app.monitor import Monitor, MonitorTiming
+from app.operator_view import OperatorView, build_operator_view
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
 _POLLER_CONNECTIONS = 3  # of the poller alone, so that callers cannot delay it
-_RECONCILING_TIME = timedelta(minutes=1)  # within which a reservation is settled once that is possible
 _MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
 
 
@@ -65,8 +63,7 @@ class Services:
     dead_letters: DeadLetters
     caller_description: CallerDescription
     catalogue_listing: CatalogueListing
-    readiness: ReadinessCheck
-    recent_operators: RecentOperators
+    operator_view: OperatorView
     request_guard: RequestGuard
     keys: ApiKeys
     delivery: Delivery
@@ -143,8 +140,14 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             max_open_tasks=settings.LIMIT_JOBS_IN_FLIGHT,
         ),
         catalogue_listing=CatalogueListing(parts.planner.catalogue),
-        readiness=_build_readiness(parts),
-        recent_operators=RecentOperators(),
+        operator_view=build_operator_view(
+            settings,
+            parts.store,
+            parts.health,
+            {"callers": parts.slurm, "poller": parts.poller_slurm},
+            parts.clocks,
+            parts.submission_life,
+        ),
         request_guard=request_guard,
         keys=ApiKeys(parts.store),
         delivery=delivery,
@@ -154,12 +157,13 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
 
 
 def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
-    store = build_store(settings)
+    metrics = Metrics()
+    store = build_store(settings, metrics)
     outages = build_outage_log(settings)
-    poller_slurm = slurm or build_slurm_client(settings, outages, _POLLER_CONNECTIONS)
+    poller_slurm = slurm or build_slurm_client(settings, outages, _POLLER_CONNECTIONS, metrics)
     senders = build_senders(settings)
     planner = Planner(build_catalogue(settings), senders, find_channel)
-    slurm = slurm or build_slurm_client(settings, outages)
+    slurm = slurm or build_slurm_client(settings, outages, metrics=metrics)
     clocks = ClockGuard(poller_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
     return _Parts(
         settings=settings,
@@ -173,7 +177,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
         clocks=clocks,
         reservations=Reservations(store, slurm, clocks),
         subscriptions=StateSubscriptions(store, outages),
-        health=HealthReporter(store, poller_slurm),
+        health=HealthReporter(store, poller_slurm, metrics),
     )
 
 
@@ -204,17 +208,8 @@ def _build_delivery(parts: _Parts) -> Delivery:
         methods=tuple(SENDERS),
         context={"settings": settings},
         outages=parts.outages,
+        metrics=parts.health.metrics,
     )
-
-
-def _build_readiness(parts: _Parts) -> ReadinessCheck:
-    limits = HealthLimits(
-        interval=parts.settings.MONITOR_POLLING_SECONDS,
-        lease=parts.settings.MONITOR_LEASE_SECONDS,
-        reservation=parts.submission_life + parts.skew + _RECONCILING_TIME,
-    )
-    clients = [parts.slurm, parts.poller_slurm]
-    return ReadinessCheck(parts.store, parts.health, clients, parts.clocks, limits)
 
 
 def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:

@@ -1,12 +1,13 @@
-"""`/readyz`: whether this service can do its work.
+"""`/readyz` and `/metrics`: how the service fares.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
 
 from flask import Blueprint, Response
 
-from app.web.auth import allow_unauthenticated, may_monitor
+from app.web.auth import allow_unauthenticated, may_monitor, require_monitor
 from app.web.json_response import make_readiness_response
+from app.web.metrics_page import CONTENT_TYPE, write_metrics_page
 from app.web.request_context import get_services
 
 blueprint = Blueprint("task_health", __name__)
@@ -20,4 +21,16 @@ def check_readiness() -> Response:
     Nobody needs a key for that. Callers with the scope monitor, and local requests, see all parts, too.
     """
     has_parts = may_monitor()
-    return make_readiness_response(get_services().readiness.check(), has_parts=has_parts)
+    return make_readiness_response(get_services().operator_view.readiness.check(), has_parts=has_parts)
+
+
+@blueprint.get("/metrics")
+@allow_unauthenticated
+def get_metrics() -> Response:
+    """Return the metrics of the service and of all its processes on this host, as Prometheus reads them.
+
+    Local requests need no key.
+    """
+    require_monitor()
+    collected = get_services().operator_view.metrics_collection.collect()
+    return Response(write_metrics_page(collected), content_type=CONTENT_TYPE)

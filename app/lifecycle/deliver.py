@@ -24,6 +24,7 @@ from app.lifecycle.retry_policy import (
     retry_deadline,
 )
 from app.messages.rendering import compose_digest
+from app.metrics import DELIVERIES, Metrics
 from app.models.record import Notification, NotificationStatus
 from app.outages import OutageLog
 from app.senders import Message, Sender, settings_prefix
@@ -52,6 +53,7 @@ class Delivery:
         methods: Collection[str],
         context: Mapping[str, Any] | None = None,
         outages: OutageLog | None = None,
+        metrics: Metrics | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Create a delivery by the configured channels, `senders`; `methods` are all channels that exist.
@@ -64,6 +66,7 @@ class Delivery:
         self._policy = policy
         self._context = dict(context or {})
         self._outages = outages or OutageLog()
+        self._metrics = metrics or Metrics()
         self._jitter = jitter
         # By method, or by digest key: a receiver may refuse one sender of mail and accept another.
         self._backoffs = ReceiverBackoffs(jitter)
@@ -83,6 +86,7 @@ class Delivery:
         except DeliveryFailed as error:
             outcome = self._outcome_of_failure(claim.notification, error, now)
         self._queue.settle(claim, outcome)
+        self._metrics.count(DELIVERIES, method, outcome.status)
         return True
 
     def close(self) -> None:

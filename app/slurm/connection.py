@@ -11,6 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
+from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
@@ -49,6 +50,7 @@ class Connection:
         read_timeout: float,
         ca_path: Path | None = None,
         connections: int = CONNECTIONS,
+        metrics: Metrics | None = None,
     ) -> None:
         """Make a pool of connections, which is empty at first.
 
@@ -59,11 +61,13 @@ class Connection:
             read_timeout: Seconds that slurmrestd has to answer.
             ca_path: The certificates of the authorities to trust, in place of the usual ones.
             connections: How many requests may be under way at a time.
+            metrics: Where requests are counted.
         """
         self.host = strip_login(host)  # for messages
         self._tokens = tokens
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
+        self._metrics = metrics or Metrics()
         self._free = threading.BoundedSemaphore(connections)
         self._verify: bool | str = str(ca_path) if ca_path else True
         is_unix = host.startswith("unix://")
@@ -88,12 +92,20 @@ class Connection:
             SlurmAmbiguous: A request that is no GET has no complete answer; it may have been carried out.
         """
         headers = self._tokens.make_headers(request.user, request.expires)
-        if not self._free.acquire(timeout=self._connect_timeout):
-            raise SlurmBusy("all connections to slurmrestd are busy")
+        outcome = "busy"
         try:
-            return self._send(request, headers)
+            if not self._free.acquire(timeout=self._connect_timeout):
+                raise SlurmBusy("all connections to slurmrestd are busy")
+            outcome = "unanswered"
+            try:
+                with self._metrics.timing(SLURM_REQUEST_SECONDS, request.kind):
+                    reply = self._send(request, headers)
+            finally:
+                self._free.release()
+            outcome = "ok" if reply.status < 400 else "error"
+            return reply
         finally:
-            self._free.release()
+            self._metrics.count(SLURM_REQUESTS, request.kind, outcome)
 
     def _send(self, request: SlurmRequest, headers: dict[str, str]) -> Reply:
         prepared = requests.Request(

@@ -1,8 +1,12 @@
 """One request to slurmrestd: the path, the user, the body and the deadline."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+_API = re.compile(r"^/(slurm|slurmdb)/v[0-9.]+/")
+_JOB = re.compile(r"/[0-9_]+(?=/|$)")
 
 Query = Sequence[tuple[str, str | int]]
 
@@ -29,3 +33,9 @@ class SlurmRequest:
     body: object = None
     expires: datetime | None = None
     timeout: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return the method and the path without API version and job id, such as "GET jobs/state"."""
+        path = _API.sub(lambda found: "slurmdb/" if found[1] == "slurmdb" else "", self.path)
+        return f"{self.method} {_JOB.sub('', path)}"

@@ -56,27 +56,48 @@ def make_scope_check(scope: Scope, *, to_change: Scope | None = None) -> Callabl
 def may_monitor() -> bool:
     """Return whether the current request, of a route without authentication, may see what operators see.
 
-    It may with a key or token that has the scope monitor, or without any if it is local. While the store is
-    away, a key that was valid a short while ago is good enough.
-
     Raises:
         NotAuthenticated: The key or the token is not valid.
         TooManyRequests: The key or the token is not valid, and the address has used up its failed attempts.
     """
+    if "Authorization" not in request.headers:
+        return _is_local()
+    try:
+        require_monitor()
+    except (Forbidden, StoreUnavailable, IdentityProviderUnavailable):
+        return False
+    return True
+
+
+def require_monitor() -> None:
+    """Require a key or token with the scope monitor, or that the current request is local.
+
+    While the store is away, a key that was valid a short while ago is good enough.
+
+    Raises:
+        NotAuthenticated: The request is not local, and has no valid key or token.
+        IdentityProviderUnavailable: A token cannot be checked now.
+        StoreUnavailable: The store does not answer, and the key was not used a short while ago.
+        Forbidden: The caller does not have the scope.
+        TooManyRequests: Authentication fails, and the address has used up the limit of failed attempts.
+    """
     authorization = request.headers.get("Authorization")
-    if authorization is None:
-        return not _is_of_browser() and explain_not_local(get_settings()) is None
-    operators = get_services().recent_operators
+    if authorization is None and _is_local():
+        return
+    operators = get_services().operator_view.recent_operators
     try:
         g.caller = _authenticate(get_services().request_guard)
     except (StoreUnavailable, IdentityProviderUnavailable):
-        return operators.knows(authorization)
-    except Forbidden:
-        return False
-    if g.caller.is_allowed(Scope.MONITOR):
+        if operators.knows(authorization or ""):
+            return
+        raise
+    require_scope(g.caller, Scope.MONITOR)
+    if authorization is not None:
         operators.remember(authorization)
-        return True
-    return False
+
+
+def _is_local() -> bool:
+    return not _is_of_browser() and explain_not_local(get_settings()) is None
 
 
 def authenticate_request() -> None:

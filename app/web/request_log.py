@@ -13,7 +13,8 @@ from app.access.audit import AuditEntry, write_audit_entry
 from app.logs import request_id
 from app.models.record import utc_now
 from app.web.origin import find_client_address
-from app.web.request_context import get_settings
+from app.web.request_context import get_services, get_settings
+from app.web.request_metrics import count_request
 
 logger = logging.getLogger("app.requests")
 
@@ -37,13 +38,14 @@ class _Subject:
 def log_request(response: Response) -> Response:
     """Log the request of this response, unless it is one of too many failed attempts to authenticate."""
     response.headers["X-Request-Id"] = request_id.get()
+    seconds = time.monotonic() - g.get("began", time.monotonic())
+    count_request(get_services().operator_view.metrics, response, seconds)
     if not g.get("is_logged", True):
         return response
     name = g.caller.name if "caller" in g else _UNKNOWN
     route = request.url_rule.rule if request.url_rule else _UNKNOWN
     address = find_client_address(get_settings())
     subject = _subject_of(response)
-    seconds = time.monotonic() - g.get("began", time.monotonic())
     fields = {
         "method": request.method,
         "route": route,

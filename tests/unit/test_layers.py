@@ -38,6 +38,7 @@ LAYERS = {
     "app.connections": 5,
     "app.logs": 5,
     "app.monitor": 6,
+    "app.operator_view": 6,
     "app.web.openapi": 6,
     "app.builders": 6,
     "app.services": 7,
@@ -81,6 +82,7 @@ ONE_PLACE = {
     "pythonjsonlogger": ["app.logs"],
     "gunicorn": ["app.gunicorn_worker"],
     "click": ["app.commands", "app.errors"],
+    "prometheus_client": ["app.web.metrics_page"],
     "cachetools": ["app.lifecycle.look_up"],
 }
 

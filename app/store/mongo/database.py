@@ -12,8 +12,10 @@ from pymongo.errors import ConfigurationError
 
 from app.clock import RemoteClock, steady_seconds
 from app.errors import SettingsError, StoreUnavailable
+from app.metrics import Metrics
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.indexes import create_key_index, create_task_indexes, create_window_index
+from app.store.mongo.latency import LatencyListener
 from app.store.mongo.take_over import take_over
 from app.store.mongo.types import Document
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
@@ -34,8 +36,8 @@ class _PlainInt(TypeDecoder):
         return int(value)
 
 
-def connect(uri: str, timeout: float) -> "MongoClient[Document]":
-    """Return a client whose operations take at most `timeout` seconds.
+def connect(uri: str, timeout: float, metrics: Metrics | None = None) -> "MongoClient[Document]":
+    """Return a client whose operations take at most `timeout` seconds, and are counted in `metrics`.
 
     Raises:
         SettingsError: The address cannot be read.
@@ -50,6 +52,7 @@ def connect(uri: str, timeout: float) -> "MongoClient[Document]":
             type_registry=TypeRegistry([_PlainInt()]),
             serverSelectionTimeoutMS=int(timeout * 1000),
             timeoutMS=int(timeout * 1000),
+            event_listeners=[LatencyListener(metrics)] if metrics else [],
         )
     except (ConfigurationError, ValueError) as error:
         # The driver's message may hold a part of the password.

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from app.errors import StoreRefused, StoreUnavailable
+from app.metrics import STORE_OPERATION_SECONDS, Metrics
 from app.models.record import utc_now
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 from app.store.sqlite.file import DatabaseFile
@@ -24,7 +25,12 @@ class SqliteDatabase:
     """
 
     def __init__(
-        self, path: Path, timeout: float = 5, *, host_clock: Callable[[], datetime] = utc_now
+        self,
+        path: Path,
+        timeout: float = 5,
+        *,
+        host_clock: Callable[[], datetime] = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         """Create a pool without connections.
 
@@ -32,8 +38,10 @@ class SqliteDatabase:
             path: The file.
             timeout: Seconds that a statement waits for another process's write.
             host_clock: Returns the time of this host.
+            metrics: Where durations are counted.
         """
         self._host_clock = host_clock
+        self._metrics = metrics or Metrics()
         self._path = path
         self._file = DatabaseFile(path)
         self._timeout = timeout
@@ -99,6 +107,11 @@ class SqliteDatabase:
             StoreRefused: The file was removed or replaced, or cannot be used.
             StoreUnavailable: SQLite reports another failure.
         """
+        with self._metrics.timing(STORE_OPERATION_SECONDS, "read"), self._using_connection() as connection:
+            yield connection
+
+    @contextmanager
+    def _using_connection(self) -> Iterator[sqlite3.Connection]:
         self._file.check_identities()
         try:
             connection = self._take_connection()
@@ -125,7 +138,7 @@ class SqliteDatabase:
             StoreRefused: The file was removed or replaced, or cannot be used.
             StoreUnavailable: SQLite reports another failure.
         """
-        with self.reading() as connection:
+        with self._metrics.timing(STORE_OPERATION_SECONDS, "write"), self._using_connection() as connection:
             if within is not None:
                 connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(within, self._timeout))}")
             try:

@@ -345,6 +345,7 @@ OPERATIONS = (
         (NotAuthenticated, TooManyRequests),
         not_ready_answer=Readiness,
     ),
+    Operation("getMetrics", "GET", "/metrics", "text/plain", scopes=(Scope.MONITOR,)),
     Operation("getOpenapiDocument", "GET", "/openapi.json", object),
     Operation("getDocumentation", "GET", "/docs", "text/html"),
 )

@@ -205,7 +205,7 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
         call("GET", f"/slurm/{path}")
     call("POST", "/slurm/job/submit?username=alice", {})
     assert call("GET", "/slurm/job/submit")["code"] == "method_not_allowed"
-    for path in ("/ping", "/healthz", "/docs", "/openapi.json", "/whoami", "/catalogue"):
+    for path in ("/ping", "/healthz", "/metrics", "/docs", "/openapi.json", "/whoami", "/catalogue"):
         call("GET", f"{path}/")
         call("GET", path)
     assert {status for _, status in call.seen} == {200, 405, 409}
@@ -316,7 +316,8 @@ def test_each_operation_needs_the_scopes_in_its_description(
         for scopes, is_refused in ((operation.scopes, False), (others, True)):
             caller = replace(OPERATOR, grants=(Grant(scopes=frozenset(scopes), users="any"),))
             monkeypatch.setattr(guard, "authenticate", lambda *_, found=caller, **__: found)
-            response = client.open(path, method=operation.method, data="{}")
+            headers = {"Authorization": "Bearer x"}  # without it, a local request may see the metrics
+            response = client.open(path, method=operation.method, data="{}", headers=headers)
             assert (response.status_code == 403) is is_refused, (operation.path, scopes, response.text)
 
 

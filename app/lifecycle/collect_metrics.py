@@ -1,0 +1,155 @@
+"""Collect the metrics of the service: `GET /metrics`.
+
+What belongs to one process is counted there (`app/metrics.py`). Each process writes its values into the store
+every few seconds, so that any process can show those of all processes of its host. What belongs to all
+processes is counted in the store.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from app.errors import StoreUnavailable
+from app.lifecycle.check_readiness import ReadinessCheck, ReadinessStore
+from app.lifecycle.report_health import WRITE_SECONDS, HealthReporter, make_process_name
+from app.metrics import (
+    BUILD_INFO,
+    DEAD_LETTERS,
+    DUE_NOTIFICATIONS,
+    LAST_POLL_AGE,
+    LAST_POLL_DURATION,
+    LEADER_PRESENT,
+    LEASE_CHANGES,
+    NOTIFICATIONS,
+    OLDEST_DUE_NOTIFICATION,
+    OLDEST_RESERVATION,
+    OPEN_RESERVATIONS,
+    PART_STATUS,
+    TASKS,
+    Labels,
+    Metric,
+    Snapshot,
+)
+from app.models.health_answers import PartStatus
+from app.store.health import Backlog, ProcessReport
+from app.store.lease import Lease
+from app.version import read_version
+
+logger = logging.getLogger(__name__)
+
+_LIVING = timedelta(seconds=60)  # a process whose last report is older has ended, or hangs
+_COUNTS = "counts"  # the name of the report with the counts, which is for all hosts
+_ALL_HOSTS = "*"
+_MIN_COUNT_SECONDS = 5.0
+# Counting takes longer the more records there are: it takes at most a 500th of the time.
+_COUNT_FACTOR = 500
+
+Sample = tuple[Metric, Labels, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedMetrics:
+    """The values of one moment: those of each process by its name, and those of the whole service."""
+
+    processes: Mapping[str, Snapshot]
+    service: tuple[Sample, ...]
+
+
+class MetricsCollection:
+    """The use case of `GET /metrics`. Thread-safe."""
+
+    def __init__(self, store: ReadinessStore, reporter: HealthReporter, readiness: ReadinessCheck) -> None:
+        """Create the use case."""
+        self._store = store
+        self._reporter = reporter
+        self._readiness = readiness
+        self._counting = threading.Lock()
+        self._counts: ProcessReport | None = None  # the last ones, if they cannot be written
+
+    def collect(self) -> CollectedMetrics:
+        """Return all values. While the store is away, those of this process and of the parts remain."""
+        processes: dict[str, Snapshot] = {}
+        samples = [(BUILD_INFO, (read_version(),), 1.0), *self._read_parts()]
+        if self._readiness.check().can_read_store:
+            try:
+                now = self._store.now()
+                reports = self._store.list_reports(socket.gethostname(), now - _LIVING)
+                processes = {report.name: dict(report.figures) for report in reports}
+                samples += self._read_store(now)
+            except StoreUnavailable as error:
+                logger.debug("the store does not answer to a scrape: %s", error)
+        processes[make_process_name()] = self._reporter.metrics.snapshot()
+        return CollectedMetrics(processes, tuple(samples))
+
+    def _read_parts(self) -> Iterator[Sample]:
+        parts = self._readiness.check().parts
+        for name, part in parts.items() if parts else ():
+            for status in PartStatus:
+                yield PART_STATUS, (name, status.value), float(part.status is status)
+
+    def _read_store(self, now: datetime) -> Iterator[Sample]:
+        """Yield what the store knows.
+
+        Raises:
+            StoreUnavailable: The store does not answer.
+        """
+        yield from _read_lease(self._store.read_lease(), now)
+        yield from _read_backlog(self._store.measure_backlog(now), now)
+        figures = self._count(now).figures
+        for state, count in figures["tasks"]:
+            yield TASKS, (state,), count
+        for method, status, count in figures["notifications"]:
+            yield NOTIFICATIONS, (method, status), count
+
+    def _count(self, now: datetime) -> ProcessReport:
+        """Return the counts, which all processes share, and which are young compared with their cost."""
+        with self._counting:
+            shared = self._store.list_reports(_ALL_HOSTS, now - timedelta(days=1))
+            for counts in (*shared, *([self._counts] if self._counts else [])):
+                if counts.name == _COUNTS and _is_young(counts, now):
+                    return counts
+            began = monotonic()
+            figures: dict[str, Any] = {
+                "tasks": [*map(list, self._store.count_tasks().items())],
+                "notifications": [[*key, count] for key, count in self._store.count_notifications().items()],
+            }
+            figures["seconds"] = monotonic() - began
+            self._counts = ProcessReport(_COUNTS, _ALL_HOSTS, now, figures)
+            try:
+                self._store.write_report(self._counts, WRITE_SECONDS)
+            except StoreUnavailable as error:
+                logger.debug("the counts cannot be shared: %s", error)
+            return self._counts
+
+
+def _is_young(counts: ProcessReport, now: datetime) -> bool:
+    limit = max(_MIN_COUNT_SECONDS, counts.figures["seconds"] * _COUNT_FACTOR)
+    return timedelta(0) <= now - counts.at < timedelta(seconds=limit)
+
+
+def _read_lease(lease: Lease | None, now: datetime) -> Iterator[Sample]:
+    yield LEADER_PRESENT, (), float(lease is not None and lease.is_held(now))
+    if lease is None:
+        return
+    yield LEASE_CHANGES, (), lease.fence
+    if lease.report.finished_at is not None:
+        yield LAST_POLL_AGE, (), _seconds(lease.report.finished_at, now)
+        yield LAST_POLL_DURATION, (), lease.report.seconds or 0.0
+
+
+def _read_backlog(backlog: Backlog, now: datetime) -> Iterator[Sample]:
+    yield DEAD_LETTERS, (), backlog.dead
+    yield OPEN_RESERVATIONS, (), backlog.reservations
+    yield OLDEST_RESERVATION, (), _seconds(backlog.oldest_reservation_at, now)
+    for method, due in backlog.due.items():
+        yield DUE_NOTIFICATIONS, (method,), due.count
+        yield OLDEST_DUE_NOTIFICATION, (method,), _seconds(due.oldest_at, now)
+
+
+def _seconds(since: datetime | None, now: datetime) -> float:
+    return max((now - since).total_seconds(), 0.0) if since is not None else 0.0
