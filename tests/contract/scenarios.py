@@ -342,6 +342,12 @@ def readiness(folder: Path) -> Recording:
         rig.ask(
             "ready, with a key that is not known", "GET", "/readyz", headers={"Authorization": "Bearer x"}
         )
+        rig.ask("metrics from elsewhere", "GET", "/metrics", environ_base=_ELSEWHERE)
+        answer = rig.client.get("/metrics")  # whose figures differ from run to run
+        described = [line for line in answer.text.splitlines() if line.startswith("# ")]
+        rig.record.add(
+            "metrics", {"request": "GET /metrics", "status": answer.status_code, "body": "\n".join(described)}
+        )
         return rig.record
 
 
