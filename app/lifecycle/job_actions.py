@@ -18,7 +18,6 @@ from app.errors import (
     SlurmMisbehaved,
     SlurmRefused,
 )
-from app.job_state import JobState
 from app.lifecycle.ended_jobs import MAX_AGE
 from app.lifecycle.job_identity import is_same_job, to_open_job
 from app.models.job import SlurmJob
@@ -108,8 +107,7 @@ class JobActions:
         if job.job_state.is_final:
             return None
         outcome = self._slurm.control.cancel(target.job_id, target.username)
-        is_ending = job.job_state is JobState.COMPLETING
-        if outcome is Outcome.DONE or (outcome is Outcome.UNREPORTED and not is_ending):
+        if outcome is Outcome.DONE or (outcome is Outcome.UNREPORTED and not job.is_ending):
             return self._read_again(target, job)
         return None
 

@@ -80,6 +80,12 @@ class SlurmJob(BaseModel):
         return sum(count for state, count in counts.items() if state.is_waiting)
 
     @property
+    def is_ending(self) -> bool:
+        """Return whether every part of the job has ended, or is about to."""
+        states = self.array_tasks or {self.job_state}
+        return all(state.is_final or state is JobState.COMPLETING for state in states)
+
+    @property
     def has_failed(self) -> bool:
         """Return whether the job ended without success."""
         return self.job_state.is_final and not self.job_state.is_success

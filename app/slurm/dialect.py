@@ -102,6 +102,11 @@ class Dialect:
         return self._minor >= 42
 
     @property
+    def has_bulk_cancellation(self) -> bool:
+        """Return whether several jobs can be cancelled with one request."""
+        return self._minor >= 41
+
+    @property
     def has_requeue(self) -> bool:
         """Return whether a job can be requeued (26.05)."""
         return self._minor >= 45

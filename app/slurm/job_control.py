@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
-from app.errors import SlurmAmbiguous, SlurmRefused, SlurmUnavailable
+from app.errors import NotSupported, SlurmAmbiguous, SlurmRefused, SlurmUnavailable
 from app.models.job_action import JobAction
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
@@ -24,12 +24,20 @@ class Outcome(Enum):
     """What Slurm said to a request about a job, where no error of this service fits."""
 
     DONE = auto()
-    UNREPORTED = auto()  # done, but this version does not report whether anything was left to do
+    UNREPORTED = auto()  # done, but it is not reported whether anything was left to do
     UNKNOWN_JOB = auto()
     ENDED = auto()
     PENDING = auto()  # the job waits, so that it cannot be requeued
     DENIED = auto()  # only an administrator of the cluster may do this
     DISABLED = auto()  # the job was submitted so that it cannot be requeued
+
+
+class _KillError(NamedTuple):
+    """A job that was not cancelled, by its id or by that of a task of an array (`17_4`)."""
+
+    step_id: str
+    number: int
+    words: str
 
 
 _Meanings = Mapping[int, Outcome]
@@ -66,10 +74,33 @@ class JobControl:
         v0.0.40 and v0.0.41 report neither an ended nor an unknown job: read the job before.
         """
         reply = self._send(JobAction.CANCEL, job_id, SlurmRequest("DELETE", f"job/{job_id}", user=username))
-        outcome = _judge(JobAction.CANCEL, job_id, reply, [*reply.errors(), *reply.statuses()], _OF_CANCEL)
+        outcome = _judge_cancellation(job_id, reply, _read_kill_errors(reply))
         if outcome is Outcome.DONE and not self._session.dialect().reports_ended_jobs:
             return Outcome.UNREPORTED
         return outcome
+
+    def cancel_many(
+        self, job_ids: Sequence[int], username: str, timeout: float | None = None
+    ) -> dict[int, Outcome | SlurmRefused]:
+        """Cancel jobs of one user with one request.
+
+        Args:
+            job_ids: The ids of the jobs, or of whole arrays.
+            username: The user.
+            timeout: Seconds that slurmrestd has to answer, instead of the configured time.
+
+        Raises:
+            NotSupported: The API version has no such request: cancel one job after the other.
+            SlurmRefused: Slurm cancels none of the jobs.
+        """
+        if not self._session.dialect().has_bulk_cancellation:
+            raise NotSupported("this cluster's release of Slurm does not offer to cancel jobs together")
+        body = {"jobs": [str(job_id) for job_id in job_ids]}
+        request = SlurmRequest("DELETE", "jobs/", user=username, body=body, timeout=timeout)
+        reply = self._send(JobAction.CANCEL, job_ids[0], request)
+        _judge(JobAction.CANCEL, job_ids[0], reply, reply.errors(), {})
+        errors = _read_kill_errors(reply)
+        return {job_id: _find_outcome(job_id, reply, errors) for job_id in job_ids}
 
     def hold(self, job_id: int, username: str) -> Outcome:
         """Hold a job, or the tasks of an array that wait.
@@ -107,7 +138,8 @@ class JobControl:
     def _timely(self, path: str, username: str, body: dict[str, Any]) -> SlurmRequest:
         """Return a request that Slurm does not accept later on, when the caller may have done otherwise.
 
-        It ends before a requeued job may start, so that a request which is late requeues no job twice.
+        With the default time-outs it ends before a requeued job may start, which is after 121 s. So a late
+        request requeues no job twice.
         """
         seconds = self._session.max_call_seconds + self._clock_skew
         expires = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -118,6 +150,28 @@ class JobControl:
             return self._session.send(request)
         except SlurmAmbiguous as error:
             raise _unknown_outcome(action, job_id, str(error)) from error
+
+
+def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Outcome | SlurmRefused:
+    """Return what became of one of several jobs."""
+    own = [error for error in errors if error.step_id.partition("_")[0] == str(job_id)]
+    try:
+        return _judge_cancellation(job_id, reply, own)
+    except SlurmRefused as refused:
+        return refused
+
+
+def _judge_cancellation(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Outcome:
+    """Return the outcome of a cancellation; an array is reported by those of its tasks that had ended.
+
+    Raises:
+        SlurmRefused: Slurm does not cancel the job.
+        SlurmUnavailable: The answer is no answer of slurmctld.
+    """
+    faults = [*reply.errors(), *((error.number, error.words) for error in errors)]
+    outcome = _judge(JobAction.CANCEL, job_id, reply, faults, _OF_CANCEL)
+    is_part = bool(errors) and all("_" in error.step_id for error in errors)
+    return Outcome.UNREPORTED if outcome is Outcome.ENDED and is_part else outcome
 
 
 def _judge(
@@ -144,6 +198,17 @@ def _judge(
 def _unknown_outcome(action: JobAction, job_id: int, reason: str) -> SlurmUnavailable:
     words = f"it is unknown whether job {job_id} is {action.participle}; repeating the request does no harm"
     return SlurmUnavailable(f"{words}: {reason}")
+
+
+def _read_kill_errors(reply: Reply) -> list[_KillError]:
+    """Return the jobs, and the tasks of arrays, that were not cancelled."""
+    items = [as_object(item) for item in _flatten(reply.body.get("status"))]
+    faults = [(item, as_object(item.get("error"))) for item in items]
+    return [
+        _KillError(str(item.get("step_id")), number, str(fault.get("string") or "no reason given"))
+        for item, fault in faults
+        if (number := as_number(fault.get("code")) or 0)
+    ]
 
 
 def _read_task_errors(reply: Reply) -> list[tuple[int, str]]:

@@ -62,13 +62,6 @@ class Reply:
         """Return the texts of Slurm's warnings."""
         return [text for _, text in _remarks(self.body.get("warnings"))]
 
-    def statuses(self) -> list[tuple[int, str]]:
-        """Return number and text of each error in `status`, where DELETE reports one item for each job."""
-        listed = self.body.get("status")
-        items = listed if isinstance(listed, list) else [listed]
-        faults = [item.get("error") for item in items if isinstance(item, dict)]
-        return _remarks([fault for fault in faults if fault and not _is_code_zero(fault)])
-
     def refusals(self) -> list[str]:
         """Return the texts of Slurm's own errors, which are refusals.
 
@@ -154,10 +147,6 @@ def _remarks(listed: object) -> list[tuple[int, str]]:
         return []
     items = listed if isinstance(listed, list) else [listed]
     return [(_number(item), _text_of(item)) for item in items]
-
-
-def _is_code_zero(fault: object) -> bool:
-    return isinstance(fault, dict) and fault.get("code") == 0
 
 
 def _number(item: object) -> int:

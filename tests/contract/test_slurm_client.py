@@ -581,13 +581,19 @@ def test_an_error_while_slurmctld_is_down_is_no_refusal_to_cancel(status: int, n
     """As 24.11 and 26.05 answer while slurmctld is down."""
 
     class Silent(Said):
+        max_call_seconds = 36.0
+
         def send(self, request: SlurmRequest) -> Reply:
             fault = {"error_number": number, "error": "Operation not permitted"}
             return Reply(status, {"errors": [fault]}, "")
 
     session: Any = Silent()
+    control = SlurmClient(session).control
+    for change in (control.cancel, control.hold, control.release, control.requeue):
+        with pytest.raises(SlurmUnavailable, match="it is unknown whether job 5 is"):
+            change(5, "alice")
     with pytest.raises(SlurmUnavailable):
-        SlurmClient(session).control.cancel(5, "alice")
+        control.cancel_many([5], "alice")
 
 
 def test_slurmdbd_is_asked_for_all_since_then_by_a_clock_that_may_be_behind() -> None:

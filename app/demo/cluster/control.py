@@ -71,7 +71,10 @@ def update_local_job(queue: LocalQueue, user: str, text: str, body: dict[str, An
     if job.state.is_final:
         raise _refuse(2084, "Job has already finished")
     if "hold" in body:
-        queue.set_hold(job, hold=bool(body["hold"]))
+        is_admin = user in SERVICE_USERS
+        if job.is_held_by_admin and not is_admin and not body["hold"]:
+            raise _refuse(*_DENIED)
+        queue.set_hold(job, hold=bool(body["hold"]), by_admin=is_admin)
     return make_answer()
 
 

@@ -54,9 +54,15 @@ class LocalJob:
     end_time: float = 0.0
     status: int = 0  # as of wait(2)
     restarts: int = 0
+    is_held_by_admin: bool = False
     ending: JobState | None = None  # why its processes are being ended; PENDING for a requeue
     cpu_seconds: float = 0.0
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    @property
+    def hold_reason(self) -> str:
+        """Return Slurm's word for who holds the job; it is held by nobody if `hold` is not set."""
+        return "JobHeldAdmin" if self.is_held_by_admin else "JobHeldUser"
 
     @property
     def is_ending(self) -> bool:

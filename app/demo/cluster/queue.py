@@ -95,11 +95,12 @@ class LocalQueue:
             elif job.state is JobState.RUNNING:
                 self._end(job, JobState.CANCELLED)
 
-    def set_hold(self, job: LocalJob, *, hold: bool) -> None:
+    def set_hold(self, job: LocalJob, *, hold: bool, by_admin: bool) -> None:
         """Hold or release a job. A job that runs goes on, and is held once it is requeued."""
         with self._changed:
+            job.is_held_by_admin = hold and (by_admin or job.is_held_by_admin)
             job.hold = hold
-            job.reason = "JobHeldUser" if hold else "None"
+            job.reason = job.hold_reason if hold else "None"
             self._note_change()
 
     def requeue(self, job: LocalJob) -> bool:
@@ -143,7 +144,7 @@ class LocalQueue:
         for job in list(self._jobs.values()):
             if job.state is not JobState.PENDING:
                 continue
-            job.reason = "JobHeldUser" if job.hold else "BeginTime" if job.begin > now else "None"
+            job.reason = job.hold_reason if job.hold else "BeginTime" if job.begin > now else "None"
             if job.reason != "None":
                 continue
             free -= job.cpus
