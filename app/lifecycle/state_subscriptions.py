@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _INTERVAL = 0.5  # seconds between two queries
 _BATCH_SIZE = 5000  # records in one query
 _PAUSE_FACTOR = 9  # a query that took some time is followed by a pause of so many times that time
+_MAX_PAUSE = 2.0  # seconds, of such a pause
 _LOOP = "waiting"
 
 
@@ -136,7 +137,7 @@ class StateSubscriptions:
         while self._is_needed():
             began = time.monotonic()
             self._run_step()
-            pause = max(self._interval, _PAUSE_FACTOR * (time.monotonic() - began))
+            pause = max(self._interval, min(_PAUSE_FACTOR * (time.monotonic() - began), _MAX_PAUSE))
             if self._wake.wait(pause):
                 self._wake.clear()
 
@@ -153,8 +154,6 @@ class StateSubscriptions:
         try:
             self.publish_states()
         except SlurmProxyError as error:
-            self._outages.record_failure(error.failing_part or _LOOP, str(error), _LOOP)
+            self._outages.record_failure(error.failing_part or error.code, str(error))
         except Exception as error:
-            self._outages.record_failure(f"the loop {_LOOP}", type(error).__name__, _LOOP, error)
-        else:
-            self._outages.record_success(_LOOP)
+            self._outages.record_failure(f"the loop {_LOOP}", type(error).__name__, exception=error)
