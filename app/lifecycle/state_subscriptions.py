@@ -93,11 +93,8 @@ class StateSubscriptions:
         subscription = Subscription(known, condition)
         with self._lock:
             self._subscriptions.add(subscription)
-            if self._is_closed:
+            if self._is_closed or not self._ensure_running():
                 subscription.cancel()
-            elif not self._is_running:
-                self._start_loop(self._run)
-                self._is_running = True
         try:
             yield subscription
         finally:
@@ -132,6 +129,16 @@ class StateSubscriptions:
             for subscription in self._subscriptions:
                 subscription.cancel()
         self._wake.set()
+
+    def _ensure_running(self) -> bool:
+        """Start the loop unless it runs; return False if the process cannot have another thread."""
+        if not self._is_running:
+            try:
+                self._start_loop(self._run)
+            except RuntimeError:
+                return False
+            self._is_running = True
+        return True
 
     def _run(self) -> None:
         while self._is_needed():

@@ -309,3 +309,14 @@ def test_a_stop_answers_all_waiting_requests_at_once(service: Service, pool: Thr
     assert [answer.result(10) for answer in answers] == [1] * 5
     assert wait_in_thread(pool, service, task, Wait(60)).result(10) == 1
     assert time.monotonic() - began < 10
+
+
+def test_a_process_without_a_thread_to_spare_answers_at_once(service: Service) -> None:
+    def fail(loop: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    subscriptions = StateSubscriptions(service.store, start_loop=fail)
+    task, _ = service.submit()
+    states = states_of(service.record(task))
+    assert TaskWaiting(subscriptions).wait(lambda: states, Wait(60), NO_SLOT) == 1
+    assert len(subscriptions) == 0
