@@ -119,6 +119,14 @@ class Recorder:
         """Cancel a job."""
         self.ask(name, "DELETE", f"/slurm/{self.api}/job/{job_id}")
 
+    def update(self, name: str, job_id: int, *, hold: bool) -> None:
+        """Hold or release a job."""
+        self.ask(name, "POST", f"/slurm/{self.api}/job/{job_id}", body={"hold": hold})
+
+    def requeue(self, name: str, job_id: int) -> None:
+        """Requeue a job."""
+        self.ask(name, "POST", f"/slurm/{self.api}/jobs/requeue", body={"jobs": [str(job_id)]})
+
     def cancel_all(self) -> None:
         """Cancel all jobs that were submitted."""
         for job_id in self._submitted:
@@ -171,6 +179,7 @@ def record(recorder: Recorder) -> None:
     recorder.get("job_pending", f"job/{held}")
     unknown = held + 50_000
     record_without_jobs(recorder, unknown)
+    record_control(recorder)
     array_held = recorder.submit("", "true", array="0-4", hold=True)
     recorder.get("array_pending", f"job/{array_held}")
     array = record_array(recorder)
@@ -209,6 +218,30 @@ def record_without_jobs(recorder: Recorder, unknown: int) -> None:
     heterogeneous = recorder.submit_heterogeneous()
     recorder.get("heterogeneous_pending", f"job/{heterogeneous}")
     recorder.cancel("", heterogeneous)
+
+
+def record_control(recorder: Recorder) -> None:
+    """Record what changes jobs, beside cancelling one."""
+    held, array = recorder.submit("", "true", hold=True), recorder.submit("", "true", array="0-4", hold=True)
+    ended, running = recorder.submit("", "true"), recorder.submit("", "sleep 600")
+    unknown = held + 50_000
+    wait_until(lambda: recorder.states(ended) == ["COMPLETED"], "a job that has ended")
+    wait_until(lambda: recorder.states(running) == ["RUNNING"], "a job that runs")
+    recorder.update("hold_accepted", held, hold=True)
+    recorder.update("hold_array", array, hold=True)
+    recorder.update("hold_ended", ended, hold=True)
+    recorder.update("hold_unknown", unknown, hold=True)
+    dialect = Dialect(recorder.api)
+    if dialect.has_requeue:
+        recorder.requeue("requeue_pending", held)
+        recorder.requeue("requeue_unknown", unknown)
+        recorder.requeue("requeue_accepted", running)
+    recorder.update("release_accepted", held, hold=False)
+    if dialect.has_bulk_cancellation:
+        jobs = [str(job_id) for job_id in (array, ended, unknown)]
+        recorder.ask("cancel_many", "DELETE", f"/slurm/{recorder.api}/jobs/", body={"jobs": jobs})
+    for job_id in (held, array, running):
+        recorder.cancel("", job_id)
 
 
 def record_array(recorder: Recorder) -> int:

@@ -101,8 +101,11 @@ def job_of(server: Path, name: str) -> SlurmJob:
 
 def test_every_recording_is_there(server: Path) -> None:
     names = {path.stem for path in server.glob("*.json")}
-    optional = {"states"} if server.name == OLDEST else set()
-    assert names | optional == {*JOBS, *ARRAYS, *OTHERS}
+    dialect = Dialect(server.name)
+    absent = set() if dialect.has_state_list else {"states"}
+    absent |= set() if dialect.has_bulk_cancellation else {"cancel_many"}
+    absent |= set() if dialect.has_requeue else {name for name in OTHERS if name.startswith("requeue_")}
+    assert names == {*JOBS, *ARRAYS, *OTHERS} - absent
 
 
 # --- jobs -----------------------------------------------------------------------------------------
@@ -181,6 +184,15 @@ OTHERS = {
     "cancel_accepted",
     "cancel_ended",
     "cancel_unknown",
+    "cancel_many",
+    "hold_accepted",
+    "hold_array",
+    "hold_ended",
+    "hold_unknown",
+    "release_accepted",
+    "requeue_accepted",
+    "requeue_pending",
+    "requeue_unknown",
     "diag",
     "diag_with_wrong_key",
     "job_unknown",
@@ -247,6 +259,52 @@ def test_a_recorded_cancellation_tells_whether_the_job_was_active(server: Path, 
     expected = CANCELLED.get(server.name, (Outcome.DONE, Outcome.ENDED, Outcome.UNKNOWN_JOB))
     job_id = recording(server, name).job_id
     assert client_of(server, name).control.cancel(job_id, "alice") is expected[number]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hold_accepted", Outcome.DONE),
+        ("hold_ended", Outcome.ENDED),
+        ("hold_unknown", Outcome.UNKNOWN_JOB),
+        ("release_accepted", Outcome.DONE),
+    ],
+)
+def test_a_recorded_update_tells_its_outcome(server: Path, name: str, expected: Outcome) -> None:
+    control = client_of(server, name).control
+    change = control.hold if name.startswith("hold") else control.release
+    assert change(recording(server, name).job_id, "alice") is expected
+
+
+def test_a_recorded_hold_of_an_array_is_no_refusal(server: Path) -> None:
+    expected = Outcome.UNREPORTED if server.name == OLDEST else Outcome.DONE
+    control = client_of(server, "hold_array").control
+    assert control.hold(recording(server, "hold_array").job_id, "alice") is expected
+
+
+def test_a_recorded_requeue_tells_its_outcome(server: Path) -> None:
+    names = ("requeue_accepted", "requeue_pending", "requeue_unknown")
+    outcomes = (Outcome.DONE, Outcome.PENDING, Outcome.UNKNOWN_JOB)
+    if not Dialect(server.name).has_requeue:
+        assert not client_of(server).control.offers_requeue()
+        return
+    for name, expected in zip(names, outcomes, strict=True):
+        assert client_of(server, name).control.requeue(5, "alice") is expected
+
+
+def test_a_recorded_cancellation_of_several_jobs_tells_what_became_of_each(server: Path) -> None:
+    if not Dialect(server.name).has_bulk_cancellation:
+        assert not (server / "cancel_many.json").exists()
+        return
+    status = recording(server, "cancel_many").reply.body["status"]
+    ended, unknown = (int(item["step_id"]) for item in status)
+    array = ended - 1
+    outcomes = client_of(server, "cancel_many").control.cancel_many([array, ended, unknown], "alice")
+    assert outcomes == {
+        array: Outcome.DONE,
+        ended: Outcome.ENDED,
+        unknown: Outcome.UNKNOWN_JOB,
+    }
 
 
 def test_a_recorded_list_without_changes_is_recognised(server: Path) -> None:
