@@ -21,6 +21,7 @@ from app.lifecycle.dead_letters import DeadLetters
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.describe_caller import CallerDescription
 from app.lifecycle.list_catalogue import CatalogueListing
+from app.lifecycle.list_tasks import TaskListing
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
@@ -60,6 +61,7 @@ class Services:
     lookup: TaskLookup
     waiting: TaskWaiting
     control: TaskControl
+    listing: TaskListing
     dead_letters: DeadLetters
     caller_description: CallerDescription
     catalogue_listing: CatalogueListing
@@ -132,6 +134,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         lookup=TaskLookup(parts.store, parts.slurm),
         waiting=TaskWaiting(parts.subscriptions),
         control=TaskControl(parts.store, parts.slurm, parts.validator.refused_users),
+        listing=TaskListing(parts.store),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         caller_description=CallerDescription(
             parts.store,

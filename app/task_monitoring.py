@@ -1,4 +1,4 @@
-"""`/monitor`: register jobs that were submitted elsewhere, and look up records.
+"""`/monitor`: register jobs that were submitted elsewhere, list tasks, and look up records.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 
 from app.models.record_state import states_of
 from app.web.json_response import make_json_response
-from app.web.request_context import get_caller, get_services, read_body
+from app.web.request_context import get_caller, get_services, read_body, read_query_lists
 from app.web.waiting import wait_for
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
@@ -17,6 +17,16 @@ blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
 def register_job() -> Response:
     """Register a job that was submitted elsewhere, and monitor it from then on."""
     return make_json_response(get_services().registration.register(get_caller(), read_body()))
+
+
+@blueprint.get("")
+def list_tasks() -> Response:
+    """Return a page of tasks, or the tasks of the uuids in the query.
+
+    Only tasks that the caller may read are listed; with the scope `monitor`, those of all users. A filter
+    with several values is met by any of them, and a task must meet all filters.
+    """
+    return make_json_response(get_services().listing.list_tasks(get_caller(), read_query_lists()))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
@@ -29,8 +39,9 @@ def get_task_by_job_id(slurm_job_id: str) -> Response:
 
 @blueprint.get("/slurm_job_state/<slurm_job_state>")
 def list_tasks_by_state(slurm_job_state: str) -> Response:
-    """Return the records in one state that the caller may read, the newest first, at most 1,000."""
-    return make_json_response(get_services().lookup.list_by_state(get_caller(), slurm_job_state))
+    """Return a page of the tasks in one state, with their whole records."""
+    listing = get_services().listing
+    return make_json_response(listing.list_by_state(get_caller(), slurm_job_state, read_query_lists()))
 
 
 @blueprint.get("/task_uuid/<task_uuid>")

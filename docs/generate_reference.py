@@ -148,6 +148,8 @@ def route_table(source: Source) -> Iterator[str]:
     for operation in OPERATIONS:
         described = source.api["paths"][operation.path][operation.method.lower()]
         scopes = ", ".join(f"`{scope}`" for scope in operation.scopes)
+        if operation.other_scope is not None:
+            scopes += f" or `{operation.other_scope}`"
         if operation.is_for_every_caller:
             scopes = "any"
         rows.append((f"`{operation.method} {operation.path}`", scopes, described["summary"]))
@@ -237,6 +239,8 @@ def _routes(source: Source, *, is_admin: bool) -> Iterator[str]:
             continue
         described = source.api["paths"][operation.path][operation.method.lower()]
         scopes = " and ".join(f"`{scope}`" for scope in operation.scopes)
+        if operation.other_scope is not None:
+            scopes += f" or `{operation.other_scope}`"
         yield f"### `{operation.method} {operation.path}`\n"
         yield f"{described['summary']}\n"
         if not scopes:

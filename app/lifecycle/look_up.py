@@ -7,9 +7,7 @@ from typing import Any, Protocol
 from cachetools import TTLCache, cached
 
 from app.access.authorization import require_scope
-from app.close_matches import suggest_similar_word
 from app.errors import (
-    InvalidRequest,
     SlurmMisbehaved,
     SlurmProxyError,
     SlurmUnavailable,
@@ -19,7 +17,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.job_identity import is_same_job, to_open_job
 from app.lifecycle.responses import describe_job, describe_record
-from app.models.answers import Records, Shown, SlurmFacts
+from app.models.answers import Shown, SlurmFacts
 from app.models.caller import Caller, Scope
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord, utc_now
@@ -71,27 +69,6 @@ class TaskLookup:
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):
             raise UnknownJob(f"slurm_job_id: no job {job_id} is monitored here")
         return record
-
-    def list_by_state(self, caller: Caller, word: str) -> Records:
-        """Return the newest records in a state, of the users that the caller may read.
-
-        The states are those of the last polls; Slurm is not asked.
-
-        Raises:
-            InvalidRequest: The word is not a job state of Slurm.
-            Forbidden: The caller has no permission to read.
-        """
-        require_scope(caller, Scope.READ)
-        if word not in JobState.__members__:
-            meant = suggest_similar_word(
-                word.upper(), JobState, "it must be a word such as PENDING or COMPLETED"
-            )
-            raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
-        usernames = None
-        if not caller.is_allowed_for_all(Scope.READ):
-            usernames = [name for name in self._store.list_usernames() if caller.is_allowed(Scope.READ, name)]
-        found = self._store.find_by_state(JobState(word), usernames, _MAX_RECORDS)
-        return Records(monitor=[describe_record(record) for record in found])
 
     def find_by_uuid(self, caller: Caller, uuid: str) -> Shown:
         """Return the record of a uuid, and the facts of its job.

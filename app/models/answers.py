@@ -11,7 +11,7 @@ begins with `task_uuid`.
   memory_mb, time_limit_minutes, submit_time, start_time, end_time, suspended_seconds, max_memory_bytes,
   cpu_seconds, working_directory, standard_output, standard_error, comment, restarts, array_job_id,
   array_tasks and failed_tasks.
-- `GET /monitor/slurm_job_state/...` contains `Records`.
+- The answers of lists are in `list_answers.py`.
 - `POST /submit` returns a `Submitted`, or a `DryRun` with `dry_run=true`. `POST /monitor` returns a `Record`.
 - `GET /healthz` returns a `Health`. Those of `GET /whoami` and `GET /catalogue` are in `caller_answers.py`.
 
@@ -184,12 +184,6 @@ class Shown(BaseModel):
 
     slurm: SlurmFacts
     monitor: Record
-
-
-class Records(BaseModel):
-    """The records whose jobs are in one state."""
-
-    monitor: list[Record] = Field(description="The records, the newest first, at most 1,000.")
 
 
 class KeptNotification(ShownNotification):

@@ -46,6 +46,18 @@ def utc_now() -> datetime:
 _MAX_CLOCK_DIFFERENCE = timedelta(minutes=10)
 
 
+def has_ended(state: JobState | None, *, is_reserved: bool) -> bool:
+    """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+    return not is_reserved if state is None else state.is_settled
+
+
+def has_succeeded(state: JobState | None, *, is_reserved: bool) -> bool | None:
+    """Return whether a task has succeeded; None before its end, and if the outcome is unknown."""
+    if not has_ended(state, is_reserved=is_reserved) or state is JobState.UNKNOWN:
+        return None
+    return state is not None and state.is_success
+
+
 class NotificationStatus(StrEnum):
     """The stage of a notification."""
 
@@ -141,14 +153,12 @@ class TaskRecord(BaseModel):
     @property
     def has_ended(self) -> bool:
         """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
-        return not self.is_open and not self.is_reserved
+        return has_ended(self.slurm_job_state, is_reserved=self.is_reserved)
 
     @property
     def has_succeeded(self) -> bool | None:
         """Return whether the task has succeeded; None before its end, and if the outcome is unknown."""
-        if not self.has_ended or self.slurm_job_state is JobState.UNKNOWN:
-            return None
-        return self.slurm_job_state is not None and self.slurm_job_state.is_success
+        return has_succeeded(self.slurm_job_state, is_reserved=self.is_reserved)
 
     @property
     def is_freed(self) -> bool:

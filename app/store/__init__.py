@@ -12,6 +12,7 @@ from app.store.lease import LeaderLease
 from app.store.lineage import LineageStore
 from app.store.notification_queue import NotificationQueue
 from app.store.rate_limiter import RateLimiter
+from app.store.record_pages import RecordPages
 from app.store.records import RecordStore
 from app.store.transfer import StoreTransfer
 
@@ -19,6 +20,7 @@ from app.store.transfer import StoreTransfer
 class TaskStore(
     RecordStore,
     LineageStore,
+    RecordPages,
     NotificationQueue,
     RateLimiter,
     LeaderLease,

@@ -1,6 +1,6 @@
 """The records of tasks in a store."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -52,11 +52,6 @@ class RecordStore(StoreClock, Protocol):
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Return the newest record of that job id; Slurm reuses ids."""
-
-    def find_by_state(
-        self, state: JobState, usernames: Collection[str] | None, limit: int
-    ) -> list[TaskRecord]:
-        """Return up to `limit` records in a state, the newest first; `usernames`: None for all users."""
 
     def list_usernames(self) -> list[str]:
         """Return the users that have a record."""

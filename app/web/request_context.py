@@ -89,6 +89,11 @@ def refuse_misspelt_parameters(*known: str) -> None:
             raise InvalidRequest([f"{name}: is not known here; did you mean {meant}?"])
 
 
+def read_query_lists() -> dict[str, list[str]]:
+    """Return the values of each parameter of the query."""
+    return request.args.to_dict(flat=False)
+
+
 def read_query(*known: str) -> dict[str, str]:
     """Return the parameters of the query; `known`: the parameters of the route.
 

@@ -104,6 +104,10 @@ def tasks(folder: Path) -> Recording:
         _register(rig, look)
         for state in ("PENDING", "COMPLETED", "FAILED", "SUSPENDED"):
             ask(f"list {state}", "GET", f"/monitor/slurm_job_state/{state}")
+        ask("list by filters", "GET", "/monitor?job_name=*.generic&username=alice&state=RUNNING")
+        ask("list failed", "GET", "/monitor/?state=failed&order=oldest")
+        ask("list by uuids", "GET", "/monitor?uuid=pending&uuid=nothing&uuid=keyed&uuid=pending")
+        ask("list with faults", "GET", "/monitor?state=faild&usernme=x&since=soon&limit=0&after=x")
         ask("list no state", "GET", "/monitor/slurm_job_state/RUNING/")
         slurm.down = SlurmUnavailable("slurmrestd cannot be reached")
         look("pending without Slurm", "keyed", 1003)

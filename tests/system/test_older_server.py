@@ -14,6 +14,7 @@ from app.environment import read_settings
 from app.errors import StoreRefused
 from app.job_state import JobState
 from app.models.record import utc_now
+from app.models.task_filter import TaskFilter
 from app.services import build_services
 from app.store.mongo.take_over import NEWEST_FIRST, OF_EARLIER_VERSION, OPEN_OF_OLDER_SERVER
 from tests.support.contract import Contract
@@ -109,7 +110,8 @@ def test_a_list_of_older_records_examines_only_those_that_it_returns(
     deployment.tasks.insert_many([older_document(number, words[number % 4]) for number in range(1, 2001)])
     database = deployment.client[deployment.database]
     database.command("profile", 2)
-    found = app.extensions["slurm_proxy"].store.find_by_state(JobState.UNKNOWN, usernames, 20)
+    store = app.extensions["slurm_proxy"].store
+    found = store.find_page(TaskFilter(state=("UNKNOWN",)), usernames, limit=20).tasks
     database.command("profile", 0)
     assert len(found) == 20
     commands = list(database["system.profile"].find({"ns": f"{deployment.database}.jobs"}))

@@ -10,6 +10,7 @@ from app.store.mongo.lease import MongoLeaderLease
 from app.store.mongo.lineage import MongoLineageStore
 from app.store.mongo.notification_queue import MongoNotificationQueue
 from app.store.mongo.rate_limiter import MongoRateLimiter
+from app.store.mongo.record_pages import MongoRecordPages
 from app.store.mongo.records import MongoRecordStore
 from app.store.mongo.transfer import MongoTransfer
 
@@ -17,6 +18,7 @@ from app.store.mongo.transfer import MongoTransfer
 class MongoStore(
     MongoRecordStore,
     MongoLineageStore,
+    MongoRecordPages,
     MongoNotificationQueue,
     MongoRateLimiter,
     MongoLeaderLease,

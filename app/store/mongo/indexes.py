@@ -8,7 +8,8 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from app.errors import StoreRefused
-from app.store.mongo.take_over import KEY_INDEXES, NEWEST_FIRST
+from app.store.mongo.list_indexes import LIST_INDEXES
+from app.store.mongo.take_over import KEY_INDEXES
 from app.store.mongo.types import Document
 
 logger = logging.getLogger(__name__)
@@ -18,15 +19,9 @@ _INDEX_EXISTS = {85, 86}  # under another name, or in another form
 _TASK_INDEXES = (
     IndexModel([("idempotency_key", ASCENDING)], unique=True, sparse=True),
     IndexModel([("slurm_job_id", ASCENDING), ("created_at", DESCENDING)]),
-    IndexModel([("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
-    IndexModel([("slurm_username", ASCENDING), ("slurm_job_state", ASCENDING), *NEWEST_FIRST]),
     *(  # the few records that a polling cycle reads
         IndexModel([(field, ASCENDING)], partialFilterExpression={field: True})
         for field in ("is_open", "is_reserved")
-    ),
-    IndexModel(
-        [("resubmitted_from", ASCENDING), *NEWEST_FIRST],
-        partialFilterExpression={"resubmitted_from": {"$exists": True}},
     ),
     IndexModel([("updated_at", DESCENDING)], partialFilterExpression={"is_open": False}),
     IndexModel([("notifications.method", ASCENDING), ("notifications.attempt_after", ASCENDING)]),
@@ -46,7 +41,7 @@ def create_task_indexes(tasks: Collection[Document]) -> None:
     Raises:
         StoreRefused: An index has to be dropped first.
     """
-    indexes = [*_TASK_INDEXES, *KEY_INDEXES]
+    indexes = [*_TASK_INDEXES, *LIST_INDEXES, *KEY_INDEXES]
     try:
         tasks.create_indexes(indexes)
     except OperationFailure as error:

@@ -1,9 +1,7 @@
 """The records in MongoDB."""
 
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError
@@ -12,7 +10,6 @@ from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change, OpenJob, TaskRecord
 from app.models.record_state import RecordState
-from app.outages import RepeatFilter
 from app.store.clock import NEVER
 from app.store.mongo.changes import change_to_update
 from app.store.mongo.database import MongoDatabase
@@ -26,15 +23,11 @@ from app.store.mongo.documents import (
     record_to_document,
 )
 from app.store.mongo.errors import translating_errors
-from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, match_state, parse_stored_job_id
+from app.store.mongo.older_server import list_stored_forms, parse_stored_job_id
+from app.store.mongo.read_documents import read_all
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 from app.store.records import RecordStore
-
-logger = logging.getLogger(__name__)
-logger.addFilter(RepeatFilter(600, by_message=True))  # every polling cycle meets the same document
-
-_Read = TypeVar("_Read")
 
 
 class MongoRecordStore(MongoDatabase, RecordStore):
@@ -149,30 +142,6 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             document = self.tasks.find_one({"slurm_job_id": either}, sort=NEWEST_FIRST)
             return document_to_record(document) if document else None
 
-    def find_by_state(
-        self, state: JobState, usernames: Collection[str] | None, limit: int
-    ) -> list[TaskRecord]:
-        """Find the newest documents in that state that can be read."""
-        with translating_errors():
-            wanted: Document = {"slurm_job_state": state.value}
-            if state is JobState.UNKNOWN:
-                wanted = self._match_unknown_state()
-            if usernames is not None:
-                wanted["slurm_username"] = {"$in": list(usernames)}
-            found = self.tasks.find(wanted).sort(NEWEST_FIRST)
-            return list(_read_all(found.limit(limit), document_to_record))
-
-    def _match_unknown_state(self) -> Document:
-        """Return a condition for the records whose state is read as UNKNOWN.
-
-        The condition lists the stored values, so that an index returns the records in their order. A missing
-        state is read as UNKNOWN only in records of the older server.
-        """
-        is_unknown = {"slurm_job_state": match_state(JobState.UNKNOWN)}
-        values = self.tasks.distinct("slurm_job_state", is_unknown)
-        has_state: Document = {"slurm_job_state": {"$ne": None}}
-        return {"slurm_job_state": {"$in": [*values, None]}, "$or": [has_state, *OF_OLDER_SERVER]}
-
     def list_usernames(self) -> list[str]:
         """Return the distinct names in the documents."""
         with translating_errors():
@@ -182,7 +151,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         """Read a few fields of all open documents."""
         with translating_errors():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(OPEN_JOB_FIELDS, 1))
-            return list(_read_all(found, document_to_open_job))
+            return list(read_all(found, document_to_open_job))
 
     def list_ended_jobs(self, since: datetime, limit: int) -> list[OpenJob]:
         """Read a few fields of the documents that were closed last."""
@@ -194,7 +163,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         }
         with translating_errors():
             found = self.tasks.find(ended, dict.fromkeys((*OPEN_JOB_FIELDS, "job.array_tasks"), 1))
-            return list(_read_all(found.sort("updated_at", DESCENDING).limit(limit), document_to_open_job))
+            return list(read_all(found.sort("updated_at", DESCENDING).limit(limit), document_to_open_job))
 
     def count_open_tasks(self, caller: str) -> int:
         """Count the caller's documents by their flags `is_open` and `is_reserved`."""
@@ -218,15 +187,6 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             return 0
         with translating_errors():
             return self.tasks.bulk_write(updates, ordered=False).modified_count
-
-
-def _read_all(documents: Iterable[Document], read: Callable[[Document], _Read]) -> Iterator[_Read]:
-    """Yield what `read` returns for each document; log and leave out documents that cannot be read."""
-    for document in documents:
-        try:
-            yield read(document)
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            logger.exception("the document %s cannot be read", document["_id"])
 
 
 def _match_reservation(record: TaskRecord) -> Document:

@@ -6,6 +6,7 @@ from app.store.sqlite.lease import SqliteLeaderLease
 from app.store.sqlite.lineage import SqliteLineageStore
 from app.store.sqlite.notification_queue import SqliteNotificationQueue
 from app.store.sqlite.rate_limiter import SqliteRateLimiter
+from app.store.sqlite.record_pages import SqliteRecordPages
 from app.store.sqlite.records import SqliteRecordStore
 from app.store.sqlite.transfer import SqliteTransfer
 
@@ -13,6 +14,7 @@ from app.store.sqlite.transfer import SqliteTransfer
 class SqliteStore(
     SqliteRecordStore,
     SqliteLineageStore,
+    SqliteRecordPages,
     SqliteNotificationQueue,
     SqliteRateLimiter,
     SqliteLeaderLease,

@@ -2,7 +2,13 @@
 
 import sqlite3
 
-SCHEMA = """
+# Expressions for what a list shows and filters by: what Slurm says of the job, else what the task asks for. A
+# query must have an expression in the same words as its index.
+TASK_NAME = "json_extract(task, '$.name')"
+JOB_NAME = "coalesce(json_extract(job, '$.name'), json_extract(task, '$.slurm.job_name'))"
+PARTITION = "coalesce(json_extract(job, '$.partition'), json_extract(task, '$.slurm.partition'))"
+
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS tasks (
     uuid TEXT PRIMARY KEY,
     slurm_username TEXT NOT NULL,
@@ -34,6 +40,12 @@ CREATE INDEX IF NOT EXISTS tasks_resubmitted ON tasks (resubmitted_from, created
     WHERE resubmitted_from IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_reserved ON tasks (created_at)
     WHERE slurm_job_id IS NULL AND slurm_job_state IS NULL AND submission_error IS NULL;
+CREATE INDEX IF NOT EXISTS tasks_created ON tasks (created_at);
+CREATE INDEX IF NOT EXISTS tasks_user_created ON tasks (slurm_username, created_at);
+CREATE INDEX IF NOT EXISTS tasks_caller_created ON tasks (caller, created_at) WHERE caller IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_name ON tasks ({TASK_NAME}, created_at);
+CREATE INDEX IF NOT EXISTS tasks_job_name ON tasks ({JOB_NAME}, created_at);
+CREATE INDEX IF NOT EXISTS tasks_partition ON tasks ({PARTITION}, created_at);
 CREATE TABLE IF NOT EXISTS notifications (
     id TEXT PRIMARY KEY,
     uuid TEXT NOT NULL REFERENCES tasks (uuid) ON DELETE CASCADE,

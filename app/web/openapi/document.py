@@ -113,6 +113,8 @@ def _describe_operation(operation: Operation, description: str, refused_users: C
         "summary": summary,
     }
     scopes = " and ".join(f"`{scope}`" for scope in operation.scopes)
+    if operation.other_scope is not None:
+        scopes += f" or `{operation.other_scope}`"
     needs = f"Scope: {scopes}." if scopes else "Scope: any." if operation.is_for_every_caller else ""
     if more := " ".join(filter(None, [details.strip(), needs])):
         described["description"] = more

@@ -63,7 +63,6 @@ from app.models.answers import (
     KeptNotification,
     Notifications,
     Record,
-    Records,
     Retried,
     Shown,
     SlurmAnswer,
@@ -73,8 +72,10 @@ from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
 from app.models.health_answers import Readiness
 from app.models.job_action import Controlled, JobAction
+from app.models.list_answers import StatePage, TaskList
 from app.models.resubmission import ResubmissionDryRun, ResubmitRequest, Resubmitted
 from app.models.task import MonitorRequest, SubmitRequest
+from app.web.openapi.parameters import LIST_PARAMETERS, STATE_PARAMETERS
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
 
@@ -95,6 +96,7 @@ class Operation:
         scopes: The scopes that a caller needs. Without any, the route needs no authentication, unless
             `is_for_every_caller` is set.
         is_body_optional: Whether the body may be left out.
+        other_scope: A scope that suffices, too.
         is_for_every_caller: Whether the route is for each authenticated caller, whatever the scopes.
     """
 
@@ -109,6 +111,7 @@ class Operation:
     other_answers: tuple[type, ...] = ()
     not_ready_answer: type | None = None
     scopes: tuple[Scope, ...] = ()
+    other_scope: Scope | None = None
     is_for_every_caller: bool = False
 
     @property
@@ -172,6 +175,16 @@ OPERATIONS = (
         scopes=(Scope.SUBMIT, Scope.READ),
     ),
     Operation(
+        "listTasks",
+        "GET",
+        "/monitor",
+        TaskList,
+        (InvalidRequest, StoreUnavailable),
+        LIST_PARAMETERS,
+        scopes=(Scope.READ,),
+        other_scope=Scope.MONITOR,
+    ),
+    Operation(
         "getTaskByJobId",
         "GET",
         "/monitor/slurm_job_id/{slurm_job_id}",
@@ -193,8 +206,9 @@ OPERATIONS = (
         "listTasksByState",
         "GET",
         "/monitor/slurm_job_state/{slurm_job_state}",
-        Records,
+        StatePage,
         (InvalidRequest, StoreUnavailable),
+        STATE_PARAMETERS,
         scopes=(Scope.READ,),
     ),
     Operation(

@@ -8,6 +8,7 @@ from app.job_state import JobState
 from app.models.record import NotificationStatus
 from app.models.record_state import MAX_WAIT_SECONDS, WaitCondition
 from app.models.rules import IDEMPOTENCY_KEY, JobId, Uuid
+from app.models.task_filter import MAX_LIMIT, TaskQuery
 from app.models.username import Username
 from app.senders import SENDERS
 from app.web.openapi.schemas import Schema
@@ -36,6 +37,8 @@ _UNTIL: Schema = {
     "default": WaitCondition.END,
     "description": "What `wait` waits for: the end, the begin (or the end), or a change of the state.",
 }
+LIST_PREFIX = "list_"  # of the keys in PARAMETERS for the parameters of lists
+_LIST: Schema = TaskQuery.model_json_schema()["properties"]
 _USER: Schema = {**TypeAdapter(Username).json_schema(), "title": "The user that the job runs as."}
 
 
@@ -49,7 +52,29 @@ class Parameter:
     name: str | None = None  # where another one has the same
 
 
+def _describe_list_parameters() -> dict[str, Parameter]:
+    """Return the parameters of lists. A filter that may have several values is given once for each value."""
+    found = {}
+    for name, schema in _LIST.items():
+        several = [form for form in schema.pop("anyOf", ()) if form["type"] == "array"]
+        for form in several:
+            schema |= {"type": "array", "items": form["items"], "maxItems": form["maxItems"]}
+        unused = ("title", "default") if several or schema.get("default") is None else ("title",)
+        rest = {key: value for key, value in schema.items() if key not in unused}
+        found[LIST_PREFIX + name] = Parameter("query", rest, name=name)
+    return found
+
+
+_OF_LISTS = _describe_list_parameters()
+_STATE_LIMIT = {**_OF_LISTS[LIST_PREFIX + "limit"].schema, "default": MAX_LIMIT}
+LIST_PARAMETERS = tuple(_OF_LISTS)
+STATE_PARAMETERS = (
+    *(key for key in LIST_PARAMETERS if key not in (LIST_PREFIX + "state", LIST_PREFIX + "limit")),
+    "state_limit",
+)
 PARAMETERS = {
+    **_OF_LISTS,
+    "state_limit": Parameter("query", _STATE_LIMIT, name="limit"),
     "slurm_job_id": Parameter("path", _JOB_ID),
     "slurm_job_state": Parameter("path", {"type": "string", "enum": list(JobState)}),
     "task_uuid": Parameter("path", TypeAdapter(Uuid).json_schema()),

@@ -23,6 +23,7 @@ ROUTES = (
     "resubmit",
     "resubmit_job",
     "by_state",
+    "list",
     "notifications",
     "retry",
     "retry_all",
@@ -52,7 +53,9 @@ LIKE_CANCEL = (
 )
 
 
-NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
+NOBODY = "401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401 401"
+
+NOTHING = NOBODY.replace("401", "403")
 
 FOR_EVERYONE = "200 200 200 200 404 405"  # the last columns, which are the same for every caller
 
@@ -65,17 +68,17 @@ EXPECTED = {
     "half a key": NOBODY,
     "an expired key": NOBODY,
     "a revoked key": NOBODY,
-    "another user's": "403 403 403 400 400 404 404 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a reader": "403 403 403 200 200 403 403 403 403 200 403 403 403 403 403 403 403 403 200 403",
-    "a submitter": "200 200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
-    "a canceller": "403 403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 403 403 200 403",
-    "all for alice": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "all for any": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator": "403 403 403 403 403 403 403 403 403 403 200 404 200 200 200 200 200 200 200 403",
-    "a good token": "200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
-    "an operator's token": "200 200 200 200 200 200 200 200 200 200 200 404 200 200 200 200 200 200 200 200",
-    "a token for bob": "403 403 403 400 400 404 404 404 404 200 403 403 403 403 403 403 403 403 200 200",
-    "a token for no user": "403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403",
+    "another user's": "403 403 403 400 400 404 404 404 404 200 200 403 403 403 403 403 403 403 403 200 200",
+    "a reader": "403 403 403 200 200 403 403 403 403 200 200 403 403 403 403 403 403 403 403 200 403",
+    "a submitter": "200 200 400 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 403 200 200",
+    "a canceller": "403 403 403 403 403 200 200 403 403 403 403 403 403 403 403 403 403 403 403 200 403",
+    "all for alice": "200 200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "all for any": "200 200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator": "403 403 403 403 403 403 403 403 403 403 200 200 404 200 200 200 200 200 200 200 403",
+    "a good token": "200 200 200 200 200 200 200 200 200 200 200 403 403 403 403 403 403 403 403 200 200",
+    "an operator's token": f"{8 * '200 '}200 200 200 200 404 200 200 200 200 200 200 200 200",
+    "a token for bob": "403 403 403 400 400 404 404 404 404 200 200 403 403 403 403 403 403 403 403 200 200",
+    "a token for no user": NOTHING,
     "another audience": NOBODY,
     "another issuer": NOBODY,
     "a forged algorithm": NOBODY,
@@ -114,6 +117,7 @@ def requests_about_a_job(site: Site) -> dict[str, tuple[str, str, Any]]:
         "by_uuid": ("GET", by_uuid, None),
         "cancel_job": ("DELETE", by_id, None),
         "by_state": ("GET", "/monitor/slurm_job_state/PENDING", None),
+        "list": ("GET", "/monitor", None),
         "notifications": ("GET", "/notifications", None),
         "retry": ("POST", "/notifications/none/retry", None),
         "retry_all": ("POST", "/notifications/retry", None),
@@ -176,6 +180,12 @@ def test_a_list_of_records_holds_those_of_the_callers_users_alone(site: Site, us
     for username in ("alice", "bob"):
         assert site.submit(everybody, username=username).status_code == 200
     given = site.key(Grant(scopes=frozenset({Scope.READ}), users=users))
-    listed = site.call("GET", "/monitor/slurm_job_state/PENDING", given).json["monitor"]
     expected = ["bob", "alice"] if users == "any" else ["alice"]
-    assert [record["slurm_username"] for record in listed] == expected
+    for path, field in (
+        ("/monitor/slurm_job_state/PENDING", "monitor"),
+        ("/monitor/slurm_job_state/PENDING", "tasks"),
+        ("/monitor", "tasks"),
+        ("/monitor?state=open&username=alice&username=bob", "tasks"),
+    ):
+        listed = site.call("GET", path, given).json[field]
+        assert [record["slurm_username"] for record in listed] == expected

@@ -108,8 +108,11 @@ def test_records_of_a_state_are_listed_as_the_other_gets_show_them(client: Flask
     listed = client.get(f"/monitor/slurm_job_state/PENDING{slash}")
     assert listed.status_code == 200
     single = [client.get(f"/monitor/task_uuid/{task['uuid']}").json for task in reversed(tasks)]
-    assert listed.json == {"monitor": [(answer or {})["monitor"] for answer in single]}
-    assert client.get(f"/monitor/slurm_job_state/RUNNING{slash}").json == {"monitor": []}
+    page = listed.json or {}
+    assert page["monitor"] == [(answer or {})["monitor"] for answer in single]
+    assert page["tasks"] == (client.get("/monitor?state=PENDING").json or {})["tasks"]
+    empty: dict[str, Any] = {"tasks": [], "next": None, "monitor": []}
+    assert client.get(f"/monitor/slurm_job_state/RUNNING{slash}").json == empty
 
 
 @pytest.mark.parametrize(
