@@ -12,15 +12,16 @@ from typing import Any
 from app.errors import (
     SlurmAmbiguous,
     SlurmMisbehaved,
+    SlurmProxyError,
     SlurmRefused,
     SlurmUnavailable,
-    StoreUnavailable,
     TooManyJobs,
 )
 from app.lifecycle.ambiguous_submission import find_submitted_job
 from app.lifecycle.job_identity import make_tag
 from app.lifecycle.repeated_submission import answer_repeated_submission, make_first_answer, make_stored_key
 from app.lifecycle.reservations import Reservations
+from app.lifecycle.resolve_dependencies import DependencyResolver, DependencyStore
 from app.lifecycle.responses import describe_planned_message
 from app.lifecycle.validation import RequestValidator
 from app.messages.plan import Planner
@@ -30,7 +31,6 @@ from app.models.record import RecordKind, TaskRecord
 from app.models.task import Task, suggest_misspelt_keys
 from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
-from app.store.records import RecordStore
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class TaskSubmitter:
 
     def __init__(
         self,
-        store: RecordStore,
+        store: DependencyStore,
         slurm: SlurmClient,
         planner: Planner,
         validator: RequestValidator,
@@ -69,6 +69,7 @@ class TaskSubmitter:
         self._reservations = reservations
         self._submission_life = submission_life
         self._max_open_tasks = max_open_tasks
+        self._dependencies = DependencyResolver(store, slurm)
 
     def submit(
         self,
@@ -102,7 +103,8 @@ class TaskSubmitter:
             return answer_repeated_submission(record, owner, key)
         try:
             self._require_room(caller)
-        except (StoreUnavailable, TooManyJobs):
+            task = self._dependencies.resolve(caller, task)
+        except SlurmProxyError:
             self._reservations.release(record)
             raise
         job_id, warnings = self._submit_once(task, record)
@@ -137,6 +139,7 @@ class TaskSubmitter:
         if (owner := self._reservations.find_owner(record)) is not None:
             return answer_repeated_submission(record, owner, key)
         self._require_room(caller, additional=1)
+        task = self._dependencies.resolve(caller, task)
         sent = self._slurm.build_submission(task, self._build_command(task), make_tag(task.uuid))
         planned = self._planner.plan_messages(record, record.created_at)
         return DryRun(

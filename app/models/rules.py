@@ -143,6 +143,12 @@ Line = Annotated[
     AfterValidator(_require_one_line),
     Rule("be one line of text, 1 to 1024 characters", pattern=ONE_LINE),
 ]
+LongLine = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=16_384),
+    AfterValidator(_require_one_line),
+    Rule("be one line of text, 1 to 16384 characters", pattern=ONE_LINE),
+]
 ShellText = Annotated[str, Field(strict=True), Rule("be a string", pattern=NO_NUL)]
 Command = Annotated[
     str,

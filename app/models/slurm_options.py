@@ -47,6 +47,7 @@ from app.models.rules import (
     FileName,
     Flag,
     Line,
+    LongLine,
     Moment,
     Nice,
     Rule,
@@ -150,8 +151,10 @@ class SlurmOptions(BaseModel):
         "The time by which the job must end. Slurm removes the job if that is not possible.",
         "2027-02-01T08:00:00+01:00",
     )
-    dependency: Line | None = _option(
-        "Other jobs that must have started or ended before this one starts.", "afterok:4711"
+    dependency: LongLine | None = _option(
+        "Other jobs that must have started or ended before this one starts, by their ids or by the uuids of"
+        " their tasks.",
+        "afterok:align-17:4711",
     )
     exclude: Line | None = _option("Nodes that the job does not run on.", "node[07-09]")
     exclusive: Annotated[Flag | Literal["user"], Rule('be true, false or "user"')] | None = _option(
