@@ -78,7 +78,7 @@ class DependencyResolver:
         _require_jobs(dependency, records, task.uuid)
         now = self._store.now()
         current = self._refresh(dependency, records, now)
-        resolved = _resolve(dependency, current, now)
+        resolved = _resolve_parts(dependency, current, now)
         options = task.slurm.model_copy(update={"dependency": resolved})
         return task.model_copy(update={"slurm": options})
 
@@ -133,13 +133,13 @@ def _require_jobs(dependency: Dependency, records: Mapping[str, TaskRecord], own
         raise InvalidRequest(faults)
 
 
-def _resolve(dependency: Dependency, records: Mapping[str, TaskRecord], now: datetime) -> str | None:
+def _resolve_parts(dependency: Dependency, records: Mapping[str, TaskRecord], now: datetime) -> str | None:
     """Return the dependency with job ids; None if nothing is left to wait for.
 
     Raises:
         InvalidRequest: The dependency can never be fulfilled.
     """
-    verdicts = [_judge(part, records, now) for part in dependency.parts]
+    verdicts = [_judge_part(part, records, now) for part in dependency.parts]
     fates = [verdict.fate for verdict in verdicts]
     if dependency.is_any and _Fate.FULFILLED in fates:
         return None
@@ -151,7 +151,7 @@ def _resolve(dependency: Dependency, records: Mapping[str, TaskRecord], now: dat
     return Dependency(left, dependency.is_any).render() if left else None
 
 
-def _judge(part: Term | str, records: Mapping[str, TaskRecord], now: datetime) -> _Verdict:
+def _judge_part(part: Term | str, records: Mapping[str, TaskRecord], now: datetime) -> _Verdict:
     if not isinstance(part, Term) or not part.is_uuid:
         return _Verdict(_Fate.OPEN, part)
     record = records[part.id]

@@ -67,7 +67,7 @@ def list_candidates(text: str) -> list[str]:
     found: dict[str, None] = {}
     if text.count(":") > _MAX_COLONS:
         raise DependencyFault("names too many tasks")
-    for kind, ids in _split(text):
+    for kind, ids in _split_dependency(text):
         for index in range(0 if kind is None else len(ids)):
             found |= dict.fromkeys(_list_uuids_at(ids, index))
         if len(found) > MAX_CANDIDATES:
@@ -84,12 +84,12 @@ def parse_dependency(text: str, known: Collection[str]) -> Dependency:
     if "," in text and "?" in text:
         raise DependencyFault("must not have both , (all) and ? (any)")
     parts: list[Term | str] = []
-    for kind, ids in _split(text):
+    for kind, ids in _split_dependency(text):
         parts += ids if kind is None else _read_terms(kind, ids, known)
     return Dependency(tuple(parts), is_any="?" in text)
 
 
-def _split(text: str) -> Iterator[tuple[str | None, list[str]]]:
+def _split_dependency(text: str) -> Iterator[tuple[str | None, list[str]]]:
     """Yield each kind with the texts between its colons; None with a word that has no colon."""
     for item in re.split("[,?]", text):
         kind, colon, ids = item.strip().partition(":")
