@@ -39,7 +39,7 @@ class Site:
 
     def submit(self, command: str | None = "true", **fields: Any) -> Any:
         slurm = {"mem": 50, "time_minutes": 5, **fields.pop("slurm", {})} if command else {}
-        words = {"cmd": command, "params": None if command is None else []}
+        words: dict[str, Any] = {"cmd": command, "params": None if command is None else []}
         base = {"cwd": str(self.folder), **words, "slurm": slurm, **fields}
         return self.ask("/submit", {"task": make_task(self.cluster.user, str(self.folder), **base)})
 
