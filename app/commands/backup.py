@@ -13,7 +13,7 @@ from app.commands.application import require_services
 from app.commands.copies import FILE, FORCE, NO_SNAPSHOT, ProgressLog, build_backup, require_store
 from app.commands.durations import DURATION
 from app.errors import SlurmProxyError
-from app.lifecycle.back_up import StoreBackup
+from app.lifecycle.back_up import StoreBackup, find_backup_age
 from app.store.transfer import Progress
 
 logger = logging.getLogger(__name__)
@@ -57,13 +57,26 @@ def back_up(target: Path, force: bool, keep: int | None, every: timedelta | None
     if every is None:
         _back_up_once(run)
     else:
-        repeat_backup(lambda: _back_up_once(run), every, time.sleep)
+        repeat_backup(lambda: _back_up_once(run), every, time.sleep, find_backup_age(target))
 
 
 def repeat_backup(
-    back_up_once: Callable[[], None], every: timedelta, sleep: Callable[[float], object]
+    back_up_once: Callable[[], None],
+    every: timedelta,
+    sleep: Callable[[float], object],
+    age: timedelta | None = None,
 ) -> None:
-    """Make backups until the process is stopped; log one that fails, and try again soon."""
+    """Make backups until the process is stopped; log one that fails, and try again soon.
+
+    Args:
+        back_up_once: Makes one backup.
+        every: The time between two backups.
+        sleep: Waits for some seconds.
+        age: The age of the newest backup. The first one is made once that is as old as `every`, so that a
+            process that is restarted often does not replace all earlier backups.
+    """
+    if age is not None and age < every:
+        sleep((every - max(age, timedelta())).total_seconds())
     while True:
         began, pause = time.monotonic(), every
         try:

@@ -4,7 +4,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,8 @@ from app.version import read_version
 
 _GZIP_SUFFIX = ".gz"
 _GZIP_LEVEL = 6
-_NAME = re.compile(rf"slurm-proxy-\d{{8}}T\d{{6}}Z\.(sqlite3|jsonl\.gz)({re.escape(PARTIAL_SUFFIX)})?")
+_STAMP = "slurm-proxy-%Y%m%dT%H%M%SZ"
+_NAME = re.compile(r"slurm-proxy-\d{8}T\d{6}Z\.(sqlite3|jsonl\.gz)")
 
 
 class StoreBackup:
@@ -54,7 +55,7 @@ class StoreBackup:
         if not folder.is_dir():
             raise CopyFailed(f"there is no folder {folder}: create it, owned by the user of this service")
         form = "sqlite3" if self._database_file is not None else "jsonl.gz"
-        path = folder / f"slurm-proxy-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{form}"
+        path = folder / f"{datetime.now(UTC):{_STAMP}}.{form}"
         self.back_up(path, progress, overwrite=False, snapshot=snapshot)
         _remove_old_backups(folder, keep)
         return path
@@ -116,12 +117,23 @@ def _writing_export(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
             yield packed  # type: ignore[misc]
 
 
+def find_backup_age(folder: Path) -> timedelta | None:
+    """Return the age of the newest complete backup in the folder, by its name; None if there is none."""
+    if not folder.is_dir() or not (names := sorted(path.name for path in _list_backups(folder))):
+        return None
+    made_at = datetime.strptime(names[-1].split(".")[0], _STAMP).replace(tzinfo=UTC)
+    return datetime.now(UTC) - made_at
+
+
+def _list_backups(folder: Path) -> list[Path]:
+    """Return the complete backups in the folder, the oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file())
+
+
 def _remove_old_backups(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` backups in the folder, and what killed processes have left."""
-    own = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file())
-    for path in own:
-        if path.name.endswith(PARTIAL_SUFFIX):
+    for path in folder.iterdir():
+        if path.name.endswith(PARTIAL_SUFFIX) and _NAME.fullmatch(path.name.removesuffix(PARTIAL_SUFFIX)):
             remove_partial_file(path)
-    complete = [path for path in own if not path.name.endswith(PARTIAL_SUFFIX)]
-    for path in complete[:-keep]:
+    for path in _list_backups(folder)[:-keep]:
         path.unlink(missing_ok=True)

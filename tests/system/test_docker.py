@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -9,11 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+import yaml  # type: ignore[import-untyped]  # apprise needs it, too
 
 from app.models.record import utc_now
+from app.store.sqlite import SqliteStore
 from app.version import read_version
 from tests.conftest import until
 from tests.support.real.processes import answers, free_port
@@ -165,3 +169,37 @@ def test_image_has_the_version_of_the_project(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert found.stdout.split() == [str(tmp_path / "app/version.py"), read_version()]
+
+
+def compose_services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((ROOT / "docker/docker-compose-slurm-proxy.yml").read_text())
+    return dict(services["services"])
+
+
+def test_backups_are_made_in_a_profile_on_a_volume_of_the_services_user() -> None:
+    backup = compose_services()["backup"]
+    assert backup["profiles"] == ["backup"]
+    assert backup["environment"] == compose_services()["slurm-proxy"]["environment"]
+    folder = backup["command"][-1]
+    assert backup["volumes"] == [f"backups:{folder}"]
+    dockerfile = (ROOT / "docker/Dockerfile").read_text()
+    assert all(re.search(rf"&& {command} .*{folder}", dockerfile) for command in ("mkdir", "chown"))
+
+
+def test_the_command_of_the_backup_profile_makes_backups_until_it_is_stopped(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "store.sqlite3").prepare()
+    program, *arguments, _ = compose_services()["backup"]["command"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SLURM_REST_HOST": "http://127.0.0.1:9",
+        "SLURM_JWT_HS256_KEY_BASE64": "c2VjcmV0",
+        "SQLITE_PATH": str(tmp_path / "store.sqlite3"),
+    }
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    argv = [sys.executable, "-m", program, *arguments, str(folder)]
+    with subprocess.Popen(argv, cwd=ROOT, env=environment) as process:
+        until(lambda: [path.suffix for path in folder.iterdir()] == [".sqlite3"], 30, "a backup")
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM

@@ -39,6 +39,7 @@ from app.store.transfer import (
 )
 
 _IMPORT_TIMEOUT = 60.0  # seconds for one batch
+_READ_BATCH = 200  # documents; by default a batch has 16 MB, which take ten times as much once decoded
 _SNAPSHOT_TOO_OLD = {239, 246}  # SnapshotTooOld, SnapshotUnavailable
 _SNAPSHOT_WIRE_VERSION = 13  # of MongoDB 5.0
 _ADDED_FIELDS = ("uuid", "is_open", "is_reserved", "kind", "taken_over_at", "fence")  # by a take-over
@@ -197,7 +198,7 @@ def _read_documents(tasks: Collection[Document], session: ClientSession) -> Iter
     """Yield the records of this service, the reservations among them last, then those of the older server."""
     own: Document = {"$nor": [*OF_OLDER_SERVER]}
     reservations = []
-    for document in tasks.find(own, session=session).sort("_id", ASCENDING):
+    for document in tasks.find(own, session=session, batch_size=_READ_BATCH).sort("_id", ASCENDING):
         if document.get("is_reserved"):
             reservations.append(document["_id"])
         else:
@@ -207,7 +208,9 @@ def _read_documents(tasks: Collection[Document], session: ClientSession) -> Iter
         if found is not None:
             yield _document_to_entry(found)
     verbatim = tasks.with_options(codec_options=_VERBATIM)
-    older = verbatim.find({"$or": [*OF_OLDER_SERVER]}, session=session, allow_disk_use=True)
+    older = verbatim.find(
+        {"$or": [*OF_OLDER_SERVER]}, session=session, allow_disk_use=True, batch_size=_READ_BATCH
+    )
     for document in older.sort(NEWEST_FIRST):
         yield _document_to_entry(document, is_older=True)
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from app import commands
 from app.commands.backup import repeat_backup
 from app.commands.durations import DURATION
 from app.errors import SettingsError
+from app.lifecycle.back_up import find_backup_age
 from app.lifecycle.new_file import writing_new_file
 from app.store.schema_version import SCHEMA_VERSION
 from tests.support.access import Site
@@ -265,6 +266,33 @@ def test_a_scheduled_backup_goes_on_after_a_failure(caplog: pytest.LogCaptureFix
         repeat_backup(back_up_once, timedelta(hours=24), pauses.append)
     assert [round(pause) for pause in pauses] == [600, 24 * 3600]
     assert caplog.messages == ["the backup failed: the disk is full"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "pause"), [(None, None), (1, 23 * 3600), (30, None), (-1, 24 * 3600)], ids=str
+)
+def test_a_scheduled_backup_waits_until_the_newest_one_is_old(hours: int | None, pause: int | None) -> None:
+    pauses: list[float] = []
+
+    def back_up_once() -> None:
+        raise KeyboardInterrupt
+
+    age = None if hours is None else timedelta(hours=hours)
+    with pytest.raises(KeyboardInterrupt):
+        repeat_backup(back_up_once, timedelta(hours=24), pauses.append, age)
+    assert pauses == ([] if pause is None else [pause])
+
+
+def test_the_age_of_the_newest_backup_is_in_its_name(tmp_path: Path) -> None:
+    assert find_backup_age(tmp_path / "none") is None
+    assert find_backup_age(tmp_path) is None
+    for hours in (5, 2, 9):
+        at = datetime.now(UTC) - timedelta(hours=hours)
+        (tmp_path / f"slurm-proxy-{at:%Y%m%dT%H%M%SZ}.jsonl.gz").touch()
+    (tmp_path / "slurm-proxy-20990101T000000Z.sqlite3.partial").touch()
+    age = find_backup_age(tmp_path)
+    assert age is not None
+    assert 2 <= age / timedelta(hours=1) < 2.1
 
 
 @pytest.mark.parametrize("command", ["backup", "export", "import"])
