@@ -4,12 +4,10 @@ Those of the tutorial run in a shell, against a server on the stand-in for Slurm
 """
 
 import base64
-import contextlib
 import getpass
 import os
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,14 +151,20 @@ def test_the_commands_that_submit_a_task_again_work(tmp_path: Path) -> None:
     assert [task.slurm.nodelist for task, _, _ in slurm.submitted] == ["n1", "n1", None]
 
 
-def test_a_backup_has_all_records(tmp_path: Path, environment: dict[str, str]) -> None:
-    app = create_app({**environment, "ACCESS_METHODS": "keys"})
-    app.test_cli_runner().invoke(args=["keys", "create", "first", "--user", "alice"])
-    ((file, statement),) = commands("how-to/back-up.md", "sqlite3")
-    assert file == "slurm-proxy.sqlite3"
-    with contextlib.closing(sqlite3.connect(environment["SQLITE_PATH"])) as store:
-        store.execute(statement.replace("backup.sqlite3", str(tmp_path / "backup.sqlite3")))
-    restored = create_app(
-        {**environment, "SQLITE_PATH": tmp_path / "backup.sqlite3", "ACCESS_METHODS": "keys"}
-    )
-    assert "first" in restored.test_cli_runner().invoke(args=["keys", "list"]).stdout
+def test_the_commands_for_backups_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    backups = tmp_path / "slurm-proxy"
+    backups.mkdir()
+    with prepared_app(tmp_path / "store.sqlite3", FakeSlurm()) as app:
+        runner = app.test_cli_runner()
+        assert post(app.test_client(), "/submit", {"task": make_task()}).status_code == 200
+        made = runner.invoke(args=["records", "export", "backup.jsonl.gz"])
+        assert made.exit_code == 0, made.output
+        lines = commands("how-to/back-up.md", "flask --app app records")
+        assert {line[0] for line in lines} == {"backup", "export", "import", "adopt"}
+        for line in lines:
+            arguments = [word.replace("/var/backups", str(tmp_path)) for word in line]
+            result = runner.invoke(args=["records", *arguments])
+            assert result.exit_code == 0, result.output
+    assert (tmp_path / "slurm-proxy.copy").exists()
+    assert len(list(backups.iterdir())) == 1

@@ -224,7 +224,7 @@ EXECUTED = {  # how a command begins, and the test that executes it
     "flask --app app keys": "tests/system/test_documented_commands.py",
     "flask --app app check": "tests/system/test_check.py",
     "echo $?": "tests/system/test_check.py",
-    "sqlite3 slurm-proxy.sqlite3": "tests/system/test_documented_commands.py",
+    "flask --app app records": "tests/system/test_documented_commands.py",
     "curl 'localhost:5001/notifications": "tests/system/test_documented_commands.py",
     "curl 'localhost:5001/monitor/task_uuid/my-task?wait=60'": "tests/system/test_documented_scripts.py",
     "curl -X POST": "tests/system/test_documented_commands.py",
