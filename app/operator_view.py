@@ -11,6 +11,7 @@ from app.constants import Settings
 from app.lifecycle.check_readiness import ReadinessCheck
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.collect_metrics import MetricsCollection
+from app.lifecycle.describe_cluster import ClusterDescription
 from app.lifecycle.judge_health import HealthLimits
 from app.lifecycle.report_health import HealthReporter
 from app.metrics import SLURM_CIRCUIT_OPEN, START_TIME, Metrics
@@ -27,6 +28,7 @@ class OperatorView:
     metrics: Metrics
     readiness: ReadinessCheck
     metrics_collection: MetricsCollection
+    cluster_description: ClusterDescription
     recent_operators: RecentOperators
 
 
@@ -60,7 +62,8 @@ def build_operator_view(
     )
     readiness = ReadinessCheck(store, reporter, [*clients.values()], clocks, limits)
     collection = MetricsCollection(store, reporter, readiness)
-    return OperatorView(metrics, readiness, collection, RecentOperators())
+    cluster = ClusterDescription(store, clients["callers"])
+    return OperatorView(metrics, readiness, collection, cluster, RecentOperators())
 
 
 def _read_circuit(client: SlurmClient) -> float:

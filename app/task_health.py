@@ -1,4 +1,4 @@
-"""`/readyz` and `/metrics`: how the service fares.
+"""`/readyz`, `/metrics` and `/cluster`: how the service and the cluster fare.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -6,9 +6,9 @@ The steps of a new route are in `app/web/openapi/operations.py`.
 from flask import Blueprint, Response
 
 from app.web.auth import allow_unauthenticated, may_monitor, require_monitor
-from app.web.json_response import make_readiness_response
+from app.web.json_response import make_json_response, make_readiness_response
 from app.web.metrics_page import CONTENT_TYPE, write_metrics_page
-from app.web.request_context import get_services
+from app.web.request_context import get_services, read_query
 
 blueprint = Blueprint("task_health", __name__)
 
@@ -34,3 +34,13 @@ def get_metrics() -> Response:
     require_monitor()
     collected = get_services().operator_view.metrics_collection.collect()
     return Response(write_metrics_page(collected), content_type=CONTENT_TYPE)
+
+
+@blueprint.get("/cluster")
+def describe_cluster() -> Response:
+    """Return the cluster's partitions with their limits and free CPUs, and whether Slurm answers.
+
+    Slurm is asked once a minute. While it does not answer, the partitions are those that it reported last.
+    """
+    read_query()
+    return make_json_response(get_services().operator_view.cluster_description.describe())

@@ -11,10 +11,12 @@ from typing import Any
 
 from app.errors import SlurmMisbehaved
 from app.job_state import JobState
+from app.models.cluster_answers import Partition
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingReader
 from app.slurm.answers import read_controller_time
+from app.slurm.cluster_reader import read_partitions
 from app.slurm.health_check import SlurmHealth, check_slurm_health
 from app.slurm.job_control import JobControl
 from app.slurm.job_reader import JobReader
@@ -76,6 +78,10 @@ class SlurmClient:
     def check_health(self) -> SlurmHealth:
         """Ask slurmctld and slurmdbd, with one request each, whether they answer."""
         return check_slurm_health(self._session, self._accounting)
+
+    def read_partitions(self) -> list[Partition]:
+        """Return the partitions and their free CPUs, with one request each for partitions and nodes."""
+        return read_partitions(self._session)
 
     def discover_dialect(self) -> None:
         """Discover the API version of slurmrestd, unless it is known; a probe begins while Slurm is down."""

@@ -115,7 +115,7 @@ class Connection:
             params=list(request.query),
             json=request.body,
         ).prepare()
-        is_list = request.method == "GET" and "/job" in request.path
+        is_list = request.method == "GET" and any(word in request.path for word in ("/job", "/nodes"))
         timeout = request.timeout or self._read_timeout
         seconds = self._connect_timeout + timeout
         with limited(seconds, _MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES) as allowance:

@@ -49,6 +49,8 @@ def documents(folder: Path) -> Recording:
         rig.ask("GET /whoami", "GET", "/whoami")
         rig.ask("GET /catalogue", "GET", "/catalogue")
         rig.ask("GET /healthz with a query", "GET", "/healthz?now=1")
+        rig.ask("GET /cluster", "GET", "/cluster")
+        rig.ask("GET /cluster with a query", "GET", "/cluster?partition=debug")
         rig.ask("GET /readyz before the first poll", "GET", "/readyz", environ_base=_ELSEWHERE)
         rig.ask("GET /whoami with a query", "GET", "/whoami?user=alice")
         rig.ask("GET /catalogue with a query", "GET", "/catalogue?name=generic")

@@ -22,12 +22,14 @@ import pytest
 from app.errors import SlurmAmbiguous, SlurmMisbehaved, SlurmRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.job_identity import is_tagged
+from app.models.cluster_answers import Partition
 from app.models.job import SlurmJob
 from app.models.task import Task
 from app.slurm.accounting import AccountingState
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.dialect import Dialect
+from app.slurm.health_check import SlurmHealth
 from app.slurm.job_control import Outcome
 from app.slurm.reply import Reply
 from app.slurm.request import Query, SlurmRequest
@@ -673,3 +675,34 @@ def test_slurmdbd_knows_the_jobs_that_slurmctld_has_forgotten(cluster: Cluster, 
 def test_a_time_limit_ends_a_job(cluster: Cluster, client: SlurmClient) -> None:
     job = ended(client, early_jobs(cluster)["long"], 30 + 100 * cluster.minute / 60)
     assert job.job_state is JobState.TIMEOUT
+
+
+def test_a_cluster_reports_its_partitions_and_the_cpus_that_a_job_takes(
+    cluster: Cluster, client: SlurmClient
+) -> None:
+    def debug() -> Partition:
+        (found,) = (partition for partition in client.read_partitions() if partition.name == "debug")
+        return found
+
+    job_id = submit(cluster, client, "sleep 60", time_minutes=2)
+    wait_for(client, job_id, JobState.RUNNING)
+    found = debug()
+    delete(cluster, client, job_id)
+    assert (found.state, found.available_nodes) == ("UP", found.total_nodes)
+    assert 0 <= found.free_cpus < found.total_cpus  # others may use the cluster, too
+
+
+def test_a_healthy_cluster_has_no_faults_and_a_wrong_key_is_told_from_an_outage(
+    cluster: Cluster, client: SlurmClient
+) -> None:
+    assert client.check_health() == SlurmHealth(has_accounting=True)
+    assert client.token_fault is None
+    stranger = replace(cluster, key=b"another key, which the cluster does not accept").client()
+    try:
+        for _ in range(5):  # 22.05 opens the circuit breaker, because it gives no reason
+            health = stranger.check_health()
+            assert "does not accept this service's token" in (health.key_fault or "")
+            assert health.accounting_fault is None
+        assert stranger.token_fault == health.key_fault
+    finally:
+        stranger.close()

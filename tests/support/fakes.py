@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from app.constants import Settings
 from app.errors import SlurmProxyError, SlurmTokenRefused
 from app.job_state import JobState
+from app.models.cluster_answers import Partition
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
 from app.models.task import Task
@@ -22,6 +23,13 @@ from app.slurm.job_search import Search
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
 from app.slurm.tagged_jobs import TaggedJobs
+
+
+def make_partition(**fields: Any) -> Partition:
+    base: dict[str, Any] = dict.fromkeys(Partition.model_fields)
+    base |= {"name": "debug", "state": "UP", "default": True, "max_time_minutes": 60}
+    base |= {"total_nodes": 2, "available_nodes": 2, "total_cpus": 8, "free_cpus": 8}
+    return Partition.model_validate({**base, **fields})
 
 
 class FakeSlurm:
@@ -47,6 +55,7 @@ class FakeSlurm:
         self.polled_ids: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
         self.token_fault: str | None = None
+        self.partitions = [make_partition()]
         self.raw_reply: Reply | None = None  # slurmrestd's own answer to an operator
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
@@ -71,6 +80,10 @@ class FakeSlurm:
         if self.has_accounting and self.accounting_down is not None:
             return SlurmHealth(accounting_fault=str(self.accounting_down), has_accounting=True)
         return SlurmHealth(has_accounting=self.has_accounting)
+
+    def read_partitions(self) -> list[Partition]:
+        self._ask("read_partitions")
+        return self.partitions
 
     def require_up(self) -> None:
         if self.known_down is not None:

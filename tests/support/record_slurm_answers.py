@@ -211,6 +211,8 @@ def record_without_jobs(recorder: Recorder, unknown: int) -> None:
     recorder.cancel("cancel_unknown", unknown)
     recorder.ask("ping", "GET", f"/slurm/{api}/ping")
     recorder.get("diag", "diag")
+    recorder.get("partitions", "partitions")
+    recorder.get("nodes", "nodes")
     recorder.ask("diag_with_wrong_key", "GET", f"/slurm/{api}/diag", key=b"wrong" * 8)
     recorder.ask("version_unknown", "GET", "/slurm/v0.0.1/ping")
     later = Dialect(api).update_time(int(time.time()) + 3600)

@@ -17,6 +17,7 @@ from app.demo.cluster.control import (
 )
 from app.demo.cluster.http_server import HttpServer, Reply
 from app.demo.cluster.queue import LocalQueue
+from app.demo.cluster.resources import describe_node, describe_partitions
 from app.demo.cluster.submission import Refused, make_job
 from app.demo.cluster.wire import (
     API,
@@ -165,6 +166,10 @@ class LocalCluster:
         match (method, parts[0], *parts[2:]):
             case ("GET", "slurm", "diag"):
                 return make_answer(statistics=count_jobs(self.queue.all()))
+            case ("GET", "slurm", "partitions"):
+                return make_answer(partitions=describe_partitions(self.partitions, self.queue.cpus))
+            case ("GET", "slurm", "nodes"):
+                return make_answer(nodes=[describe_node(self.partitions, self.queue)])
             case ("GET", "slurm", "jobs"):
                 return self.jobs(query)
             case ("GET", "slurm", "jobs", "state"):

@@ -70,6 +70,7 @@ from app.models.answers import (
 )
 from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
+from app.models.cluster_answers import Cluster
 from app.models.health_answers import Readiness
 from app.models.job_action import Controlled, JobAction
 from app.models.list_answers import StatePage, TaskList
@@ -358,6 +359,14 @@ OPERATIONS = (
         Readiness,
         (NotAuthenticated, TooManyRequests),
         not_ready_answer=Readiness,
+    ),
+    Operation(
+        "describeCluster",
+        "GET",
+        "/cluster",
+        Cluster,
+        (InvalidRequest, *_FROM_SLURM, StoreUnavailable),
+        is_for_every_caller=True,
     ),
     Operation("getMetrics", "GET", "/metrics", "text/plain", scopes=(Scope.MONITOR,)),
     Operation("getOpenapiDocument", "GET", "/openapi.json", object),

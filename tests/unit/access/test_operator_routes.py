@@ -8,25 +8,30 @@ from app.models.caller import Scope
 from tests.support.access import Site, proof
 from tests.support.real.identity_provider import IdentityProvider
 
-ROUTES = {"readyz": "/readyz", "notifications": "/notifications", "metrics": "/metrics"}
+ROUTES = {
+    "readyz": "/readyz",
+    "notifications": "/notifications",
+    "metrics": "/metrics",
+    "cluster": "/cluster",
+}
 
 # The columns are those of ROUTES. Whoever has no key may ask for the status of /readyz.
 EXPECTED = {
-    "no key": "200 401 401",
-    "a wrong key": "401 401 401",
-    "an expired key": "401 401 401",
-    "a revoked key": "401 401 401",
-    "a reader": "200 403 403",
-    "a submitter": "200 403 403",
-    "a canceller": "200 403 403",
-    "all for any": "200 403 403",
-    "a watcher": "200 200 200",
-    "an operator": "200 200 200",
-    "a good token": "200 403 403",
-    "an operator's token": "200 200 200",
-    "a token for no user": "200 403 403",
-    "a forged algorithm": "401 401 401",
-    "an expired token": "401 401 401",
+    "no key": "200 401 401 401",
+    "a wrong key": "401 401 401 401",
+    "an expired key": "401 401 401 401",
+    "a revoked key": "401 401 401 401",
+    "a reader": "200 403 403 200",
+    "a submitter": "200 403 403 200",
+    "a canceller": "200 403 403 200",
+    "all for any": "200 403 403 200",
+    "a watcher": "200 200 200 200",
+    "an operator": "200 200 200 200",
+    "a good token": "200 403 403 200",
+    "an operator's token": "200 200 200 200",
+    "a token for no user": "200 403 403 403",
+    "a forged algorithm": "401 401 401 401",
+    "an expired token": "401 401 401 401",
 }
 SEE_PARTS = {"a watcher", "an operator", "an operator's token"}
 OF_A_PROXY = {"X-Forwarded-For": "192.0.2.1"}  # so that no request counts as local

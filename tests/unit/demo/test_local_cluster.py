@@ -128,7 +128,7 @@ def test_the_local_cluster_accepts_only_tokens_of_its_own_key(local: Local) -> N
     assert local.ask("GET", f"/slurm/{API}/jobs").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/slurm/v0.0.38/jobs", f"/slurm/{API}/nodes", "/openapi"])
+@pytest.mark.parametrize("path", ["/", "/slurm/v0.0.38/jobs", f"/slurm/{API}/licenses", "/openapi"])
 def test_the_local_cluster_answers_404_for_other_paths(local: Local, path: str) -> None:
     assert local.ask("GET", path).status_code == 404
 

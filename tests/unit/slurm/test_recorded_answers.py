@@ -197,6 +197,8 @@ OTHERS = {
     "diag_with_wrong_key",
     "job_unknown",
     "jobs_unchanged",
+    "nodes",
+    "partitions",
     "ping",
     "states",
     "submission_accepted",
@@ -208,6 +210,20 @@ OTHERS = {
 def test_a_recorded_ping_tells_the_dialect(server: Path) -> None:
     connection: Any = Replay(server, ())
     assert Session(connection, "slurm").dialect() == Dialect(server.name)
+
+
+def test_recorded_partitions_have_their_limits_and_free_cpus(server: Path) -> None:
+    first, second = client_of(server, "partitions", "nodes").read_partitions()
+    assert (first.name, second.name) == ("debug", "hpcz-test")
+    is_told = server.name in ("v0.0.38", "v0.0.45")
+    assert (first.default, second.default) == ((True, False) if is_told else (None, None))
+    for partition, minutes in ((first, (10080, 60)), (second, (1440, 10))):
+        assert (partition.max_time_minutes, partition.default_time_minutes) == minutes
+        assert (partition.state, partition.total_nodes, partition.available_nodes) == ("UP", 1, 1)
+        assert partition.total_cpus == 2
+        assert 0 <= partition.free_cpus <= 2
+        assert partition.default_memory_mb_per_cpu == 100
+        assert partition.max_nodes is partition.max_memory_mb_per_node is None
 
 
 def test_a_recorded_diag_tells_the_time_of_slurmctld(server: Path) -> None:

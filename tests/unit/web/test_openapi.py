@@ -205,7 +205,16 @@ def test_good_answers(call: Caller, app: Flask, slurm: FakeSlurm) -> None:
         call("GET", f"/slurm/{path}")
     call("POST", "/slurm/job/submit?username=alice", {})
     assert call("GET", "/slurm/job/submit")["code"] == "method_not_allowed"
-    for path in ("/ping", "/healthz", "/metrics", "/docs", "/openapi.json", "/whoami", "/catalogue"):
+    for path in (
+        "/ping",
+        "/healthz",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/whoami",
+        "/catalogue",
+        "/cluster",
+    ):
         call("GET", f"{path}/")
         call("GET", path)
     assert {status for _, status in call.seen} == {200, 405, 409}
