@@ -39,6 +39,9 @@ from app.store.transfer import (
 )
 
 _IMPORT_TIMEOUT = 60.0  # seconds for one batch
+_READ_TIMEOUT = (
+    6 * 3600.0
+)  # seconds for all documents; the usual time would be the limit for all batches, too
 _READ_BATCH = 200  # documents; by default a batch has 16 MB, which take ten times as much once decoded
 _SNAPSHOT_TOO_OLD = {239, 246}  # SnapshotTooOld, SnapshotUnavailable
 _SNAPSHOT_WIRE_VERSION = 13  # of MongoDB 5.0
@@ -65,7 +68,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         the collection does not change. Only a reservation may be deleted, and made again elsewhere; so
         reservations are read again at the end.
         """
-        with translating_errors(), _explaining_old_snapshots():
+        with translating_errors(_READ_TIMEOUT), _explaining_old_snapshots():
             has_snapshot = snapshot and self._can_show_snapshots()
             with self.client.start_session(snapshot=has_snapshot) as session:
                 keys = self._to_read(self.api_keys, has_snapshot).find(session=session)

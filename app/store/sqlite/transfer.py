@@ -1,5 +1,6 @@
 """Copies of the SQLite file, and of its content."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,6 +29,7 @@ from app.store.transfer import (
 )
 
 _PAGES = 2000  # 8 MB: between two reports of the progress
+_ANY_MESSAGE = "SELECT 1 FROM notifications WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1"
 _FAULT_COUNT = 1  # that the check of a copy reports; one is enough to discard it
 
 
@@ -146,5 +148,8 @@ def _import_record(connection: sqlite3.Connection, record: TaskRecord) -> Import
         ).fetchone()
         if owner is not None:
             return explain_reused_key(uuid, owner[0])
+    ids = json.dumps([item.id for item in record.notifications])
+    if connection.execute(_ANY_MESSAGE, (ids,)).fetchone() is not None:
+        return ImportResult(conflict=f"a message of the task {uuid} is in the store with another task")
     insert_record(connection, record)
     return ADDED

@@ -128,6 +128,20 @@ def test_other_content_is_reported_and_not_overwritten(
     assert [key.hash for key in target.list_keys() if key.name == "one"] == ["1" * 64]
 
 
+def test_no_message_of_an_imported_record_is_lost(tmp_path: Path, file: Path) -> None:
+    message = make_notification()
+    for name in ("one", "two"):
+        store = SqliteStore(tmp_path / f"{name}.sqlite3")
+        store.prepare()
+        store.add_record(record := make_running(notifications=(message,)))
+        if name == "two":
+            _, conflicts = import_file(store, file)
+            assert conflicts == [f"a message of the task {uuid} is in the store with another task"]
+        export(store, file)
+        uuid = record.uuid
+        store.close()
+
+
 def test_a_revoked_key_stays_revoked_and_frees_its_name(
     source: TaskStore, target: TaskStore, file: Path
 ) -> None:
