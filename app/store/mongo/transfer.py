@@ -39,9 +39,7 @@ from app.store.transfer import (
 )
 
 _IMPORT_TIMEOUT = 60.0  # seconds for one batch
-_READ_TIMEOUT = (
-    6 * 3600.0
-)  # seconds for all documents; the usual time would be the limit for all batches, too
+_READ_TIMEOUT = 6 * 3600.0  # seconds for all documents: the server counts all batches of a query together
 _READ_BATCH = 200  # documents; by default a batch has 16 MB, which take ten times as much once decoded
 _SNAPSHOT_TOO_OLD = {239, 246}  # SnapshotTooOld, SnapshotUnavailable
 _SNAPSHOT_WIRE_VERSION = 13  # of MongoDB 5.0

@@ -128,17 +128,18 @@ def test_other_content_is_reported_and_not_overwritten(
     assert [key.hash for key in target.list_keys() if key.name == "one"] == ["1" * 64]
 
 
-def test_no_message_of_an_imported_record_is_lost(tmp_path: Path, file: Path) -> None:
+def test_a_record_whose_message_belongs_to_another_task_is_reported(tmp_path: Path, file: Path) -> None:
     message = make_notification()
-    for name in ("one", "two"):
+    one, other = make_running(notifications=(message,)), make_running(notifications=(message,))
+    for name, record in (("source", one), ("target", other)):
         store = SqliteStore(tmp_path / f"{name}.sqlite3")
         store.prepare()
-        store.add_record(record := make_running(notifications=(message,)))
-        if name == "two":
+        store.add_record(record)
+        if name == "source":
+            export(store, file)
+        else:
             _, conflicts = import_file(store, file)
-            assert conflicts == [f"a message of the task {uuid} is in the store with another task"]
-        export(store, file)
-        uuid = record.uuid
+            assert conflicts == [f"a message of the task {one.uuid} is in the store with another task"]
         store.close()
 
 
