@@ -268,8 +268,9 @@ class Settings(BaseModel):
     # The poller
     MONITOR_POLLING_SECONDS: Seconds = Field(
         5,
-        description="How long the poller pauses between two cycles, in seconds. Each channel looks as often"
-        " for messages that are due.",
+        description="How long the poller pauses between two cycles at least, in seconds; 1 if it is not set."
+        " The pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most. Each"
+        " channel looks as often for messages that are due, every 5 s if it is not set.",
     )
     MONITOR_LEASE_SECONDS: Seconds = Field(
         30,
@@ -432,6 +433,11 @@ class Settings(BaseModel):
                 "SLURM_JWT_HS256_KEY_PATH or SLURM_JWT_HS256_KEY_BASE64 must be set beside SLURM_REST_HOST"
             )
         return self
+
+    def min_polling_pause(self) -> float | None:
+        """Return MONITOR_POLLING_SECONDS if it is set, and None if the pause follows from the cost alone."""
+        is_set = "MONITOR_POLLING_SECONDS" in self.model_fields_set
+        return self.MONITOR_POLLING_SECONDS if is_set else None
 
     def gunicorn_addresses(self) -> list[str]:
         """Return the addresses in GUNICORN_BIND; gunicorn itself does not split a text at commas."""

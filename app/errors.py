@@ -289,6 +289,10 @@ class SlurmTokenRefused(SlurmMisbehaved):
     """Slurm does not accept the tokens of this service: the key or a clock is wrong."""
 
 
+class SlurmAnswerTooLarge(SlurmMisbehaved):
+    """The answer of slurmrestd to a GET has more bytes than the request allows for."""
+
+
 class NoCommonVersion(SlurmMisbehaved):
     """slurmrestd offers no API version that is supported here; `offered` is empty where it offers none."""
 

@@ -17,6 +17,7 @@ from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.poll import Poller
+from app.lifecycle.polling_pace import PollingPace
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
@@ -27,9 +28,6 @@ from app.store.lease import LeaderLease
 logger = logging.getLogger(__name__)
 
 _STOP_TIMEOUT = 10.0  # seconds that stop() waits for each thread
-# After a cycle that kept Slurm busy for some time, the poller pauses for so many times that time.
-_PAUSE_FACTOR = 4
-_MAX_PAUSE = 30.0  # seconds, of such a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +35,14 @@ class MonitorTiming:
     """The times of the monitor, in seconds.
 
     Attributes:
-        interval: The time between two steps of a loop.
+        interval: The time between two steps of a loop; of the poller, only while another process leads.
+        min_pause: The shortest pause between two polls; None for the poller's own.
         lease: The time until an unrenewed lease ends.
         cycle_limit: The time after which a polling cycle counts as hung, and its lease is not renewed.
     """
 
     interval: float
+    min_pause: float | None
     lease: float
     cycle_limit: float
 
@@ -93,6 +93,8 @@ class Monitor:
         self._given_owner = owner
         self._owner = owner or _new_owner_name()
         self._timing = timing
+        self._pace = PollingPace(timing.min_pause)
+        self._pause = timing.interval  # after the last polling cycle
         self._lease = timedelta(seconds=timing.lease)
         self._clocks = clocks
         self._health = health
@@ -210,11 +212,12 @@ class Monitor:
             took = time.monotonic() - began
             if self._fencing_token is None and took > self._timing.cycle_limit:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
-            self._health.report_cycle(self._owner, took, self._cycle_pause(), failure)
+            self._pause = self._pace.next_pause(self._poller.slurm_seconds, took)
+            self._health.report_cycle(self._owner, took, self._pause, failure)
 
     def _cycle_pause(self) -> float:
-        """Return the seconds until the next polling cycle, which are more if the last one was costly."""
-        return max(self._timing.interval, min(_PAUSE_FACTOR * self._poller.slurm_seconds, _MAX_PAUSE))
+        """Return the seconds until the next polling cycle, or the next attempt to lead."""
+        return self._timing.interval if self._fencing_token is None else self._pause
 
     def _release_lease(self) -> None:
         """Release the lease if the process is the leader."""

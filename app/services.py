@@ -236,6 +236,7 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
         parts.clocks,
         MonitorTiming(
             interval=settings.MONITOR_POLLING_SECONDS,
+            min_pause=settings.min_polling_pause(),
             lease=settings.MONITOR_LEASE_SECONDS,
             cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
         ),

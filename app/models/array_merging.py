@@ -11,8 +11,9 @@ state does not depend on the order in which Slurm lists the tasks: the list of a
 array and slurmdbd need not have the same order. The exit code, the signal and the reason are those of the
 first listed part in that state.
 
-A record may say PENDING while tasks run. For the array's own id, the list of states shows the state of the
-tasks that wait. While it says PENDING, the poller does not read the array (`app/slurm/job_reader.py`).
+The record of a small array may say PENDING while tasks run. For the array's own id, the list of states shows
+the state of the tasks that wait. While it says PENDING, the poller does not read a small array
+(`app/slurm/job_reader.py`). A large array is polled apart (`app/slurm/large_arrays.py`).
 """
 
 from collections import Counter

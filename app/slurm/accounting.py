@@ -59,7 +59,7 @@ class AccountingReader:
             SlurmUnavailable: slurmdbd does not answer, which proves nothing.
         """
         found: dict[int, SlurmJob] = {}
-        for chunk in split_ids(list(job_ids)):
+        for chunk in split_ids(job_ids):
             parts = self._request_jobs(self._session.dialect().jobs_query(chunk), timeout)
             if parts is None:
                 return None

@@ -189,7 +189,7 @@ class SlurmClient:
     def find_job(self, job_id: int) -> SlurmJob | None:
         """Return one job from slurmctld, or from slurmdbd if slurmctld no longer knows the job."""
         began = time.monotonic()
-        found = self._reader.read_one(job_id)
+        found = self._reader.single.read_one(job_id)
         if job_id not in found:
             raise SlurmMisbehaved(f"slurmctld's answer about job {job_id} cannot be read")
         job = found[job_id]
@@ -204,7 +204,7 @@ class SlurmClient:
 
     def send_raw_list(self, update_time: int) -> Reply:
         """Return slurmrestd's own list of all jobs, which is only sent if a job changed since then."""
-        return self._session.get("jobs", self._reader.since(update_time))
+        return self._session.get("jobs", self._reader.list.since(update_time))
 
     def close(self) -> None:
         """Close all connections to slurmrestd."""

@@ -10,7 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from app.errors import SlurmAmbiguous, SlurmBusy, SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
+from app.errors import SlurmAmbiguous, SlurmAnswerTooLarge, SlurmBusy, SlurmProxyError, SlurmUnavailable
 from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
@@ -88,7 +88,7 @@ class Connection:
         Raises:
             SlurmBusy: All connections are in use.
             SlurmUnavailable: The request was not sent, or was a GET without a complete answer.
-            SlurmMisbehaved: The answer to a GET is too large.
+            SlurmAnswerTooLarge: The answer to a GET is too large.
             SlurmAmbiguous: A request that is no GET has no complete answer; it may have been carried out.
         """
         headers = self._tokens.make_headers(request.user, request.expires)
@@ -118,7 +118,8 @@ class Connection:
         is_list = request.method == "GET" and any(word in request.path for word in ("/job", "/nodes"))
         timeout = request.timeout or self._read_timeout
         seconds = self._connect_timeout + timeout
-        with limited(seconds, _MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES) as allowance:
+        max_bytes = request.max_bytes or (_MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES)
+        with limited(seconds, max_bytes) as allowance:
             try:
                 reply = self._exchange(prepared, timeout)
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
@@ -168,7 +169,7 @@ def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyErro
         return SlurmUnavailable("slurmrestd cannot be reached")
     if _is_too_large(error):
         words = "the answer of slurmrestd is too large"
-        return SlurmMisbehaved(words) if method == "GET" else SlurmAmbiguous(words)
+        return SlurmAnswerTooLarge(words) if method == "GET" else SlurmAmbiguous(words)
     words = "slurmrestd did not answer in time or broke off"
     return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
 

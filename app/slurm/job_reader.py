@@ -4,39 +4,37 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from app.errors import SlurmUnavailable
+from app.errors import SlurmMisbehaved, SlurmTokenRefused, SlurmUnavailable
 from app.job_state import JobState
+from app.models.array_merging import merge_states
 from app.models.job import SlurmJob
 from app.outages import RepeatFilter
-from app.slurm.answers import is_unchanged, jobs_by_id_or_none, require_jobs
-from app.slurm.request import Query
+from app.slurm.job_list import JobList, find_changes, is_change
+from app.slurm.large_arrays import LargeArrays
 from app.slurm.session import Session
+from app.slurm.single_reads import SingleRead, SingleReader
 from app.slurm.state_list import StateList, States
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
 
-_MAX_SINGLE_READS = 500  # in one call of `read`; a read takes slurmctld 2 ms, on a busy cluster 20 ms
-_MAX_READING_SECONDS = 5.0
-_ARRAY_INTERVAL = 15.0  # seconds between two readings of an array whose own id shows no change
-_REMEMBERED_SECONDS = 600.0  # how long the order of single reads is kept
-_FULL_LIST_EVERY = 300  # seconds; finds changes that a larger clock skew would hide
-
-_NOT_FOUND = 2017
+_ARRAY_INTERVAL = 15.0  # seconds between two readings of a small array whose own id shows no change
+_MAX_ARRAY_SECONDS = 1.0  # in one poll, for large arrays
+_REUSED_SECONDS = 30.0  # how long an end that was read is not read again, until it is recorded
 
 
 @dataclass(frozen=True, slots=True)
-class _ArrayReading:
-    """Time of the last reading of an array, and the state that the list of states showed for its id."""
+class _Reading:
+    """The last reading of a job, its time, and the state that the list of states showed then."""
 
     at: float
     state: JobState | None
+    job: SlurmJob
 
 
 class JobReader:
-    """Reader of job states in chunks, and of jobs one by one.
+    """Reader of job states in chunks, of large arrays each in the cheaper way, and of jobs one by one.
 
     The list of all jobs is read only from servers without a list of states. Every call is limited in time,
     and what was read before a request failed is kept. The job whose request failed comes last at the next
@@ -53,14 +51,12 @@ class JobReader:
             clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
             clock: Seconds of a monotonic clock.
         """
-        self._session = session
-        self._clock_skew = clock_skew
         self._clock = clock
         self.states = StateList(session)
-        self._read_at: dict[int, float] = {}
-        self._arrays: dict[int, _ArrayReading] = {}
-        self._list_since = 0
-        self._listed_at = 0.0
+        self.single = SingleReader(session, clock)
+        self.list = JobList(session, self.single, clock_skew, clock)
+        self._large = LargeArrays(clock)
+        self._readings: dict[int, _Reading] = {}  # of small arrays that are active, and of ends
 
     def poll(
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
@@ -77,48 +73,32 @@ class JobReader:
         Raises:
             SlurmUnavailable: Nothing could be read.
         """
-        self.states.keep_only(known)
-        single = [job_id for job_id in known if job_id not in ended_arrays]
-        states = self.states.read(single)
-        arrays = self._states_of_arrays(ended_arrays)
+        self._keep_only(known)
+        states = self.states.read([id for id in known if id not in ended_arrays and id not in self._large])
+        arrays = self._states_of_arrays([id for id in ended_arrays if id not in self._large])
         if states is None or arrays is None:
-            return self._changes_in_list(known)
-        to_read = [
-            job_id
-            for job_id in states.named & states.asked
-            if _is_worth_reading(known[job_id], states.states.get(job_id))
-            and not self._was_array_read(job_id, states.states.get(job_id))
-        ]
-        if arrays.has_active:  # an active task has an id of its own, which does not show its array
-            to_read += arrays.named & arrays.asked
-        try:
-            found = self.read(to_read)
-        except SlurmUnavailable as error:  # one job's request may always fail; the states were read
-            logger.warning("none of %d changed jobs was read: %s", len(to_read), error)
-            found = {}
-        self._remember_arrays(known, states.states, found)
-        return _changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
+            return self.list.poll(known)
+        found = self._read_changed(known, states, arrays)
+        for read in (states, arrays):
+            self._large.note_states(read)
+        found |= self._poll_large_arrays(known, may_raise=not (states.asked or arrays.asked))
+        return find_changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
 
-    def _was_array_read(self, job_id: int, state: JobState | None) -> bool:
-        """Return whether an array was read a short while ago, and its own id has still the same state.
+    def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
+        """Return these jobs as slurmctld describes them, without those that cannot be read.
 
-        The array's own id has the state of the waiting tasks, or of the last task, not that of the array.
+        At most a thousand jobs are read in one call, those whose last reading is longest ago first.
+
+        Raises:
+            SlurmUnavailable: Nothing could be read.
         """
-        reading = self._arrays.get(job_id)
-        if reading is None or reading.state is not state:
-            return False
-        return self._clock() - reading.at < _ARRAY_INTERVAL
+        return {job_id: read.job for job_id, read in self.single.read(job_ids).items()}
 
-    def _remember_arrays(
-        self,
-        known: Mapping[int, JobState],
-        states: Mapping[int, JobState],
-        found: Mapping[int, SlurmJob | None],
-    ) -> None:
-        self._arrays = {job_id: reading for job_id, reading in self._arrays.items() if job_id in known}
-        for job_id, job in found.items():
-            if job is not None and job.array_tasks and not job.job_state.is_final:
-                self._arrays[job_id] = _ArrayReading(self._clock(), states.get(job_id))
+    def _keep_only(self, known: Mapping[int, JobState]) -> None:
+        """Forget what is known of jobs that are no longer polled."""
+        self.states.keep_only(known)
+        self._large.keep_only(known)
+        self._readings = {job_id: reading for job_id, reading in self._readings.items() if job_id in known}
 
     def _states_of_arrays(self, ended_arrays: Collection[int]) -> States | None:
         """Return the states of ended arrays; an array may have too many tasks to be listed in time."""
@@ -128,85 +108,100 @@ class JobReader:
             logger.warning("the states of %d ended arrays were not read: %s", len(ended_arrays), error)
             return States()
 
-    def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
-        """Return these jobs as slurmctld describes them, without those that cannot be read.
+    def _read_changed(
+        self, known: Mapping[int, JobState], states: States, arrays: States
+    ) -> dict[int, SlurmJob | None]:
+        """Read the jobs whose listed state is another than the known one; an end is read once."""
+        changed = [
+            job_id
+            for job_id in states.named & states.asked
+            if _is_worth_reading(known[job_id], states.states.get(job_id))
+        ]
+        found: dict[int, SlurmJob | None] = {}
+        to_read: list[int] = []
+        for job_id in changed:
+            reading = self._last_reading(job_id, states.states.get(job_id))
+            if reading is None:
+                to_read.append(job_id)
+            elif reading.job.job_state.is_final:
+                found[job_id] = reading.job
+        if arrays.has_active:  # an active task has an id of its own, which does not show its array
+            to_read += arrays.named & arrays.asked
+        try:
+            reads = self.single.read(to_read)
+        except SlurmUnavailable as error:  # one job's request may always fail; the states were read
+            logger.warning("none of %d changed jobs was read: %s", len(to_read), error)
+            reads = {}
+        self._note_readings(states, reads)
+        return found | {job_id: read.job for job_id, read in reads.items()}
 
-        At most a few hundred jobs are read in one call, those whose last reading is longest ago first.
+    def _last_reading(self, job_id: int, state: JobState | None) -> _Reading | None:
+        """Return the last reading of a job if it is recent, and the listed state is still the same.
+
+        An array's own id has the state of the waiting tasks, or of the last task, not that of the array.
+        """
+        reading = self._readings.get(job_id)
+        if reading is None or reading.state is not state:
+            return None
+        is_ended = reading.job.job_state.is_final
+        is_recent = self._clock() - reading.at < (_REUSED_SECONDS if is_ended else _ARRAY_INTERVAL)
+        return reading if is_recent else None
+
+    def _note_readings(self, states: States, reads: Mapping[int, SingleRead]) -> None:
+        for job_id, read in reads.items():
+            self._large.note_read(job_id, read)
+            if read.job is not None and bool(read.job.array_tasks) is not read.job.job_state.is_final:
+                self._readings[job_id] = _Reading(self._clock(), states.states.get(job_id), read.job)
+
+    def _poll_large_arrays(
+        self, known: Mapping[int, JobState], *, may_raise: bool
+    ) -> dict[int, SlurmJob | None]:
+        """Return the large arrays that were read, after all other jobs and for a limited time.
 
         Raises:
-            SlurmUnavailable: Nothing could be read.
+            SlurmUnavailable: No array could be read, and `may_raise` is set.
         """
-        began = self._clock()
+        self._large.note_unlistable(self.states.take_failed_alone())
         found: dict[int, SlurmJob | None] = {}
-        for job_id in self._longest_unread(job_ids)[:_MAX_SINGLE_READS]:
-            if self._clock() - began > _MAX_READING_SECONDS:
+        was_polled, failure = False, None
+        began = self._clock()
+        for job_id in self._large.list_due(known):
+            asked_at = self._clock()
+            if asked_at - began > _MAX_ARRAY_SECONDS:
                 break
-            self._read_at[job_id] = self._clock()
             try:
-                found |= self.read_one(job_id)
-            except SlurmUnavailable as error:
-                if not found:
+                found |= self._poll_large_array(job_id, known[job_id])
+                was_polled = True
+            except (SlurmUnavailable, SlurmMisbehaved) as error:
+                if isinstance(error, SlurmTokenRefused):
                     raise
-                logger.warning("%d of %d jobs were read: %s", len(found), len(job_ids), error)
-                break
+                self._large.note_failure(job_id, self._clock() - asked_at)
+                failure = error
+                logger.warning("the array %d was not read: %s", job_id, error)
+        if failure is not None and may_raise and not was_polled:
+            raise failure
         return found
 
-    def read_one(self, job_id: int) -> dict[int, SlurmJob | None]:
-        """Return one job as slurmctld describes it; the result is empty if the job cannot be read."""
-        return jobs_by_id_or_none([job_id], self.raw_job(job_id))
-
-    def raw_job(self, job_id: int, timeout: float | None = None) -> list[dict[str, Any]]:
-        """Return the parts of one job: several for an array, none for a job that slurmctld does not know."""
-        reply = self._session.get(f"job/{job_id}", timeout=timeout)
-        is_slurms_404 = reply.status == 404 and bool(reply.errors())  # a proxy's has another form
-        if is_slurms_404 or any(number == _NOT_FOUND for number, _ in reply.errors()):
-            return []
-        return require_jobs(reply)
-
-    def since(self, seconds: int) -> Query:
-        """Return the query for a list of jobs that slurmrestd sends only if a job changed since then."""
-        return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
-
-    def _longest_unread(self, job_ids: Collection[int]) -> list[int]:
-        since = self._clock() - _REMEMBERED_SECONDS
-        self._read_at = {job_id: at for job_id, at in self._read_at.items() if at > since}
-        return sorted(job_ids, key=lambda job_id: self._read_at.get(job_id, 0.0))
-
-    def _changes_in_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        """Return the changes in the list of all jobs, for servers without a list of states.
-
-        slurmrestd sends the list only if a job changed since `_list_since`. That time advances only after a
-        list without changes, so that a change that could not be stored is read again.
-        """
-        if not known:
+    def _poll_large_array(self, job_id: int, before: JobState) -> dict[int, SlurmJob | None]:
+        """Return the array if it was read: its records are read only if the states show a change."""
+        began = self._clock()
+        timeout = self._large.timeout(job_id)
+        if self._large.is_polled_by_states(job_id):
+            tasks = self.states.read_tasks(job_id, timeout)
+            self._large.note_tasks(job_id, tasks, self._clock() - began)
+            if not tasks:
+                return {job_id: None}
+            states = {state for _, state in tasks if state is not None}
+            is_readable = all(state is not None for _, state in tasks)
+            if is_readable and not is_change(before, merge_states(states)):
+                return {}
+        read = self.single.time_one(job_id, timeout)
+        if read is None:
             return {}
-        asked_at = time.time()
-        since = 0 if asked_at - self._listed_at > _FULL_LIST_EVERY else self._list_since
-        reply = self._session.get("jobs", self.since(since))
-        if is_unchanged(reply):
-            return {}
-        self._listed_at = asked_at if since == 0 else self._listed_at
-        changes = _changes(known, jobs_by_id_or_none(list(known), require_jobs(reply)))
-        if not changes:
-            self._list_since = int(asked_at - self._clock_skew)
-        return changes
+        self._large.note_read(job_id, read)
+        return {job_id: read.job}
 
 
 def _is_worth_reading(before: JobState, state: JobState | None) -> bool:
     """Return whether to read a job; a job with an unreadable state is read unless it had ended."""
-    return not before.is_final if state is None else _is_change(before, state)
-
-
-def _changes(
-    known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]
-) -> dict[int, SlurmJob | None]:
-    """Return the jobs whose state changed, and those that slurmctld does not know."""
-    return {
-        job_id: job
-        for job_id, job in found.items()
-        if job is None or _is_change(known[job_id], job.job_state)
-    }
-
-
-def _is_change(before: JobState, state: JobState) -> bool:
-    return not state.is_final if before.is_final else state is not before
+    return not before.is_final if state is None else is_change(before, state)

@@ -144,7 +144,7 @@ class JobSearch:
         for job_id in sorted(ids, reverse=True):
             if time.monotonic() > ends:
                 raise SlurmUnavailable("too many jobs were submitted since then")
-            raw = self._reader.raw_job(job_id, timeout)
+            raw = self._reader.single.raw_job(job_id, timeout)
             jobs = read_jobs(raw, reading.identify_controller_job)
             if len(jobs) != len(raw):
                 raise SlurmMisbehaved(f"slurmctld's answer about job {job_id} cannot be read")
@@ -181,7 +181,7 @@ class JobSearch:
             if not missing or time.monotonic() > ends:
                 break
             try:
-                raw = self._reader.raw_job(job_id, timeout)
+                raw = self._reader.single.raw_job(job_id, timeout)
             except SlurmUnavailable as error:  # the request for one job may always fail
                 failure = error
                 continue

@@ -24,6 +24,7 @@ class SlurmRequest:
         expires: The end of the token: from then on Slurm does not accept the request, however late it
             arrives. None for the usual lifetime.
         timeout: Seconds that slurmrestd has to answer; None for the configured time.
+        max_bytes: The size limit of the answer; None for the usual one.
     """
 
     method: str
@@ -33,6 +34,7 @@ class SlurmRequest:
     body: object = None
     expires: datetime | None = None
     timeout: float | None = None
+    max_bytes: int | None = None
 
     @property
     def kind(self) -> str:

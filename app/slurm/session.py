@@ -99,9 +99,11 @@ class Session:
                 self._dialect = dialect
         return dialect
 
-    def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
+    def get(
+        self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
+    ) -> Reply:
         """Read from slurmctld as the service's own user: see `send`."""
-        return self.send(SlurmRequest("GET", path, query=query, timeout=timeout))
+        return self.send(SlurmRequest("GET", path, query=query, timeout=timeout, max_bytes=max_bytes))
 
     def send(self, request: SlurmRequest) -> Reply:
         """Make one request to slurmctld; its path is relative to /slurm/<version>/.

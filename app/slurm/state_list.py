@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,27 +16,48 @@ from app.slurm.session import Session
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
 
-IDS_PER_REQUEST = 400  # of nine digits each: a proxy may refuse a request line of more than 8 kB
+# Of the ids in one request, with their names: proxies refuse a request line of more than 8,190 characters.
+_MAX_QUERY = 7_700
+_ID_OVERHEAD = len("job_id=&")
 _OFFERED_AGAIN_AFTER = 60.0  # seconds until a missing list is asked for again
 
 
 @dataclass(slots=True)
 class States:
-    """States of jobs. A job that is in `asked` and not in `named` is not in slurmctld."""
+    """States of jobs. A job that is in `asked` and not in `named` is not in slurmctld.
+
+    Attributes:
+        asked: the ids that were asked for.
+        named: the ids that were listed.
+        states: the states by id; an array's id has the state of its waiting tasks, or of its last task.
+        own_tasks: how many tasks were listed under the id of each array, which are those that wait.
+        other_tasks: for each array, how many other tasks its request listed. They have ids of their own,
+            and may belong to any array of the request.
+    """
 
     asked: set[int] = field(default_factory=set)
     named: set[int] = field(default_factory=set)
     states: dict[int, JobState] = field(default_factory=dict)
+    own_tasks: Counter[int] = field(default_factory=Counter)
+    other_tasks: dict[int, int] = field(default_factory=dict)
 
     def add(self, chunk: Sequence[int], items: Sequence[Mapping[str, Any]]) -> None:
         """Add the answer to a request for some ids."""
-        self.asked.update(chunk)
-        for job_id, state in read_states(items):
+        asked = set(chunk)
+        self.asked |= asked
+        own_tasks: Counter[int] = Counter()
+        others = 0
+        for item, (job_id, state) in zip(items, read_states(items), strict=True):
             self.named.update(
                 chunk if job_id is None else [job_id]
             )  # an unreadable id may stand for any id of the request
             if job_id is not None and state is not None:
                 self.states[job_id] = state
+            if "_" in str(item.get("job_id")):
+                own_tasks[job_id or 0] += job_id in asked
+                others += job_id not in asked
+        self.own_tasks += own_tasks
+        self.other_tasks |= dict.fromkeys(+own_tasks, others)
 
     @property
     def missing(self) -> set[int]:
@@ -60,7 +82,8 @@ class StateList:
         self._session = session
         self._missing_since: float | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
-        self._avoided_per_request = IDS_PER_REQUEST
+        self._avoided_per_request = _MAX_QUERY
+        self._failed_alone: set[int] = set()  # ids of requests that failed with one id
 
     def is_offered(self) -> bool:
         """Return whether slurmrestd offers the list (24.05 and newer); a 404 counts for a minute."""
@@ -90,6 +113,7 @@ class StateList:
                 break
             except SlurmUnavailable as error:
                 self._avoid(chunk)
+                self._failed_alone.update(chunk if len(chunk) == 1 else ())
                 self._avoided_per_request = max(1, min(len(chunk), self._avoided_per_request) // 2)
                 if not read.asked:
                     raise
@@ -97,7 +121,7 @@ class StateList:
                 break
             if not self._avoided.keys().isdisjoint(chunk):
                 self._stop_avoiding(chunk)
-                self._avoided_per_request = min(2 * self._avoided_per_request, IDS_PER_REQUEST)
+                self._avoided_per_request = min(2 * self._avoided_per_request, _MAX_QUERY)
         return read
 
     def _chunks(self, job_ids: Collection[int]) -> Iterator[Sequence[int]]:
@@ -106,14 +130,31 @@ class StateList:
         wanted = set(job_ids)
         avoided = [job_id for job_id in self._avoided if job_id in wanted]
         while avoided:
-            yield avoided[: (size := self._avoided_per_request)]
-            avoided = avoided[size:]
+            chunk = next(split_ids(avoided))[: self._avoided_per_request]
+            yield chunk
+            avoided = avoided[len(chunk) :]
+
+    def read_tasks(self, array_id: int, timeout: float | None) -> list[tuple[int | None, JobState | None]]:
+        """Return id and state of each task of one array, and of nothing else; None if it is unreadable.
+
+        The list is empty if slurmctld does not know the array.
+
+        Raises:
+            SlurmUnavailable: The states could not be read.
+        """
+        return read_states(require_jobs(self._session.get("jobs/state", [("job_id", array_id)], timeout)))
 
     def keep_only(self, job_ids: Collection[int]) -> None:
         """Forget the failed requests of all other jobs, which are no longer polled."""
+        self._failed_alone.intersection_update(job_ids)
         if self._avoided:
             wanted = set(job_ids)
             self._avoided = {job_id: None for job_id in self._avoided if job_id in wanted}
+
+    def take_failed_alone(self) -> set[int]:
+        """Return the ids whose states could not be read even alone, each once."""
+        failed, self._failed_alone = self._failed_alone, set()
+        return failed
 
     def _avoid(self, chunk: Sequence[int]) -> None:
         self._stop_avoiding(chunk)
@@ -141,6 +182,16 @@ class StateList:
         return {job_id for job_id in ids if job_id is not None}
 
 
-def split_ids(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the ids in chunks; each chunk fits into one request."""
-    return (job_ids[i : i + IDS_PER_REQUEST] for i in range(0, len(job_ids), IDS_PER_REQUEST))
+def split_ids(job_ids: Iterable[int]) -> Iterator[list[int]]:
+    """Yield the ids in chunks; the query of each chunk fits into one request line."""
+    chunk: list[int] = []
+    length = 0
+    for job_id in job_ids:
+        added = len(str(job_id)) + _ID_OVERHEAD
+        if chunk and length + added > _MAX_QUERY:
+            yield chunk
+            chunk, length = [], 0
+        chunk.append(job_id)
+        length += added
+    if chunk:
+        yield chunk

@@ -95,7 +95,7 @@ class TaggedJobReader:
         for number, job_id in enumerate(sorted(ids, reverse=True), start=1):
             began = time.monotonic()
             try:
-                yield self._reader.raw_job(job_id, None)
+                yield self._reader.single.raw_job(job_id, None)
                 failures = 0
             except SlurmUnavailable as error:  # the request for one job may always fail
                 failures += 1

@@ -126,7 +126,7 @@ class Process:
             self.reconciler,
             Delivery(store, senders, policy, methods=["email"]),
             self.clocks,
-            MonitorTiming(interval=0.05, lease=0.6, cycle_limit=0.5),
+            MonitorTiming(interval=0.05, min_pause=0.05, lease=0.6, cycle_limit=0.5),
             HealthReporter(store, self.slurm),
             owner=name,
         )

@@ -105,7 +105,7 @@ class Service:
             self.reconciler,
             self.delivery,
             self.clocks,
-            MonitorTiming(interval=interval, lease=30, cycle_limit=60),
+            MonitorTiming(interval=interval, min_pause=interval, lease=30, cycle_limit=60),
             HealthReporter(self.store, self.client),
             owner=owner,
             on_change=self.subscriptions.read_soon,

@@ -104,14 +104,14 @@ def test_poll_reads_thirty_ends_among_many_jobs_without_the_list_of_all() -> Non
     assert {job_id for job_id, job in news.items() if job and job.job_state is JobState.COMPLETED} == set(
         range(1, 31)
     )
-    assert len(session.requests) == 3 + 30
+    assert len(session.requests) == 2 + 30
 
 
 def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:
-    session = large_cluster(ended=1200)
+    session = large_cluster(ended=2200)
     client = client_of(session)
-    known = dict.fromkeys(range(1, 1201), JobState.RUNNING)
-    for reads in (500, 500, 200):
+    known = dict.fromkeys(range(1, 2201), JobState.RUNNING)
+    for reads in (1000, 1000, 200):
         session.requests.clear()
         news = client.poll(known)
         assert len(session.single_reads()) == len(news) == reads
@@ -120,34 +120,47 @@ def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:
 
 
 def test_poll_of_changes_that_cannot_be_recorded_starves_no_other() -> None:
-    session = large_cluster(ended=1200)
+    session = large_cluster(ended=2200)
     client = client_of(session)
-    known = dict.fromkeys(range(1, 1201), JobState.RUNNING)
+    known = dict.fromkeys(range(1, 2201), JobState.RUNNING)
     seen = {job_id for _ in range(3) for job_id in client.poll(known)}
     assert seen == set(known)
 
 
-def test_read_keeps_what_it_read_before_a_request_failed() -> None:
+def test_read_goes_on_after_a_request_that_failed() -> None:
     session = large_cluster(30)
     session.broken = {11}
+    assert client_of(session).read_jobs(range(1, 31)).keys() == set(range(1, 31)) - {11}
+
+
+def test_read_ends_after_a_few_failures_and_reads_the_others_first_at_the_next_call() -> None:
+    session = large_cluster(30)
+    session.broken = set(range(1, 8))
     client = client_of(session)
-    assert client.read_jobs(range(1, 31)).keys() == set(range(1, 11))
-    assert client.read_jobs(range(1, 31)).keys() == set(range(12, 31)) | set(range(1, 11))
+    with pytest.raises(SlurmUnavailable):
+        client.read_jobs(range(1, 8))
+    assert len(session.single_reads()) == 2
+    found: set[int] = set()
+    for _ in range(4):
+        with suppress(SlurmUnavailable):
+            found |= client.read_jobs(range(1, 18)).keys()
+    assert found == set(range(8, 18))
 
 
 def test_read_goes_on_behind_the_job_whose_request_failed() -> None:
     session = large_cluster()
     session.broken = {1}
     client = client_of(session)
-    with pytest.raises(SlurmUnavailable):
-        client.read_jobs([1, 2, 3])
     assert client.read_jobs([1, 2, 3]).keys() == {2, 3}
+    session.requests.clear()
+    client.read_jobs([1, 2, 3])
+    assert session.single_reads() == [1, 2, 3]
 
 
 def test_poll_asks_last_and_for_fewer_where_a_request_for_states_failed() -> None:
     session = large_cluster(ended=2000)
     session.broken = {700}
-    client = client_of(session)
+    client = JobReader(cast(Session, session), 0, clock=lambda: 0.0)
     known = dict.fromkeys(range(1, 2001), JobState.RUNNING)
     noticed: set[int] = set()
     for _ in range(40):
@@ -310,7 +323,7 @@ def test_poll_does_not_avoid_jobs_because_all_connections_were_busy() -> None:
     session.is_busy = False
     session.requests.clear()
     client.poll(known)
-    assert [len(ids) for _, ids in session.requests] == [400, 400, 100]
+    assert [len(ids) for _, ids in session.requests] == [709, 191]
 
 
 def test_poll_reads_an_array_whose_own_id_shows_no_change_at_intervals() -> None:

@@ -1,0 +1,135 @@
+"""Poll jobs on servers without a list of states (22.05): by the list of all jobs, or one by one.
+
+The list has every job of the cluster, 3.5 kB and 0.2 ms each. slurmrestd sends it only if a job changed
+since the time in the request, but on a busy cluster some job always has. Reading one job takes 1.4 ms. So
+the list is read while it costs no more than reading our own jobs.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from app.errors import SlurmAnswerTooLarge, SlurmUnavailable
+from app.job_state import JobState
+from app.models.job import SlurmJob
+from app.outages import RepeatFilter
+from app.slurm.answers import is_unchanged, jobs_by_id_or_none, require_jobs
+from app.slurm.request import Query
+from app.slurm.session import Session
+from app.slurm.single_reads import SingleReader
+
+logger = logging.getLogger(__name__)
+logger.addFilter(RepeatFilter(60))
+
+_MAX_LIST_BYTES = 32 * 1024 * 1024  # about 10,000 jobs of 22.05, and 150 MB of memory while it is parsed
+_CHEAP_LIST_SECONDS = 0.25  # such a list is read however few jobs are ours
+_SECONDS_PER_READ = 0.0015  # of one job
+_SLOW_SECONDS = 5.0  # of a request that fails: an outage of slurmctld itself is answered
+_MEASURED_AGAIN_AFTER = 600.0  # seconds after which an expensive list is tried again
+_REFUSED_AGAIN_AFTER = 3600.0  # seconds after which a list that was too large is tried again
+_FULL_LIST_EVERY = 300  # seconds; finds changes that a larger clock skew would hide
+_MAX_ENDED_READS = 100  # in one poll; ended jobs are read only to see whether they were requeued
+
+
+class JobList:
+    """Poller of servers without a list of states. Not thread-safe."""
+
+    def __init__(
+        self,
+        session: Session,
+        single: SingleReader,
+        clock_skew: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a poller that has read nothing yet.
+
+        Args:
+            session: The session with slurmrestd.
+            single: Reads jobs one by one.
+            clock_skew: Seconds that this machine's clock may run ahead of Slurm's.
+            clock: Seconds of a monotonic clock.
+        """
+        self._session = session
+        self._single = single
+        self._clock_skew = clock_skew
+        self._clock = clock
+        self._list_seconds = 0.0  # that the last whole list took
+        self._avoided_until = 0.0  # the list is not read before, if it is expensive
+        self._unchanged_since = 0
+        self._listed_at = 0.0
+
+    def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        """Return the jobs whose state changed: see JobReader.poll.
+
+        Raises:
+            SlurmUnavailable: Nothing could be read.
+        """
+        if not known:
+            return {}
+        if self._is_too_expensive(len(known)):
+            return self._poll_one_by_one(known)
+        try:
+            return self._poll_list(known)
+        except SlurmAnswerTooLarge as error:
+            logger.warning("the list of all jobs is not read for an hour, but each job alone: %s", error)
+            self._avoid_list(float("inf"), _REFUSED_AGAIN_AFTER)
+            return self._poll_one_by_one(known)
+
+    def since(self, seconds: int) -> Query:
+        """Return the query for a list of jobs that slurmrestd sends only if a job changed since then."""
+        return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
+
+    def _avoid_list(self, seconds: float, pause: float) -> None:
+        """Note what the list cost; where that is too much, it is not read again before the pause is over."""
+        self._list_seconds = seconds
+        self._avoided_until = self._clock() + pause
+
+    def _is_too_expensive(self, count: int) -> bool:
+        """Return whether reading `count` jobs one by one costs less than the list of all jobs."""
+        is_avoided = self._clock() < self._avoided_until
+        return is_avoided and self._list_seconds > max(_CHEAP_LIST_SECONDS, count * _SECONDS_PER_READ)
+
+    def _poll_one_by_one(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        """Read the jobs whose last reading is longest ago; few of those that have ended."""
+        ended = self._single.longest_unread([job_id for job_id, state in known.items() if state.is_final])
+        wanted = [job_id for job_id, state in known.items() if not state.is_final]
+        reads = self._single.read([*wanted, *ended[:_MAX_ENDED_READS]])
+        return find_changes(known, {job_id: read.job for job_id, read in reads.items()})
+
+    def _poll_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        """Return the changes in the list of all jobs.
+
+        slurmrestd sends the list only if a job changed since `_unchanged_since`. That time advances only
+        after a list without changes, so that a change that could not be stored is read again.
+        """
+        asked_at, began = time.time(), self._clock()
+        since = 0 if asked_at - self._listed_at > _FULL_LIST_EVERY else self._unchanged_since
+        try:
+            reply = self._session.get("jobs", self.since(since), max_bytes=_MAX_LIST_BYTES)
+        except SlurmUnavailable:  # perhaps the list takes longer than the time-out
+            if self._clock() - began > _SLOW_SECONDS:
+                self._avoid_list(self._clock() - began, _MEASURED_AGAIN_AFTER)
+            raise
+        if is_unchanged(reply):
+            return {}
+        jobs = require_jobs(reply)
+        self._avoid_list(self._clock() - began, _MEASURED_AGAIN_AFTER)
+        self._listed_at = asked_at if since == 0 else self._listed_at
+        changes = find_changes(known, jobs_by_id_or_none(list(known), jobs))
+        if not changes:
+            self._unchanged_since = int(asked_at - self._clock_skew)
+        return changes
+
+
+def find_changes(
+    known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]
+) -> dict[int, SlurmJob | None]:
+    """Return the jobs whose state changed, and those that slurmctld does not know."""
+    return {
+        job_id: job for job_id, job in found.items() if job is None or is_change(known[job_id], job.job_state)
+    }
+
+
+def is_change(before: JobState, state: JobState) -> bool:
+    """Return whether a listed state is news: any other state, but of an ended job only an active one."""
+    return not state.is_final if before.is_final else state is not before
