@@ -7,6 +7,7 @@ matched against short texts only, and equal items are found without comparing ea
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
@@ -14,6 +15,7 @@ from jsonschema.validators import extend
 
 from app.close_matches import MAX_WORD_LENGTH, suggest_similar_word
 
+_MAX_FAULTS = 101  # more than an error lists; the rest is not looked for
 _MAX_MATCHED_LENGTH = 1000  # characters of a text that a pattern is matched against
 _MAX_LISTED_VALUES = 20  # in an error
 _MAX_SHOWN_LENGTH = 200  # characters of one value in an error
@@ -48,7 +50,8 @@ Schema = dict[str, Any]
 
 def list_value_faults(schema: Schema, value: object, root: str) -> Iterator[str]:
     """Yield what is wrong with a value, each fault with its path below `root`."""
-    for error in sorted(_Validator(schema).iter_errors(value), key=lambda error: list(map(str, error.path))):
+    found = islice(_Validator(schema).iter_errors(value), _MAX_FAULTS)
+    for error in sorted(found, key=lambda error: list(map(str, error.path))):
         yield f"{join_path(root, error.absolute_path)}: {_describe_error(error)}"
 
 

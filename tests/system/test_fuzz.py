@@ -129,10 +129,10 @@ def guard() -> Iterator[Guard]:
 
 # What hangs on more than the request: what is in the store, and in Slurm.
 _BY_CHANCE = {"duplicate_uuid", "idempotency_key_reused", "unknown_job", "unknown_task", "not_the_owner"}
-# What JSON Schema cannot say: mail addresses, bytes instead of characters, the operator's lists, and which
-# parameters belong together.
+# What JSON Schema cannot say: mail addresses, bytes instead of characters, the operator's lists, which
+# parameters belong together, and which tasks there are.
 _BEYOND_SCHEMA = re.compile(
-    "e-mail address|255 bytes|all messages together|http or https URL|until: needs wait"
+    "e-mail address|255 bytes|all messages together|http or https URL|until: needs wait|slurm.dependency:"
 )
 
 
@@ -222,6 +222,23 @@ def test_submissions_of_all_kinds(
     raw = written(submissions(f"task-{next(_numbers)}")[which])
     guard.client.post("/submit/", data=raw, headers={"Idempotency-Key": key} if key else {})
     guard.injected = guard.slurm.failure = None
+
+
+@given(which=st.integers(0, 2), changes=CHANGES, damage=DAMAGES, key=KEYS)
+@settings(STEADY, max_examples=300)
+def test_resubmissions_of_all_kinds(
+    guard: Guard, which: int, changes: list[Change], damage: Damage, key: str | None
+) -> None:
+    source = f"task-{next(_numbers)}"
+    guard.client.post("/submit", data=written(submissions(source)[which]))
+    path, headers = f"/monitor/task_uuid/{source}/resubmit", {"Idempotency-Key": key} if key else {}
+    for raw in (b"", *_altered(submissions, which, changes, damage)):
+        response: Any = guard.client.post(path, data=raw, headers=headers)
+        if response.status_code == 200:
+            found: Any = guard.client.get(f"/monitor/task_uuid/{response.json['uuid']}").json
+            assert found["monitor"]["resubmitted_from"] == source
+            assert found["monitor"]["task"]["uuid"] == response.json["uuid"]
+        guard.client.post(f"{path}?dry_run=true", data=raw, headers=headers)
 
 
 @given(which=st.integers(0, 2), changes=CHANGES, damage=DAMAGES)

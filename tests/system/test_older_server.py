@@ -64,11 +64,40 @@ def test_an_older_record_is_readable_by_both_gets(
         "slurm_username": task["username"],
         "slurm_job_id": 4711,
         "slurm_job_state": "RUNNING",
+        "ended": False,
+        "succeeded": None,
         "task": task,
         "created_at": NAIVE_NOW.isoformat() + "+00:00",
         "updated_at": (updated_at or NAIVE_NOW).isoformat() + "+00:00",
         "notifications": [],
     }
+
+
+@pytest.mark.parametrize("uuid", ["a-task", 17])
+def test_an_older_record_can_be_resubmitted(deployment: Deployment, uuid: object) -> None:
+    task = {**make_task(), "uuid": uuid}
+    deployment.tasks.insert_one(older_document("4711", "COMPLETED", task=task, created_at=YEARS_AGO))
+    client = deployment.start().test_client()
+    for path in ("slurm_job_id/4711", f"task_uuid/{uuid}"):
+        answer: Any = client.post(f"/monitor/{path}/resubmit", json={"task": {"slurm": {"mem": 200}}}).json
+        assert answer["resubmitted_from"] == str(uuid)
+        found: Any = client.get(f"/monitor/task_uuid/{answer['uuid']}").json
+        slurm = {**task["slurm"], "mem": 200}
+        assert found["monitor"]["task"] == {**task, "uuid": answer["uuid"], "slurm": slurm}
+    earlier: Any = client.get(f"/monitor/task_uuid/{uuid}").json
+    assert len(earlier["monitor"]["resubmitted_as"]) == 2
+    assert earlier["monitor"]["task"] == task
+
+
+def test_what_an_older_record_lacks_is_named_and_can_be_added(deployment: Deployment) -> None:
+    task = make_task()
+    given = {name: task.pop(name) for name in ("cwd", "dirs")}
+    deployment.tasks.insert_one(older_document(4711, "FAILED", task=task, created_at=YEARS_AGO))
+    client = deployment.start().test_client()
+    refused: Any = client.post("/monitor/slurm_job_id/4711/resubmit").json
+    assert refused["details"] == ["task.cwd: is required", "task.dirs: is required"]
+    answer = client.post("/monitor/slurm_job_id/4711/resubmit", json={"task": given})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("state", ["completed", "Done", "", "SUBMITTED", None, ["RUNNING"], 3])
