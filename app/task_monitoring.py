@@ -3,12 +3,14 @@
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
 
+from functools import partial
+
 from flask import Blueprint, Response
 
 from app.models.record_state import states_of
 from app.web.json_response import make_json_response
 from app.web.request_context import get_caller, get_services, read_body, read_query_lists
-from app.web.waiting import wait_for
+from app.web.waiting import answer_about_batch, wait_for_task
 
 blueprint = Blueprint("task_monitoring", __name__, url_prefix="/monitor")
 
@@ -21,19 +23,20 @@ def register_job() -> Response:
 
 @blueprint.get("")
 def list_tasks() -> Response:
-    """Return a page of tasks, or the tasks of the uuids in the query.
+    """Return a page of tasks, or the tasks of the uuids in the query, with `wait` once one has changed.
 
     Only tasks that the caller may read are listed; with the scope `monitor`, those of all users. A filter
     with several values is met by any of them, and a task must meet all filters.
     """
-    return make_json_response(get_services().listing.list_tasks(get_caller(), read_query_lists()))
+    query = read_query_lists()
+    return answer_about_batch(query, partial(get_services().listing.list_tasks, get_caller(), query))
 
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
     """Return the newest record of a job id, and the last known facts of the job, with `wait` once it ends."""
     lookup = get_services().lookup
-    retry_after = wait_for(lambda: states_of(lookup.read_by_job_id(get_caller(), slurm_job_id)))
+    retry_after = wait_for_task(lambda: states_of(lookup.read_by_job_id(get_caller(), slurm_job_id)))
     return make_json_response(lookup.find_by_job_id(get_caller(), slurm_job_id), retry_after)
 
 
@@ -48,5 +51,5 @@ def list_tasks_by_state(slurm_job_state: str) -> Response:
 def get_task_by_uuid(task_uuid: str) -> Response:
     """Return the record of a task, and the last known facts of its job, with `wait` once it ends."""
     lookup = get_services().lookup
-    retry_after = wait_for(lambda: states_of(lookup.read_by_uuid(get_caller(), task_uuid)))
+    retry_after = wait_for_task(lambda: states_of(lookup.read_by_uuid(get_caller(), task_uuid)))
     return make_json_response(lookup.find_by_uuid(get_caller(), task_uuid), retry_after)

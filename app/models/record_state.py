@@ -7,6 +7,7 @@ from typing import Self
 
 from app.job_state import JobState
 from app.models.record import TaskRecord
+from app.models.task_summary import TaskSummary
 
 MAX_WAIT_SECONDS = 60
 
@@ -21,9 +22,11 @@ class RecordState:
     is_reserved: bool  # the job is not known yet
 
     @classmethod
-    def of(cls, record: TaskRecord) -> Self:
-        """Return the state of a record."""
-        return cls(record.slurm_username, record.slurm_job_id, record.slurm_job_state, record.is_reserved)
+    def of(cls, record: TaskRecord | TaskSummary) -> Self:
+        """Return the state of a record, or of the record that a summary is about."""
+        job_id, state = record.slurm_job_id, record.slurm_job_state
+        is_reserved = job_id is None and state is None and record.submission_error is None
+        return cls(record.slurm_username, job_id, state, is_reserved)
 
     @property
     def has_ended(self) -> bool:
@@ -37,9 +40,13 @@ class RecordState:
         return is_running or self.has_ended
 
 
-def states_of(record: TaskRecord) -> dict[str, RecordState]:
-    """Return the state of a record by its key in the store."""
-    return {record.key or record.uuid: RecordState.of(record)}
+def states_of(*records: TaskRecord | TaskSummary) -> dict[str, RecordState]:
+    """Return the states of records, by their keys in the store; a summary has only the uuid."""
+    return {_get_store_key(record): RecordState.of(record) for record in records}
+
+
+def _get_store_key(record: TaskRecord | TaskSummary) -> str:
+    return (record.key if isinstance(record, TaskRecord) else None) or record.uuid
 
 
 class WaitCondition(StrEnum):

@@ -2,35 +2,58 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from flask import g, request
+from flask import Response, g, request
 
 from app.errors import InvalidRequest
 from app.lifecycle.wait import RequestSlot, UnlimitedSlot
-from app.models.record_state import MAX_WAIT_SECONDS, RecordState, Wait, WaitCondition
-from app.web.request_context import get_services, refuse_misspelt_parameters
+from app.models.list_answers import TaskList
+from app.models.record_state import MAX_WAIT_SECONDS, RecordState, Wait, WaitCondition, states_of
+from app.web.json_response import make_json_response
+from app.web.request_context import get_services, read_query_lists, refuse_misspelt_parameters
 from app.web.request_slots import SLOT_KEY
 
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+_Query = Mapping[str, Sequence[str]]
 
 
-def wait_for(
-    find: Callable[[], Mapping[str, RecordState]],
-    conditions: tuple[WaitCondition, ...] = tuple(WaitCondition),
-) -> int | None:
+def wait_for_task(find: Callable[[], Mapping[str, RecordState]]) -> int | None:
     """Wait as the query demands; return the value of the header Retry-After, if the answer comes too early.
 
-    The request gives its slot back meanwhile. Without `wait` in the query, this does nothing.
-
     Args:
-        find: Returns the states of the records that the request is about. Its errors are raised.
-        conditions: The values that `until` may have on this route; the first is the default.
+        find: Returns the state of the record that the request is about. Its errors are raised.
 
     Raises:
         InvalidRequest: A parameter is wrong or misspelt.
     """
-    if (wanted := _read_wait(conditions)) is None:
+    refuse_misspelt_parameters("wait", "until")
+    return _wait(find, _parse_wait(read_query_lists(), tuple(WaitCondition)))
+
+
+def answer_about_batch(query: dict[str, list[str]], find: Callable[[], TaskList]) -> Response:
+    """Return the response to a query, after a wait if it is about certain tasks and demands that.
+
+    Args:
+        query: The query. `wait` and its `until` are taken out of it; without `wait`, `until` is a filter.
+        find: Returns the tasks that meet the query without `wait`. Its errors are raised.
+
+    Raises:
+        InvalidRequest: A parameter is wrong, or there is no uuid.
+    """
+    retry_after = None
+    if "wait" in query:
+        if "uuid" not in query:
+            raise InvalidRequest(["wait: needs uuid, the tasks to wait for"])
+        given = {name: query.pop(name, []) for name in ("wait", "until")}
+        wanted = _parse_wait(given, (WaitCondition.CHANGE, WaitCondition.END))
+        retry_after = _wait(lambda: states_of(*find().tasks), wanted)
+    return make_json_response(find(), retry_after)
+
+
+def _wait(find: Callable[[], Mapping[str, RecordState]], wanted: Wait | None) -> int | None:
+    """Wait for tasks, and give the slot of the request back meanwhile."""
+    if wanted is None:
         return None
     slot: RequestSlot = request.environ.get(SLOT_KEY) or UnlimitedSlot()
     began = time.monotonic()
@@ -40,17 +63,14 @@ def wait_for(
         g.waited = time.monotonic() - began
 
 
-def _read_wait(conditions: tuple[WaitCondition, ...]) -> Wait | None:
-    """Return what the query demands; None without `wait`.
+def _parse_wait(query: _Query, conditions: tuple[WaitCondition, ...]) -> Wait | None:
+    """Return what a query demands; None without `wait`. The first of `conditions` is the default.
 
     Raises:
-        InvalidRequest: A parameter is wrong or misspelt.
+        InvalidRequest: A parameter is wrong.
     """
-    refuse_misspelt_parameters("wait", "until")
-    faults = [
-        f"{name}: may occur only once" for name in ("wait", "until") if len(request.args.getlist(name)) > 1
-    ]
-    seconds, until = request.args.get("wait"), request.args.get("until")
+    faults = [f"{name}: may occur only once" for name in ("wait", "until") if len(query.get(name, ())) > 1]
+    seconds, until = (next(iter(query.get(name, ())), None) for name in ("wait", "until"))
     if seconds is None:
         faults += ["until: needs wait, the number of seconds to wait"] * (until is not None)
     elif _NUMBER.fullmatch(seconds) is None or float(seconds) > MAX_WAIT_SECONDS:

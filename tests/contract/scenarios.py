@@ -129,6 +129,8 @@ def tasks(folder: Path) -> Recording:
         ask("wait for an end that was", "GET", "/monitor/task_uuid/keyed?wait=60")
         ask("wait for a moment", "GET", "/monitor/slurm_job_id/1001?wait=0.001&until=change")
         ask("wait for an unknown task", "GET", "/monitor/task_uuid/nobody?wait=60&until=begin")
+        ask("wait for several tasks", "GET", "/monitor?uuid=keyed&uuid=nobody&wait=60&until=end")
+        ask("wait for no certain tasks", "GET", "/monitor?wait=60")
         ask("wait too long", "GET", "/monitor/task_uuid/keyed?wait=61&until=over")
         ask("wait for nothing", "GET", "/monitor/slurm_job_id/1001?until=end")
         for path in ("task_uuid/nobody", "task_uuid/a/b", "slurm_job_id/99", "slurm_job_id/x"):

@@ -46,3 +46,14 @@ def test_the_script_that_waits_honours_retry_after(site: Site) -> None:
     seconds = time.monotonic() - began
     assert done.returncode == 1
     assert len([name for name in site.requests if name.startswith("GET")]) <= seconds + 2, site.requests
+
+
+def test_the_single_commands_of_the_page_work(site: Site) -> None:
+    for uuid in ("my-task", "my-other-task"):
+        site.submit("true", uuid=uuid)
+    one, several = (
+        json.loads(site.call("bash", "-c", command.replace("localhost:5001", site.server.url)).stdout)
+        for command in scripts_of("how-to/wait-for-a-task.md", "sh")
+    )
+    assert one["monitor"]["succeeded"]
+    assert [task["ended"] for task in several["tasks"]] == [True, True]

@@ -227,6 +227,7 @@ EXECUTED = {  # how a command begins, and the test that executes it
     "echo $?": "tests/system/test_check.py",
     "flask --app app records": "tests/system/test_documented_commands.py",
     "curl 'localhost:5001/notifications": "tests/system/test_documented_commands.py",
+    "curl 'localhost:5001/monitor?uuid=my-task&": "tests/system/test_documented_scripts.py",
     "curl 'localhost:5001/monitor/task_uuid/my-task?wait=60'": "tests/system/test_documented_scripts.py",
     "curl -X POST": "tests/system/test_documented_commands.py",
     'curl "$server/monitor/task_uuid/align-17/resubmit"': "tests/system/test_documented_commands.py",

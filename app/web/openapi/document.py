@@ -174,7 +174,11 @@ def _body_schema(kind: type) -> Schema:
 def _describe_success(operation: Operation) -> Schema:
     media = operation.answer if isinstance(operation.answer, str) else "application/json"
     schemas = [_schema_of(kind) for kind in (operation.answer, *operation.other_answers)]
-    headers = {"headers": {"Retry-After": _RETRY_AFTER_WAIT}} if "wait" in operation.parameters else {}
+    headers = (
+        {"headers": {"Retry-After": _RETRY_AFTER_WAIT}}
+        if {"wait", "batch_wait"} & set(operation.parameters)
+        else {}
+    )
     return {
         "description": "The request has succeeded.",
         **headers,

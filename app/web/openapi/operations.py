@@ -76,7 +76,7 @@ from app.models.job_action import Controlled, JobAction
 from app.models.list_answers import StatePage, TaskList
 from app.models.resubmission import ResubmissionDryRun, ResubmitRequest, Resubmitted
 from app.models.task import MonitorRequest, SubmitRequest
-from app.web.openapi.parameters import LIST_PARAMETERS, STATE_PARAMETERS
+from app.web.openapi.parameters import BATCH_PARAMETERS, STATE_PARAMETERS
 
 _FROM_SLURM = (SlurmMisbehaved, SlurmUnavailable)
 
@@ -181,7 +181,7 @@ OPERATIONS = (
         "/monitor",
         TaskList,
         (InvalidRequest, StoreUnavailable),
-        LIST_PARAMETERS,
+        BATCH_PARAMETERS,
         scopes=(Scope.READ,),
         other_scope=Scope.MONITOR,
     ),

@@ -67,7 +67,18 @@ def _describe_list_parameters() -> dict[str, Parameter]:
 
 _OF_LISTS = _describe_list_parameters()
 _STATE_LIMIT = {**_OF_LISTS[LIST_PREFIX + "limit"].schema, "default": MAX_LIMIT}
+_BATCH_WAIT = {**_WAIT, "description": f"Only with `uuid`: {_WAIT['description']}"}
+_BATCH_UNTIL = {
+    **(_LIST_UNTIL := _OF_LISTS[LIST_PREFIX + "until"].schema),
+    "description": f"{_LIST_UNTIL['description']} With `wait`, what it waits for: `change`, the default, for"
+    " a change of any of the tasks, or `end`, for the end of all.",
+}
 LIST_PARAMETERS = tuple(_OF_LISTS)
+BATCH_PARAMETERS = (
+    *(key for key in LIST_PARAMETERS if key != LIST_PREFIX + "until"),
+    "batch_until",
+    "batch_wait",
+)
 STATE_PARAMETERS = (
     *(key for key in LIST_PARAMETERS if key not in (LIST_PREFIX + "state", LIST_PREFIX + "limit")),
     "state_limit",
@@ -85,6 +96,8 @@ PARAMETERS = {
     "method": Parameter("query", {"type": "string", "enum": list(SENDERS)}),
     "limit": Parameter("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
     "dry_run": Parameter("query", _DRY_RUN),
+    "batch_wait": Parameter("query", _BATCH_WAIT, name="wait"),
+    "batch_until": Parameter("query", _BATCH_UNTIL, name="until"),
     "wait": Parameter("query", _WAIT),
     "wait_until": Parameter("query", _UNTIL, name="until"),
     "username": Parameter("query", _USER, is_user=True),

@@ -232,6 +232,89 @@ def test_the_log_says_how_long_a_request_waited(
     assert "waited" not in plain.__dict__
 
 
+@pytest.fixture
+def batch(client: FlaskClient) -> dict[str, int]:
+    """Two tasks: their job ids by their uuids."""
+    tasks = [make_task() for _ in range(2)]
+    return {task["uuid"]: post(client, "/submit", {"task": task}).json["slurm_job_id"] for task in tasks}
+
+
+def path_of(batch: dict[str, int], query: str) -> str:
+    return "/monitor?" + "&".join([*(f"uuid={uuid}" for uuid in batch), query])
+
+
+@pytest.mark.parametrize("query", ["wait=60", "wait=60&until=change"])
+def test_a_batch_is_answered_as_soon_as_one_task_changes(
+    app: Flask, slurm: FakeSlurm, batch: dict[str, int], pool: ThreadPoolExecutor, query: str
+) -> None:
+    slurm.calls.clear()
+    answer = begin_to_wait(pool, app, path_of(batch, query))
+    slurm.put(list(batch.values())[1], JobState.RUNNING)
+    poll(app)
+    response = answer.result(30)
+    assert [task["slurm_job_state"] for task in response.json["tasks"]] == ["PENDING", "RUNNING"]
+    assert "Retry-After" not in response.headers
+    assert "find_job" not in slurm.calls
+
+
+def test_a_batch_that_waits_for_the_end_is_answered_when_all_have_ended(
+    app: Flask, slurm: FakeSlurm, batch: dict[str, int], pool: ThreadPoolExecutor
+) -> None:
+    answer = begin_to_wait(pool, app, path_of(batch, "wait=60&until=end"))
+    for job_id in batch.values():
+        assert not answer.done()
+        slurm.put(job_id, JobState.COMPLETED)
+        poll(app)
+    assert [task["ended"] for task in answer.result(30).json["tasks"]] == [True, True]
+
+
+def test_unknown_tasks_of_a_batch_are_not_waited_for(
+    app: Flask, client: FlaskClient, slurm: FakeSlurm, batch: dict[str, int], pool: ThreadPoolExecutor
+) -> None:
+    none = client.get("/monitor?uuid=none&wait=60&until=end").json
+    assert none == {"tasks": [], "next": None, "unknown": ["none"]}
+    answer = begin_to_wait(pool, app, path_of(batch, "uuid=none&wait=60&until=end"))
+    for job_id in batch.values():
+        slurm.put(job_id, JobState.FAILED)
+    poll(app)
+    assert answer.result(30).json["unknown"] == ["none"]
+
+
+def test_a_batch_does_not_wait_for_the_tasks_of_other_users(site: Site) -> None:
+    task = make_task()
+    site.call("POST", "/submit", site.key(), {"task": task})
+    bob = site.key(ALICE.model_copy(update={"users": ("bob",)}))
+    began = time.monotonic()
+    answer = site.call("GET", f"/monitor?uuid={task['uuid']}&wait=60", bob)
+    assert time.monotonic() - began < 30
+    assert answer.json == {"tasks": [], "next": None, "unknown": [task["uuid"]]}
+
+
+def test_the_answer_about_a_batch_after_the_time_is_that_without_wait(
+    client: FlaskClient, batch: dict[str, int]
+) -> None:
+    assert client.get(path_of(batch, "wait=0.05")).json == client.get(path_of(batch, "")).json
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("wait=1", "wait: needs uuid, the tasks to wait for"),
+        ("uuid=a&wait=61", "wait: must be a number of seconds from 0 to 60"),
+        ("uuid=a&wait=1&until=begin", "until: must be one of change, end"),
+        ("uuid=a&wait=1&wait=2", "wait: may occur only once"),
+    ],
+)
+def test_a_batch_with_wrong_parameters_is_refused(client: FlaskClient, query: str, words: str) -> None:
+    response = client.get(f"/monitor?{query}")
+    check_error(response, 400, "invalid_request")
+    assert response.json["details"] == [words]  # type: ignore[index]
+
+
+def test_a_batch_without_wait_takes_until_as_a_filter(client: FlaskClient, batch: dict[str, int]) -> None:
+    assert client.get(path_of(batch, "until=1h")).json["tasks"] == []  # type: ignore[index]
+
+
 class SmallServer:
     """The application behind slots, as a server runs it."""
 
