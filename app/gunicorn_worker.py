@@ -8,9 +8,16 @@ from typing import Any
 
 from gunicorn import util
 from gunicorn.http import errors
+from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, build_error_answer
+from app.connections.answers import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    MAX_REQUEST_LINE,
+    URI_TOO_LONG,
+    build_error_answer,
+)
 from app.connections.table import ConnectionTable
 from app.constants import MAX_BODY_BYTES
 from app.web.request_slots import RequestSlots
@@ -62,6 +69,15 @@ _ANSWERS: tuple[tuple[Any, _Answer], ...] = (
 )
 
 
+class LongRequest(Request):  # type: ignore[misc]
+    """A request whose first line may be longer than gunicorn's setting `limit_request_line` allows."""
+
+    def parse(self, unreader: Any) -> Any:
+        """Read the head of the request."""
+        self.limit_request_line = self._fast_limit_request_line = MAX_REQUEST_LINE
+        return super().parse(unreader)
+
+
 class Connection(TConn):  # type: ignore[misc]
     """A connection whose thread has ended it gracefully before the main loop closes it."""
 
@@ -70,6 +86,11 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(cfg, client, address, server)
         self.client_socket = client
         self.data_ready = True  # its thread may wait for the request: there is one for each connection
+
+    def init(self) -> None:
+        """Make the parser of requests."""
+        super().init()
+        self.parser.mesg_class = LongRequest
 
     def close(self, graceful: bool = False) -> None:
         """Close the connection at once, because waiting for the client would stop the main loop."""

@@ -3,9 +3,15 @@
 import json
 from http import HTTPStatus
 
+# The longest first line of a request: `GET /monitor` with 500 parameters `uuid` takes 21 kB.
+MAX_REQUEST_LINE = 32_768
 # Status, code and message of the answers to requests that cannot be read.
 BAD_REQUEST = (HTTPStatus.BAD_REQUEST, "bad_request", "the request is not valid HTTP")
-URI_TOO_LONG = (HTTPStatus.REQUEST_URI_TOO_LONG, "uri_too_long", "the URL is too long")
+URI_TOO_LONG = (
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    "uri_too_long",
+    "the URL is too long: it must have at most 32 kB",
+)
 HEADERS_TOO_LARGE = (
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "request_header_fields_too_large",

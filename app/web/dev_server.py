@@ -11,7 +11,13 @@ from typing import Any, Self
 from flask import Flask
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from app.connections.answers import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, build_error_answer
+from app.connections.answers import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    MAX_REQUEST_LINE,
+    URI_TOO_LONG,
+    build_error_answer,
+)
 from app.connections.client_socket import ClientSocket, ClientTooSlow
 from app.connections.table import ConnectionTable
 from app.constants import MAX_BODY_BYTES, Settings
@@ -85,6 +91,9 @@ class _RequestHandler(WSGIRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the head of a request; answer an invalid head, and return False."""
+        if len(self.raw_requestline) > MAX_REQUEST_LINE:
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+            return False
         if not super().parse_request():
             return False
         if _METHOD.fullmatch(self.command) is None:

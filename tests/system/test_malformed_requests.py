@@ -16,6 +16,7 @@ from app.constants import MAX_BODY_BYTES
 from app.errors import StoreUnavailable
 from app.logs import _traceback_lines
 from tests.conftest import until
+from tests.support.tasks import new_uuid
 from tests.system.test_slow_clients import COMMANDS, Server, request_head, rest_of
 
 KEY = "sp_0123456789ab_a-key-that-nobody-may-read-in-a-log"
@@ -45,6 +46,7 @@ REFUSED_BY_BOTH = {
     "TLS to a port without TLS": (400, b"\x16\x03\x01\x02\x00\x01" + KEY.encode() + b"\r\n\r\n"),
     "HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + KEY.encode()),
     "too long a path": (414, f"GET /{KEY}{'x' * 70_000} HTTP/1.1\r\n\r\n".encode()),
+    "a path that is a little too long": (414, f"GET /{KEY}{'x' * 32_768} HTTP/1.1\r\n\r\n".encode()),
     "too many headers": (431, get(*[f"X-{number}: {KEY}" for number in range(300)])),
     "a key as the length": (400, post(f"Content-Length: {KEY}")),
     "a length of too many digits": (400, post(f"Content-Length: {'9' * 5000}")),
@@ -123,6 +125,14 @@ def answers_to(server: Server, request: bytes) -> list[tuple[int, str, Any]]:
         body, received = rest[: int(length[1])], rest[int(length[1]) :]
         found.append((int(head.split()[1]), kind[1].decode(), body))
     return found
+
+
+def test_a_list_by_500_uuids_is_answered(logged: Logged) -> None:
+    uuids = [new_uuid() for _ in range(500)]
+    path = "/monitor?" + "&".join(f"uuid={uuid}" for uuid in uuids)
+    [(status, _, body)] = answers_to(logged.server, request_head("GET", path, "Connection: close") + b"\r\n")
+    assert status == 200
+    assert json.loads(body) == {"tasks": [], "next": None, "unknown": uuids}
 
 
 def assert_nothing_logged(server: Server) -> None:

@@ -20,6 +20,7 @@ from tests.conftest import not_covered, until
 from tests.support.real import RealPartMissing
 from tests.support.real.nginx import Nginx
 from tests.support.real.processes import install
+from tests.support.tasks import new_uuid
 from tests.system.test_docker import Gunicorn
 
 pytestmark = pytest.mark.real
@@ -181,10 +182,15 @@ def test_nginx_answers_connections_beyond_a_limit_with_json_and_a_time(folder: P
         assert answer.headers["Retry-After"] == "5"
 
 
+def test_nginx_passes_a_list_by_500_uuids_on(nginx: Nginx) -> None:
+    path = "/monitor?" + "&".join(f"uuid={new_uuid()}" for _ in range(500))
+    assert_error(call(nginx, "GET", path), 401, "not_authenticated")
+
+
 def test_nginx_answers_requests_that_it_refuses_itself_with_json(folder: Path) -> None:
     with Nginx(folder / "http") as nginx:
-        assert_error(call(nginx, "GET", "/" + "x" * 9000), 414, "request_uri_too_large")
-        assert_error(call(nginx, "GET", "/", headers={"X": "x" * 9000}), 400, "bad_request")
+        assert_error(call(nginx, "GET", "/" + "x" * 33_000), 414, "request_uri_too_large")
+        assert_error(call(nginx, "GET", "/", headers={"X": "x" * 33_000}), 400, "bad_request")
         assert_error(call(nginx, "TRACE", "/"), 405, "method_not_allowed")
         assert_error(call(nginx, "GET", "/.slurm-proxy-error"), 404, "not_found")
         assert_error(call(nginx, "POST", "/", headers={"Transfer-Encoding": "gzip"}), 501, "refused")
