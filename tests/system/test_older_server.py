@@ -148,6 +148,51 @@ def test_a_list_of_older_records_examines_only_those_that_it_returns(
     assert not any(command.get("hasSortStage") for command in commands)
 
 
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_older_records_of_every_form_are_listed_once(deployment: Deployment, order: str, limit: int) -> None:
+    app = deployment.start()
+    times = [NAIVE_NOW, NAIVE_NOW, YEARS_AGO, "2024-05-01 10:00:00", "never", None, 7, DatetimeMS(2**60)]
+    older = [older_document(number, "FAILED", created_at=at) for number, at in enumerate(times, 1)]
+    del older[5]["created_at"]
+    older += [
+        older_document("77", "COMPLETED"),
+        older_document(9, "FAILED", _id="a text"),
+        older_document(None),
+    ]
+    older += [older_document(10, "FAILED", task={"uuid": 4711, "username": "alice", "slurm": "none"})]
+    deployment.tasks.insert_many(older)
+    assert app.test_client().post("/submit", json={"task": make_task()}).status_code == 200
+    found: list[dict[str, Any]] = []
+    path = f"/monitor?order={order}&limit={limit}"
+    page = get(app, path)
+    while found.extend(page["tasks"]) or page["next"]:  # type: ignore[func-returns-value]
+        page = get(app, f"{path}&after={page['next']}")
+    uuids = [str(document["task"]["uuid"]) for document in older]
+    assert len(found) == len(uuids) + 1
+    assert {*uuids} <= {task["uuid"] for task in found}
+    assert {task["slurm_job_id"] for task in found} >= {77, 9, 10, None}
+    failed = get(app, "/monitor?state=FAILED&limit=1000")["tasks"]
+    assert sorted(task["slurm_job_id"] for task in failed) == [*range(1, 11)]
+    batch = get(app, f"/monitor?uuid=4711&uuid={uuids[4]}&uuid=nothing")
+    assert [task["uuid"] for task in batch["tasks"]] == ["4711", uuids[4]]
+    assert batch["unknown"] == ["nothing"]
+
+
+def test_of_two_older_records_with_one_uuid_a_list_by_uuids_has_the_newer_one(deployment: Deployment) -> None:
+    app = deployment.start()
+    task = make_task()
+    deployment.tasks.insert_many(
+        [
+            older_document(1, "FAILED", task=task, created_at=YEARS_AGO),
+            older_document(2, "COMPLETED", task=task, created_at=NAIVE_NOW),
+        ]
+    )
+    [found] = get(app, f"/monitor?uuid={task['uuid']}")["tasks"]
+    assert found["slurm_job_id"] == 2
+    assert [one["slurm_job_id"] for one in get(app, "/monitor")["tasks"]] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import bson
+from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
@@ -16,6 +17,9 @@ from app.store.mongo.types import Document
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _MAX_LENGTH = 1024
+# The order of the usual types of `_id` in MongoDB.
+_RANKS: dict[type, int] = {bool: 4, int: 0, float: 0, str: 1, bytes: 2, ObjectId: 3, datetime: 5}
+_OTHER_RANK = 6
 _MAX_COUNT = 2**31 - 1
 
 
@@ -47,6 +51,11 @@ class Position:
         at = document["created_at"]
         created_at = int(at) if isinstance(at, DatetimeMS) else (at - _EPOCH) // _MILLISECOND
         return cls(created_at, document["_id"])
+
+    def sort_key(self) -> tuple[int, int, object]:
+        """Return a key that orders positions with times as MongoDB does."""
+        rank = next((rank for kind, rank in _RANKS.items() if isinstance(self.id, kind)), _OTHER_RANK)
+        return self.created_at or 0, rank, self.id if rank < _OTHER_RANK else repr(self.id)
 
     @classmethod
     def parse(cls, cursor: str) -> Self:

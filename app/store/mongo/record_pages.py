@@ -30,7 +30,16 @@ _MAX_CHECKED = 6000  # documents, for one page
 _FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 _WITHOUT_TIME: Document = {"created_at": {"$not": {"$gte": _FIRST_TIME}}}  # an index covers it
 
+_Sort = Sequence[tuple[str, int]]
 _Found = list[tuple[Position, Document]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a range, and the order in which an index has its documents."""
+
+    condition: Document
+    sort: _Sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +55,44 @@ class _Range:
     def is_descending(self) -> bool:
         return self.order is TaskOrder.NEWEST
 
-    def split(self) -> Iterator[Document]:
-        """Yield conditions for the parts of the range in their order; an index covers each of them."""
+    @property
+    def sort(self) -> _Sort:
+        direction = 1 if self.is_descending else -1
+        return [(field, direction * descending) for field, descending in NEWEST_FIRST]
+
+    def split(self) -> Iterator[_Part]:
+        """Yield the parts of the range in their order; an index covers the condition of each of them."""
         is_bounded = self.since is not None or self.until is not None
         is_past_times = self.after is not None and self.after.created_at is None
         is_past_others = self.after is not None and self.after.created_at is not None
         if not self.is_descending and not is_bounded and not is_past_others:
-            yield _WITHOUT_TIME
+            yield _Part(_WITHOUT_TIME, self.sort)
         if not (self.is_descending and is_past_times):
             yield from self._split_times()
         if self.is_descending and not is_bounded:
-            yield _WITHOUT_TIME
+            yield _Part(_WITHOUT_TIME, self.sort)
 
-    def _split_times(self) -> Iterator[Document]:
+    def _split_times(self) -> Iterator[_Part]:
         bounds: Document = {"$gte": self.since or _FIRST_TIME}
         if self.until is not None:
             bounds["$lt"] = self.until
         if self.after is None or self.after.created_at is None:
-            yield {"created_at": bounds}
+            yield _Part({"created_at": bounds}, self.sort)
             return
         beyond = "$lt" if self.is_descending else "$gt"
         time = self.after.time
-        yield {"$and": [{"created_at": bounds}, {"created_at": time}], "_id": {beyond: self.after.id}}
-        yield {"$and": [{"created_at": bounds}, {"created_at": {beyond: time}}]}
+        within: Document = {"created_at": bounds}
+        same = match_all([within, {"created_at": time}, self._match_ids_beyond(self.after.id)])
+        yield _Part(same, self.sort[1:])  # by the time as well, MongoDB would sort in memory
+        yield _Part(match_all([within, {"created_at": {beyond: time}}]), self.sort)
+
+    def _match_ids_beyond(self, id_: object) -> Document:
+        """Return a condition for the values of `_id` after this one, even if they are of another type.
+
+        An index covers the first part; only the second one compares values of different types.
+        """
+        passed, beyond = ("$gte", "$lt") if self.is_descending else ("$lte", "$gt")
+        return {"_id": {"$not": {passed: id_}}, "$expr": {beyond: ["$_id", {"$literal": id_}]}}
 
 
 class MongoRecordPages(MongoDatabase, RecordPages):
@@ -116,8 +140,8 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         end = None
         for part in place.split():
             most = limit + 1 - len(found)
-            if part is _WITHOUT_TIME:
-                found += self._read_without_time(builder.everything, place, most)
+            if part.condition is _WITHOUT_TIME:
+                found += self._read_without_time(builder.everything, part, place, most)
             else:
                 documents, end = self._scan_part(plans, part, place, most)
                 found += documents
@@ -127,38 +151,39 @@ class MongoRecordPages(MongoDatabase, RecordPages):
                 break
         return found, end
 
-    def _read_without_time(self, leg: Leg, place: _Range, most: int) -> _Found:
+    def _read_without_time(self, leg: Leg, part: _Part, place: _Range, most: int) -> _Found:
         """Return documents without a time; these are few, and no longer become more."""
         skipped = place.after.count if place.after is not None and place.after.created_at is None else 0
-        cursor = self._find(leg, match_all([_WITHOUT_TIME, leg.check]), place, SUMMARY_FIELDS)
+        cursor = self._find(leg, match_all([part.condition, leg.check]), part.sort, SUMMARY_FIELDS)
         documents = cursor.skip(skipped).limit(most)
         return [(Position(count=count), document) for count, document in enumerate(documents, skipped + 1)]
 
     def _scan_part(
-        self, plans: Sequence[Plan], part: Document, place: _Range, most: int
+        self, plans: Sequence[Plan], part: _Part, place: _Range, most: int
     ) -> tuple[_Found, Position | None]:
         """Return up to `most` documents, and where the search stopped, if it checked as many as it may."""
         for checked in (2 * most, _MAX_CHECKED):
             ends = [self._find_end(plan, part, place, checked // len(plans)) for plan in plans]
             plan, end = _choose_plan(plans, ends, place)
-            found = self._read_part(
-                plan, part if end is None else match_all([part, _up_to(end, place)]), place, most
-            )
+            found = self._read_part(plan, part, end, place, most)
             if end is None or len(found) == most:
                 break
         return found, end
 
-    def _read_part(self, plan: Plan, part: Document, place: _Range, most: int) -> _Found:
-        """Return the first documents of a part of the range, by one plan."""
+    def _read_part(self, plan: Plan, part: _Part, end: Position | None, place: _Range, most: int) -> _Found:
+        """Return the first documents of a part of the range, or of what is up to `end`, by one plan."""
+        conditions = [part.condition, *([] if end is None else [_up_to(end, place)])]
         streams = [
-            self._find(leg, match_all([leg.key, part, leg.check]), place, SUMMARY_FIELDS).limit(most)
+            self._find(leg, match_all([leg.key, *conditions, leg.check]), part.sort, SUMMARY_FIELDS).limit(
+                most
+            )
             for leg in plan
         ]
         found = [[(Position.of(document), document) for document in stream] for stream in streams]
-        merged = heapq.merge(*found, key=lambda item: _sort_key(item[0]), reverse=place.is_descending)
+        merged = heapq.merge(*found, key=lambda item: item[0].sort_key(), reverse=place.is_descending)
         return list(merged)[:most]
 
-    def _find_end(self, plan: Plan, part: Document, place: _Range, most: int) -> Position | None:
+    def _find_end(self, plan: Plan, part: _Part, place: _Range, most: int) -> Position | None:
         """Return the position after which a plan would check more than `most` documents, if there are more.
 
         The index alone shows it. A plan whose index covers the whole filter checks no others.
@@ -167,16 +192,12 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         ends = []
         for leg in plan:
             if leg.check and leg.index is not None:
-                keys = self._find(leg, match_all([leg.key, part]), place, ("created_at",))
+                keys = self._find(leg, match_all([leg.key, part.condition]), part.sort, ("created_at",))
                 ends += [Position.of(document) for document in keys.skip(most).limit(1)]
-        return nearest(ends, key=_sort_key) if ends else None
+        return nearest(ends, key=Position.sort_key) if ends else None
 
-    def _find(
-        self, leg: Leg, condition: Document, place: _Range, fields: Sequence[str]
-    ) -> "Cursor[Document]":
-        """Return the documents that meet a condition, in the order of the list, by the index of the leg."""
-        direction = 1 if place.is_descending else -1
-        sort = [(field, direction * descending) for field, descending in NEWEST_FIRST]
+    def _find(self, leg: Leg, condition: Document, sort: _Sort, fields: Sequence[str]) -> "Cursor[Document]":
+        """Return the documents that meet a condition, by the index of the leg."""
         cursor = self.tasks.find(condition, dict.fromkeys(fields, 1)).sort(sort)
         return cursor if leg.index is None else cursor.hint(list(leg.index))
 
@@ -188,21 +209,15 @@ def _choose_plan(
     stops = [end for end in ends if end is not None]
     if len(stops) < len(plans):
         return plans[ends.index(None)], None
-    end = (min if place.is_descending else max)(stops, key=_sort_key)
+    end = (min if place.is_descending else max)(stops, key=Position.sort_key)
     return plans[ends.index(end)], end
 
 
 def _up_to(end: Position, place: _Range) -> Document:
     """Return the condition for the documents up to a position, and the document there."""
     inclusive, beyond = ("$gte", "$gt") if place.is_descending else ("$lte", "$lt")
+    at_end: Document = {"$expr": {inclusive: ["$_id", {"$literal": end.id}]}}
     return {
         "created_at": {inclusive: end.time},
-        "$or": [{"created_at": {beyond: end.time}}, {"_id": {inclusive: end.id}}],
+        "$or": [{"created_at": {beyond: end.time}}, at_end],
     }
-
-
-def _sort_key(position: Position) -> tuple[int, str, object]:
-    """Return a key for sorting positions with times as MongoDB does, if their `_id` are of one type."""
-    is_sortable = not isinstance(position.id, dict)
-    id_ = position.id if is_sortable else repr(position.id)
-    return position.created_at or 0, type(position.id).__name__, id_
