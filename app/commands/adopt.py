@@ -16,11 +16,11 @@ from app.commands.copies import FILE, ProgressLog
 from app.commands.durations import DURATION
 from app.errors import CopyFailed, SlurmProxyError
 from app.lifecycle.adopt_jobs import Adoption, JobAdoption, Outcome
+from app.lifecycle.adoption_window import choose_search_begin, find_newest_record_time
 from app.models.audited_submission import AuditedSubmission
 from app.slurm.tagged_jobs import TaggedJobs
 from app.web.request_context import get_settings
 
-_DEFAULT_SINCE = "7d"
 _WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
 
 
@@ -29,9 +29,8 @@ _WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
     "--since",
     type=DURATION,
     metavar="TIME",
-    default=_DEFAULT_SINCE,
-    show_default=True,
-    help="How long ago the restored backup was made, or longer.",
+    help="How far back to search: at least to the time of the restored backup. Default: 7d, or to the newest"
+    " record if that is older.",
 )
 @click.option(
     "--audit",
@@ -44,7 +43,7 @@ _WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
 @click.option("--dry-run", is_flag=True, help="List what would be done, and change nothing.")
 @click.pass_context
 @with_appcontext
-def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dry_run: bool) -> None:
+def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, ...], dry_run: bool) -> None:
     """Record the jobs in Slurm that this service submitted and that no record knows.
 
     Run it after the restore of a backup, before the server starts: it takes the uuids of the tasks that were
@@ -57,7 +56,8 @@ def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dr
         open_audit_file()
         store.prepare()
         adoption = JobAdoption(store, services.slurm, services.validator.refused_users)
-        begin = store.now() - since
+        newest, now = find_newest_record_time(store), store.now()
+        begin = now - since if since else choose_search_begin(newest, now)
         audited = list(_read_trails(trails or _default_trail(), begin))
         found = adoption.find_jobs(begin, ProgressLog())
         counts: Counter[Outcome] = Counter()
@@ -73,6 +73,12 @@ def adopt(context: click.Context, since: timedelta, trails: tuple[Path, ...], dr
         f" {counts[Outcome.IGNORED]} ignored.",
         err=True,
     )
+    if newest is not None and newest < begin:
+        click.echo(
+            f"Warning: the newest record is of {newest:%Y-%m-%d %H:%MZ}, before this search began: give a"
+            " longer --since if the restored backup is as old",
+            err=True,
+        )
     context.exit(0 if _show_warnings(found) else 1)
 
 

@@ -59,7 +59,8 @@ class StoreImport:
         the leader's lease, so that no server polls half of the records.
 
         Raises:
-            CopyFailed: The file cannot be used, or a server uses the store. Nothing was added.
+            CopyFailed: The file cannot be used, or a server uses the store. Nothing was added, unless the
+                server began to use it during the import.
             StoreRefused: A newer release wrote the file.
             StoreUnavailable: The store does not answer. What was added so far stays.
         """

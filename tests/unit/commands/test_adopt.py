@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.job_state import JobState
 from app.lifecycle.job_identity import make_tag
 from app.models.record import utc_now
 from tests.support.access import Site
+from tests.support.stores import make_record
 
 
 def run(site: Site, *arguments: object) -> Any:
@@ -125,3 +127,15 @@ def test_a_time_without_a_unit_is_refused(site: Site) -> None:
     result = run(site, "--since", "7")
     assert result.exit_code == 2
     assert "7 must be a number with a unit, such as 30m, 24h or 7d" in result.output
+
+
+def test_a_search_reaches_back_to_the_newest_record_unless_told_otherwise(site: Site) -> None:
+    month_ago = utc_now() - timedelta(days=30)
+    site.services.store.add_record(make_record(created_at=month_ago))
+    found = run(site)
+    assert found.stderr.startswith(f"Jobs since {month_ago - timedelta(hours=1):%Y-%m-%d %H:%MZ}: ")
+    assert "Warning" not in found.stderr
+    short = run(site, "--since", "2d")
+    assert f"Warning: the newest record is of {month_ago:%Y-%m-%d %H:%MZ}, before" in short.stderr
+    site.services.store.add_record(make_record(created_at=utc_now()))
+    assert run(site).stderr.startswith(f"Jobs since {utc_now() - timedelta(days=7):%Y-%m-%d}")

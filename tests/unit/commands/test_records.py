@@ -230,13 +230,14 @@ def test_a_file_that_is_no_export_is_not_imported(
     assert result.stderr.startswith(f"Error: {tmp_path / name} {words}")
 
 
-@pytest.mark.parametrize("command", ["backup", "export", "import"])
+@pytest.mark.parametrize("command", ["adopt", "backup", "export", "import"])
 def test_a_store_of_a_newer_release_is_refused(site: Site, tmp_path: Path, command: str) -> None:
     (tmp_path / "copy").touch()
     path = site.app.config["SLURM_PROXY_SETTINGS"].SQLITE_PATH
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    result = run(site, command, tmp_path / "copy", *["--force"] * (command != "import"))
+    arguments = [] if command == "adopt" else [tmp_path / "copy", "--force"]
+    result = run(site, command, *arguments)
     assert result.exit_code == 1
     assert "the store has schema version 99" in result.stderr
     assert (tmp_path / "copy").stat().st_size == 0
