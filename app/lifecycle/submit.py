@@ -15,10 +15,10 @@ from app.errors import (
     SlurmProxyError,
     SlurmRefused,
     SlurmUnavailable,
-    TooManyJobs,
 )
 from app.lifecycle.ambiguous_submission import find_submitted_job
 from app.lifecycle.job_identity import make_tag
+from app.lifecycle.open_task_limit import require_room
 from app.lifecycle.repeated_submission import answer_repeated_submission, make_first_answer, make_stored_key
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resolve_dependencies import DependencyResolver, DependencyStore
@@ -33,8 +33,6 @@ from app.slurm.client import SlurmClient
 from app.slurm.reply import Reply
 
 logger = logging.getLogger(__name__)
-
-_TRY_AGAIN_SECONDS = 60.0  # after which a job of the caller may have ended
 
 
 class TaskSubmitter:
@@ -102,7 +100,7 @@ class TaskSubmitter:
         if (owner := self._reservations.reserve(record)) is not None:
             return answer_repeated_submission(record, owner, key)
         try:
-            self._require_room(caller)
+            require_room(self._store, caller, self._max_open_tasks)
             task = self._dependencies.resolve(caller, task)
         except SlurmProxyError:
             self._reservations.release(record)
@@ -138,7 +136,7 @@ class TaskSubmitter:
         record = self._new_record(caller, body["task"], task, key, resubmitted_from)
         if (owner := self._reservations.find_owner(record)) is not None:
             return answer_repeated_submission(record, owner, key)
-        self._require_room(caller, additional=1)
+        require_room(self._store, caller, self._max_open_tasks, additional=1)
         task = self._dependencies.resolve(caller, task)
         sent = self._slurm.build_submission(task, self._build_command(task), make_tag(task.uuid))
         planned = self._planner.plan_messages(record, record.created_at)
@@ -208,23 +206,6 @@ class TaskSubmitter:
         except SlurmRefused:
             self._reservations.release(record)
             raise
-
-    def _require_room(self, caller: Caller, additional: int = 0) -> None:
-        """Check the limit of the caller's open tasks.
-
-        A reservation counts, so that of two requests at once not both find the last place free.
-
-        Args:
-            caller: The caller.
-            additional: How many tasks to count that have no reservation.
-
-        Raises:
-            TooManyJobs: The caller has too many open tasks.
-        """
-        limit = self._max_open_tasks
-        if limit and self._store.count_open_tasks(caller.name) + additional > limit:
-            words = f"{caller.name} has {limit} jobs waiting or running already"
-            raise TooManyJobs(words, _TRY_AGAIN_SECONDS)
 
 
 def _list_warnings(task: Task, record: TaskRecord) -> list[str]:
