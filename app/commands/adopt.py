@@ -66,13 +66,7 @@ def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, .
             _show_adoption(item, dry_run=dry_run)
     except SlurmProxyError as error:
         raise click.ClickException(str(error)) from error
-    would = "would be " if dry_run else ""
-    click.echo(
-        f"Jobs since {begin:%Y-%m-%d %H:%MZ}: {counts[Outcome.ADOPTED]} {would}adopted,"
-        f" {counts[Outcome.SETTLED]} reservations {would}settled, {counts[Outcome.KNOWN]} known,"
-        f" {counts[Outcome.IGNORED]} ignored.",
-        err=True,
-    )
+    _show_counts(counts, begin, "would be " if dry_run else "")
     if newest is not None and newest < begin:
         click.echo(
             f"Warning: the newest record is of {newest:%Y-%m-%d %H:%MZ}, before this search began: give a"
@@ -114,6 +108,15 @@ def _show_adoption(item: Adoption, *, dry_run: bool) -> None:
         write_command_entry(
             "records adopt", username=found.username, task_uuid=found.uuid, slurm_job_id=found.job_id
         )
+
+
+def _show_counts(counts: Counter[Outcome], begin: datetime, would: str) -> None:
+    click.echo(
+        f"Jobs since {begin:%Y-%m-%d %H:%MZ}: {counts[Outcome.ADOPTED]} {would}adopted,"
+        f" {counts[Outcome.SETTLED]} reservations {would}settled, {counts[Outcome.KNOWN]} known,"
+        f" {counts[Outcome.IGNORED]} ignored.",
+        err=True,
+    )
 
 
 def _show_warnings(found: TaggedJobs) -> bool:

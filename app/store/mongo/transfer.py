@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import ASCENDING, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
@@ -16,7 +14,15 @@ from pymongo.read_concern import ReadConcern
 from app.errors import CopyFailed
 from app.models.api_key import ApiKey
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.documents import document_to_record, record_to_document
+from app.store.mongo.entries import (
+    VERBATIM,
+    compare_with_document,
+    decode_entry,
+    document_to_entry,
+    encode_without_added_fields,
+    entry_to_document,
+    find_key_of_entry,
+)
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.keys import document_to_key, key_to_document
 from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, parse_stored_task
@@ -34,8 +40,6 @@ from app.store.transfer import (
     explain_record_conflict,
     explain_reused_key,
     is_same_key,
-    is_same_record,
-    release_claims,
 )
 
 _IMPORT_TIMEOUT = 60.0  # seconds for one batch
@@ -43,12 +47,6 @@ _READ_TIMEOUT = 6 * 3600.0  # seconds for all documents: the server counts all b
 _READ_BATCH = 200  # documents; by default a batch has 16 MB, which take ten times as much once decoded
 _SNAPSHOT_TOO_OLD = {239, 246}  # SnapshotTooOld, SnapshotUnavailable
 _SNAPSHOT_WIRE_VERSION = 13  # of MongoDB 5.0
-_ADDED_FIELDS = ("uuid", "is_open", "is_reserved", "kind", "taken_over_at", "fence")  # by a take-over
-# No integers are converted, so that a document of the older server is encoded as it was.
-_VERBATIM: CodecOptions[Document] = CodecOptions(
-    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
-_UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 class MongoTransfer(MongoDatabase, StoreTransfer):
@@ -112,7 +110,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         with translating_errors(_IMPORT_TIMEOUT):
             results = self._find_present(entries)
             missing = [number for number in range(len(entries)) if number not in results]
-            refused = self._insert([_entry_to_document(entries[number]) for number in missing])
+            refused = self._insert([entry_to_document(entries[number]) for number in missing])
             for place, number in enumerate(missing):
                 results[number] = (
                     self._explain_refusal(entries[number], refused[place]) if (place in refused) else ADDED
@@ -126,7 +124,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         return self._find_own(own) | self._find_older(older)
 
     def _find_own(self, entries: Mapping[int, Entry]) -> dict[int, ImportResult]:
-        uuids = [key for entry in entries.values() if (key := _key_of(entry))]
+        uuids = [key for entry in entries.values() if (key := find_key_of_entry(entry))]
         stored = {document["uuid"]: document for document in self.tasks.find({"uuid": {"$in": uuids}})}
         found = self.tasks.find({"task.uuid": {"$in": list_stored_forms(uuids)}}, {"uuid": 1, "task": 1})
         of_older_server = {
@@ -136,23 +134,23 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         }
         results = {}
         for number, entry in entries.items():
-            key = _key_of(entry)
+            key = find_key_of_entry(entry)
             if key in stored:
-                results[number] = _compare_entry(entry, stored[key])
+                results[number] = compare_with_document(entry, stored[key])
             elif key in of_older_server:
                 results[number] = explain_record_conflict(key)
         return results
 
     def _find_older(self, entries: Mapping[int, Entry]) -> dict[int, ImportResult]:
-        plain = {number: _decode_entry(entry) for number, entry in entries.items()}
+        plain = {number: decode_entry(entry) for number, entry in entries.items()}
         wanted = {"_id": {"$in": [document["_id"] for document in plain.values()]}}
-        found = self.tasks.with_options(codec_options=_VERBATIM).find(wanted) if plain else ()
+        found = self.tasks.with_options(codec_options=VERBATIM).find(wanted) if plain else ()
         stored = {bson.encode({"_id": document["_id"]}): document for document in found}
         results = {}
         for number, document in plain.items():
             other = stored.get(bson.encode({"_id": document["_id"]}))
             if other is not None:
-                is_same = _without_added_fields(other) == _without_added_fields(document)
+                is_same = encode_without_added_fields(other) == encode_without_added_fields(document)
                 results[number] = PRESENT if is_same else explain_record_conflict(str(document["_id"]))
         return results
 
@@ -174,7 +172,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         return {}
 
     def _explain_refusal(self, entry: Entry, fault: Document) -> ImportResult:
-        uuid = _key_of(entry)
+        uuid = find_key_of_entry(entry)
         key = entry.record.idempotency_key if entry.record else None
         if "idempotency_key" in fault.get("keyPattern", {}):
             owner = self.tasks.find_one({"idempotency_key": key}, {"uuid": 1}) or {}
@@ -203,59 +201,14 @@ def _read_documents(tasks: Collection[Document], session: ClientSession) -> Iter
         if document.get("is_reserved"):
             reservations.append(document["_id"])
         else:
-            yield _document_to_entry(document)
+            yield document_to_entry(document)
     for id_ in reservations:
         found = tasks.find_one({"_id": id_}, session=session)
         if found is not None:
-            yield _document_to_entry(found)
-    verbatim = tasks.with_options(codec_options=_VERBATIM)
+            yield document_to_entry(found)
+    verbatim = tasks.with_options(codec_options=VERBATIM)
     older = verbatim.find(
         {"$or": [*OF_OLDER_SERVER]}, session=session, allow_disk_use=True, batch_size=_READ_BATCH
     )
     for document in older.sort(NEWEST_FIRST):
-        yield _document_to_entry(document, is_older=True)
-
-
-def _document_to_entry(document: Document, *, is_older: bool = False) -> Entry:
-    """Return the entry of a document; the document goes with it if its record does not say everything."""
-    try:
-        record = release_claims(document_to_record(document))
-    except _UNREADABLE:
-        return Entry(None, bson.encode(document))
-    if not is_older and document.get("uuid") is not None:
-        return Entry(record)
-    key = document.get("uuid") or f"{record.uuid}#{document['_id']}"
-    return Entry(record.model_copy(update={"key": key}), bson.encode(document))
-
-
-def _entry_to_document(entry: Entry) -> Document:
-    if entry.bson is not None or entry.record is None:
-        return _decode_entry(entry)
-    document = {**record_to_document(entry.record), "uuid": _key_of(entry)}
-    if entry.record.taken_over_at is not None:
-        document["taken_over_at"] = entry.record.taken_over_at
-    return document
-
-
-def _decode_entry(entry: Entry) -> Document:
-    document: Document = bson.decode(entry.bson or b"", _VERBATIM)
-    return document
-
-
-def _key_of(entry: Entry) -> str:
-    return (entry.record.key or entry.record.uuid) if entry.record else "of an unreadable record"
-
-
-def _compare_entry(entry: Entry, document: Document) -> ImportResult:
-    """Return the result for an entry of which the store has the document."""
-    try:
-        stored = document_to_record(document)
-    except _UNREADABLE:
-        stored = None
-    is_same = stored is not None and entry.record is not None and is_same_record(stored, entry.record)
-    return PRESENT if is_same else explain_record_conflict(_key_of(entry))
-
-
-def _without_added_fields(document: Mapping[str, Any]) -> bytes:
-    """Return an encoded document without the fields that a take-over adds."""
-    return bson.encode({name: value for name, value in document.items() if name not in _ADDED_FIELDS})
+        yield document_to_entry(document, is_older=True)
