@@ -11,7 +11,7 @@ from typing import Any
 
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.tokens import TokenMint
-from benchmarks.http_connection import HttpAnswer, HttpConnection
+from benchmarks.http_connection import HttpAnswer, HttpConnection, encode_request
 from benchmarks.stand_in import USER, StandIn
 
 _TOKEN_SECONDS = 3600
@@ -27,6 +27,7 @@ class Cluster:
         key_path: The file of the key of its tokens.
         api: The version of its API.
         release: The release of Slurm, or what replaces it.
+        is_stand_in: Whether it is the stand-in.
         job_ids: The jobs of this benchmark.
     """
 
@@ -34,6 +35,7 @@ class Cluster:
     key_path: Path
     api: str
     release: str
+    is_stand_in: bool = False
     job_ids: list[int] = field(default_factory=list)
 
     def behind(self, url: str) -> "Cluster":
@@ -54,6 +56,10 @@ class RawSlurm:
     def request(self, method: str, path: str, body: object = None) -> HttpAnswer:
         """Send a request to slurmctld; the path is relative to /slurm/<version>/."""
         return self._connection.request(method, f"/slurm/{self._cluster.api}/{path}", self._headers, body)
+
+    def encode(self, method: str, path: str) -> bytes:
+        """Return the same request as it is sent."""
+        return encode_request(method, f"/slurm/{self._cluster.api}/{path}", self._headers)
 
     def submit(self, comment: str = "") -> int:
         """Submit a held job, and return its id.
@@ -118,7 +124,7 @@ def open_cluster(*, use_stand_in: bool, jobs: int = 0, array_tasks: int = 0) -> 
         with tempfile.TemporaryDirectory() as folder, StandIn(jobs, array_tasks) as stand_in:
             path = Path(folder) / "key"
             path.write_bytes(secrets.token_bytes(32))
-            yield _describe(stand_in.url, path)
+            yield replace(_describe(stand_in.url, path), release="stand-in", is_stand_in=True)
         return
     cluster = _describe(url, Path(key_path))
     try:

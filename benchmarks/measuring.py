@@ -1,6 +1,7 @@
 """Measure calls, and print what they took as a table: medians, p95, p99, and ratios to another row."""
 
 import math
+import os
 import statistics
 import threading
 import time
@@ -131,6 +132,12 @@ def read_memory(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
+
+
+def read_cpu_seconds(pid: int) -> float:
+    """Return the time of the processor that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

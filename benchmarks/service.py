@@ -22,6 +22,7 @@ from app.web.auth import allow_unauthenticated
 from benchmarks.cluster import Cluster, MakeConnection
 from benchmarks.command import Store
 from benchmarks.http_connection import HttpAnswer, HttpConnection
+from benchmarks.measuring import read_cpu_seconds, read_memory
 from benchmarks.stand_in import USER
 from tests.support.real.processes import answers, free_port, until
 from tests.support.tasks import make_task, new_uuid
@@ -38,10 +39,11 @@ def held_task(**fields: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs, the headers that it wants from callers, and its cluster."""
+    """A service that runs, its first process, the headers that it wants from callers, and its cluster."""
 
     url: str
     cluster: Cluster
+    pid: int
     headers: dict[str, str] = field(default_factory=dict)
 
     def connect(self, make_connection: MakeConnection = HttpConnection) -> "Client":
@@ -53,9 +55,18 @@ class Service:
         found: dict[str, dict[str, float]] = self.connect().get("/parts").json()
         return found
 
-    def read_pid(self) -> int:
-        """Return the process id of a worker."""
-        return int(self.connect().get("/ping").headers[WORKER_HEADER])
+    def list_workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def read_cpu_seconds(self) -> float:
+        """Return the time of the processor that the workers have had."""
+        return sum(read_cpu_seconds(pid) for pid in self.list_workers())
+
+    def read_memory(self) -> int:
+        """Return the bytes of memory that the largest worker uses now."""
+        return max(read_memory(pid) for pid in self.list_workers())
 
 
 class Client:
@@ -142,7 +153,7 @@ def run_service(
         stack.callback(server.wait, 60)
         stack.callback(server.terminate)
         until(lambda: answers(port), 60, f"gunicorn (see {folder / 'log'})")
-        yield Service(f"http://127.0.0.1:{port}", cluster, headers)
+        yield Service(f"http://127.0.0.1:{port}", cluster, server.pid, headers)
 
 
 def store_settings(store: Store, folder: Path) -> dict[str, str]:

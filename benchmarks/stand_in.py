@@ -41,6 +41,11 @@ def uuid_of(job_id: int) -> str:
     return f"00000000-0000-0000-0000-{job_id:012d}"
 
 
+def list_jobs(number: int) -> list[tuple[str, int]]:
+    """Return uuid and id of the jobs that are there from the start."""
+    return [(uuid_of(job_id), job_id) for job_id in range(FIRST_ID, FIRST_ID + number)]
+
+
 @dataclass(slots=True)
 class _Job:
     comment: str
@@ -91,8 +96,9 @@ def _serve(listener: socket.socket, jobs: int, array_tasks: int) -> None:
 
 class _Cluster:
     def __init__(self, jobs: int, array_tasks: int) -> None:
-        ids = range(FIRST_ID, FIRST_ID + jobs)
-        self._jobs = {job_id: _Job(JOB_TAG + uuid_of(job_id), array_tasks=array_tasks) for job_id in ids}
+        self._jobs = {
+            job_id: _Job(JOB_TAG + uuid, array_tasks=array_tasks) for uuid, job_id in list_jobs(jobs)
+        }
 
     def route(self, method: str, target: str, content: bytes) -> dict[str, Any]:
         """Return the body of an answer.
