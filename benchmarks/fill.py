@@ -1,8 +1,8 @@
 """Fill a store with many records at once: copies of two that went through the store's own methods."""
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -45,9 +45,28 @@ def list_ended_jobs(number: int) -> Iterator[Job]:
     return ((f"ended-{job_id:012d}", job_id) for job_id in range(1, number + 1))
 
 
+@contextmanager
+def count_cancelled(store: Store, folder: Path) -> Iterator[Callable[[], int]]:
+    """Yield a function that returns how many records have the state CANCELLED, which costs little."""
+    settings = store_settings(store, folder)
+    if store.mongodb:
+        with closing(connect(store.mongodb, 60)) as client:
+            tasks = client[settings["MONGODB_MONITOR_DB"]][_COLLECTION]
+            yield lambda: tasks.count_documents({"slurm_job_state": JobState.CANCELLED})
+        return
+    with closing(SqliteStore(Path(settings["SQLITE_PATH"]))) as sqlite:
+
+        def count() -> int:
+            with sqlite.reading() as connection:
+                query = "SELECT count(*) FROM tasks WHERE slurm_job_state = ?"
+                return int(connection.execute(query, (JobState.CANCELLED,)).fetchone()[0])
+
+        yield count
+
+
 def _add_templates(store: TaskStore) -> None:
     """Add one open record and one that has ended, which are copied."""
-    now = datetime.now(UTC) - timedelta(hours=1)
+    now = datetime.now(UTC)
     for uuid, state in (("open", JobState.PENDING), ("ended", JobState.COMPLETED)):
         task = held_task(uuid=f"template-{uuid}")
         record = TaskRecord(task=task, slurm_username=USER, created_at=now, updated_at=now)

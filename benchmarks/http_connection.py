@@ -35,6 +35,9 @@ class HttpConnection:
         self._timeout = timeout
         self._socket: socket.socket | None = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def request(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: object = None
     ) -> HttpAnswer:

@@ -1,0 +1,28 @@
+"""Every benchmark runs to its end, with the smallest numbers, on a stand-in for Slurm."""
+
+import importlib
+
+import pytest
+
+SMALLEST = {
+    "submit": ["--number", "3", "--clients", "2", "--seconds", "0.2"],
+    "look_up": ["--number", "3", "--clients", "2", "--seconds", "0.2", "--jobs", "3"],
+    "herd": ["--callers", "5", "--seconds", "1.2", "--workers", "1"],
+    "poll": ["--jobs", "3", "--array", "4", "--seconds", "0.2"],
+    "ends": ["--number", "1", "--together", "2", "--among", "1"],
+    "million": ["--records", "20", "--number", "2"],
+    "outage": ["--seconds", "1", "--delay", "0.1", "--every", "0.2", "--workers", "1"],
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_prints_its_conditions_and_a_row_for_the_store(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    importlib.import_module(f"benchmarks.{name}").main(["--stand-in", *SMALLEST[name]])
+    conditions, processors, *table = capsys.readouterr().out.splitlines()
+    assert conditions.startswith("slurm-proxy ")
+    assert "Slurm stand-in" in conditions
+    assert " processors, load " in processors
+    assert any("÷ raw" in line for line in table)
+    assert any(line.startswith("SQLite") for line in table)
