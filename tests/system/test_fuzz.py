@@ -132,7 +132,9 @@ _BY_CHANCE = {"duplicate_uuid", "idempotency_key_reused", "unknown_job", "unknow
 # What JSON Schema cannot say: mail addresses, bytes instead of characters, the operator's lists, which
 # parameters belong together, and which tasks there are.
 _BEYOND_SCHEMA = re.compile(
-    "e-mail address|255 bytes|all messages together|http or https URL|until: needs wait|slurm.dependency:"
+    "e-mail address|255 bytes|all messages together|http or https URL|slurm.dependency:"
+    "|until: needs wait|wait: needs uuid|until: must be one of change, end|cannot be combined with uuid"
+    "|after: must be the `next` of a page|must be a time in ISO 8601"
 )
 
 

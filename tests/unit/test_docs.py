@@ -170,6 +170,7 @@ def test_every_generated_part_is_on_a_page() -> None:
 def test_every_route_has_a_row_with_its_scopes(operation: Operation) -> None:
     page = (DOCS / "reference/routes.md").read_text()
     scopes = ", ".join(f"`{word}`" for word in operation.scopes) or "any" * operation.is_for_every_caller
+    scopes += f" or `{operation.other_scope}`" if operation.other_scope else ""
     route = rf"{operation.method} {re.escape(operation.path)}"
     assert re.search(rf"^\| `{route}` \| {scopes} \|", page, re.M)
     assert f"\n### `{operation.method} {operation.path}`\n" in page
