@@ -123,8 +123,8 @@ def _show_warnings(found: TaggedJobs) -> bool:
     """Show what was not searched; return whether the search was complete."""
     if found.unread:
         click.echo(f"Warning: {found.unread} jobs in slurmctld could not be read: run this again", err=True)
-    if found.accounting_fault:
-        click.echo(f"Warning: slurmdbd was not searched to the end: {found.accounting_fault}", err=True)
+    for fault in found.faults:
+        click.echo(f"Warning: {fault}", err=True)
     if found.without_comment:
         click.echo(
             f"Warning: {found.without_comment} jobs are in slurmdbd alone and have no comment, so that"
@@ -132,4 +132,4 @@ def _show_warnings(found: TaggedJobs) -> bool:
             " AccountingStoreFlags=job_comment in slurm.conf.",
             err=True,
         )
-    return not found.unread and not found.accounting_fault
+    return not found.unread and not found.faults

@@ -87,7 +87,7 @@ class AccountingReader:
         Raises:
             SlurmUnavailable: slurmdbd or slurmctld does not answer.
         """
-        is_behind = self._queue_length(timeout) > 0
+        is_behind = self.is_behind(timeout)
         start = math.floor(since.timestamp() - self._clock_skew)
         queries = self._session.dialect().users_queries(usernames, start)
         parts = [self._request_jobs(query, timeout) for query in queries]
@@ -111,8 +111,8 @@ class AccountingReader:
         parts = self._request_jobs(self._session.dialect().window_query(*seconds), None)
         return None if parts is None else read_jobs(parts, reading.identify_accounting_job)
 
-    def _queue_length(self, timeout: float | None) -> int:
-        """Return how many messages slurmctld still has to send to slurmdbd, as after an outage.
+    def is_behind(self, timeout: float | None) -> bool:
+        """Return whether slurmctld still has messages to send to slurmdbd, as after an outage.
 
         Raises:
             SlurmUnavailable: slurmctld does not report it.
@@ -121,7 +121,7 @@ class AccountingReader:
         size = as_number(as_object(reply.body.get("statistics")).get("dbd_agent_queue_size"))
         if reply.status != 200 or size is None:
             raise SlurmUnavailable(f"slurmctld does not report its queue for slurmdbd: {reply.complaint()}")
-        return size
+        return size > 0
 
     def _request_jobs(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
         """Return the jobs that match a query; None where there is no slurmdbd.

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.errors import SlurmMisbehaved, SlurmUnavailable
+from app.errors import SlurmAnswerTooLarge, SlurmMisbehaved, SlurmUnavailable
 from app.models.job import SlurmJob
 from app.models.record import JOB_TAG
 from app.slurm import reading
@@ -35,13 +35,13 @@ class TaggedJobs:
     Attributes:
         jobs: these jobs, with the state UNKNOWN: only id, user, times, name, folder and comment are read.
         unread: how many jobs in slurmctld could not be read.
-        accounting_fault: why slurmdbd was not searched, or not to the end.
+        faults: what was not searched, and why.
         without_comment: how many jobs only slurmdbd knows, without any comment.
     """
 
     jobs: list[SlurmJob]
     unread: int = 0
-    accounting_fault: str | None = None
+    faults: list[str] = field(default_factory=list)
     without_comment: int = 0
 
 
@@ -70,29 +70,38 @@ class TaggedJobReader:
         """
         found = TaggedJobs([])
         known: set[int] = set()
-        for raw in self._read_controller(found, progress):
+        for raw in self._read_controller(found, known, progress):
             jobs = read_jobs(raw, reading.identify_controller_job)
             found.unread += len(raw) - len(jobs)
             known |= {job.job_id for job in jobs}
             found.jobs += [job for job in jobs if _is_wanted(job, since)]
         try:
+            if self._accounting.is_behind(None):
+                found.faults.append("slurmctld has not sent everything to slurmdbd yet")
             for jobs in self._read_accounting(since, until):
                 unknown = [job for job in jobs if job.job_id not in known]
                 known |= {job.job_id for job in unknown}
                 found.jobs += [job for job in unknown if _is_wanted(job, since)]
                 found.without_comment += sum(not job.comment for job in unknown)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
-            found.accounting_fault = str(error)
+            found.faults.append(f"slurmdbd was not searched to the end: {error}")
         return found
 
-    def _read_controller(self, found: TaggedJobs, progress: ReportProgress) -> Iterator[list[dict[str, Any]]]:
-        """Yield the answers about all jobs in slurmctld."""
+    def _read_controller(
+        self, found: TaggedJobs, known: Collection[int], progress: ReportProgress
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the answers about all jobs in slurmctld; a job in `known` was in the answer about another."""
         ids = self._reader.states.read_all_ids(None)
         if ids is None:
-            yield require_jobs(self._session.get("jobs"))
+            try:
+                yield require_jobs(self._session.get("jobs"))
+            except SlurmAnswerTooLarge as error:
+                found.faults.append(f"slurmctld has too many jobs to list them: {error}")
             return
         failures = 0
         for number, job_id in enumerate(sorted(ids, reverse=True), start=1):
+            if job_id in known:
+                continue
             began = time.monotonic()
             try:
                 yield self._reader.single.raw_job(job_id, None)

@@ -238,8 +238,8 @@ class FakeSlurm:
         self._ask("find_tagged_jobs")
         ended = [job for job_id, job in self.ended.items() if job_id not in self.jobs]
         jobs = [job for job in (*self.jobs.values(), *ended) if (job.comment or "").startswith(JOB_TAG)]
-        fault = str(self.accounting_down) if self.accounting_down else None
-        return TaggedJobs(jobs, 0, fault, sum(job.comment is None for job in ended))
+        faults = [f"slurmdbd was not searched: {self.accounting_down}"] if self.accounting_down else []
+        return TaggedJobs(jobs, 0, faults, sum(job.comment is None for job in ended))
 
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         self._ask("read_recent_jobs")

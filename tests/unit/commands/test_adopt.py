@@ -120,7 +120,7 @@ def test_a_search_that_is_not_complete_fails_after_its_work(site: Site) -> None:
     site.slurm.accounting_down = SlurmUnavailable("slurmdbd does not answer")
     result = run(site)
     assert (result.exit_code, result.stdout) == (1, "adopted  two  job 7 of alice, PENDING\n")
-    assert "Warning: slurmdbd was not searched to the end: slurmdbd does not answer" in result.stderr
+    assert "Warning: slurmdbd was not searched: slurmdbd does not answer\n" in result.stderr
 
 
 def test_a_time_without_a_unit_is_refused(site: Site) -> None:
