@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 _LIVING = timedelta(seconds=60)  # a process whose last report is older has ended, or hangs
 _COUNTS = "counts"  # the name of the report with the counts, which is for all hosts
 _ALL_HOSTS = "*"
-_MIN_COUNT_SECONDS = 5.0
+MIN_COUNT_SECONDS = 5.0
 # Counting takes longer the more records there are: it takes at most a 500th of the time.
-_COUNT_FACTOR = 500
+COUNT_FACTOR = 500
 
 Sample = tuple[Metric, Labels, float]
 
@@ -128,7 +128,7 @@ class MetricsCollection:
 
 
 def _is_young(counts: ProcessReport, now: datetime) -> bool:
-    limit = max(_MIN_COUNT_SECONDS, counts.figures["seconds"] * _COUNT_FACTOR)
+    limit = max(MIN_COUNT_SECONDS, counts.figures["seconds"] * COUNT_FACTOR)
     return timedelta(0) <= now - counts.at < timedelta(seconds=limit)
 
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timed
 
 POLLING_SECONDS = 1.0
 TWO_CYCLES = 2 * (1.1 * POLLING_SECONDS) + 3  # and the time that a request to a part which is down takes
+UNWRITABLE = 5  # seconds between two attempts to write, and until one counts as failed
 HEALED = TWO_CYCLES + 16  # a circuit that is open is probed every 15 s at least
 
 
@@ -139,14 +140,14 @@ def test_a_mongodb_that_is_killed_or_locked_is_not_ready(
         with connect(replica_set.uri, 10) as client:
             client.admin.command("fsync", lock=True)
             try:
-                watch.sees("store", "not_ready")
-                assert watch.readiness()[1]["parts"]["leader"]["status"] != "unknown"
+                watch.sees("store", "not_ready", TWO_CYCLES + UNWRITABLE)
+                assert watch.readiness()[0] == 503
             finally:
                 client.admin.command("fsyncUnlock")
         watch.heals()
         replica_set.kill()
         try:
-            watch.sees("store", "not_ready")
+            watch.sees("store", "not_ready", TWO_CYCLES + UNWRITABLE)
             assert watch.readiness()[0] == 503
             assert watch.readiness()[1]["parts"]["leader"]["status"] == "unknown"
         finally:
@@ -168,7 +169,7 @@ def test_a_full_disk_is_not_ready(
         with watched(local_cluster, tmp_path, SQLITE_PATH=str(disk.path / "store.sqlite3")) as (_, watch):
             watch.heals()
             with disk.full():
-                watch.sees("store", "not_ready")
+                watch.sees("store", "not_ready", TWO_CYCLES + UNWRITABLE)
                 assert watch.readiness()[0] == 503
                 assert "is full" in watch.readiness()[1]["parts"]["store"]["reason"]
             watch.heals()
