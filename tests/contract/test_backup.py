@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -187,6 +188,24 @@ def test_a_full_disk_leaves_the_earlier_file(filled: SqliteStore, tmp_path: Path
     assert "cannot be" in str(caught.value)
     assert file.read_text() == "an earlier backup"
     assert list(folder.iterdir()) == [file]
+
+
+def test_the_memory_of_an_export_and_an_import_does_not_grow_with_the_records(tmp_path: Path) -> None:
+    peaks = []
+    for number in (1000, 2500):  # a batch has 500, and the next one is read before it is given up
+        store, target = (SqliteStore(tmp_path / f"{name}-{number}.sqlite3") for name in ("from", "to"))
+        for each in (store, target):
+            each.prepare()
+        store.import_entries([Entry(make_running()) for _ in range(number)])
+        tracemalloc.start()
+        file = tmp_path / "export.jsonl"
+        StoreBackup(store, None).export(file, silent, overwrite=True, with_keys=True, snapshot=True)
+        import_file(target, file)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        store.close()
+        target.close()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 # --- killed in the middle -------------------------------------------------------------------------

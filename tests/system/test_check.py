@@ -67,7 +67,8 @@ def shown_in_docs(lines: list[str]) -> bool:
 def test_help_lists_the_commands_without_any_setting() -> None:
     status, lines = flask("--help")
     assert status == 0
-    assert [line.split()[0] for line in lines if re.match(r"  (check|keys) ", line)] == ["check", "keys"]
+    names = ["check", "keys", "records"]
+    assert [line.split()[0] for line in lines if re.match(rf"  ({'|'.join(names)}) ", line)] == names
 
 
 def test_a_command_that_needs_settings_names_those_that_are_wrong() -> None:

@@ -60,6 +60,17 @@ def test_a_uuid_that_was_used_after_the_backup_is_taken_again(restored: Site, tr
     assert (again.exit_code, again.stdout) == (0, "")
 
 
+def test_an_adopted_task_is_listed_and_cannot_be_submitted_again_without_its_command(restored: Site) -> None:
+    key = restored.restored_key  # type: ignore[attr-defined]
+    run(restored)
+    (listed,) = restored.call("GET", "/monitor", key).json["tasks"]
+    assert (listed["uuid"], listed["slurm_job_id"], listed["ended"]) == ("one", 1001, False)
+    again = restored.call("POST", "/monitor/task_uuid/one/resubmit", key, {})
+    assert again.status_code in (400, 422)
+    assert "task.name" in again.json["error"]
+    assert len(restored.slurm.submitted) == 1
+
+
 def test_an_adoption_is_in_the_audit_trail(restored: Site, tmp_path: Path) -> None:
     run(restored)
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
