@@ -15,6 +15,7 @@ from app.builders import (
     find_refused_users,
 )
 from app.constants import Settings
+from app.lifecycle.cancel_many import BulkCancellation
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.control import TaskControl
 from app.lifecycle.dead_letters import DeadLetters
@@ -62,6 +63,7 @@ class Services:
     waiting: TaskWaiting
     control: TaskControl
     listing: TaskListing
+    bulk_cancellation: BulkCancellation
     dead_letters: DeadLetters
     caller_description: CallerDescription
     catalogue_listing: CatalogueListing
@@ -135,6 +137,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         waiting=TaskWaiting(parts.subscriptions),
         control=TaskControl(parts.store, parts.slurm, parts.validator.refused_users),
         listing=TaskListing(parts.store),
+        bulk_cancellation=BulkCancellation(parts.store, parts.slurm, parts.validator.refused_users),
         dead_letters=DeadLetters(parts.store, tuple(SENDERS)),
         caller_description=CallerDescription(
             parts.store,

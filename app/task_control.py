@@ -1,4 +1,4 @@
-"""`/monitor/<task>/cancel`, `hold`, `release` and `requeue`: change the jobs of tasks.
+"""`/monitor/<task>/cancel`, `hold`, `release` and `requeue`, and `/monitor/cancel`: change the jobs of tasks.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -7,7 +7,13 @@ from flask import Blueprint, Response
 
 from app.models.job_action import JobAction
 from app.web.json_response import make_json_response
-from app.web.request_context import get_caller, get_services
+from app.web.request_context import (
+    get_caller,
+    get_services,
+    keep_cancelled_tasks,
+    read_body,
+    read_only_dry_run,
+)
 
 blueprint = Blueprint("task_control", __name__, url_prefix="/monitor")
 
@@ -16,6 +22,17 @@ blueprint = Blueprint("task_control", __name__, url_prefix="/monitor")
 def cancel_task_by_job_id(slurm_job_id: str) -> Response:
     """Cancel a job, as `POST /monitor/slurm_job_id/<id>/cancel` does. The record stays."""
     return _control_by_job_id(JobAction.CANCEL, slurm_job_id)
+
+
+@blueprint.post("/cancel")
+def cancel_tasks() -> Response:
+    """Cancel all open tasks that meet a filter, at most 1,000, each as its user.
+
+    One task that cannot be cancelled does not stop the others. With `dry_run` the tasks are only listed.
+    """
+    use_case = get_services().bulk_cancellation.cancel_many
+    answer = use_case(get_caller(), read_body(), is_dry_run=read_only_dry_run())
+    return make_json_response(keep_cancelled_tasks(answer))
 
 
 @blueprint.post("/task_uuid/<task_uuid>/cancel")

@@ -41,7 +41,7 @@ _STATE_HINT = f"it must be {', '.join(_GROUPS)}, or a word of Slurm such as PEND
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGE = re.compile(f"([0-9]{{1,6}})([{''.join(_UNITS)}])")
 _OFFSET_AFTER_SPACE = re.compile(r"(?<=T..:..) (?=..:..$)|(?<=T..:..:..) (?=..:..$)")
-_CONTEXT_KEY = "now"
+CONTEXT_KEY = "now"
 
 _Model = TypeVar("_Model", bound="TaskFilter")
 
@@ -91,7 +91,7 @@ def _parse_time_or_age(value: object, info: ValidationInfo) -> datetime:
             raise ValueError("not a text")
         if match := _AGE.fullmatch(value):
             age = timedelta(**{_UNITS[match[2]]: int(match[1])})
-            return _to_utc((info.context or {})[_CONTEXT_KEY] - age)
+            return _to_utc((info.context or {})[CONTEXT_KEY] - age)
         return _to_utc(datetime.fromisoformat(_OFFSET_AFTER_SPACE.sub("+", value)))
     except (OverflowError, ValueError):
         words = "must be a time in ISO 8601 such as 2026-01-31T08:00Z, or an age such as 30m, 2h or 7d"
@@ -252,7 +252,7 @@ def parse_query(values: Mapping[str, Sequence[str]], now: datetime) -> TaskQuery
 
 def _parse(model: type[_Model], values: Mapping[str, Any], now: datetime, root: str) -> _Model:
     try:
-        return model.model_validate(values, context={_CONTEXT_KEY: now})
+        return model.model_validate(values, context={CONTEXT_KEY: now})
     except ValidationError as error:
         faults = ({**fault, "loc": fault["loc"][:1]} for fault in error.errors(include_url=False))
         raise InvalidRequest(describe_fault(model, fault, root) for fault in faults) from None

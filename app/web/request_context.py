@@ -7,6 +7,7 @@ from flask import current_app, g, request
 from app.close_matches import find_similar_word
 from app.constants import Settings
 from app.errors import InvalidRequest, UnsupportedEncoding
+from app.models.bulk_cancellation import CancelledTasks
 from app.models.caller import Caller
 from app.models.json_body import parse_json_object
 from app.services import Services
@@ -89,9 +90,27 @@ def refuse_misspelt_parameters(*known: str) -> None:
             raise InvalidRequest([f"{name}: is not known here; did you mean {meant}?"])
 
 
+def read_only_dry_run() -> bool:
+    """Return whether the query has `dry_run=true`; it may have nothing else, such as a misplaced filter.
+
+    Raises:
+        InvalidRequest: As of `read_dry_run`, or the query has another parameter.
+    """
+    is_dry_run = read_dry_run()
+    read_query("dry_run")
+    return is_dry_run
+
+
 def read_query_lists() -> dict[str, list[str]]:
     """Return the values of each parameter of the query."""
     return request.args.to_dict(flat=False)
+
+
+def keep_cancelled_tasks(answer: CancelledTasks) -> CancelledTasks:
+    """Keep what became of each task for the audit trail, and return the answer."""
+    g.is_dry_run = answer.dry_run
+    g.cancelled_tasks = [] if answer.dry_run else answer.tasks
+    return answer
 
 
 def read_query(*known: str) -> dict[str, str]:

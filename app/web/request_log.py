@@ -77,6 +77,9 @@ def log_request(response: Response) -> Response:
             resubmitted_from=subject.resubmitted_from,
         )
         write_audit_entry(entry)
+        for task in g.get("cancelled_tasks", ()):
+            named = {"username": task.slurm_username, "task_uuid": task.uuid, "outcome": task.outcome}
+            write_audit_entry(entry.model_copy(update={**named, "slurm_job_id": task.slurm_job_id}))
     return response
 
 

@@ -273,6 +273,15 @@ def _control(rig: Rig) -> None:
         rig.ask(f"{action} a job that runs", "POST", f"{where}/{action.split()[0]}")
     for action in ("hold", "release"):
         rig.ask(f"{action} a job that has ended", "POST", f"{uuid}/{action}")
+    rig.submit(a_task("one-of-many"))
+    for name, body in (
+        ("dry run of many", {"filter": {"uuid": "one-of-many"}, "dry_run": True}),
+        ("cancel many", {"filter": {"uuid": ["one-of-many", "controlled"]}}),
+        ("cancel many without a filter", {"filter": {}}),
+        ("cancel many by a misspelt filter", {"filter": {"stat": "open"}}),
+        ("cancel many that have ended", {"filter": {"state": "FAILED"}}),
+    ):
+        rig.ask(name, "POST", "/monitor/cancel", body)
     slurm.api = "v0.0.42"
     rig.ask("requeue where Slurm cannot", "POST", f"{uuid}/requeue")
     slurm.api = "v0.0.45"

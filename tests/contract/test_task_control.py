@@ -19,7 +19,9 @@ from app.errors import (
     SlurmRefused,
 )
 from app.job_state import JobState
+from app.lifecycle.cancel_many import BulkCancellation
 from app.lifecycle.control import TaskControl
+from app.models.bulk_cancellation import CancelOutcome
 from app.models.caller import OPERATOR
 from app.models.job_action import JobAction
 from app.models.record import TaskRecord, utc_now
@@ -243,3 +245,23 @@ def test_several_jobs_are_cancelled_with_one_request(site: Site) -> None:
     (refused,) = control.cancel_many([kept], other).values()
     assert isinstance(refused, SlurmRefused)
     assert site.shown(kept)[0][0] == "PENDING"
+
+
+def test_the_tasks_that_meet_a_filter_are_cancelled(site: Site) -> None:
+    mine = [site.submit(hold=True, job_name="sweep-1") for _ in range(60)]
+    running, kept = site.submit(job_name="sweep-2"), site.submit(hold=True, job_name="other")
+    site.wait_for(running, "RUNNING")
+    cancellation = BulkCancellation(site.store, site.client)
+    body = {"filter": {"job_name": "sweep-*", "since": "1h"}}
+    listed = cancellation.cancel_many(OPERATOR, {**body, "dry_run": True}).tasks
+    assert {task.slurm_job_id for task in listed} == {*mine, running}
+    assert site.shown(mine[0])[0][0] == "PENDING"
+    began = time.monotonic()
+    answer = cancellation.cancel_many(OPERATOR, body)
+    assert time.monotonic() - began < 15
+    assert [task.outcome for task in answer.tasks] == [CancelOutcome.CANCELLED] * 61
+    assert site.shown(mine[0])[0][0] == site.shown(mine[-1])[0][0] == "CANCELLED"
+    assert site.shown(kept)[0][0] == "PENDING"
+    site.wait_for(running, "CANCELLED")
+    again = cancellation.cancel_many(OPERATOR, body)
+    assert {task.outcome for task in again.tasks} == {CancelOutcome.ALREADY_OVER}

@@ -1,6 +1,6 @@
 """A cluster that only exists in memory, and records its requests."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from app.constants import Settings
-from app.errors import SlurmProxyError, SlurmTokenRefused
+from app.errors import NotSupported, SlurmProxyError, SlurmRefused, SlurmTokenRefused
 from app.job_state import JobState
 from app.models.cluster_answers import Partition
 from app.models.job import SlurmJob
@@ -57,6 +57,7 @@ class FakeSlurm:
         self.token_fault: str | None = None
         self.partitions = [make_partition()]
         self.raw_reply: Reply | None = None  # slurmrestd's own answer to an operator
+        self.uncancellable: set[int] = set()
         self._next_id = 1000
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # slurmctld's
 
@@ -124,8 +125,28 @@ class FakeSlurm:
     def cancel(self, job_id: int, username: str) -> Outcome:
         if (refused := self._change("cancel", job_id, active=True)) is not None:
             return refused
+        if job_id in self.uncancellable:
+            raise SlurmRefused(f"Slurm does not cancel job {job_id}: Access/permission denied")
         self.put(job_id, JobState.CANCELLED)
         return Outcome.DONE if Dialect(self.api).reports_ended_jobs else Outcome.UNREPORTED
+
+    def cancel_many(
+        self, job_ids: Sequence[int], username: str, timeout: float | None = None
+    ) -> dict[int, Outcome | SlurmRefused]:
+        if not Dialect(self.api).has_bulk_cancellation:
+            raise NotSupported("one after the other")
+        self._ask("cancel_many")
+        return {job_id: self._cancel_one(job_id) for job_id in job_ids}
+
+    def _cancel_one(self, job_id: int) -> Outcome | SlurmRefused:
+        if job_id in self.uncancellable:
+            return SlurmRefused(f"Slurm does not cancel job {job_id}: Access/permission denied")
+        if job_id not in self.jobs:
+            return Outcome.UNKNOWN_JOB
+        if self.jobs[job_id].job_state.is_final:
+            return Outcome.ENDED
+        self.put(job_id, JobState.CANCELLED)
+        return Outcome.DONE
 
     def hold(self, job_id: int, username: str) -> Outcome:
         if (refused := self._change("hold", job_id, active=True)) is not None:

@@ -19,6 +19,7 @@ import pytest
 from app import create_app
 from app.demo.cluster import LocalCluster
 from app.environment import read_settings
+from app.job_state import JobState
 from app.web.dev_server import Server
 from tests.support.fakes import FakeSlurm
 from tests.support.real.processes import free_port
@@ -168,3 +169,21 @@ def test_the_commands_for_backups_work(tmp_path: Path, monkeypatch: pytest.Monke
             assert result.exit_code == 0, result.output
     assert (tmp_path / "slurm-proxy.copy").exists()
     assert len(list(backups.iterdir())) == 1
+
+
+def test_the_commands_that_control_tasks_work(tmp_path: Path) -> None:
+    slurm = FakeSlurm()
+    changed, outcomes = [], []
+    with prepared_app(tmp_path / "store.sqlite3", slurm) as app:
+        client = app.test_client()
+        task = make_task(uuid="my-task", slurm={"job_name": "train-1"})
+        job_id = (post(client, "/submit", {"task": task}).json or {})["slurm_job_id"]
+        for line in commands("how-to/control-tasks.md", "curl -X POST"):
+            if line[0].endswith("/requeue"):
+                slurm.put(job_id, JobState.RUNNING)
+            changed.append(post(client, line[0].removeprefix("localhost:5001"), "").json["changed"])
+        post(client, "/submit", {"task": make_task(uuid="other", slurm={"job_name": "train-2"})})
+        for _, body in commands("how-to/control-tasks.md", "curl localhost:5001/monitor/cancel"):
+            outcomes.append(post(client, "/monitor/cancel", body).json["tasks"][0]["outcome"])
+    assert changed == [True, True, True, True]
+    assert outcomes == ["would_be_cancelled", "cancelled"]

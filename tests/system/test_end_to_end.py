@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
+from app.models.job_action import JobAction
 from tests.conftest import REAL_CLUSTERS, Cluster, until
 from tests.support.real.processes import install
 from tests.support.real.smtp import Mail, SmtpServer
@@ -412,7 +413,11 @@ def test_callers_with_keys_do_what_was_granted_and_no_more(stage: Stage, tmp_pat
         until(lambda: service.get(where, **mine)["slurm"]["job_state"] == "RUNNING", 60, "its start")
         for path in (where, f"/monitor/slurm_job_id/{job_id}"):
             assert service.answer(path, **others).json()["code"].startswith("unknown_")
-        assert service.post(f"{where}/cancel", {}, **others).status_code == 404
+        for action in JobAction:
+            assert service.post(f"{where}/{action}", {}, **others).status_code == 404
+        nothing = service.post("/monitor/cancel", {"filter": {"state": "open"}}, **others).json()
+        assert nothing["tasks"] == []
+        assert service.post(f"{where}/hold", {}, **mine).json()["code"] == "already_running"
         assert service.get(where, **mine)["slurm"]["job_state"] == "RUNNING"
         assert service.post(f"{where}/cancel", {}, **mine).json()["slurm_job_id"] == job_id
 

@@ -134,7 +134,7 @@ _BY_CHANCE = {"duplicate_uuid", "idempotency_key_reused", "unknown_job", "unknow
 _BEYOND_SCHEMA = re.compile(
     "e-mail address|255 bytes|all messages together|http or https URL|slurm.dependency:"
     "|until: needs wait|wait: needs uuid|until: must be one of change, end|cannot be combined with uuid"
-    "|after: must be the `next` of a page|must be a time in ISO 8601"
+    "|after: must be the `next` of a page|must be a time in ISO 8601|must include a state of tasks"
 )
 
 
@@ -191,11 +191,12 @@ def test_a_request_that_does_not_fit_the_document_is_refused(
 
 
 def _is_usable_query(operation: Operation, query: Mapping[str, Any]) -> bool:
-    """Return whether `POST /submit` takes a query that its document does not describe.
+    """Return whether the operation takes a query that its document does not describe.
 
-    Other parameters than `dry_run` are ignored, and `dry_run` may also be 1 or 0.
+    `dry_run` may also be 1 or 0. `POST /submit` ignores other parameters.
     """
-    return operation.path == "/submit" and str(query.get("dry_run", 0)) in ("0", "1")
+    paths = ("/submit", "/monitor/cancel")
+    return operation.path in paths and str(query.get("dry_run", 0)) in ("0", "1")
 
 
 # --- mutations -------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ EXECUTED = {  # how a command begins, and the test that executes it
     '--data-urlencode until="$(date': "tests/system/test_documented_scripts.py",
     "curl 'localhost:5001/monitor/task_uuid/my-task?wait=60'": "tests/system/test_documented_scripts.py",
     "curl -X POST": "tests/system/test_documented_commands.py",
+    "curl localhost:5001/monitor/cancel": "tests/system/test_documented_commands.py",
     'curl "$server/monitor/task_uuid/align-17/resubmit"': "tests/system/test_documented_commands.py",
     "openapi-python-client generate": "tests/system/test_generated_client.py",
     "python -m tests.support.chaos": "tests/system/test_chaos.py",

@@ -36,6 +36,7 @@ from app.errors import (
     UnknownTask,
     UnsupportedEncoding,
 )
+from app.models.bulk_cancellation import CancelRequest
 from app.models.resubmission import ResubmitRequest
 from app.models.task import MonitorRequest, SubmitRequest
 
@@ -54,6 +55,7 @@ HELLO_WORLD = json.loads(r"""
 REQUESTS: dict[type, Any] = {
     SubmitRequest: HELLO_WORLD,
     ResubmitRequest: {"task": {"slurm": {"mem": 8000, "nodelist": None}}},
+    CancelRequest: {"filter": {"job_name": "train-*", "since": "1h"}, "dry_run": True},
     MonitorRequest: {
         "monitor": {"task": {"username": "areynolds", "uuid": "align-17"}, "slurm_job_id": 4711}
     },

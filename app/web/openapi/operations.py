@@ -68,6 +68,7 @@ from app.models.answers import (
     SlurmAnswer,
     Submitted,
 )
+from app.models.bulk_cancellation import CancelledTasks, CancelRequest
 from app.models.caller import Scope
 from app.models.caller_answers import DescribedCaller, TaskCatalogue
 from app.models.cluster_answers import Cluster
@@ -218,6 +219,16 @@ OPERATIONS = (
         "/monitor/slurm_job_id/{slurm_job_id}",
         Controlled,
         (InvalidRequest, *_CONTROL_ERRORS),
+        scopes=(Scope.CANCEL,),
+    ),
+    Operation(
+        "cancelTasks",
+        "POST",
+        "/monitor/cancel",
+        CancelledTasks,
+        (InvalidRequest, SlurmUnavailable, StoreUnavailable),
+        ("dry_run_of_cancellation",),
+        CancelRequest,
         scopes=(Scope.CANCEL,),
     ),
     *(

@@ -25,6 +25,10 @@ _DRY_RUN: Schema = {
     "default": False,
     "description": "Check the task and show what would be submitted, without submitting. 1 and 0 work, too.",
 }
+_DRY_RUN_OF_CANCELLATION: Schema = {
+    **_DRY_RUN,
+    "description": "List the tasks, and cancel none, as with `dry_run` in the body. 1 and 0 work, too.",
+}
 _WAIT: Schema = {
     "type": "number",
     "minimum": 0,
@@ -98,6 +102,7 @@ PARAMETERS = {
     "dry_run": Parameter("query", _DRY_RUN),
     "batch_wait": Parameter("query", _BATCH_WAIT, name="wait"),
     "batch_until": Parameter("query", _BATCH_UNTIL, name="until"),
+    "dry_run_of_cancellation": Parameter("query", _DRY_RUN_OF_CANCELLATION, name="dry_run"),
     "wait": Parameter("query", _WAIT),
     "wait_until": Parameter("query", _UNTIL, name="until"),
     "username": Parameter("query", _USER, is_user=True),

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from app.messages.plan import Catalogue
+from app.models.bulk_cancellation import CancelRequest
 from app.models.notification_request import METHOD_ALIASES, NotificationRequest
 from app.models.resubmission import ResubmitRequest
 from app.models.rules import NO_NUL, RULE
@@ -53,10 +54,13 @@ def build_request_schemas(catalogue: Catalogue, refused_users: Collection[str]) 
     A body is valid if and only if the service accepts it, as far as JSON Schema can express the rules.
     """
     params = {method: sender.Params for method, sender in SENDERS.items()}
-    schemas = build_schemas([SubmitRequest, MonitorRequest, ResubmitRequest, *dict.fromkeys(params.values())])
+    bodies = (SubmitRequest, MonitorRequest, ResubmitRequest, CancelRequest)
+    schemas = build_schemas([*bodies, *dict.fromkeys(params.values())])
     schemas["JsonValue"] = _build_json_value_schema()
     _allow_caller_keys(schemas)
     schemas["ResubmitRequest"]["properties"]["task"] |= CALLER_KEYS
+    for condition in schemas["TaskFilter"]["properties"].values():
+        condition.pop("default")  # a condition that is left out has no value
     needs = {model: _pop_requirements(schemas[model.__name__]) for model in dict.fromkeys(params.values())}
     conditions = list(
         _params_conditions(catalogue, {method: needs[model] for method, model in params.items()})

@@ -16,8 +16,10 @@ from app.environment import read_settings
 from app.errors import (
     StoreUnavailable,
 )
+from app.job_state import JobState
 from app.logs import configure_logging
 from app.models.caller import ORDINARY_SCOPES, Grant, Scope
+from app.models.job_action import JobAction
 from tests.support.access import ALICE, Site, entries
 from tests.support.tasks import make_task
 
@@ -80,6 +82,37 @@ def test_the_audit_trail_names_both_tasks_of_a_resubmission(site: Site, trail: P
         first["uuid"],
     )
     assert (unknown["task_uuid"], unknown["status"]) == (first["uuid"], 404)
+
+
+def test_the_audit_trail_names_each_task_that_one_request_cancels(site: Site, trail: Path) -> None:
+    key = site.key()
+    first, second = (site.submit(key).json for _ in range(2))
+    site.slurm.put(first["slurm_job_id"], JobState.COMPLETED)
+    body = {"filter": {"state": "open"}}
+    site.call("POST", "/monitor/cancel", key, {**body, "dry_run": True})
+    site.call("POST", "/monitor/cancel", key, body)
+    dry_run, request, *tasks = entries(trail)[2:]
+    assert dry_run["action"] == "POST /monitor/cancel?dry_run=true"
+    assert (request["action"], request["status"]) == ("POST /monitor/cancel", 200)
+    assert [(task["task_uuid"], task["slurm_job_id"], task["outcome"]) for task in tasks] == [
+        (second["uuid"], second["slurm_job_id"], "cancelled"),
+        (first["uuid"], first["slurm_job_id"], "already_over"),
+    ]
+    assert {(task["action"], task["username"]) for task in tasks} == {("POST /monitor/cancel", "alice")}
+
+
+@pytest.mark.parametrize("action", JobAction)
+def test_the_audit_trail_names_each_action(site: Site, trail: Path, action: JobAction) -> None:
+    key = site.key()
+    task = site.submit(key).json
+    for where in (f"task_uuid/{task['uuid']}", f"slurm_job_id/{task['slurm_job_id']}"):
+        site.call("POST", f"/monitor/{where}/{action}", key)
+    _, by_uuid, by_job_id = entries(trail)
+    assert by_uuid["action"] == f"POST /monitor/task_uuid/<task_uuid>/{action}"
+    assert by_job_id["action"] == f"POST /monitor/slurm_job_id/<slurm_job_id>/{action}"
+    status = 409 if action is JobAction.REQUEUE else 200
+    assert {by_uuid["status"], by_job_id["status"]} == {status}
+    assert (by_uuid["task_uuid"], by_job_id["slurm_job_id"]) == (task["uuid"], task["slurm_job_id"])
 
 
 def test_a_deleted_job_is_an_audit_line_like_a_cancelled_task(site: Site, trail: Path) -> None:

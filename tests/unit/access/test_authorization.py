@@ -13,6 +13,7 @@ from app.errors import (
 from app.job_state import JobState
 from app.lifecycle.repeated_submission import make_stored_key
 from app.models.caller import ORDINARY_SCOPES, Caller, Grant, Scope
+from app.models.job_action import JobAction
 from app.models.record import utc_now
 from app.models.refused_users import RefusedUsers
 from app.models.task import Task
@@ -396,3 +397,28 @@ def test_idempotency_keys_of_callers_whose_names_hold_blanks_are_their_own(site:
     stored = {make_stored_key(name, key) for name in names for key in ("c", "b c", "20b c", " ")}
     assert len(stored) == 6 * 4
     assert make_stored_key("key:ci:1f0c", "nightly") == "key:ci:1f0c nightly", "as before"
+
+
+@pytest.mark.parametrize("action", JobAction)
+def test_another_users_task_answers_every_action_as_an_unknown_one(site: Site, action: JobAction) -> None:
+    task = site.submit(site.key(), uuid="of-alice").json
+    of_bob = site.key(Grant(scopes=ORDINARY_SCOPES, users=("bob",)))
+    before = list(site.slurm.calls)
+    for known, unknown in (
+        ("task_uuid/of-alice", "task_uuid/of-nobody"),
+        (f"slurm_job_id/{task['slurm_job_id']}", "slurm_job_id/424242"),
+    ):
+        answers = [site.call("POST", f"/monitor/{where}/{action}", of_bob) for where in (known, unknown)]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        ids = (known.partition("/")[2], unknown.partition("/")[2])
+        bodies = [answer.text.replace(id_, "X") for answer, id_ in zip(answers, ids, strict=True)]
+        assert bodies[0] == bodies[1]
+    assert site.slurm.calls == before
+
+
+@pytest.mark.parametrize("action", JobAction)
+def test_a_reader_may_not_change_a_task_that_it_may_read(site: Site, action: JobAction) -> None:
+    site.submit(site.key(), uuid="of-alice")
+    grants = Grant(scopes=frozenset({Scope.READ, Scope.SUBMIT}), users=("alice",))
+    answer = site.call("POST", f"/monitor/task_uuid/of-alice/{action}", site.key(grants))
+    assert (answer.status_code, answer.json["code"]) == (403, "forbidden")

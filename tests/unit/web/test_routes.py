@@ -152,6 +152,16 @@ def test_deleting_a_job_cancels_it_and_keeps_its_record(
     check_error(client.delete(f"/monitor/slurm_job_id/abc{slash}"), 400, "invalid_request")
 
 
+def test_a_filter_in_the_query_cancels_nothing(client: FlaskClient, slurm: FakeSlurm) -> None:
+    job_id = (post(client, "/submit", {"task": make_task()}).json or {})["slurm_job_id"]
+    body = {"filter": {"state": "open"}}
+    for query in ("username=bob", "dry-run=true", "dry_run=yes"):
+        check_error(post(client, f"/monitor/cancel?{query}", body), 400, "invalid_request")
+    answer = post(client, "/monitor/cancel/?dry_run=1", body).json or {}
+    assert (answer["dry_run"], answer["tasks"][0]["outcome"]) == (True, "would_be_cancelled")
+    assert slurm.jobs[job_id].job_state is JobState.PENDING
+
+
 def test_timestamps_are_utc_with_an_offset(client: FlaskClient) -> None:
     task = make_task()
     post(client, "/submit", {"task": task})
