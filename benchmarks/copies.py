@@ -8,7 +8,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -52,8 +52,8 @@ def copy_all(name: str, store: TaskStore, target: TaskStore, folder: Path, count
     print(f"{name}: bytes a record: {', '.join(f'{key} {size:.0f}' for key, size in sizes.items())}")
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS
+def main(arguments: Sequence[str]) -> None:
+    count = int(arguments[0]) if arguments else RECORDS
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as text:
         folder = Path(text)
         sqlite = Store("SQLite")
@@ -61,10 +61,10 @@ def main() -> None:
         path = Path(store_settings(sqlite, folder)["SQLITE_PATH"])
         with closing(SqliteStore(path)) as store, closing(SqliteStore(folder / "target.sqlite3")) as target:
             copy_all("SQLite", store, target, folder, count)
-    if len(sys.argv) > 2:
-        with tempfile.TemporaryDirectory() as text, closing(connect(sys.argv[2], 60)) as client:
+    if len(arguments) > 1:
+        with tempfile.TemporaryDirectory() as text, closing(connect(arguments[1], 60)) as client:
             folder = Path(text)
-            mongodb = Store("MongoDB", sys.argv[2])
+            mongodb = Store("MongoDB", arguments[1])
             fill_store(mongodb, folder, (), count)
             database = store_settings(mongodb, folder)["MONGODB_MONITOR_DB"]
             try:
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

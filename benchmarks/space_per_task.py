@@ -9,6 +9,7 @@ memory and with an SQLite file. `benchmarks/record_size.py` measures the records
 import contextlib
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,8 @@ def run_tasks(folder: Path, count: int, **settings: Any) -> dict[str, float]:
     return {name: path.stat().st_size / count for name, path in files.items()}
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else TASKS
+def main(arguments: Sequence[str]) -> None:
+    count = int(arguments[0]) if arguments else TASKS
     sizes: dict[str, float] = {}
     for form in ("text", "json"):
         with tempfile.TemporaryDirectory() as folder:
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

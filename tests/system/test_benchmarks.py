@@ -1,8 +1,12 @@
 """Every benchmark runs to its end, with the smallest numbers, on a stand-in for Slurm."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
+
+from tests.support.service import ROOT
 
 SMALLEST = {
     "submit": ["--number", "3", "--clients", "2", "--seconds", "0.2"],
@@ -26,3 +30,19 @@ def test_a_benchmark_prints_its_conditions_and_a_row_for_the_store(
     assert " processors, load " in processors
     assert any("÷ raw" in line for line in table)
     assert any(line.startswith("SQLite") for line in table)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("copies", ["SQLite: backup", "SQLite: export", "SQLite: import, repeated"]),
+        ("space_per_task", ["record, in SQLite", "log, text", "log, json", "audit trail"]),
+    ],
+)
+def test_a_benchmark_of_copies_or_space_has_a_line_for_each_of_its_figures(
+    name: str, words: list[str]
+) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "20"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert [word for word in words if not any(line.startswith(word) for line in lines)] == []
