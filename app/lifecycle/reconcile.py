@@ -4,7 +4,7 @@ One search in Slurm looks for the jobs of all such reservations. Each one is set
 fits:
 
 1. A job has the task's tag in its comment: the record gets this job (adopted).
-2. The submission may still be under way, or some jobs are still to be read: the reservation waits.
+2. The submission may still be under way, or jobs of its time are still to be read: the reservation waits.
 3. A job of no record in slurmctld may be the task's, but its comment has no tag: UNKNOWN; the uuid stays
    taken.
 4. slurmdbd is up to date, and knows no such job: no job; the uuid is free again.
@@ -20,6 +20,7 @@ Slurm does not show will never exist.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -39,6 +40,9 @@ from app.store.records import RecordStore
 logger = logging.getLogger(__name__)
 
 _SEARCH_INTERVAL = timedelta(seconds=15)
+_SHORT_SEARCH_SECONDS = 1.0
+_PAUSE_FACTOR = 9  # after a longer search, Slurm is asked for a tenth of the time
+_MAX_PAUSE = timedelta(minutes=1)
 _FREED = "this submission made no job: it did not reach Slurm, or was refused; the uuid may be used again"
 _WITHOUT_COMMENT = "a job that may be it has another comment than this service gave it"
 _OUTCOME_UNKNOWN = "it is unknown whether Slurm accepted this submission: "
@@ -78,6 +82,7 @@ class Reconciler:
         self._request_duration = timedelta(seconds=slurm.max_call_seconds)
         self._pause = pause
         self._searched_at: datetime | None = None
+        self._search_seconds = 0.0  # that the last search took
 
     def reconcile(self, now: datetime, fence: int) -> None:
         """Search Slurm once for the jobs of all open reservations, and settle these by the rules above.
@@ -93,7 +98,8 @@ class Reconciler:
             SlurmUnavailable: Slurm does not answer; nothing was settled.
             SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was settled.
         """
-        if self._searched_at is not None and self._searched_at <= now < self._searched_at + self._pause:
+        searched_at = self._searched_at
+        if searched_at is not None and searched_at <= now < searched_at + self._next_pause():
             return
         reserved = self._store.list_reservations(now - self._request_duration, now + CLOCK_TOLERANCE)
         if not reserved:
@@ -103,15 +109,18 @@ class Reconciler:
         users = {record.slurm_username for record in reserved}
         tags = [make_tag(record.uuid) for record in reserved]
         since = min(slurm_now, *(record.created_at for record in reserved))
-        seen = self._slurm.search(users, since, tags)
+        ends = [end for record in reserved if (end := self._expiry(record)) <= slurm_now]
+        began = time.monotonic()
+        seen = self._slurm.search(users, since, tags, until=max(ends, default=None))
+        self._search_seconds = time.monotonic() - began
         jobs = seen.jobs()
         untagged = [record for record in reserved if not self._adopt(record, find_tagged(record, jobs), now)]
-        if not seen.is_complete:  # a job may be among those that are still to be read
-            return
         likely = {record.uuid: self._find_likely_jobs(record, seen) for record in untagged}
         rivals = [job for jobs in likely.values() for job in jobs]
         for record in untagged:
             if slurm_now < self._expiry(record):
+                continue
+            if not seen.is_complete_until(self._expiry(record)):  # its job may be still to be read
                 continue
             if any(self._may_be_job_of(record, job) and not self._is_owned(job) for job in seen.untagged):
                 self._give_up(record, _WITHOUT_COMMENT, now, fence)
@@ -119,6 +128,12 @@ class Reconciler:
                 self._settle_by_accounting(record, likely[record.uuid], rivals, now, fence)
             elif seen.accounting is AccountingState.NONE:
                 self._settle_by_controller(record, slurm_now, now, fence)
+
+    def _next_pause(self) -> timedelta:
+        """Return the time until the next search; a search that takes long keeps Slurm busy."""
+        if self._search_seconds < _SHORT_SEARCH_SECONDS:
+            return self._pause
+        return max(self._pause, min(_PAUSE_FACTOR * timedelta(seconds=self._search_seconds), _MAX_PAUSE))
 
     def _expiry(self, record: TaskRecord) -> datetime:
         """Return the time of Slurm's clock from which on no job of this record can appear."""

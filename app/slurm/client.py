@@ -144,9 +144,10 @@ class SlurmClient:
         since: datetime,
         tags: Collection[str],
         timeout: float | None = None,
+        until: datetime | None = None,
     ) -> Search:
         """Return the jobs of lost submissions: see JobSearch.search."""
-        return self._search.search(usernames, since, tags, timeout)
+        return self._search.search(usernames, since, tags, timeout, until)
 
     def read_recent_jobs(self, since: datetime, timeout: float | None = None) -> list[SlurmJob]:
         """Return the jobs in slurmctld that were submitted since then: see JobSearch.read_recent_jobs."""

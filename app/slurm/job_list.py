@@ -17,6 +17,7 @@ from app.slurm.answers import is_unchanged, jobs_by_id_or_none, require_jobs
 from app.slurm.request import Query
 from app.slurm.session import Session
 from app.slurm.single_reads import SingleReader
+from app.slurm.state_changes import find_changes
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
@@ -119,17 +120,3 @@ class JobList:
         if not changes:
             self._unchanged_since = int(asked_at - self._clock_skew)
         return changes
-
-
-def find_changes(
-    known: Mapping[int, JobState], found: Mapping[int, SlurmJob | None]
-) -> dict[int, SlurmJob | None]:
-    """Return the jobs whose state changed, and those that slurmctld does not know."""
-    return {
-        job_id: job for job_id, job in found.items() if job is None or is_change(known[job_id], job.job_state)
-    }
-
-
-def is_change(before: JobState, state: JobState) -> bool:
-    """Return whether a listed state is news: any other state, but of an ended job only an active one."""
-    return not state.is_final if before.is_final else state is not before

@@ -10,10 +10,11 @@ from app.job_state import JobState
 from app.models.array_merging import merge_states
 from app.models.job import SlurmJob
 from app.outages import RepeatFilter
-from app.slurm.job_list import JobList, find_changes, is_change
+from app.slurm.job_list import JobList
 from app.slurm.large_arrays import LargeArrays
 from app.slurm.session import Session
 from app.slurm.single_reads import SingleRead, SingleReader
+from app.slurm.state_changes import find_changes, is_change, is_worth_reading
 from app.slurm.state_list import StateList, States
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ logger.addFilter(RepeatFilter(60))
 
 _ARRAY_INTERVAL = 15.0  # seconds between two readings of a small array whose own id shows no change
 _MAX_ARRAY_SECONDS = 1.0  # in one poll, for large arrays
+_MAX_FIRST_READS = 10  # in one poll, of jobs whose states were never listed
 _REUSED_SECONDS = 30.0  # how long an end that was read is not read again, until it is recorded
 
 
@@ -56,6 +58,7 @@ class JobReader:
         self.single = SingleReader(session, clock)
         self.list = JobList(session, self.single, clock_skew, clock)
         self._large = LargeArrays(clock)
+        self._polled: set[int] = set()  # jobs that an earlier poll has asked for
         self._readings: dict[int, _Reading] = {}  # of small arrays that are active, and of ends
 
     def poll(
@@ -74,11 +77,15 @@ class JobReader:
             SlurmUnavailable: Nothing could be read.
         """
         self._keep_only(known)
-        states = self.states.read([id for id in known if id not in ended_arrays and id not in self._large])
-        arrays = self._states_of_arrays([id for id in ended_arrays if id not in self._large])
+        if not self.states.is_offered():
+            return self.list.poll(known)
+        found = self._read_first(known)
+        listed = [job_id for job_id in known if job_id not in self._large]
+        states = self.states.read([job_id for job_id in listed if job_id not in ended_arrays])
+        arrays = self._states_of_arrays([job_id for job_id in listed if job_id in ended_arrays])
         if states is None or arrays is None:
             return self.list.poll(known)
-        found = self._read_changed(known, states, arrays)
+        found |= self._read_changed(known, states, arrays)
         for read in (states, arrays):
             self._large.note_states(read)
         found |= self._poll_large_arrays(known, may_raise=not (states.asked or arrays.asked))
@@ -100,6 +107,20 @@ class JobReader:
         self._large.keep_only(known)
         self._readings = {job_id: reading for job_id, reading in self._readings.items() if job_id in known}
 
+    def _read_first(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        """Read the new jobs that wait, if they are few: an array of them may be too large to be listed."""
+        new = [job_id for job_id, state in known.items() if job_id not in self._polled and state.is_waiting]
+        self._polled = set(known)
+        if len(new) > _MAX_FIRST_READS:
+            return {}
+        try:
+            reads = self.single.read(new)
+        except SlurmUnavailable as error:
+            logger.warning("none of %d new jobs was read: %s", len(new), error)
+            return {}
+        self._note_readings(States(), reads)
+        return {job_id: read.job for job_id, read in reads.items()}
+
     def _states_of_arrays(self, ended_arrays: Collection[int]) -> States | None:
         """Return the states of ended arrays; an array may have too many tasks to be listed in time."""
         try:
@@ -115,7 +136,7 @@ class JobReader:
         changed = [
             job_id
             for job_id in states.named & states.asked
-            if _is_worth_reading(known[job_id], states.states.get(job_id))
+            if is_worth_reading(known[job_id], states.states.get(job_id))
         ]
         found: dict[int, SlurmJob | None] = {}
         to_read: list[int] = []
@@ -200,8 +221,3 @@ class JobReader:
             return {}
         self._large.note_read(job_id, read)
         return {job_id: read.job}
-
-
-def _is_worth_reading(before: JobState, state: JobState | None) -> bool:
-    """Return whether to read a job; a job with an unreadable state is read unless it had ended."""
-    return not before.is_final if state is None else is_change(before, state)

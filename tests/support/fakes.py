@@ -54,6 +54,8 @@ class FakeSlurm:
         self.accounting_down: SlurmProxyError | None = None
         self.polled_ids: set[int] = set()  # the ids of the last poll
         self.search_is_complete = True
+        self.search_complete_until: datetime | None = None
+        self.proven_until: list[datetime | None] = []  # what the searches had to prove
         self.token_fault: str | None = None
         self.partitions = [make_partition()]
         self.raw_reply: Reply | None = None  # slurmrestd's own answer to an operator
@@ -241,12 +243,21 @@ class FakeSlurm:
         since: datetime,
         tags: Collection[str],
         timeout: float | None = None,
+        until: datetime | None = None,
     ) -> Search:
         self._ask("search")
+        self.proven_until.append(until)
         users = set(usernames)
         here = [job for job in self.jobs.values() if job.username in users]
         untagged = [job for job in here if not (job.comment or "").startswith(JOB_TAG)]
-        found = partial(Search, here, untagged, set(self.jobs), self.search_is_complete)
+        found = partial(
+            Search,
+            here,
+            untagged,
+            set(self.jobs),
+            self.search_is_complete,
+            complete_until=self.search_complete_until,
+        )
         if not self.has_accounting:
             return found([], AccountingState.NONE)
         if self.accounting_down is not None:

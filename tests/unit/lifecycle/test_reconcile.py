@@ -176,6 +176,33 @@ def test_nothing_is_freed_before_all_jobs_in_slurmctld_were_read(service: Servic
     assert service.record(task).is_freed
 
 
+def test_search_before_a_submission_has_expired_proves_nothing(service: Service) -> None:
+    left_open(service, exists=False)
+    service.reconcile(utc_now() + timedelta(seconds=40))
+    assert service.slurm.proven_until == [None]
+
+
+def test_reservation_is_freed_once_all_jobs_up_to_its_expiry_were_read(service: Service) -> None:
+    task = left_open(service, exists=False)
+    expiry = service.record(task).created_at + LIFE + MINUTE
+    service.slurm.search_is_complete = False
+    for until, is_freed in ((expiry - timedelta(seconds=1), False), (expiry, True)):
+        service.slurm.search_complete_until = until
+        service.reconcile(utc_now() + 60 * MINUTE)
+        assert service.record(task).is_freed is is_freed
+    assert service.slurm.proven_until == [expiry, expiry]
+
+
+def test_proof_for_one_reservation_settles_no_later_one(service: Service) -> None:
+    first = left_open(service, exists=False)
+    second = left_open(service, exists=False)
+    service.slurm.search_is_complete = False
+    service.slurm.search_complete_until = service.record(first).created_at + LIFE + MINUTE
+    service.reconcile(utc_now() + 60 * MINUTE)
+    assert service.record(first).is_freed
+    assert service.record(second).is_reserved
+
+
 def test_a_job_in_slurmctld_is_adopted_while_slurmdbd_is_away(service: Service) -> None:
     task = left_open(service, exists=True)
     service.slurm.accounting_down = SlurmUnavailable("slurmdbd")

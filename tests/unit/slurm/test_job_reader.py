@@ -262,7 +262,7 @@ def test_search_returns_new_jobs_without_a_tag_at_each_pass() -> None:
     session.comments |= {7: "the site's", 8: "slurm-proxy:other"}
     client = client_of(session)
     for usernames, untagged in ((USERS, [7]), (USERS, [7]), (["bob"], [])):
-        found = client.search(usernames, since, [TAG])
+        found = client.search(usernames, since, [TAG], until=since + timedelta(hours=1))
         assert found.is_complete
         assert [job.job_id for job in found.untagged] == untagged
     assert len(session.single_reads()) == 50

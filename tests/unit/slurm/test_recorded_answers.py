@@ -334,8 +334,8 @@ def test_a_recorded_list_of_states_shows_what_changed(server: Path) -> None:
     ended = ("job_completed", "job_failed", "job_killed", "job_cancelled")
     asked = [int(job_id) for _, job_id in recording(server, "states").query]
     unknown = recording(server, "job_unknown").job_id
-    client = client_of(server, "states", *ended)
     states = {"job_pending": JobState.PENDING, "array_pending": JobState.PENDING}
+    client = client_of(server, "states", *states, *ended)
     known = {recording(server, name).job_id: state for name, state in states.items()}
     changes = client.poll(dict.fromkeys(asked, JobState.RUNNING) | known)
     assert changes == {unknown: None} | {
