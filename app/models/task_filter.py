@@ -37,6 +37,8 @@ _GROUPS = {
     "failed": frozenset(state for state in JobState if state.is_final and not state.is_success),
 }
 _STATES = (*_GROUPS, *JobState)
+# For generated clients, whose names of values do not differ in case.
+_STATE_NAMES = [*(f"GROUP_{group.upper()}" for group in _GROUPS), *JobState]
 _STATE_HINT = f"it must be {', '.join(_GROUPS)}, or a word of Slurm such as PENDING or COMPLETED"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGE = re.compile(f"([0-9]{{1,6}})([{''.join(_UNITS)}])")
@@ -133,7 +135,7 @@ Words = Annotated[tuple[Line, ...], _take_words, _one_or_more(_TEXT, MAX_WORDS)]
 _States = Annotated[
     tuple[Annotated[Line, AfterValidator(_check_state)], ...],
     _take_words,
-    _one_or_more({"type": "string", "enum": list(_STATES)}, MAX_WORDS),
+    _one_or_more({"type": "string", "enum": list(_STATES), "x-enum-varnames": _STATE_NAMES}, MAX_WORDS),
 ]
 _Uuids = Annotated[
     tuple[Line, ...],

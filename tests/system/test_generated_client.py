@@ -76,6 +76,7 @@ def scripted_server(states: Iterable[str | None]) -> Iterator[str]:
         def do_GET(self) -> None:
             state, now = next(left), "2026-01-02T03:04:05Z"
             record = {"slurm_username": "alice", "slurm_job_id": 7, "slurm_job_state": state, "task": {}}
+            record |= {"ended": state == "TIMEOUT", "succeeded": None}
             record |= {"created_at": now, "updated_at": now, "notifications": []}
             facts = {"username": "alice", "job_id": 7, "job_state": state, "exit_code": 0}
             self._answer({"slurm": facts, "monitor": record})

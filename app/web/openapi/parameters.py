@@ -38,8 +38,9 @@ _WAIT: Schema = {
 _UNTIL: Schema = {
     "type": "string",
     "enum": list(WaitCondition),
-    "default": WaitCondition.END,
-    "description": "What `wait` waits for: the end, the begin (or the end), or a change of the state.",
+    # No "default": generated clients would send it without `wait`, too, which is refused.
+    "description": "What `wait` waits for: the end, the begin (or the end), or a change of the state. By"
+    f" default `{WaitCondition.END}`.",
 }
 LIST_PREFIX = "list_"  # of the keys in PARAMETERS for the parameters of lists
 _LIST: Schema = TaskQuery.model_json_schema()["properties"]
