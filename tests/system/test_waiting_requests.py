@@ -1,9 +1,11 @@
 """Many requests that wait, on gunicorn and on the development server, each a process of its own."""
 
 import signal
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,20 @@ def test_requests_beyond_half_of_the_threads_are_answered_at_once(
                 assert not answer["monitor"]["ended"]
                 assert 1 <= int(response.headers["Retry-After"]) <= 10
         assert count_answers(first) == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_slow_clients_beside_waiting_ones_do_not_stop_the_server(new_server: NewServer, command: str) -> None:
+    server = new_server(command, LIMIT_CONNECTIONS="64")
+    task = server.submit()
+    with server.waiting(task, 32) as waiters, ExitStack() as stack:
+        time.sleep(1)
+        for _ in range(60):  # together they would fill the table
+            slow = stack.enter_context(socket.create_connection(server.address, 10))
+            slow.sendall(b"GET /ping HTTP/1.1\r\n")
+        for _ in range(5):
+            server.measure_seconds("GET", "/ping")
+        assert count_answers(waiters) == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS)
