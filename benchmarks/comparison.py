@@ -1,15 +1,17 @@
 """Compare the service on each store, without and with keys, with slurmrestd itself."""
 
+import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.cluster import Cluster
 from benchmarks.command import Store
-from benchmarks.measuring import Cell, Timings, divide
+from benchmarks.measuring import WARM_UP, Call, Cell, Timings, divide, time_in_turns
 from benchmarks.service import Service, run_service
 
 RAW = "slurmrestd"
-COLUMNS = ("one client", "p50 ms", "p95 ms", "p99 ms", "p50 ÷ raw", "p99 ÷ raw")
+COLUMNS = ("one client", "p50 ms", "p95 ms", "p99 ms", "p50 ÷ raw", "p99 ÷ raw", "CPU ms")
 LOAD_COLUMNS = ("clients at a time", "per second", "p50 ms", "p99 ms", "per second ÷ raw", "p99 ÷ raw")
 
 
@@ -31,7 +33,21 @@ def name_folder(folder: Path, number: int, *, with_key: bool) -> Path:
     return folder / f"{number}{'-keys' * with_key}"
 
 
-def compare(timings: dict[str, Timings]) -> list[list[Cell]]:
+def measure_one_client(
+    calls: Mapping[str, Call], services: Mapping[str, Service], rounds: int
+) -> tuple[dict[str, Timings], list[list[Cell]]]:
+    """Make each call in turns; return the timings, and a row for each server with ratios to slurmrestd.
+
+    The processor time is that of the workers for one request, with a share of what they do in the background.
+    It depends less on other work of the machine than the times do.
+    """
+    before = {name: service.read_cpu_seconds() for name, service in services.items()}
+    timings = time_in_turns(calls, rounds)
+    spent = {name: service.read_cpu_seconds() - before[name] for name, service in services.items()}
+    return timings, compare(timings, {name: seconds / (rounds + WARM_UP) for name, seconds in spent.items()})
+
+
+def compare(timings: Mapping[str, Timings], cpu_seconds: Mapping[str, float]) -> list[list[Cell]]:
     """Return a row for each name, with ratios to slurmrestd itself."""
     shares, raw = (0.5, 0.95, 0.99), timings[RAW]
     return [
@@ -39,12 +55,13 @@ def compare(timings: dict[str, Timings]) -> list[list[Cell]]:
             name,
             *(taken.milliseconds(share) for share in shares),
             *(divide(taken.milliseconds(share), raw.milliseconds(share)) for share in (0.5, 0.99)),
+            1000 * cpu_seconds.get(name, math.nan),
         ]
         for name, taken in timings.items()
     ]
 
 
-def compare_load(timings: dict[str, Timings]) -> list[list[Cell]]:
+def compare_load(timings: Mapping[str, Timings]) -> list[list[Cell]]:
     """Return a row for each name: requests a second of all clients, and how long the slowest waited."""
     raw = timings[RAW]
     return [

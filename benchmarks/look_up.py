@@ -28,14 +28,14 @@ from benchmarks.comparison import (
     COLUMNS,
     LOAD_COLUMNS,
     RAW,
-    compare,
     compare_load,
+    measure_one_client,
     name_folder,
     start_services,
 )
 from benchmarks.fill import Job, fill_store
 from benchmarks.http_connection import HttpConnection
-from benchmarks.measuring import Call, format_table, load_in_turns, time_in_turns
+from benchmarks.measuring import Call, format_table, load_in_turns
 from benchmarks.service import Service
 from tests.support.tasks import new_uuid
 
@@ -75,8 +75,9 @@ def measure(
     connection = choose_connection(options)
     for title, wanted in (("the same job", job_ids[:1]), ("another job each", job_ids)):
         calls = make_calls(cluster, services, connection, wanted, 1)
-        timings = time_in_turns({name: call for name, (call,) in calls.items()}, options.number)
-        print(f"\n{title}\n{format_table(COLUMNS, compare(timings))}")
+        single = {name: call for name, (call,) in calls.items()}
+        _, rows = measure_one_client(single, services, options.number)
+        print(f"\n{title}\n{format_table(COLUMNS, rows)}")
     calls = make_calls(cluster, services, HttpConnection, job_ids[: options.clients], options.clients)
     rows = compare_load(load_in_turns(calls, options.seconds))
     print(f"\na job for each client\n{format_table(LOAD_COLUMNS, rows)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 Call = Callable[[], object]
 Cell = str | float | int
+WARM_UP = 20  # calls before the first one that counts
 
 
 @dataclass
@@ -65,7 +66,7 @@ def seconds_of(call: Call) -> float:
     return time.perf_counter() - began
 
 
-def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = 20) -> dict[str, Timings]:
+def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = WARM_UP) -> dict[str, Timings]:
     """Make each call once a round, one after the other, so that noise of the machine meets all of them."""
     for call in calls.values():
         for _ in range(warm_up):

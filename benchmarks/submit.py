@@ -21,8 +21,8 @@ from benchmarks.command import (
     make_parser,
     print_conditions,
 )
-from benchmarks.comparison import COLUMNS, LOAD_COLUMNS, RAW, compare, compare_load, start_services
-from benchmarks.measuring import Call, Cell, Timings, format_table, load_in_turns, time_in_turns
+from benchmarks.comparison import COLUMNS, LOAD_COLUMNS, RAW, compare_load, measure_one_client, start_services
+from benchmarks.measuring import Call, Cell, Timings, format_table, load_in_turns
 from benchmarks.service import Service
 
 PART_COLUMNS = (
@@ -60,9 +60,9 @@ def measure(cluster: Cluster, services: dict[str, Service], options: argparse.Na
     calls |= {name: service.connect(connection).submit for name, service in services.items()}
     for service in services.values():
         service.read_parts()
-    alone = time_in_turns(calls, options.number)
+    alone, rows = measure_one_client(calls, services, options.number)
     parts = [tell_parts(name, service, alone[name]) for name, service in services.items()]
-    print(f"\n{format_table(COLUMNS, compare(alone))}\n\n{format_table(PART_COLUMNS, parts)}\n")
+    print(f"\n{format_table(COLUMNS, rows)}\n\n{format_table(PART_COLUMNS, parts)}\n")
     clients: dict[str, list[Call]] = {RAW: [RawSlurm(cluster).submit for _ in range(options.clients)]}
     for name, service in services.items():
         clients[name] = [service.connect().submit for _ in range(options.clients)]
