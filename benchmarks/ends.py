@@ -25,13 +25,23 @@ from benchmarks.command import Store, list_stores, make_parser, print_conditions
 from benchmarks.fill import count_cancelled, fill_store
 from benchmarks.look_up import submit_jobs
 from benchmarks.measuring import Cell, format_table, percentile
+from benchmarks.processes import find_server, read_memory
 from benchmarks.service import run_service
 from benchmarks.stand_in import list_jobs
 from tests.support.real.http_services import Answer, Request, WebhookReceiver
 from tests.support.real.processes import until
 
 COLUMNS = ("an end and its message", "p50 s", "p95 s", "most s", "p50 ÷ raw", "p95 ÷ raw", "twice")
-TOGETHER_COLUMNS = ("ends together", "among", "recorded", "half s", "all s", "RSS MB", "CPU s")
+TOGETHER_COLUMNS = (
+    "ends together",
+    "among",
+    "recorded",
+    "half s",
+    "all s",
+    "RSS MB",
+    "CPU s",
+    "slurmrestd grew by MB",
+)
 _ASKING_EVERY = 1.0  # seconds, of the caller who asks slurmrestd
 _MAX_PAUSE = 1.0  # seconds between two single ends
 _TIMEOUT = 120.0
@@ -126,7 +136,8 @@ def measure_together(store: Store, options: argparse.Namespace) -> list[Cell]:
         fill_store(store, folder, jobs)
         service = stack.enter_context(run_service(cluster, store, folder))
         until(lambda: "poll" in service.read_parts(), _TIMEOUT, "a polling cycle")
-        cpu = service.read_cpu_seconds()
+        cpu, slurmrestd = service.read_cpu_seconds(), find_server(cluster.url)
+        memory = read_memory(slurmrestd) if slurmrestd else math.nan
         RawSlurm(cluster).cancel([job_id for _, job_id in jobs[: options.together]])
         times = wait_for_ends(store, folder, options.together, options.timeout)
         return [
@@ -137,6 +148,7 @@ def measure_together(store: Store, options: argparse.Namespace) -> list[Cell]:
             max(times, default=math.nan),
             service.read_memory() / 1e6,
             service.read_cpu_seconds() - cpu,
+            (read_memory(slurmrestd) - memory) / 1e6 if slurmrestd else math.nan,
         ]
 
 

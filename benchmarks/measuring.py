@@ -1,14 +1,12 @@
 """Measure calls, and print what they took as a table: medians, p95, p99, and ratios to another row."""
 
 import math
-import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 Call = Callable[[], object]
 Cell = str | float | int
@@ -126,19 +124,6 @@ def run_together(calls: Sequence[Call]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def read_memory(pid: int) -> int:
-    """Return the bytes of memory that a process uses now (its resident set)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
-
-
-def read_cpu_seconds(pid: int) -> float:
-    """Return the time of the processor that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

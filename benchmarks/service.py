@@ -22,7 +22,7 @@ from app.web.auth import allow_unauthenticated
 from benchmarks.cluster import Cluster, MakeConnection
 from benchmarks.command import Store
 from benchmarks.http_connection import HttpAnswer, HttpConnection
-from benchmarks.measuring import read_cpu_seconds, read_memory
+from benchmarks.processes import read_cpu_seconds, read_memory
 from benchmarks.stand_in import USER
 from tests.support.real.processes import answers, free_port, until
 from tests.support.tasks import make_task, new_uuid

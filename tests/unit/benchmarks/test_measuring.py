@@ -1,7 +1,6 @@
 """What the benchmarks compute and print."""
 
 import math
-import os
 import time
 
 import pytest
@@ -13,8 +12,6 @@ from benchmarks.measuring import (
     format_table,
     load_in_turns,
     percentile,
-    read_cpu_seconds,
-    read_memory,
     time_in_turns,
 )
 
@@ -81,8 +78,3 @@ def test_format_table_aligns_numbers_and_shows_three_digits_that_count() -> None
         "a replica set  12.3  43,000\n"
         "nothing           -     3 %"
     )
-
-
-def test_memory_and_processor_time_of_this_process_are_read() -> None:
-    assert read_memory(os.getpid()) > 1_000_000
-    assert read_cpu_seconds(os.getpid()) > 0
