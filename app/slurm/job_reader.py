@@ -88,7 +88,8 @@ class JobReader:
         found |= self._read_changed(known, states, arrays)
         for read in (states, arrays):
             self._large.note_states(read)
-        found |= self._poll_large_arrays(known, may_raise=not (states.asked or arrays.asked))
+        unread = {job_id: state for job_id, state in known.items() if job_id not in found}
+        found |= self._poll_large_arrays(unread, may_raise=not (states.asked or arrays.asked or found))
         return find_changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
 
     def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:

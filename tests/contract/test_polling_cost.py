@@ -1,0 +1,118 @@
+"""What polls and searches cost each release of Slurm: requests and bytes, never seconds."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.job_state import JobState
+from app.models.task import Task
+from app.slurm.client import SlurmClient
+from app.slurm.connection import Connection
+from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
+from app.slurm.session import Session
+from app.slurm.tokens import TokenMint
+from tests.conftest import REAL_CLUSTERS, Cluster
+from tests.support.tasks import make_task, new_uuid
+
+ARRAY_TASKS = 1000  # as many as Slurm allows by default
+
+
+class CountingConnection(Connection):
+    """A connection that keeps each request, and the size of its answer."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.url, TokenMint(cluster.key, 300), connect_timeout=3, read_timeout=30)
+        self.requests: list[str] = []
+        self.bytes = 0
+
+    def send(self, request: SlurmRequest) -> Reply:
+        reply = super().send(request)
+        self.requests.append(f"{request.method} {request.path.split('/', 3)[3]}")
+        self.bytes += len(json.dumps(reply.body))
+        return reply
+
+    def forget(self) -> None:
+        self.requests.clear()
+        self.bytes = 0
+
+
+class Site:
+    """A client without a tolerance for clocks, and the held jobs that a test has submitted."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.connection = CountingConnection(cluster)
+        self.client = SlurmClient(Session(self.connection, "slurm"), clock_skew=0)
+        self.client.discover_dialect()
+        self._job_ids: list[int] = []
+
+    def submit(self, tag: str = "", **slurm: Any) -> int:
+        options = {"mem": 10, "hold": True, **slurm}
+        task = Task.model_validate(make_task(self.cluster.user, slurm=options))
+        expires = datetime.now(UTC) + timedelta(minutes=1)
+        job_id, _ = self.client.submit(task, "true", tag or f"slurm-proxy:{task.uuid}", expires)
+        self._job_ids.append(job_id)
+        return job_id
+
+    def poll(self, known: dict[int, JobState]) -> list[str]:
+        """Poll, and return the requests that this took."""
+        self.connection.forget()
+        assert self.client.poll(known) == {}
+        return self.connection.requests
+
+    def close(self) -> None:
+        for job_id in self._job_ids:
+            self.client.send_raw("DELETE", f"job/{job_id}", user=self.cluster.user)
+        self.client.close()
+
+
+@pytest.fixture
+def site(cluster: Cluster) -> Iterator[Site]:
+    site = Site(cluster)
+    yield site
+    site.close()
+
+
+def test_poll_of_waiting_jobs_is_one_request(site: Site) -> None:
+    known = {site.submit(): JobState.PENDING for _ in range(30)}
+    assert [len(site.poll(known)) for _ in range(3)] == [1, 1, 1]
+    assert site.connection.requests[0] in ("GET jobs/state", "GET jobs")
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_waiting_array_of_many_tasks_costs_one_record_a_poll(site: Site) -> None:
+    known = {site.submit(array=f"0-{ARRAY_TASKS - 1}"): JobState.PENDING}
+    for _ in range(3):
+        requests = site.poll(known)
+        assert requests[-1:] in (["GET jobs"], [f"GET job/{next(iter(known))}"])
+        if "GET jobs" not in requests:  # 22.05 has one list of all jobs, with one record for the array
+            assert len(requests) == 1
+            assert site.connection.bytes < 20_000
+        time.sleep(1)  # the array is polled for a twentieth of the time
+
+
+@pytest.mark.parametrize("cluster", ["local", *REAL_CLUSTERS], indirect=True)
+def test_search_for_a_job_that_is_not_there_reads_only_what_came_since(site: Site) -> None:
+    oldest, boundary = site.submit(), site.submit()
+    time.sleep(1.1)  # Slurm has whole seconds
+    since = site.client.read_controller_time()
+    time.sleep(1.1)
+    later = site.submit()
+    time.sleep(1.1)
+    until = site.client.read_controller_time()
+    time.sleep(1.1)
+    site.submit()
+    site.connection.forget()
+    tag = f"slurm-proxy:{new_uuid()}"
+    search = site.client.search([site.cluster.user], since, [tag], until=until)
+    assert search.controller == []
+    assert search.is_complete_until(until)
+    if "GET jobs/state" in site.connection.requests:  # 22.05 has no list of ids
+        assert f"GET job/{later}" in site.connection.requests
+        assert f"GET job/{boundary}" in site.connection.requests
+        assert f"GET job/{oldest}" not in site.connection.requests
