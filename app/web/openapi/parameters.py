@@ -61,7 +61,7 @@ def _describe_list_parameters() -> dict[str, Parameter]:
     """Return the parameters of lists. A filter that may have several values is given once for each value."""
     found = {}
     for name, schema in _LIST.items():
-        several = [form for form in schema.pop("anyOf", ()) if form["type"] == "array"]
+        several = [form for form in schema.pop("anyOf", ()) if form.get("type") == "array"]
         for form in several:
             schema |= {"type": "array", "items": form["items"], "maxItems": form["maxItems"]}
         unused = ("title", "default") if several or schema.get("default") is None else ("title",)
