@@ -212,14 +212,14 @@ class TaskQuery(TaskFilter):
         BeforeValidator(_take_only_value),
         WithJsonSchema({"type": "string", "enum": list(TaskOrder)}),
     ] = Field(
-        default=TaskOrder.NEWEST, description="By the time of creation: the newest first, or the oldest."
+        default=TaskOrder.NEWEST, description="By the time of creation; by default, the newest come first."
     )
     limit: Annotated[
         int,
         BeforeValidator(_parse_limit),
         BeforeValidator(_take_only_value),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
-    ] = Field(default=100, description="The most tasks in the answer.")
+    ] = Field(default=100, description="The most tasks in the answer; 100 by default.")
     after: Annotated[Line | None, BeforeValidator(_take_only_value), WithJsonSchema(_TEXT)] = Field(
         default=None, description="The `next` of the page before."
     )

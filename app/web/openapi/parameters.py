@@ -58,20 +58,25 @@ class Parameter:
 
 
 def _describe_list_parameters() -> dict[str, Parameter]:
-    """Return the parameters of lists. A filter that may have several values is given once for each value."""
+    """Return the parameters of lists. A filter that may have several values is given once for each value.
+
+    They have no default, which generated clients would send even with uuids.
+    """
     found = {}
     for name, schema in _LIST.items():
         several = [form for form in schema.pop("anyOf", ()) if form.get("type") == "array"]
         for form in several:
             schema |= {"type": "array", "items": form["items"], "maxItems": form["maxItems"]}
-        unused = ("title", "default") if several or schema.get("default") is None else ("title",)
-        rest = {key: value for key, value in schema.items() if key not in unused}
+        rest = {key: value for key, value in schema.items() if key not in ("title", "default")}
         found[LIST_PREFIX + name] = Parameter("query", rest, name=name)
     return found
 
 
 _OF_LISTS = _describe_list_parameters()
-_STATE_LIMIT = {**_OF_LISTS[LIST_PREFIX + "limit"].schema, "default": MAX_LIMIT}
+_STATE_LIMIT = {
+    **_OF_LISTS[LIST_PREFIX + "limit"].schema,
+    "description": f"The most tasks in the answer; {MAX_LIMIT} by default.",
+}
 _BATCH_WAIT = {**_WAIT, "description": f"Only with `uuid`: {_WAIT['description']}"}
 _BATCH_UNTIL = {
     **(_LIST_UNTIL := _OF_LISTS[LIST_PREFIX + "until"].schema),
