@@ -6,6 +6,8 @@ A check reads the store, and never asks Slurm: the leader asks, and writes what 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from app.errors import StoreUnavailable
@@ -38,8 +40,8 @@ from app.models.health_answers import (
 )
 from app.models.leader_report import LeaderReport
 from app.slurm.client import SlurmClient
-from app.store.health import HealthStore
-from app.store.lease import LeaderLease
+from app.store.health import Backlog, HealthStore
+from app.store.lease import LeaderLease, Lease
 
 _MIN_CACHE_SECONDS = 1.0
 _CACHE_FACTOR = 50  # a check that takes long is kept so many times as long
@@ -49,6 +51,23 @@ _WORST_FIRST = (PartStatus.NOT_READY, PartStatus.DEGRADED)
 
 class ReadinessStore(HealthStore, LeaderLease, Protocol):
     """The parts of a store that a check reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What the store says of the service, at a time of the store."""
+
+    at: datetime
+    lease: Lease | None
+    backlog: Backlog
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """The parts, and what the store says; `stored` is None while the store cannot be read."""
+
+    parts: Parts
+    stored: StoredState | None = None
 
 
 class ReadinessCheck:
@@ -81,33 +100,37 @@ class ReadinessCheck:
         self._limits = limits
         self._clock = clock
         self._checking = threading.Lock()
-        self._last: Readiness | None = None
+        self._last: ServiceState | None = None
         self._until = float("-inf")
 
     def check(self) -> Readiness:
         """Return how all parts fare, at most some seconds ago."""
+        parts = self.read_state().parts
+        return Readiness(status=_find_worst(parts), parts=parts)
+
+    def read_state(self) -> ServiceState:
+        """Return what `check` judges, with the parts."""
         with self._checking:
             if self._last is None or self._clock() >= self._until:
                 began = self._clock()
-                parts = self._check_parts()
-                self._last = Readiness(status=_find_worst(parts), parts=parts)
+                self._last = self._read_state()
                 cost = (self._clock() - began) * _CACHE_FACTOR
                 self._until = self._clock() + min(max(cost, _MIN_CACHE_SECONDS), _MAX_CACHE_SECONDS)
             return self._last
 
-    def _check_parts(self) -> Parts:
+    def _read_state(self) -> ServiceState:
         state = self._reporter.write_report()
         store = judge_store(state.fault, state.seconds)
         if state.fault is None or state.seconds < WRITE_SECONDS:  # a store that is away costs no more time
             try:
-                return self._read_parts(store)
+                return self._read_stored_state(store)
             except StoreUnavailable as error:
                 if state.fault is None:
                     store = judge_store(str(error), state.seconds)
-        return self._without_store(store)
+        return ServiceState(self._without_store(store))
 
-    def _read_parts(self, store: StorePart) -> Parts:
-        """Return all parts.
+    def _read_stored_state(self, store: StorePart) -> ServiceState:
+        """Return all parts, with what they were judged by.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -118,7 +141,7 @@ class ReadinessCheck:
         report = lease.report if lease else LeaderReport()
         view = self._view(report if lease and lease.is_held(now) else LeaderReport())
         poll = judge_poll(report, now, limits, view.outage)
-        return Parts(
+        parts = Parts(
             store=store,
             leader=judge_leader(lease, now, poll, self._clocks.describe_disagreement(now)),
             poll=poll,
@@ -129,6 +152,7 @@ class ReadinessCheck:
             notifications=judge_notifications(backlog, now),
             dead_letters=judge_dead_letters(backlog, now),
         )
+        return ServiceState(parts, StoredState(now, lease, backlog))
 
     def _without_store(self, store: StorePart) -> Parts:
         """Return the parts while the store cannot be read."""

@@ -35,7 +35,7 @@ from app.metrics import (
     Metric,
     Snapshot,
 )
-from app.models.health_answers import PartStatus
+from app.models.health_answers import Parts, PartStatus
 from app.store.health import Backlog, ProcessReport
 from app.store.lease import Lease
 from app.version import read_version
@@ -69,49 +69,32 @@ class MetricsCollection:
         self._reporter = reporter
         self._readiness = readiness
         self._counting = threading.Lock()
-        self._counts: ProcessReport | None = None  # the last ones, if they cannot be written
+        self._counts: ProcessReport | None = None  # the last ones that this process saw
 
     def collect(self) -> CollectedMetrics:
         """Return all values. While the store is away, those of this process and of the parts remain."""
         processes: dict[str, Snapshot] = {}
-        samples = [(BUILD_INFO, (read_version(),), 1.0), *self._read_parts()]
-        if self._readiness.check().can_read_store:
+        state = self._readiness.read_state()
+        samples = [(BUILD_INFO, (read_version(),), 1.0), *_read_parts(state.parts)]
+        if state.stored is not None:
             try:
-                now = self._store.now()
-                reports = self._store.list_reports(socket.gethostname(), now - _LIVING)
+                since = state.stored.at - _LIVING
+                reports = self._store.list_reports(socket.gethostname(), since)
                 processes = {report.name: dict(report.figures) for report in reports}
-                samples += self._read_store(now)
+                samples += _read_lease(state.stored.lease, state.stored.at)
+                samples += _read_backlog(state.stored.backlog, state.stored.at)
+                samples += _read_counts(self._count(state.stored.at))
             except StoreUnavailable as error:
                 logger.debug("the store does not answer to a scrape: %s", error)
         processes[make_process_name()] = self._reporter.metrics.snapshot()
         return CollectedMetrics(processes, tuple(samples))
 
-    def _read_parts(self) -> Iterator[Sample]:
-        parts = self._readiness.check().parts
-        for name, part in parts.items() if parts else ():
-            for status in PartStatus:
-                yield PART_STATUS, (name, status.value), float(part.status is status)
-
-    def _read_store(self, now: datetime) -> Iterator[Sample]:
-        """Yield what the store knows.
-
-        Raises:
-            StoreUnavailable: The store does not answer.
-        """
-        yield from _read_lease(self._store.read_lease(), now)
-        yield from _read_backlog(self._store.measure_backlog(now), now)
-        figures = self._count(now).figures
-        for state, count in figures["tasks"]:
-            yield TASKS, (state,), count
-        for method, status, count in figures["notifications"]:
-            yield NOTIFICATIONS, (method, status), count
-
     def _count(self, now: datetime) -> ProcessReport:
         """Return the counts, which all processes share, and which are young compared with their cost."""
         with self._counting:
-            shared = self._store.list_reports(_ALL_HOSTS, now - timedelta(days=1))
-            for counts in (*shared, *([self._counts] if self._counts else [])):
+            for counts in self._find_counts(now):
                 if counts.name == _COUNTS and _is_young(counts, now):
+                    self._counts = counts
                     return counts
             began = monotonic()
             figures: dict[str, Any] = {
@@ -126,10 +109,29 @@ class MetricsCollection:
                 logger.debug("the counts cannot be shared: %s", error)
             return self._counts
 
+    def _find_counts(self, now: datetime) -> Iterator[ProcessReport]:
+        """Yield the last counts of this process, and then what all processes have in the store."""
+        if self._counts is not None:
+            yield self._counts
+        yield from self._store.list_reports(_ALL_HOSTS, now - timedelta(days=1))
+
 
 def _is_young(counts: ProcessReport, now: datetime) -> bool:
     limit = max(MIN_COUNT_SECONDS, counts.figures["seconds"] * COUNT_FACTOR)
     return timedelta(0) <= now - counts.at < timedelta(seconds=limit)
+
+
+def _read_parts(parts: Parts) -> Iterator[Sample]:
+    for name, part in parts.items():
+        for status in PartStatus:
+            yield PART_STATUS, (name, status.value), float(part.status is status)
+
+
+def _read_counts(counts: ProcessReport) -> Iterator[Sample]:
+    for state, count in counts.figures["tasks"]:
+        yield TASKS, (state,), count
+    for method, status, count in counts.figures["notifications"]:
+        yield NOTIFICATIONS, (method, status), count
 
 
 def _read_lease(lease: Lease | None, now: datetime) -> Iterator[Sample]:

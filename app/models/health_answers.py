@@ -118,8 +118,3 @@ class Readiness(BaseModel):
         description="The parts, only for callers with the scope `monitor` and for local requests.",
         exclude_if=lambda parts: parts is None,
     )
-
-    @property
-    def can_read_store(self) -> bool:
-        """Return whether the store could be read at the time of the check."""
-        return self.parts is not None and self.parts.reservations.status is not PartStatus.UNKNOWN

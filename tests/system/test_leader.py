@@ -135,9 +135,9 @@ def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts
     # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.
     until(lambda: hosts.log().count("slurmrestd at") == 10, 20, "what every worker asks at its start")
     network.fault = Fault.HOLD
-    network.holds.clear()
+    network.asked.clear()
     record = job_that_has_ended(hosts)
-    assert network.holds.wait(20), "the leader asks for the job"
+    until(lambda: any(b"/jobs/state" in line for line in network.asked), 20, "the leader's poll")
     os.kill(first.pid, signal.SIGSTOP)
     try:
         network.fault = Fault.NONE  # the answer now waits for the frozen leader

@@ -27,7 +27,7 @@ class Network:
         self.target = (parts.hostname or "", parts.port or 80)  # for new connections
         self.fault = Fault.NONE
         self.connections = 0  # taken so far
-        self.holds = threading.Event()  # an answer is being held
+        self.asked: list[bytes] = []  # the first lines of the requests whose answers are held
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -80,10 +80,11 @@ class Network:
     def _carry(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         try:
             while data := source.recv(_CHUNK):
+                if self.fault is Fault.HOLD and not is_answer:
+                    self.asked.append(data.partition(b"\r\n")[0])
                 if self.fault is Fault.RESET or (self.fault is Fault.SWALLOW and is_answer):
                     break
                 while self.fault is Fault.HOLD and is_answer:
-                    self.holds.set()
                     time.sleep(0.01)
                 if self.fault is not Fault.HANG:
                     sink.sendall(data)

@@ -241,5 +241,5 @@ def test_a_check_asks_slurm_nothing_and_callers_share_it(service: Service) -> No
     limits = HealthLimits(interval=1, lease=30, reservation=MINUTE)
     check = ReadinessCheck(service.store, reporter, [service.client], service.clocks, limits)
     service.slurm.calls.clear()
-    assert check.check() is check.check()
+    assert check.check() == check.check()
     assert service.slurm.calls == []
