@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from app.models.record import JOB_TAG
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.tokens import TokenMint
 from benchmarks.http_connection import HttpAnswer, HttpConnection, encode_request
 from benchmarks.stand_in import USER, StandIn
+from tests.support.tasks import new_uuid
 
 _TOKEN_SECONDS = 3600
 MakeConnection = Callable[[str], HttpConnection]
@@ -108,6 +110,13 @@ class RawSlurm:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def submit_jobs(cluster: Cluster, number: int) -> list[tuple[str, int]]:
+    """Submit held jobs with the tags of tasks, and return uuid and id of each."""
+    slurm = RawSlurm(cluster)
+    uuids = [new_uuid() for _ in range(number)]
+    return [(uuid, slurm.submit(JOB_TAG + uuid)) for uuid in uuids]
 
 
 @contextmanager

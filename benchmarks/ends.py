@@ -20,10 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster import Cluster, RawSlurm, open_cluster
+from benchmarks.cluster import Cluster, RawSlurm, open_cluster, submit_jobs
 from benchmarks.command import Store, list_stores, make_parser, print_conditions
 from benchmarks.fill import count_cancelled, fill_store
-from benchmarks.look_up import submit_jobs
 from benchmarks.measuring import Cell, format_table, percentile
 from benchmarks.processes import find_server, read_memory
 from benchmarks.service import run_service
@@ -135,7 +134,7 @@ def measure_together(store: Store, options: argparse.Namespace) -> list[Cell]:
         jobs = list_jobs(number) if cluster.is_stand_in else submit_jobs(cluster, number)
         fill_store(store, folder, jobs)
         service = stack.enter_context(run_service(cluster, store, folder))
-        until(lambda: "poll" in service.read_parts(), _TIMEOUT, "a polling cycle")
+        service.wait_for_cycle()
         cpu, slurmrestd = service.read_cpu_seconds(), find_server(cluster.url)
         memory = read_memory(slurmrestd) if slurmrestd else math.nan
         RawSlurm(cluster).cancel([job_id for _, job_id in jobs[: options.together]])

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.callers import HerdResult, run_herd
-from benchmarks.cluster import Cluster, RawSlurm, open_cluster
+from benchmarks.cluster import Cluster, RawSlurm, open_cluster, submit_jobs
 from benchmarks.command import list_stores, make_parser, print_conditions
 from benchmarks.fill import fill_store
 from benchmarks.gateway import Gateway
 from benchmarks.http_connection import encode_request
-from benchmarks.look_up import submit_jobs
 from benchmarks.measuring import Cell, divide, format_table, percentile
 from benchmarks.service import Service, run_service
 

@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 
-from app.models.record import JOB_TAG
-from benchmarks.cluster import Cluster, MakeConnection, RawSlurm, open_cluster
+from benchmarks.cluster import Cluster, MakeConnection, RawSlurm, open_cluster, submit_jobs
 from benchmarks.command import (
     add_load_options,
     choose_connection,
@@ -33,11 +32,10 @@ from benchmarks.comparison import (
     name_folder,
     start_services,
 )
-from benchmarks.fill import Job, fill_store
+from benchmarks.fill import fill_store
 from benchmarks.http_connection import HttpConnection
 from benchmarks.measuring import Call, format_table, load_in_turns
 from benchmarks.service import Service
-from tests.support.tasks import new_uuid
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -60,13 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
                 fill_store(store, name_folder(folder, number, with_key=with_key), jobs)
         services = start_services(stack, cluster, stores, folder, options.workers)
         measure(cluster, services, [job_id for _, job_id in jobs], options)
-
-
-def submit_jobs(cluster: Cluster, number: int) -> list[Job]:
-    """Submit held jobs to slurmrestd, with the tags that the service would give them."""
-    slurm = RawSlurm(cluster)
-    uuids = [new_uuid() for _ in range(number)]
-    return [(uuid, slurm.submit(JOB_TAG + uuid)) for uuid in uuids]
 
 
 def measure(

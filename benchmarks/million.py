@@ -19,7 +19,6 @@ from benchmarks.comparison import RAW
 from benchmarks.fill import fill_store
 from benchmarks.http_connection import LibraryConnection
 from benchmarks.measuring import Cell, Timings, divide, format_table, seconds_of, time_in_turns
-from benchmarks.poll import wait_for_cycle
 from benchmarks.service import Client, Service, run_service
 
 EMPTY = "no records"
@@ -72,7 +71,7 @@ def measure(cluster: Cluster, services: dict[str, Service], number: int) -> list
     rows: list[list[Cell]] = [describe(RAW, RAW, submitted, looked_up)]
     for name, service in services.items():
         empty = f"{name.rpartition(', ')[0]}, {EMPTY}"
-        parts = wait_for_cycle(service)
+        parts = service.wait_for_cycle()
         memory = service.read_memory() / 1e6
         rows.append([*describe(name, empty, submitted, looked_up), parts["cycle"]["median"], memory])
     rows[0] += ["", ""]

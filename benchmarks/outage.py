@@ -19,13 +19,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cluster import Cluster, open_cluster
+from benchmarks.cluster import Cluster, open_cluster, submit_jobs
 from benchmarks.command import Store, list_stores, make_parser, print_conditions
 from benchmarks.fill import Job, fill_store
 from benchmarks.gateway import Fault, Gateway
-from benchmarks.look_up import submit_jobs
 from benchmarks.measuring import Cell, divide, format_table, percentile
-from benchmarks.poll import wait_for_cycle
 from benchmarks.service import WORKER_HEADER, Service, held_task, run_service
 
 COLUMNS = (
@@ -90,7 +88,7 @@ def measure(
         fill_store(store, folder, jobs)
         behind = cluster.behind(gateway.url)
         service = stack.enter_context(run_service(behind, store, folder, workers=options.workers))
-        wait_for_cycle(service)
+        service.wait_for_cycle()
         gateway.fail(fault)
         waits = send_callers(service, [job_id for _, job_id in jobs], options)
         gateway.fail(Fault.NONE)

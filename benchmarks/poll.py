@@ -15,15 +15,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.cluster import Cluster, RawSlurm, open_cluster
+from benchmarks.cluster import Cluster, RawSlurm, open_cluster, submit_jobs
 from benchmarks.command import Store, list_stores, make_parser, print_conditions
 from benchmarks.fill import Job, fill_store
 from benchmarks.gateway import Gateway
-from benchmarks.look_up import submit_jobs
 from benchmarks.measuring import Cell, Timings, divide, format_table, seconds_of
-from benchmarks.service import Service, run_service
+from benchmarks.service import run_service
 from benchmarks.stand_in import list_jobs
-from tests.support.real.processes import until
 
 COLUMNS = (
     "open jobs",
@@ -95,10 +93,10 @@ def measure(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fill_store(store, folder, jobs)
         service = stack.enter_context(run_service(cluster.behind(gateway.url), store, folder, _SETTINGS))
-        wait_for_cycle(service)
+        service.wait_for_cycle()
         traffic, cpu, began = gateway.read_traffic(), service.read_cpu_seconds(), time.monotonic()
         time.sleep(seconds)
-        parts = wait_for_cycle(service)
+        parts = service.wait_for_cycle()
         elapsed, cycle = time.monotonic() - began, parts["cycle"]
         traffic = gateway.read_traffic() - traffic
         return [
@@ -112,18 +110,6 @@ def measure(
             elapsed / cycle["count"],
             service.read_memory() / 1e6,
         ]
-
-
-def wait_for_cycle(service: Service) -> dict[str, dict[str, float]]:
-    """Return what the service has done since it was last asked, once a polling cycle is among it."""
-    parts: dict[str, dict[str, float]] = {}
-
-    def has_polled() -> bool:
-        parts.update(service.read_parts())
-        return "cycle" in parts and "poll" in parts
-
-    until(has_polled, 120, "a polling cycle")
-    return parts
 
 
 if __name__ == "__main__":

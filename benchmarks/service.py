@@ -55,6 +55,17 @@ class Service:
         found: dict[str, dict[str, float]] = self.connect().get("/parts").json()
         return found
 
+    def wait_for_cycle(self) -> dict[str, dict[str, float]]:
+        """Return what the polling worker has done since it was last asked, once it has polled Slurm."""
+        parts: dict[str, dict[str, float]] = {}
+
+        def has_polled() -> bool:
+            parts.update(self.read_parts())
+            return "cycle" in parts and "poll" in parts
+
+        until(has_polled, 120, "a polling cycle")
+        return parts
+
     def list_workers(self) -> list[int]:
         """Return the process ids of the workers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
