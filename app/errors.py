@@ -256,7 +256,10 @@ class SlurmRefused(SlurmProxyError):
 
 
 class SlurmUnavailable(SlurmProxyError):
-    """Slurm does not answer, or cannot serve the request at the moment; nothing was done."""
+    """Slurm does not answer, or cannot serve the request at the moment; the request may be repeated.
+
+    A submission is not carried out. It may be unknown whether a job is cancelled, held, released or requeued.
+    """
 
     failing_part = "Slurm"
     status = 503
