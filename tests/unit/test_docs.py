@@ -41,7 +41,7 @@ docker compose -f docker-compose-slurm-proxy.yml build
 docker compose -f docker-compose-slurm-proxy.yml up
 docker compose -f docker-compose-slurm-proxy.yml down
 """,
-    "Storage: a record of the hello-world task takes 3.5 kB in SQLite (with its indexes) and 2.8 kB in"
+    "Storage: a record of the hello-world task takes 3.8 kB in SQLite (with its indexes) and 2.8 kB in"
     " MongoDB on average\n(`python benchmarks/record_size.py [mongodb://…]`). supervisord keeps five log"
     " files of 10 MB each for standard output and for\nstandard error: 100 MB.\n",
     "\n * MongoDB connection failed - is the server running?\n",

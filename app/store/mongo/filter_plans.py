@@ -96,7 +96,8 @@ class PlanBuilder:
             if words := getattr(self._wanted, field):
                 keys[field] = list(dict.fromkeys(words))
         if (names := self._usernames) is not None:
-            keys["username"] = [name for name in keys.get("username", names) if name in names]
+            readable = frozenset(names)
+            keys["username"] = [name for name in keys.get("username", names) if name in readable]
         if (states := self._wanted.job_states) is not None:
             values: list[object] = [state.value for state in sorted(states)]
             if JobState.UNKNOWN in states:

@@ -97,7 +97,8 @@ def _list_keys(wanted: TaskFilter, usernames: Collection[str] | None) -> dict[st
         if words := getattr(wanted, field):
             keys[field] = list(dict.fromkeys(words))
     if usernames is not None:
-        keys["username"] = [name for name in keys.get("username", usernames) if name in usernames]
+        readable = frozenset(usernames)
+        keys["username"] = [name for name in keys.get("username", usernames) if name in readable]
     if wanted.job_states is not None:
         has_none = wanted.includes_reserved or wanted.includes_unsubmitted
         keys["state"] = [*sorted(wanted.job_states), *([None] if has_none else [])]
