@@ -212,7 +212,8 @@ class Monitor:
             took = time.monotonic() - began
             if self._fencing_token is None and took > self._timing.cycle_limit:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
-            self._pause = self._pace.next_pause(self._poller.slurm_seconds, took)
+            poller = self._poller
+            self._pause = self._pace.next_pause(poller.slurm_seconds, took, has_changes=poller.has_changes)
             self._health.report_cycle(self._owner, took, self._pause, failure)
 
     def _cycle_pause(self) -> float:

@@ -63,6 +63,7 @@ class Poller:
         self._missing_since: dict[str, datetime] = {}
         self._ended_since: dict[str, datetime] = {}
         self.slurm_seconds = 0.0  # for which the last poll kept Slurm busy
+        self.has_changes = False  # whether the last poll found changes, also those that wait for slurmdbd
 
     def poll_once(self, now: datetime, fence: int) -> int:
         """Poll Slurm once and update the records; return how many changed.
@@ -76,7 +77,7 @@ class Poller:
             SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was changed.
             StoreUnavailable: The store does not answer.
         """
-        self.slurm_seconds = 0.0
+        self.slurm_seconds, self.has_changes = 0.0, False
         open_jobs = self._store.list_open_jobs()
         ended_jobs = self._ended.list_due(now)
         with self._timing_slurm():
@@ -89,6 +90,7 @@ class Poller:
                 changed.append(Observation(record, job))
             elif record.slurm_job_id in reported:
                 missing.append(record)
+        self.has_changes = bool(changed)
         found = [*self._with_accounting(changed, now), *self._resolve_missing(missing, reported, now)]
         found = [item for item in found if _is_record_change(item)]
         found += self._find_restarted(ended_jobs, reported)
