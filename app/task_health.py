@@ -18,7 +18,7 @@ blueprint = Blueprint("task_health", __name__)
 def check_readiness() -> Response:
     """Return whether this service can do its work; the status is 503 if it cannot.
 
-    Nobody needs a key for that. Callers with the scope monitor, and local requests, see all parts, too.
+    No key is needed for that. Callers with the scope monitor, and local requests, see all parts, too.
     """
     has_parts = may_monitor()
     return make_readiness_response(get_services().operator_view.readiness.check(), has_parts=has_parts)

@@ -46,6 +46,7 @@ _LIVING = timedelta(seconds=60)  # a process whose last report is older has ende
 _COUNTS = "counts"  # the name of the report with the counts, which is for all hosts
 _ALL_HOSTS = "*"
 MIN_COUNT_SECONDS = 5.0
+_MAX_COUNT_SECONDS = 900.0
 # Counting takes longer the more records there are: it takes at most a 500th of the time.
 COUNT_FACTOR = 500
 
@@ -96,18 +97,27 @@ class MetricsCollection:
                 if counts.name == _COUNTS and _is_young(counts, now):
                     self._counts = counts
                     return counts
-            began = monotonic()
-            figures: dict[str, Any] = {
-                "tasks": [*map(list, self._store.count_tasks().items())],
-                "notifications": [[*key, count] for key, count in self._store.count_notifications().items()],
-            }
-            figures["seconds"] = monotonic() - began
-            self._counts = ProcessReport(_COUNTS, _ALL_HOSTS, now, figures)
+            self._counts = ProcessReport(_COUNTS, _ALL_HOSTS, now, self._count_anew())
             try:
                 self._store.write_report(self._counts, WRITE_SECONDS)
             except StoreUnavailable as error:
                 logger.debug("the counts cannot be shared: %s", error)
             return self._counts
+
+    def _count_anew(self) -> dict[str, Any]:
+        """Return the counts, and how long they took.
+
+        Counting may take longer than the store allows. Then the last counts stay, and the next attempt waits.
+        """
+        began = monotonic()
+        try:
+            tasks = [*map(list, self._store.count_tasks().items())]
+            notifications = [[*key, count] for key, count in self._store.count_notifications().items()]
+        except StoreUnavailable as error:
+            logger.warning("tasks and notifications cannot be counted for metrics: %s", error)
+            known = self._counts.figures if self._counts else {"tasks": [], "notifications": []}
+            return {**known, "seconds": monotonic() - began}
+        return {"tasks": tasks, "notifications": notifications, "seconds": monotonic() - began}
 
     def _find_counts(self, now: datetime) -> Iterator[ProcessReport]:
         """Yield the last counts of this process, and then what all processes have in the store."""
@@ -117,7 +127,7 @@ class MetricsCollection:
 
 
 def _is_young(counts: ProcessReport, now: datetime) -> bool:
-    limit = max(MIN_COUNT_SECONDS, counts.figures["seconds"] * COUNT_FACTOR)
+    limit = min(max(MIN_COUNT_SECONDS, counts.figures["seconds"] * COUNT_FACTOR), _MAX_COUNT_SECONDS)
     return timedelta(0) <= now - counts.at < timedelta(seconds=limit)
 
 

@@ -139,7 +139,7 @@ def judge_reservations(backlog: Backlog, now: datetime, limits: HealthLimits) ->
 
 
 def judge_notifications(backlog: Backlog, now: datetime) -> NotificationsPart:
-    """Judge the messages that are due: a message that nobody claims shows that nothing is delivered."""
+    """Judge the messages that are due: a message that no process claims shows that nothing is delivered."""
     count = sum(due.count for due in backlog.due.values())
     method, oldest_at = min(
         ((method, due.oldest_at) for method, due in backlog.due.items()),

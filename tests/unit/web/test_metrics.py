@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.errors import SlurmRefused, SlurmUnavailable
+from app.errors import SlurmRefused, SlurmUnavailable, StoreUnavailable
 from app.job_state import JobState
-from app.metrics import HTTP_REQUESTS, PROCESS_METRICS, STORE_METRICS, Kind
+from app.lifecycle.collect_metrics import MetricsCollection
+from app.lifecycle.report_health import HealthReporter
+from app.metrics import HTTP_REQUESTS, PROCESS_METRICS, STORE_METRICS, TASKS, Kind
 from app.models.record import utc_now
 from app.store.health import ProcessReport
+from app.store.sqlite import SqliteStore
 from tests.support.access import Site
 from tests.support.tasks import make_email, make_task
 
@@ -188,3 +191,22 @@ def test_made_up_paths_and_methods_make_no_new_series(local: Site) -> None:
         local.client.open(f"/nothing/{number}", method=f"METHOD{number}")
     found = scrape(local)
     assert found.value("http_requests_total", route="none", method="none", status="404") == 3
+
+
+class Uncountable(SqliteStore):
+    """Cannot be counted in time."""
+
+    def count_tasks(self) -> dict[str, int]:
+        raise StoreUnavailable("operation exceeded time limit")
+
+
+def test_a_store_that_is_too_large_to_be_counted_keeps_its_last_counts(local: Site, tmp_path: Path) -> None:
+    view = local.services.operator_view
+    store = Uncountable(tmp_path / "store.sqlite3")
+    collection = MetricsCollection(store, HealthReporter(store, local.slurm), view.readiness)
+    figures = {"tasks": [["RUNNING", 7]], "notifications": [], "seconds": 0.001}
+    for age, expected in ((0, [7.0]), (6, [7.0])):
+        store.write_report(ProcessReport("counts", "*", utc_now() - timedelta(seconds=age), figures), 2)
+        found = [value for metric, _, value in collection.collect().service if metric is TASKS]
+        assert found == expected
+    store.close()
