@@ -72,11 +72,11 @@ def submit(app: Flask) -> None:
     assert post(app.test_client(), "/submit", {"task": make_task()}).status_code == 200
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--records", type=int, default=1_000_000, help="the larger number of records")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = []
     for store in list_stores(options):
         for records in (1_000, options.records):

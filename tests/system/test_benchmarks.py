@@ -46,3 +46,11 @@ def test_a_benchmark_of_copies_or_space_has_a_line_for_each_of_its_figures(
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
     assert [word for word in words if not any(line.startswith(word) for line in lines)] == []
+
+
+def test_the_benchmark_of_scrapes_has_a_row_for_few_and_for_many_records(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    importlib.import_module("benchmarks.scrape").main(["--records", "2000"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("SQLite")]
+    assert ["1,000" in rows[0], "2,000" in rows[1]] == [True, True]
