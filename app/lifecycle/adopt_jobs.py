@@ -105,7 +105,7 @@ class JobAdoption:
         unknown = []
         for found in batch:
             record = records.get(found.uuid)
-            if found.username in self._refused_users:
+            if not found.username or found.username in self._refused_users:
                 yield Adoption(Outcome.IGNORED, found, "no task runs as this user")
             elif record is None or record.is_freed:
                 unknown.append(found)

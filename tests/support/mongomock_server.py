@@ -42,8 +42,8 @@ NOT_ATOMIC = (
 )
 # What no contract test of the stores asks for, and other tests need a real MongoDB for.
 REAL_ONLY = (
-    "durability, failover, query plans, and the take-over of the older server's documents, whose updates use"
-    " $convert"
+    "durability, failover, query plans, copies of a whole store, and the take-over of the older server's"
+    " documents, whose updates use $convert"
 )
 
 

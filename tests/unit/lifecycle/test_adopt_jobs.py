@@ -170,7 +170,7 @@ def test_the_audit_trail_comes_before_every_tag(service: Service) -> None:
     assert (record.caller, record.resubmitted_from) == ("key:pipeline:1", "the-first")
 
 
-@pytest.mark.parametrize("username", ["root", "slurm"])
+@pytest.mark.parametrize("username", ["root", "slurm", ""])
 def test_no_job_of_a_refused_user_is_adopted(service: Service, username: str) -> None:
     put(service, 7, new_uuid(), username=username)
     (item,) = adopt(service)
