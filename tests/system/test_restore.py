@@ -86,30 +86,29 @@ def test_a_task_that_was_submitted_after_the_backup_never_runs_again(
     service.start()
     folder = f"/home/{cluster.user}/slurm-proxy-tests/{new_uuid()}"
 
-    def submit(command: str, *params: str) -> tuple[dict[str, Any], int]:
-        task = make_task(
-            cluster.user, folder, cwd="/tmp", cmd=command, params=list(params), notification=make_email()
-        )
+    def submit(**slurm: Any) -> tuple[dict[str, Any], int]:
+        words = {"cwd": "/tmp", "cmd": "true", "params": [], "notification": make_email()}
+        task = make_task(cluster.user, folder, **words, slurm={"mem": 20, **slurm})
         answer = service.post("/submit", {"task": task})
         assert answer.status_code == 200, answer.text
         return task, answer.json()["slurm_job_id"]
 
-    earlier, _ = submit("true")
+    earlier, _ = submit()
     until(lambda: service.record(earlier)["ended"], 90, "the end of the first job")
     deployment.back_up()
-    ended, ended_id = submit("true")
-    running, running_id = submit("sleep", "600")
+    ended, ended_id = submit()
+    waiting, waiting_id = submit(hold=True)
     until(lambda: service.record(ended)["ended"], 90, "the end of the second job")
     until(lambda: len(smtp.mails) == 2, 60, "their messages")
     service.kill()
     deployment.restore()
 
     adopted = service.flask("records", "adopt", "--since", "1h").splitlines()
-    for task, job_id in ((ended, ended_id), (running, running_id)):
+    for task, job_id in ((ended, ended_id), (waiting, waiting_id)):
         line = f"adopted  {task['uuid']}  job {job_id} of {cluster.user}, "
         assert any(found.startswith(line) for found in adopted), adopted
     service.start()
-    for task, job_id in ((ended, ended_id), (running, running_id)):
+    for task, job_id in ((ended, ended_id), (waiting, waiting_id)):
         again = service.post("/submit", {"task": task})
         assert (again.status_code, again.json()["code"]) == (400, "duplicate_uuid")
         assert again.json()["slurm_job_id"] == job_id
@@ -117,7 +116,7 @@ def test_a_task_that_was_submitted_after_the_backup_never_runs_again(
         assert service.record(task)["task"]["adopted_from_slurm"] is True
     assert service.record(earlier)["task"] == earlier
     assert service.record(ended)["succeeded"] is True
-    cluster.client().control.cancel(running_id, cluster.user)
-    until(lambda: service.record(running)["slurm_job_state"] == "CANCELLED", 60, "the end of the third job")
+    cluster.client().control.cancel(waiting_id, cluster.user)
+    until(lambda: service.record(waiting)["slurm_job_state"] == "CANCELLED", 60, "the end of the third job")
     assert len(smtp.mails) == 2
-    assert service.flask("records", "adopt", "--since", "1h", "--dry-run").count(running["uuid"]) == 0
+    assert service.flask("records", "adopt", "--since", "1h", "--dry-run").count(waiting["uuid"]) == 0
