@@ -17,7 +17,7 @@ MAX_CANDIDATES = 2000  # texts that may be uuids, in one dependency
 _MAX_COLONS = 1000
 _MAX_UUID_LENGTH = 128
 _JOB_ID = re.compile(r"[0-9]+(_([0-9]+|\*))?")
-_PART = re.compile(r"([^+]*)(?:\+([0-9]+))?")
+_PART = re.compile(r"([^+]*)(?:\+0*([0-9]{1,7}))?")  # 19 years; Slurm keeps seconds in 32 bits
 
 
 class DependencyFault(Exception):
@@ -121,7 +121,8 @@ def _read_terms(word: str, ids: Sequence[str], known: Collection[str]) -> Iterat
         count = found[-1].count(":") + 1 if found else 1
         match = _PART.fullmatch(":".join(ids[index : index + count]))
         if match is None or not match[1]:
-            raise DependencyFault("must have a job or a task after each colon, and minutes after each +")
+            words = "must have a job or a task after each colon, and minutes after each +, at most 9999999"
+            raise DependencyFault(words)
         minutes = int(match[2]) if match[2] else minutes  # Slurm applies the minutes to what follows, too
         yield Term(kind, match[1], not _JOB_ID.fullmatch(match[1]), minutes)
         index += count

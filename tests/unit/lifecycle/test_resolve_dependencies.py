@@ -86,7 +86,10 @@ def test_a_uuid_that_the_caller_may_not_read_does_not_hide_one_that_the_caller_m
     ("text", "fault"),
     [
         ("afterokay:mine", "must have a kind before each colon: afterokay is none; did you mean afterok?"),
-        ("afterok:mine:", "must have a job or a task after each colon, and minutes after each +"),
+        (
+            "afterok:mine:",
+            "must have a job or a task after each colon, and minutes after each +, at most 9999999",
+        ),
         ("afterok:mine,afterok:1?afterok:2", "must not have both , (all) and ? (any)"),
         ("afterok:" + ":".join(["x"] * 4000), "names too many tasks"),
     ],
@@ -175,6 +178,11 @@ def test_minutes_after_a_start_are_waited_for_although_the_job_has_ended(service
     job_id = end(service, "a", DONE, start_time=utc_now() - 10 * MINUTE, end_time=utc_now())
     assert translate(service, "after:a+30") == f"after:{job_id}+30"
     assert translate(service, "after:a+5") is None
+
+
+def test_the_most_minutes_after_a_start_are_waited_for(service: Service) -> None:
+    job_id = end(service, "begun", JobState.COMPLETED, start_time=utc_now())
+    assert translate(service, "after:begun+9999999") == f"after:{job_id}+9999999"
 
 
 def test_the_jobs_are_read_only_if_the_last_poll_is_old(service: Service) -> None:

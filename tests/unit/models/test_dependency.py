@@ -47,6 +47,7 @@ def test_a_text_with_job_ids_alone_has_no_candidates(text: str) -> None:
         ("afterok:a::b", {"a::b"}, [("afterok", "a::b", True, None)]),
         ("afterok:12_3:a_3", {"a_3"}, [("afterok", "12_3", False, None), ("afterok", "a_3", True, None)]),
         ("after:a+5:2", {"a"}, [("after", "a", True, 5), ("after", "2", False, 5)]),
+        ("after:a+0:b+0009999999", {"a", "b"}, [("after", "a", True, 0), ("after", "b", True, 9999999)]),
         ("after:a:b+5:c:d", {"a:b", "c:d"}, [("after", "a:b", True, 5), ("after", "c:d", True, 5)]),
         (
             "afterany:123:a, afternotok:b ,singleton",
@@ -78,6 +79,8 @@ def test_the_longest_known_uuid_counts(
         ("afterok:a:", "must have a job or a task after each colon"),
         ("afterok:a+x", "minutes after each [+]"),
         ("after:a+1+2", "minutes after each [+]"),
+        ("after:a+10000000", "minutes after each [+], at most 9999999"),
+        (f"after:a+{'9' * 5000}", "minutes after each [+], at most 9999999"),
         ("afterok:a,afterany:b?afterok:c", "must not have both , "),
     ],
 )
