@@ -7,6 +7,7 @@ matched against short texts only, and equal items are found without comparing ea
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -44,8 +45,21 @@ _LIMITS = {
 }
 
 _MINIMUM_SIZES = {"minLength", "minItems", "minProperties"}
+_END_OF_LINE = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$", re.DOTALL)  # outside of a class
 
 Schema = dict[str, Any]
+
+
+@cache
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    r"""Return a pattern of a schema, with the meaning that JSON Schema gives it.
+
+    `$` is only the end of the text, not also the place before a last line break. `\d` and `\w` are ASCII.
+
+    Raises:
+        re.error: It is no regular expression.
+    """
+    return re.compile(_END_OF_LINE.sub(lambda match: match[1] or r"\Z", pattern), re.ASCII)
 
 
 def list_value_faults(schema: Schema, value: object, root: str) -> Iterator[str]:
@@ -148,7 +162,7 @@ def _match_unique_items(_: Any, wanted: bool, value: object, __: Schema) -> Iter
 
 def _matches(pattern: str, text: str) -> bool:
     """Return whether the pattern is found in a text, of which no more than the beginning is searched."""
-    return re.search(pattern, text[:_MAX_MATCHED_LENGTH]) is not None
+    return compile_pattern(pattern).search(text[:_MAX_MATCHED_LENGTH]) is not None
 
 
 _Validator = extend(

@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
 
-from app.models.parameter_faults import join_path, list_value_faults
+from app.models.parameter_faults import compile_pattern, join_path, list_value_faults
 from app.slow_patterns import is_slow_pattern
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -138,7 +138,7 @@ def _find_part_fault(part: Schema, definitions: Mapping[str, Any]) -> str | None
 def _find_pattern_fault(pattern: str) -> str | None:
     """Return what is wrong with a pattern, which is searched for anywhere in a text."""
     try:
-        re.compile(pattern)
+        compile_pattern(pattern)
         is_slow = is_slow_pattern(rf"[\s\S]*?(?:{pattern})[\s\S]*")
     except re.error as error:
         return f'the pattern "{pattern[:_MAX_SHOWN_LENGTH]}" cannot be used: {error}'

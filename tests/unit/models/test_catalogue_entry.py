@@ -126,6 +126,7 @@ SCHEMA = {
         (None, [": is required"]),
         ([], [" must be an object"]),
         ({"sample": "abc"}, [".sample: must match the regular expression ^[A-Z]+$"]),
+        ({"sample": "ABC\n"}, [".sample: must match the regular expression ^[A-Z]+$"]),
         ({"sample": "ABCDEF"}, [".sample: must have at most 5 characters"]),
         ({"sample": 5, "threads": "4"}, [".sample: must be a string", ".threads: must be an integer"]),
         ({"sample": "A", "threads": 0}, [".threads: must be at least 1"]),
@@ -158,6 +159,29 @@ def test_faults_of_parameters_name_their_path_in_words(given: Any, faults: list[
     for fault in faults:
         assert any(fault in one for one in found), found
     assert all(one.startswith("task.parameters") for one in found)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_good"),
+    [
+        ("^a$", "a", True),
+        ("^a$", "a\n", False),
+        ("^(?:a$|b)", "a\n", False),
+        (r"^\$$", "$", True),
+        ("^[$]$", "$", True),
+        ("^[]$]$", "$", True),
+        (r"^[\]$]$", "$\n", False),
+        (r"^\d\w$", "4b", True),
+        (r"^\d$", "\u0664", False),
+        (r"^\w$", "\u00e4", False),
+    ],
+)
+def test_a_pattern_means_what_json_schema_says(pattern: str, text: str, is_good: bool) -> None:
+    by_value = {"properties": {"x": {"pattern": pattern}}}
+    by_name = {"patternProperties": {pattern: True}, "additionalProperties": False}
+    for parameters, value in ((by_value, {"x": text}), (by_name, {text: 1})):
+        entry = CatalogueEntry.model_validate({"parameters": parameters})
+        assert (list(entry.list_parameter_faults(value, "task.parameters")) == []) == is_good
 
 
 @pytest.mark.parametrize(
