@@ -10,6 +10,7 @@ from app.close_matches import MAX_WORD_LENGTH, suggest_similar_word
 _MAX_LISTED_KEYS = 10  # in an error
 _SENTENCES = {
     "missing": "is required",
+    "bool_type": "must be true or false",
     "model_type": "must be an object",
     "dict_type": "must be an object",
     "tuple_type": "must be a list",
