@@ -38,7 +38,8 @@ from app.services import Services
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
-from app.web.openapi.operations import OPERATIONS, Operation
+from app.web.openapi.operation import Operation
+from app.web.openapi.operations import OPERATIONS
 from tests.support.contract import Contract
 from tests.support.fakes import FakeSlurm
 from tests.support.mutations import CHANGES, DAMAGES, Change, Damage, submissions, watches, written

@@ -26,7 +26,8 @@ from app.models.record_state import MAX_WAIT_SECONDS
 from app.models.slurm_options import SlurmOptions
 from app.models.task import Task
 from app.senders import SENDERS, find_channel
-from app.web.openapi.operations import OPERATIONS, Operation
+from app.web.openapi.operation import Operation
+from app.web.openapi.operations import OPERATIONS
 from docs import generate_reference
 from tests.support.tasks import make_email, make_task
 

@@ -16,7 +16,8 @@ from app.version import read_version
 from app.web.openapi.catalogue_tasks import describe_catalogue_tasks
 from app.web.openapi.error_answers import build_error_answers, list_error_codes
 from app.web.openapi.examples import REQUESTS
-from app.web.openapi.operations import OPERATIONS, Operation
+from app.web.openapi.operation import Operation
+from app.web.openapi.operations import OPERATIONS
 from app.web.openapi.parameters import PARAMETERS
 from app.web.openapi.schemas import (
     CALLER_KEYS,

@@ -15,7 +15,7 @@ from app.errors import (
 )
 from app.models.answers import Error, SlurmAnswer
 from app.web.openapi.examples import make_example_answer
-from app.web.openapi.operations import Operation
+from app.web.openapi.operation import Operation
 from app.web.openapi.schemas import REF, Schema
 
 _ERROR: Schema = {"$ref": REF + Error.__name__}
