@@ -66,8 +66,7 @@ class ChunkCancellation:
             chunk: The tasks.
             is_over: Whether the time for the request is over; the tasks that are left have no result then.
         """
-        jobs = self._read_jobs(chunk)
-        active = {place: job for place, job in jobs.items() if place not in chunk.results}
+        active = self._read_jobs(chunk)
         if not active:
             return
         (username,) = {chunk.records[place].slurm_username for place in active}

@@ -15,7 +15,6 @@ from app.errors import (
     NotStarted,
     NotSupported,
     RequeueDisabled,
-    SlurmMisbehaved,
     SlurmRefused,
 )
 from app.lifecycle.ended_jobs import MAX_AGE
@@ -181,16 +180,10 @@ class JobActions:
         """Return the job from slurmctld, unless it ended too long ago for the poller to see a requeue."""
         if utc_now() - target.record.updated_at > MAX_AGE - _CLOCK_MARGIN:
             return None
-        return self._read(target)
-
-    def _read(self, target: Target) -> SlurmJob | None:
-        found = self._slurm.read_jobs([target.job_id])
-        if target.job_id not in found:
-            raise SlurmMisbehaved(f"slurmctld's answer about job {target.job_id} cannot be read")
-        return found[target.job_id]
+        return self._slurm.read_job(target.job_id)
 
     def _read_again(self, target: Target, before: SlurmJob) -> SlurmJob:
-        after = self._read(target)
+        after = self._slurm.read_job(target.job_id)
         return after if after is not None and target.owns(after) else before
 
 

@@ -187,13 +187,17 @@ class SlurmClient:
         """
         return self._accounting.read_jobs(job_ids, timeout, not_before or {})
 
-    def find_job(self, job_id: int) -> SlurmJob | None:
-        """Return one job from slurmctld, or from slurmdbd if slurmctld no longer knows the job."""
-        began = time.monotonic()
+    def read_job(self, job_id: int) -> SlurmJob | None:
+        """Return one job as slurmctld describes it; None for a job that slurmctld does not know."""
         found = self._reader.single.read_one(job_id)
         if job_id not in found:
             raise SlurmMisbehaved(f"slurmctld's answer about job {job_id} cannot be read")
-        job = found[job_id]
+        return found[job_id]
+
+    def find_job(self, job_id: int) -> SlurmJob | None:
+        """Return one job from slurmctld, or from slurmdbd if slurmctld no longer knows the job."""
+        began = time.monotonic()
+        job = self.read_job(job_id)
         left = self.max_call_seconds - (time.monotonic() - began)
         return job or (self.read_accounting([job_id], max(left, 1)) or {}).get(job_id)
 

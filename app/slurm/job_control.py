@@ -73,7 +73,9 @@ class JobControl:
 
         v0.0.40 and v0.0.41 report neither an ended nor an unknown job: read the job before.
         """
-        reply = self._send(JobAction.CANCEL, job_id, SlurmRequest("DELETE", f"job/{job_id}", user=username))
+        reply = self._send(
+            JobAction.CANCEL, _name_jobs(job_id), SlurmRequest("DELETE", f"job/{job_id}", user=username)
+        )
         outcome = _judge_cancellation(job_id, reply, _read_kill_errors(reply))
         if outcome is Outcome.DONE and not self._session.dialect().reports_ended_jobs:
             return Outcome.UNREPORTED
@@ -97,8 +99,9 @@ class JobControl:
             raise NotSupported("this cluster's release of Slurm does not offer to cancel jobs together")
         body = {"jobs": [str(job_id) for job_id in job_ids]}
         request = SlurmRequest("DELETE", "jobs/", user=username, body=body, timeout=timeout)
-        reply = self._send(JobAction.CANCEL, job_ids[0], request)
-        _judge(JobAction.CANCEL, job_ids[0], reply, reply.errors(), {})
+        noun = _name_jobs(*job_ids)
+        reply = self._send(JobAction.CANCEL, noun, request)
+        _judge(JobAction.CANCEL, noun, reply, reply.errors(), {})
         errors = _read_kill_errors(reply)
         return {job_id: _find_outcome(job_id, reply, errors) for job_id in job_ids}
 
@@ -119,21 +122,23 @@ class JobControl:
         The outcome is DONE if at least one task was requeued. Slurm lets the job wait for 121 s.
         """
         body = {"jobs": [str(job_id)]}
-        reply = self._send(JobAction.REQUEUE, job_id, self._timely("jobs/requeue", username, body))
+        reply = self._send(
+            JobAction.REQUEUE, _name_jobs(job_id), self._timely("jobs/requeue", username, body)
+        )
         tasks = _read_task_errors(reply)
         if reply.status == 200 and any(number == 0 for number, _ in tasks):
             return Outcome.DONE
-        return _judge(JobAction.REQUEUE, job_id, reply, [*reply.errors(), *tasks], _OF_REQUEUE)
+        return _judge(JobAction.REQUEUE, _name_jobs(job_id), reply, [*reply.errors(), *tasks], _OF_REQUEUE)
 
     def _update(
         self, action: JobAction, job_id: int, username: str, body: dict[str, Any], meanings: _Meanings
     ) -> Outcome:
-        reply = self._send(action, job_id, self._timely(f"job/{job_id}", username, body))
+        reply = self._send(action, _name_jobs(job_id), self._timely(f"job/{job_id}", username, body))
         faults = reply.errors()
         # 22.05 answers so to each update of an array, which it carries out.
         if reply.status == 200 and faults and not any(number for number, _ in faults):
             return Outcome.UNREPORTED
-        return _judge(action, job_id, reply, faults, meanings)
+        return _judge(action, _name_jobs(job_id), reply, faults, meanings)
 
     def _timely(self, path: str, username: str, body: dict[str, Any]) -> SlurmRequest:
         """Return a request that Slurm does not accept later on, when the caller may have done otherwise.
@@ -145,11 +150,16 @@ class JobControl:
         expires = datetime.now(UTC) + timedelta(seconds=seconds)
         return SlurmRequest("POST", path, user=username, body=body, expires=expires)
 
-    def _send(self, action: JobAction, job_id: int, request: SlurmRequest) -> Reply:
+    def _send(self, action: JobAction, noun: str, request: SlurmRequest) -> Reply:
         try:
             return self._session.send(request)
         except SlurmAmbiguous as error:
-            raise _unknown_outcome(action, job_id, str(error)) from error
+            raise _unknown_outcome(action, noun, str(error)) from error
+
+
+def _name_jobs(*job_ids: int) -> str:
+    """Return a noun for one job, or for several."""
+    return f"job {job_ids[0]}" if len(job_ids) == 1 else f"these {len(job_ids)} jobs"
 
 
 def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Outcome | SlurmRefused:
@@ -169,13 +179,13 @@ def _judge_cancellation(job_id: int, reply: Reply, errors: Sequence[_KillError])
         SlurmUnavailable: The answer is no answer of slurmctld.
     """
     faults = [*reply.errors(), *((error.number, error.words) for error in errors)]
-    outcome = _judge(JobAction.CANCEL, job_id, reply, faults, _OF_CANCEL)
+    outcome = _judge(JobAction.CANCEL, _name_jobs(job_id), reply, faults, _OF_CANCEL)
     is_part = bool(errors) and all("_" in error.step_id for error in errors)
     return Outcome.UNREPORTED if outcome is Outcome.ENDED and is_part else outcome
 
 
 def _judge(
-    action: JobAction, job_id: int, reply: Reply, faults: Sequence[tuple[int, str]], meanings: _Meanings
+    action: JobAction, noun: str, reply: Reply, faults: Sequence[tuple[int, str]], meanings: _Meanings
 ) -> Outcome:
     """Return the outcome that an answer reports.
 
@@ -190,13 +200,13 @@ def _judge(
         return Outcome.DONE
     if reply.refusals() or (faults and reply.status in (200, 400, 422)):
         words = "; ".join(words for _, words in faults)
-        raise SlurmRefused(f"Slurm does not {action} job {job_id}: {words}")
+        raise SlurmRefused(f"Slurm does not {action} {noun}: {words}")
     # 24.11 and 26.05 answer with 500 or 403 while slurmctld is down; a proxy has statuses of its own.
-    raise _unknown_outcome(action, job_id, f"slurmrestd answered {reply.complaint()}")
+    raise _unknown_outcome(action, noun, f"slurmrestd answered {reply.complaint()}")
 
 
-def _unknown_outcome(action: JobAction, job_id: int, reason: str) -> SlurmUnavailable:
-    words = f"it is unknown whether job {job_id} is {action.participle}; repeating the request does no harm"
+def _unknown_outcome(action: JobAction, noun: str, reason: str) -> SlurmUnavailable:
+    words = f"it is unknown whether Slurm has {action.participle} {noun}; repeating the request does no harm"
     return SlurmUnavailable(f"{words}: {reason}")
 
 

@@ -220,6 +220,10 @@ class FakeSlurm:
         self._ask("read_jobs")
         return {job_id: self.jobs.get(job_id) for job_id in job_ids}
 
+    def read_job(self, job_id: int) -> SlurmJob | None:
+        self._ask("read_job")
+        return self.jobs.get(job_id)
+
     def read_accounting(
         self,
         job_ids: Collection[int],

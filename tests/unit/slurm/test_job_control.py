@@ -98,13 +98,15 @@ def test_a_success_is_an_outcome(action: JobAction) -> None:
 @pytest.mark.parametrize("action", JobAction)
 def test_a_lost_answer_may_be_repeated(action: JobAction) -> None:
     change = getattr(control_of(NoAnswer("v0.0.45")), action)
-    words = f"it is unknown whether job 5 is {action.participle}; repeating the request does no harm"
+    words = f"it is unknown whether Slurm has {action.participle} job 5; repeating the request does no harm"
     with pytest.raises(SlurmUnavailable, match=words):
         change(5, "alice")
 
 
 def test_a_lost_answer_to_a_cancellation_of_several_jobs_may_be_repeated() -> None:
-    with pytest.raises(SlurmUnavailable, match="repeating the request does no harm"):
+    with pytest.raises(
+        SlurmUnavailable, match="it is unknown whether Slurm has cancelled these 2 jobs; repeating"
+    ):
         control_of(NoAnswer("v0.0.45")).cancel_many([5, 6], "alice")
 
 
