@@ -114,7 +114,11 @@ class _Handler:
 
     async def handle(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Pass the requests of one connection on, each on the same connection to slurmrestd."""
-        source, upstream = await asyncio.open_connection(*self._target, limit=MAX_MESSAGE)
+        try:
+            source, upstream = await asyncio.open_connection(*self._target, limit=MAX_MESSAGE)
+        except OSError:  # slurmrestd itself is down
+            writer.close()
+            return
 
         async def answer(request: bytes) -> bytes:
             method, target, _ = split_request(request)
