@@ -29,6 +29,9 @@ _SLOW_SECONDS = 5.0  # of a request that fails: an outage of slurmctld itself is
 _MEASURED_AGAIN_AFTER = 600.0  # seconds after which an expensive list is tried again
 _REFUSED_AGAIN_AFTER = 3600.0  # seconds after which a list that was too large is tried again
 _FULL_LIST_EVERY = 300  # seconds; finds changes that a larger clock skew would hide
+_MANY_RECORDS = 20  # of an array; its reading takes as long as that of so many jobs
+_REST_FACTOR = 20  # such an array is read for at most a twentieth of the time
+_MAX_REST = 60.0  # seconds
 _MAX_ENDED_READS = 100  # in one poll; ended jobs are read only to see whether they were requeued
 
 
@@ -56,6 +59,7 @@ class JobList:
         self._clock = clock
         self._list_seconds = 0.0  # that the last whole list took
         self._avoided_until = 0.0  # the list is not read before, if it is expensive
+        self._resting: dict[int, float] = {}  # arrays that are not read before a time
         self._unchanged_since = 0
         self._listed_at = 0.0
 
@@ -91,10 +95,19 @@ class JobList:
         return is_avoided and self._list_seconds > max(_CHEAP_LIST_SECONDS, count * _SECONDS_PER_READ)
 
     def _poll_one_by_one(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
-        """Read the jobs whose last reading is longest ago; few of those that have ended."""
-        ended = self._single.longest_unread([job_id for job_id, state in known.items() if state.is_final])
-        wanted = [job_id for job_id, state in known.items() if not state.is_final]
+        """Read the jobs whose last reading is longest ago; few of those that have ended.
+
+        An array of many tasks that have begun is read less often, so that it does not delay the others.
+        """
+        now = self._clock()
+        self._resting = {job_id: until for job_id, until in self._resting.items() if until > now}
+        due = {job_id: state for job_id, state in known.items() if job_id not in self._resting}
+        ended = self._single.longest_unread([job_id for job_id, state in due.items() if state.is_final])
+        wanted = [job_id for job_id, state in due.items() if not state.is_final]
         reads = self._single.read([*wanted, *ended[:_MAX_ENDED_READS]])
+        for job_id, read in reads.items():
+            if read.records > _MANY_RECORDS:
+                self._resting[job_id] = self._clock() + min(_REST_FACTOR * read.seconds, _MAX_REST)
         return find_changes(known, {job_id: read.job for job_id, read in reads.items()})
 
     def _poll_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:

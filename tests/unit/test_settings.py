@@ -44,6 +44,13 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert settings.TASK_TIME_UNIT == "hours"
 
 
+@pytest.mark.parametrize(("given", "pause"), [({}, None), ({"MONITOR_POLLING_SECONDS": "5"}, 5)])
+def test_poller_has_a_shortest_pause_only_if_it_is_set(given: dict[str, str], pause: float | None) -> None:
+    settings = Settings.model_validate(given)
+    assert settings.MONITOR_POLLING_SECONDS == 5
+    assert settings.min_polling_pause() == pause
+
+
 def test_the_example_is_the_settings_and_their_defaults() -> None:
     intro = (ROOT / ".env.example").read_text().split("\n\n")[0]
     blocks = [

@@ -20,6 +20,7 @@ class OlderCluster:
         self.jobs = dict(jobs)
         self.list_seconds = list_seconds
         self.list_bytes = 1000
+        self.array_records: dict[int, int] = {}  # how many records an array has
         self.requests: list[str] = []
         self.has_changed = True
         self.timeout = 30.0
@@ -34,11 +35,12 @@ class OlderCluster:
         self.requests.append(path)
         if path == "jobs":
             return self._list(max_bytes, is_delta=bool(query))
-        self.now += 0.0014
         job_id = int(path.removeprefix("job/"))
+        records = self.array_records.get(job_id, 1)
+        self.now += 0.0014 * records
         if job_id not in self.jobs:
             return Reply(500, {"errors": [{"error_number": 2017, "error": "Invalid job id"}]}, "")
-        return self._reply([job_id])
+        return self._reply([job_id] * records)
 
     def _list(self, max_bytes: int | None, *, is_delta: bool) -> Reply:
         if is_delta and not self.has_changed:
@@ -144,6 +146,21 @@ def test_a_list_that_takes_longer_than_the_time_out_stops_no_poll() -> None:
         reader.poll(running(50))
     cluster.jobs[7] = "FAILED"
     assert reader.poll(running(50)).keys() == {7}
+
+
+def test_array_of_many_records_is_read_less_often_than_other_jobs() -> None:
+    cluster = cluster_of(10_000, list_seconds=60)
+    cluster.array_records[1] = 500
+    reader = reader_of(cluster)
+    with pytest.raises(SlurmUnavailable):
+        reader.poll(running(5))
+    cluster.take_requests()
+    for _ in range(20):
+        cluster.now += 1
+        assert reader.poll(running(5)) == {}
+    requests = cluster.take_requests()
+    assert requests.count("job/2") == 20
+    assert 1 <= requests.count("job/1") <= 3
 
 
 def test_ended_jobs_are_read_one_by_one_at_a_lower_rate_than_open_ones() -> None:
