@@ -142,7 +142,7 @@ def assert_all_is_followed(
     assert len(found) == len(pairs)
 
 
-MOMENTS = 20  # before and after each command of a take-over, and some more
+MOMENTS = 26  # before and after each command of a take-over, and some more
 
 
 def test_a_take_over_that_is_killed_before_or_after_any_command_is_completed_by_the_next_start(

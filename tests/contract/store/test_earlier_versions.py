@@ -23,7 +23,12 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     record = make_running(notifications=(make_notification(),))
     store.add_record(record)
     with store.writing() as connection:
-        for index in ("notifications_gathered", "notifications_digest", "tasks_caller"):
+        for index in (
+            "notifications_gathered",
+            "notifications_digest",
+            "tasks_caller",
+            "tasks_caller_created",
+        ):
             connection.execute(f"DROP INDEX {index}")
         for table, column in (
             ("tasks", "alarm_at"),
