@@ -137,7 +137,7 @@ def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts
     network.fault = Fault.HOLD
     network.asked.clear()
     record = job_that_has_ended(hosts)
-    until(lambda: any(b"/jobs/state" in line for line in network.asked), 20, "the leader's poll")
+    until(lambda: any(b"/job/" in line for line in network.asked), 20, "the leader's poll")
     os.kill(first.pid, signal.SIGSTOP)
     try:
         network.fault = Fault.NONE  # the answer now waits for the frozen leader
