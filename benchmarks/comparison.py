@@ -1,18 +1,26 @@
 """Compare the service on each store, without and with keys, with slurmrestd itself."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.cluster import Cluster
 from benchmarks.command import Store
-from benchmarks.measuring import WARM_UP, Call, Cell, Timings, divide, time_in_turns
+from benchmarks.measuring import Call, Cell, Timings, divide, load_in_turns
 from benchmarks.service import Service, run_service
 
 RAW = "slurmrestd"
-COLUMNS = ("one client", "p50 ms", "p95 ms", "p99 ms", "p50 ÷ raw", "p99 ÷ raw", "CPU ms")
-LOAD_COLUMNS = ("clients at a time", "per second", "p50 ms", "p99 ms", "per second ÷ raw", "p99 ÷ raw")
+COLUMNS = ("one client", "p50 ms", "p95 ms", "p99 ms", "p50 ÷ raw", "p99 ÷ raw")
+LOAD_COLUMNS = (
+    "clients at a time",
+    "per second",
+    "p50 ms",
+    "p99 ms",
+    "per second ÷ raw",
+    "p99 ÷ raw",
+    "CPU ms",
+)
 
 
 def start_services(
@@ -33,21 +41,7 @@ def name_folder(folder: Path, number: int, *, with_key: bool) -> Path:
     return folder / f"{number}{'-keys' * with_key}"
 
 
-def measure_one_client(
-    calls: Mapping[str, Call], services: Mapping[str, Service], rounds: int
-) -> tuple[dict[str, Timings], list[list[Cell]]]:
-    """Make each call in turns; return the timings, and a row for each server with ratios to slurmrestd.
-
-    The processor time is that of the workers for one request, with a share of what they do in the background.
-    It depends less on other work of the machine than the times do.
-    """
-    before = {name: service.read_cpu_seconds() for name, service in services.items()}
-    timings = time_in_turns(calls, rounds)
-    spent = {name: service.read_cpu_seconds() - before[name] for name, service in services.items()}
-    return timings, compare(timings, {name: seconds / (rounds + WARM_UP) for name, seconds in spent.items()})
-
-
-def compare(timings: Mapping[str, Timings], cpu_seconds: Mapping[str, float]) -> list[list[Cell]]:
+def compare(timings: Mapping[str, Timings]) -> list[list[Cell]]:
     """Return a row for each name, with ratios to slurmrestd itself."""
     shares, raw = (0.5, 0.95, 0.99), timings[RAW]
     return [
@@ -55,10 +49,21 @@ def compare(timings: Mapping[str, Timings], cpu_seconds: Mapping[str, float]) ->
             name,
             *(taken.milliseconds(share) for share in shares),
             *(divide(taken.milliseconds(share), raw.milliseconds(share)) for share in (0.5, 0.99)),
-            1000 * cpu_seconds.get(name, math.nan),
         ]
         for name, taken in timings.items()
     ]
+
+
+def measure_load(
+    clients: Mapping[str, Sequence[Call]], services: Mapping[str, Service], seconds: float
+) -> list[list[Cell]]:
+    """Let the clients of each server call at a time, in turns, and return a row for each server.
+
+    The processor time is that of the workers for one request. It depends less on other work of the machine
+    than the times do.
+    """
+    meters = {name: service.read_cpu_seconds for name, service in services.items()}
+    return compare_load(load_in_turns(clients, seconds, meters=meters))
 
 
 def compare_load(timings: Mapping[str, Timings]) -> list[list[Cell]]:
@@ -72,6 +77,7 @@ def compare_load(timings: Mapping[str, Timings]) -> list[list[Cell]]:
             taken.milliseconds(0.99),
             divide(taken.per_second, raw.per_second),
             divide(taken.milliseconds(0.99), raw.milliseconds(0.99)),
+            divide(1000 * taken.cpu_seconds, len(taken.times)) if name != RAW else math.nan,
         ]
         for name, taken in timings.items()
     ]

@@ -27,14 +27,14 @@ from benchmarks.comparison import (
     COLUMNS,
     LOAD_COLUMNS,
     RAW,
-    compare_load,
-    measure_one_client,
+    compare,
+    measure_load,
     name_folder,
     start_services,
 )
 from benchmarks.fill import fill_store
 from benchmarks.http_connection import HttpConnection
-from benchmarks.measuring import Call, format_table, load_in_turns
+from benchmarks.measuring import Call, format_table, time_in_turns
 from benchmarks.service import Service
 
 
@@ -67,10 +67,10 @@ def measure(
     for title, wanted in (("the same job", job_ids[:1]), ("another job each", job_ids)):
         calls = make_calls(cluster, services, connection, wanted, 1)
         single = {name: call for name, (call,) in calls.items()}
-        _, rows = measure_one_client(single, services, options.number)
+        rows = compare(time_in_turns(single, options.number))
         print(f"\n{title}\n{format_table(COLUMNS, rows)}")
     calls = make_calls(cluster, services, HttpConnection, job_ids[: options.clients], options.clients)
-    rows = compare_load(load_in_turns(calls, options.seconds))
+    rows = measure_load(calls, services, options.seconds)
     print(f"\na job for each client\n{format_table(LOAD_COLUMNS, rows)}")
 
 

@@ -10,7 +10,6 @@ from functools import partial
 
 Call = Callable[[], object]
 Cell = str | float | int
-WARM_UP = 20  # calls before the first one that counts
 
 
 @dataclass
@@ -20,15 +19,18 @@ class Timings:
     Attributes:
         times: Seconds of each call.
         elapsed: Seconds in which all of these calls were made, by one client or by several.
+        cpu_seconds: Time of the processor that the server had meanwhile.
     """
 
     times: list[float] = field(default_factory=list)
     elapsed: float = 0.0
+    cpu_seconds: float = 0.0
 
     def add(self, other: "Timings") -> None:
         """Add the calls of a later turn."""
         self.times += other.times
         self.elapsed += other.elapsed
+        self.cpu_seconds += other.cpu_seconds
 
     @property
     def per_second(self) -> float:
@@ -64,7 +66,7 @@ def seconds_of(call: Call) -> float:
     return time.perf_counter() - began
 
 
-def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = WARM_UP) -> dict[str, Timings]:
+def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = 20) -> dict[str, Timings]:
     """Make each call once a round, one after the other, so that noise of the machine meets all of them."""
     for call in calls.values():
         for _ in range(warm_up):
@@ -78,7 +80,10 @@ def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = WARM_UP
 
 
 def load_in_turns(
-    clients: Mapping[str, Sequence[Call]], seconds: float, turns: int = 4
+    clients: Mapping[str, Sequence[Call]],
+    seconds: float,
+    turns: int = 4,
+    meters: Mapping[str, Callable[[], float]] | None = None,
 ) -> dict[str, Timings]:
     """Let all clients of one name call without a pause, then those of the next name, several times.
 
@@ -86,11 +91,16 @@ def load_in_turns(
         clients: For each name, the call of each of its clients.
         seconds: How long the clients of one name call in all.
         turns: How many turns each name has.
+        meters: For some names, what returns the processor time that their server has had.
     """
     found = {name: Timings() for name in clients}
     for _ in range(turns):
         for name, calls in clients.items():
-            found[name].add(_run_clients(calls, seconds / turns))
+            read_cpu_seconds = (meters or {}).get(name, lambda: 0.0)
+            before = read_cpu_seconds()
+            timings = _run_clients(calls, seconds / turns)
+            timings.cpu_seconds = read_cpu_seconds() - before
+            found[name].add(timings)
     return found
 
 

@@ -21,8 +21,8 @@ from benchmarks.command import (
     make_parser,
     print_conditions,
 )
-from benchmarks.comparison import COLUMNS, LOAD_COLUMNS, RAW, compare_load, measure_one_client, start_services
-from benchmarks.measuring import Call, Cell, Timings, format_table, load_in_turns
+from benchmarks.comparison import COLUMNS, LOAD_COLUMNS, RAW, compare, measure_load, start_services
+from benchmarks.measuring import Call, Cell, Timings, format_table, time_in_turns
 from benchmarks.service import Service
 
 PART_COLUMNS = (
@@ -60,15 +60,15 @@ def measure(cluster: Cluster, services: dict[str, Service], options: argparse.Na
     calls |= {name: service.connect(connection).submit for name, service in services.items()}
     for service in services.values():
         service.read_parts()
-    alone, rows = measure_one_client(calls, services, options.number)
-    print(f"\n{format_table(COLUMNS, rows)}\n")
+    alone = time_in_turns(calls, options.number)
+    print(f"\n{format_table(COLUMNS, compare(alone))}\n")
     if options.workers == 1:  # each worker tells only its own parts
         parts = [tell_parts(name, service, alone[name]) for name, service in services.items()]
         print(f"{format_table(PART_COLUMNS, parts)}\n")
     clients: dict[str, list[Call]] = {RAW: [RawSlurm(cluster).submit for _ in range(options.clients)]}
     for name, service in services.items():
         clients[name] = [service.connect().submit for _ in range(options.clients)]
-    print(format_table(LOAD_COLUMNS, compare_load(load_in_turns(clients, options.seconds))))
+    print(format_table(LOAD_COLUMNS, measure_load(clients, services, options.seconds)))
 
 
 def tell_parts(name: str, service: Service, taken: Timings) -> list[Cell]:

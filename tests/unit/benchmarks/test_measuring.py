@@ -54,6 +54,14 @@ def test_load_in_turns_counts_the_calls_of_all_clients() -> None:
     assert found.milliseconds(0.5) >= 5
 
 
+def test_load_in_turns_counts_the_processor_time_of_a_servers_own_turns() -> None:
+    readings = iter([1.0, 1.5, 7.0, 7.25])
+    clients = {"measured": [lambda: time.sleep(0.01)], "other": [lambda: time.sleep(0.01)]}
+    found = load_in_turns(clients, 0.1, turns=2, meters={"measured": lambda: next(readings)})
+    assert found["measured"].cpu_seconds == 0.75
+    assert found["other"].cpu_seconds == 0
+
+
 def test_load_in_turns_reports_the_failures_of_clients() -> None:
     def fail() -> None:
         raise RuntimeError("refused")
