@@ -130,6 +130,19 @@ def test_older_records_with_a_state_that_slurm_never_says_are_listed_as_unknown(
     assert sorted(record["slurm_job_id"] for record in listed) == [*range(1, len(states) + 1), 20, 21]
 
 
+@pytest.mark.parametrize("state", [{"$gt": ""}, {"$odd": 1}, Regex("^C")])
+def test_an_older_record_whose_state_is_a_condition_of_mongodb_spoils_no_list_or_count(
+    deployment: Deployment, state: object
+) -> None:
+    app = deployment.start()
+    older = [older_document(5, "Done"), older_document(6, state), older_document(7, "COMPLETED")]
+    deployment.tasks.insert_many(older)
+    listed = get(app, "/monitor/slurm_job_state/UNKNOWN")["monitor"]
+    assert [record["slurm_job_id"] for record in listed] == [5]
+    assert len(get(app, "/monitor")["tasks"]) == 3
+    assert app.extensions["slurm_proxy"].store.count_tasks() == {"UNKNOWN": 2, "COMPLETED": 1}
+
+
 @pytest.mark.parametrize("usernames", [None, ["alice", "bob"]])
 def test_a_list_of_older_records_examines_only_those_that_it_returns(
     deployment: Deployment, usernames: list[str] | None

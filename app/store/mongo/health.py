@@ -67,7 +67,7 @@ class MongoHealthStore(MongoDatabase, HealthStore):
         with translating_errors():
             for value in self.tasks.distinct("slurm_job_state"):
                 name = "none" if value is None else parse_stored_state(value).value
-                found = self.tasks.count_documents({"slurm_job_state": value})
+                found = self.tasks.count_documents({"slurm_job_state": {"$eq": value}})
                 counts[name] = counts.get(name, 0) + found
         return counts
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bson import Regex
 from pymongo.cursor import Cursor
 
 from app.job_state import JobState
@@ -127,11 +128,15 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         return list(read_all(ordered, document_to_record))
 
     def _list_unknown_states(self, wanted: TaskFilter) -> list[object]:
-        """Return the stored values that are read as UNKNOWN, if the filter asks for this state."""
+        """Return the stored values that are read as UNKNOWN, if the filter asks for this state.
+
+        Objects and regular expressions are left out: MongoDB would not search for them as values.
+        """
         if JobState.UNKNOWN not in (wanted.job_states or ()):
             return []
         is_unknown = {"slurm_job_state": match_state(JobState.UNKNOWN)}
-        return list(self.tasks.distinct("slurm_job_state", is_unknown))
+        found = self.tasks.distinct("slurm_job_state", is_unknown)
+        return [value for value in found if not isinstance(value, dict | Regex)]
 
     def _scan(self, builder: PlanBuilder, place: _Range, limit: int) -> tuple[_Found, Position | None]:
         """Return the documents of a page, and where the next page begins, if there is one."""
