@@ -279,6 +279,14 @@ class SlurmBusy(SlurmUnavailable):
     """All connections to Slurm are busy; the request was not sent."""
 
 
+class CancellationBusy(SlurmProxyError):
+    """The server cancels many tasks for another request at the moment; nothing was cancelled."""
+
+    status = 503
+    code = "cancellation_busy"
+    retry_after = 10
+
+
 class SlurmMisbehaved(SlurmProxyError):
     """The answer of slurmrestd cannot be read, or slurmrestd refuses this service."""
 

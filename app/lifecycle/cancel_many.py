@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from app.access.authorization import require_scope
-from app.errors import InvalidRequest, SlurmBusy
+from app.errors import CancellationBusy, InvalidRequest
 from app.lifecycle.cancel_chunk import Chunk, ChunkCancellation, describe_outcome
 from app.lifecycle.covered_users import find_covered_users
 from app.models.bulk_cancellation import CancelledTask, CancelledTasks, CancelOutcome, CancelRequest
@@ -78,7 +78,7 @@ class BulkCancellation:
         Raises:
             InvalidRequest: The body is not valid, or its filter has no condition.
             Forbidden: The caller has no permission to cancel.
-            SlurmBusy: This process cancels for another request.
+            CancellationBusy: This process cancels for another request.
         """
         require_scope(caller, Scope.CANCEL)
         request = parse_request(CancelRequest, body, {CONTEXT_KEY: self._store.now()})
@@ -106,7 +106,7 @@ class BulkCancellation:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if not self._running.acquire(blocking=False):
-            raise SlurmBusy("another request cancels many tasks at the moment")
+            raise CancellationBusy("another request cancels many tasks at the moment")
         try:
             yield
         finally:

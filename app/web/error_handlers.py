@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from app.errors import SlurmAmbiguous, SlurmProxyError
+from app.errors import CancellationBusy, SlurmAmbiguous, SlurmProxyError
 from app.web.request_context import get_services
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ def register_error_handlers(app: Flask) -> None:
 
 def _answer_own_error(error: SlurmProxyError) -> Response:
     """Answer with the status and the code of the error; log the beginning of an outage."""
-    if error.status >= 500 and not isinstance(error, SlurmAmbiguous):  # the use case logs it
+    # The use case logs a SlurmAmbiguous; a CancellationBusy is no outage.
+    if error.status >= 500 and not isinstance(error, SlurmAmbiguous | CancellationBusy):
         get_services().outages.record_failure(error.failing_part or error.code, f"{error.code}: {error}")
     response = _answer(error.status, error.for_callers, error.code, error.extra())
     if error.retry_after is not None:

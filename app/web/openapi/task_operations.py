@@ -3,6 +3,7 @@
 from app.errors import (
     AlreadyOver,
     AlreadyRunning,
+    CancellationBusy,
     ClocksDisagree,
     DuplicateUuid,
     HeldByAdministrator,
@@ -141,7 +142,7 @@ TASK_OPERATIONS = (
         "POST",
         "/monitor/cancel",
         CancelledTasks,
-        (InvalidRequest, SlurmUnavailable, StoreUnavailable),
+        (InvalidRequest, CancellationBusy, StoreUnavailable),
         ("dry_run_of_cancellation",),
         CancelRequest,
         scopes=(Scope.CANCEL,),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import Forbidden, InvalidRequest, SlurmBusy, SlurmUnavailable
+from app.errors import CancellationBusy, Forbidden, InvalidRequest, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.cancel_many import BulkCancellation
 from app.models.bulk_cancellation import CancelledTasks, CancelOutcome
@@ -285,10 +285,10 @@ def test_a_process_cancels_for_one_request_at_a_time(service: Service) -> None:
         cancelling.cancel_many(OPERATOR, {**ALL, "dry_run": True})
         try:
             cancelling.cancel_many(OPERATOR, ALL)
-        except SlurmBusy as error:
+        except CancellationBusy as error:
             busy.append(type(error))
 
     cancelling = use_case(service, sleep=try_again)
     cancelling.cancel_many(OPERATOR, ALL)
-    assert busy == [SlurmBusy]
+    assert busy == [CancellationBusy]
     cancelling.cancel_many(OPERATOR, ALL)
