@@ -216,10 +216,10 @@ OLDEST_RESERVATION = Metric(
     "slurm_proxy_oldest_reservation_seconds", Kind.GAUGE, "The age of the oldest open reservation."
 )
 LAST_POLL_AGE = Metric(
-    "slurm_proxy_last_poll_age_seconds", Kind.GAUGE, "How long ago the last poll that succeeded has ended."
+    "slurm_proxy_last_poll_age_seconds", Kind.GAUGE, "How long ago the last successful poll ended."
 )
 LAST_POLL_DURATION = Metric(
-    "slurm_proxy_last_poll_duration_seconds", Kind.GAUGE, "How long the last poll that succeeded took."
+    "slurm_proxy_last_poll_duration_seconds", Kind.GAUGE, "How long the last successful poll took."
 )
 LEADER_PRESENT = Metric(
     "slurm_proxy_leader_present", Kind.GAUGE, "1 while a process holds the lease, else 0."

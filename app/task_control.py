@@ -28,7 +28,7 @@ def cancel_task_by_job_id(slurm_job_id: str) -> Response:
 def cancel_tasks() -> Response:
     """Cancel all open tasks that meet a filter, at most 1,000, each as its user.
 
-    One task that cannot be cancelled does not stop the others. With `dry_run` the tasks are only listed.
+    A task that cannot be cancelled does not stop the others. With `dry_run` the tasks are only listed.
     """
     use_case = get_services().bulk_cancellation.cancel_many
     answer = use_case(get_caller(), read_body(), is_dry_run=read_only_dry_run())
@@ -49,37 +49,37 @@ def cancel_job(slurm_job_id: str) -> Response:
 
 @blueprint.post("/task_uuid/<task_uuid>/hold")
 def hold_task_by_uuid(task_uuid: str) -> Response:
-    """Hold the job of a task as its user: it does not start until it is released."""
+    """Hold the job of a task as its user, so that the job does not start until it is released."""
     return _control_by_uuid(JobAction.HOLD, task_uuid)
 
 
 @blueprint.post("/slurm_job_id/<slurm_job_id>/hold")
 def hold_job(slurm_job_id: str) -> Response:
-    """Hold a job as its user: it does not start until it is released."""
+    """Hold a job as its user, so that the job does not start until it is released."""
     return _control_by_job_id(JobAction.HOLD, slurm_job_id)
 
 
 @blueprint.post("/task_uuid/<task_uuid>/release")
 def release_task_by_uuid(task_uuid: str) -> Response:
-    """Release the job of a task as its user: it may start when its turn comes."""
+    """Release the held job of a task as its user, so that the job can start."""
     return _control_by_uuid(JobAction.RELEASE, task_uuid)
 
 
 @blueprint.post("/slurm_job_id/<slurm_job_id>/release")
 def release_job(slurm_job_id: str) -> Response:
-    """Release a job as its user: it may start when its turn comes."""
+    """Release a held job as its user, so that the job can start."""
     return _control_by_job_id(JobAction.RELEASE, slurm_job_id)
 
 
 @blueprint.post("/task_uuid/<task_uuid>/requeue")
 def requeue_task_by_uuid(task_uuid: str) -> Response:
-    """End the job of a task as its user, and put it back into the queue with the same job id."""
+    """Requeue the job of a task as its user: stop the job, and queue it again under the same job id."""
     return _control_by_uuid(JobAction.REQUEUE, task_uuid)
 
 
 @blueprint.post("/slurm_job_id/<slurm_job_id>/requeue")
 def requeue_job(slurm_job_id: str) -> Response:
-    """End a job as its user, and put it back into the queue with the same job id."""
+    """Requeue a job as its user: stop the job, and queue it again under the same job id."""
     return _control_by_job_id(JobAction.REQUEUE, slurm_job_id)
 
 

@@ -1,4 +1,4 @@
-"""`/readyz`, `/metrics` and `/cluster`: how the service and the cluster fare.
+"""`/readyz`, `/metrics` and `/cluster`: the health of the service, and the partitions of the cluster.
 
 The steps of a new route are in `app/web/openapi/operations.py`.
 """
@@ -18,7 +18,7 @@ blueprint = Blueprint("task_health", __name__)
 def check_readiness() -> Response:
     """Return whether this service can do its work; the status is 503 if it cannot.
 
-    No key is needed for that. Callers with the scope monitor, and local requests, see all parts, too.
+    The status needs no key. Callers with the scope monitor and local requests also see each part.
     """
     has_parts = may_monitor()
     return make_readiness_response(get_services().operator_view.readiness.check(), has_parts=has_parts)
@@ -27,7 +27,7 @@ def check_readiness() -> Response:
 @blueprint.get("/metrics")
 @allow_unauthenticated
 def get_metrics() -> Response:
-    """Return the metrics of the service and of all its processes on this host, as Prometheus reads them.
+    """Return the metrics of the service and of its processes on this host, in the format of Prometheus.
 
     Local requests need no key.
     """
@@ -40,7 +40,7 @@ def get_metrics() -> Response:
 def describe_cluster() -> Response:
     """Return the cluster's partitions with their limits and free CPUs, and whether Slurm answers.
 
-    Slurm is asked once a minute. While it does not answer, the partitions are those that it reported last.
+    Slurm is asked once a minute. While Slurm does not answer, the last known partitions are returned.
     """
     read_query()
     return make_json_response(get_services().operator_view.cluster_description.describe())

@@ -23,10 +23,11 @@ def register_job() -> Response:
 
 @blueprint.get("")
 def list_tasks() -> Response:
-    """Return a page of tasks, or the tasks of the uuids in the query, with `wait` once one has changed.
+    """List tasks page by page, or look up several tasks by uuid.
 
     Only tasks that the caller may read are listed; with the scope `monitor`, those of all users. A filter
-    with several values is met by any of them, and a task must meet all filters.
+    with several values is met by any of them, and a task must meet all filters. With `wait` and uuids, the
+    answer comes as soon as one of the tasks meets the condition `until`.
     """
     query = read_query_lists()
     return answer_about_batch(query, partial(get_services().listing.list_tasks, get_caller(), query))
@@ -34,7 +35,11 @@ def list_tasks() -> Response:
 
 @blueprint.get("/slurm_job_id/<slurm_job_id>")
 def get_task_by_job_id(slurm_job_id: str) -> Response:
-    """Return the newest record of a job id, and the last known facts of the job, with `wait` once it ends."""
+    """Return the task with this job id, and the last known facts of its job.
+
+    Slurm may use a job id again; then the newest task counts. With `wait`, the answer comes as soon as the
+    task meets the condition `until`.
+    """
     lookup = get_services().lookup
     retry_after = wait_for_task(lambda: states_of(lookup.read_by_job_id(get_caller(), slurm_job_id)))
     return make_json_response(lookup.find_by_job_id(get_caller(), slurm_job_id), retry_after)
@@ -49,7 +54,10 @@ def list_tasks_by_state(slurm_job_state: str) -> Response:
 
 @blueprint.get("/task_uuid/<task_uuid>")
 def get_task_by_uuid(task_uuid: str) -> Response:
-    """Return the record of a task, and the last known facts of its job, with `wait` once it ends."""
+    """Return the task with this uuid, and the last known facts of its job.
+
+    With `wait`, the answer comes as soon as the task meets the condition `until`.
+    """
     lookup = get_services().lookup
     retry_after = wait_for_task(lambda: states_of(lookup.read_by_uuid(get_caller(), task_uuid)))
     return make_json_response(lookup.find_by_uuid(get_caller(), task_uuid), retry_after)

@@ -34,7 +34,7 @@ class AuditEntry(BaseModel):
     action: str  # method and route, with ?dry_run=true for a dry run; or the command
     username: str | None = None
     task_uuid: str | None = None
-    resubmitted_from: str | None = None  # the uuid of the task that this one repeats
+    resubmitted_from: str | None = None  # the uuid of the task that was resubmitted as this one
     slurm_job_id: int | None = None
     status: int | None = None  # of the answer; None for a command
     code: str | None = None  # the machine word of an error

@@ -123,7 +123,7 @@ class ChunkCancellation:
                 words = f"slurmctld's answer about {target.noun} is missing or cannot be read"
                 chunk.settle(place, CancelOutcome.NOT_TRIED, words)
             elif job is None or not target.owns(job):
-                words = f"Slurm does not know {target.noun} any more"
+                words = f"Slurm no longer knows {target.noun}"
                 chunk.settle(place, CancelOutcome.ALREADY_OVER, words)
             elif job.job_state.is_final:
                 chunk.settle(place, CancelOutcome.ALREADY_OVER)

@@ -106,7 +106,7 @@ class BulkCancellation:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if not self._running.acquire(blocking=False):
-            raise CancellationBusy("another request cancels many tasks at the moment")
+            raise CancellationBusy("another request is cancelling tasks; try again later")
         try:
             yield
         finally:

@@ -95,7 +95,7 @@ def parse_line(line: bytes) -> ApiKey | Entry:
         if value.keys() == {"key"}:
             return ApiKey.model_validate(value["key"])
         if "record" not in value or not value.keys() <= {"record", "bson"}:
-            raise ValueError("it is neither a key nor a record")
+            raise ValueError("neither a key nor a record")
         return _parse_entry(value)
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
@@ -111,9 +111,9 @@ def parse_object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
+        raise ValueError("not JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 
@@ -122,12 +122,12 @@ def _parse_entry(value: Mapping[str, Any]) -> Entry:
     try:
         document = base64.b64decode(encoded, validate=True) if encoded is not None else None
     except (TypeError, ValueError, binascii.Error):
-        raise ValueError("bson: it is not base64") from None
+        raise ValueError("bson: not base64") from None
     if fields is None and document is not None:
         return Entry(None, document)
     record = TaskRecord.model_validate(fields)
     if unknown := sorted(fields.keys() - TaskRecord.model_fields.keys()):
         raise ValueError(f"record.{unknown[0]}: this release does not know the field")
     if not (record.key or record.uuid):
-        raise ValueError("record.task.uuid: it is missing")
+        raise ValueError("record.task.uuid: missing")
     return Entry(record, document)

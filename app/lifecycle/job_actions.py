@@ -77,7 +77,7 @@ class JobActions:
 
         Raises:
             AlreadyOver: The job has ended, and is to be held or released.
-            JobForgotten: Slurm does not know the job any more.
+            JobForgotten: Slurm no longer knows the job.
             AlreadyRunning: The job has begun, and is to be held.
             HeldByAdministrator: The job is to be released, and its user may not do that.
             NotStarted: The job has not begun, and is to be requeued.
@@ -121,7 +121,7 @@ class JobActions:
             self._slurm.control.release(target.job_id, target.username)
         _require_to_be_held(target, after)
         if after.held_tasks < after.waiting_task_count:
-            raise SlurmRefused(f"{target.name} is not held, although Slurm reported no reason")
+            raise SlurmRefused(f"{target.name} is not held; Slurm gave no reason")
         return after
 
     def _release(self, target: Target, job: SlurmJob) -> SlurmJob | None:
@@ -136,7 +136,7 @@ class JobActions:
         _require_known(target, outcome)
         after = self._read_again(target, job)
         if after.held_tasks:
-            raise SlurmRefused(f"{target.name} is still held, although Slurm reported no reason")
+            raise SlurmRefused(f"{target.name} is still held; Slurm gave no reason")
         return after
 
     def _requeue(self, target: Target, job: SlurmJob) -> SlurmJob | None:
@@ -205,7 +205,7 @@ def _require_known(target: Target, outcome: Outcome) -> None:
 
     Raises:
         AlreadyOver: The job has ended since it was read.
-        JobForgotten: Slurm does not know the job any more.
+        JobForgotten: Slurm no longer knows the job.
     """
     if outcome is Outcome.ENDED:
         raise AlreadyOver(f"{target.name} has ended already")
@@ -214,7 +214,7 @@ def _require_known(target: Target, outcome: Outcome) -> None:
 
 
 def _forgotten(target: Target) -> JobForgotten:
-    words = f"Slurm does not know {target.noun} any more; to run the task again, resubmit it"
+    words = f"Slurm no longer knows {target.noun}; to run the task again, resubmit it"
     return JobForgotten(f"{target.field}: {words}")
 
 

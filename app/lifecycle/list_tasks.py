@@ -86,7 +86,7 @@ class TaskListing:
             )
             raise InvalidRequest([f"slurm_job_state: is not a job state of Slurm; {meant}"])
         if "state" in query:
-            raise InvalidRequest(["state: is not known here; the path has the state"])
+            raise InvalidRequest(["state: must be left out; the path has the state"])
         wanted = self._parse({"limit": [str(MAX_LIMIT)], **query, "state": [word]})
         usernames = find_covered_users(self._store, caller, [Scope.READ], wanted)
         page = self._store.find_page(

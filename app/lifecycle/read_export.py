@@ -24,7 +24,7 @@ def verify_export(path: Path, progress: Progress) -> ExportEnd:
     """Read the whole file, and return its last line.
 
     Raises:
-        CopyFailed: The file cannot be read, is no export, is not complete, or has lines that cannot be used.
+        CopyFailed: The file cannot be read, is not a complete export, or has lines that cannot be used.
         StoreRefused: A newer release wrote the file.
     """
     digest = hashlib.sha256()
@@ -47,7 +47,7 @@ def verify_export(path: Path, progress: Progress) -> ExportEnd:
         raise CopyFailed(f"{path} cannot be used: {'; '.join(faults[:_MAX_FAULTS])}{more}")
     end = _parse_end(path, line)
     if (end.records, end.keys, end.sha256) != (records, keys, digest.hexdigest()):
-        raise CopyFailed(f"{path} is damaged: its last line does not fit the lines before it")
+        raise CopyFailed(f"{path} is damaged: its content does not match the checksum in its last line")
     return end
 
 
@@ -67,7 +67,7 @@ def _read_export_header(path: Path) -> ExportHeader:
     try:
         header = ExportHeader.model_validate(parse_object(line))
     except (ValidationError, ValueError):
-        raise CopyFailed(f"{path} is no export of slurm-proxy: its first line is another") from None
+        raise CopyFailed(f"{path} is not an export of slurm-proxy: its first line is not a header") from None
     if header.slurm_proxy_export > FORM:
         raise CopyFailed(
             f"{path} has form {header.slurm_proxy_export} of slurm-proxy {header.release}, and this release"

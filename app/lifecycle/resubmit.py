@@ -115,5 +115,5 @@ def _choose_uuid(record: TaskRecord, request: ResubmitRequest, caller: Caller, k
         return str(uuid.uuid4() if key is None else uuid.uuid5(_NAMESPACE, make_stored_key(caller.name, key)))
     if named == record.uuid:
         field = "uuid" if patched is None else "task.uuid"
-        raise InvalidRequest([f"{field}: must not be the uuid of the task that is submitted again"])
+        raise InvalidRequest([f"{field}: must not be the uuid of the task that is resubmitted"])
     return named

@@ -82,7 +82,7 @@ class TaskSubmitter:
             caller: The caller.
             body: The body of the request.
             key: The idempotency key.
-            resubmitted_from: The uuid of the task that this one repeats.
+            resubmitted_from: The uuid of the task that is resubmitted.
 
         Raises:
             InvalidRequest: The task is not valid; there is no job.

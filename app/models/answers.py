@@ -116,16 +116,16 @@ class Record(BaseModel):
     slurm_username: str
     slurm_job_id: int | None
     slurm_job_state: JobState | None
-    ended: bool = Field(description="Whether nothing is left to wait for.")
+    ended: bool = Field(description="Whether the job has ended, or the submission has failed.")
     succeeded: bool | None = Field(
         description="Whether the task has succeeded; null before its end, and if the outcome is unknown."
     )
     resubmitted_from: str | None = Field(
-        None, description="The uuid of the task that this one repeats.", exclude_if=_is_empty
+        None, description="The uuid of the task that was resubmitted as this one.", exclude_if=_is_empty
     )
     resubmitted_as: list[str] = Field(
         default_factory=list,
-        description="The uuids of the tasks that repeat this one, the newest first, at most 100. Only routes"
+        description="The uuids of tasks resubmitted from this one, the newest first, at most 100. Only routes"
         " that return one record tell them, and only those that the caller may read.",
         exclude_if=_is_empty,
     )

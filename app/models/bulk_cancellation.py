@@ -12,19 +12,21 @@ from app.models.task_filter import TaskFilter
 
 
 class CancelRequest(BaseModel):
-    """Which tasks to cancel: all that have not ended and meet the filter."""
+    """Request to cancel all open tasks that meet a filter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    filter: TaskFilter = Field(description="At least one condition.", json_schema_extra={"minProperties": 1})
-    dry_run: StrictBool = Field(False, description="Whether to list the tasks only, and cancel none.")
+    filter: TaskFilter = Field(
+        description="The tasks to cancel, by one condition at least.", json_schema_extra={"minProperties": 1}
+    )
+    dry_run: StrictBool = Field(False, description="Whether to list the tasks without cancelling any.")
     after: Line | None = Field(
-        None, description="The `next` of the answer before, to go on with the tasks after those."
+        None, description="The cursor `next` of the previous answer, to continue after its tasks."
     )
 
 
 class CancelOutcome(StrEnum):
-    """What became of one of several tasks."""
+    """Outcome of the request to cancel a task."""
 
     CANCELLED = "cancelled"
     WOULD_BE_CANCELLED = "would_be_cancelled"
@@ -34,7 +36,7 @@ class CancelOutcome(StrEnum):
 
 
 class CancelledTask(BaseModel):
-    """One task that was to be cancelled."""
+    """A task that met the filter, and the outcome of its cancellation."""
 
     uuid: str
     slurm_job_id: int | None = Field(description="Null while the job is not known.")
@@ -44,7 +46,9 @@ class CancelledTask(BaseModel):
         " `failed`, with an `error`; `not_tried` if Slurm did not answer, or the time for the request was"
         " over: send the request again."
     )
-    error: str | None = Field(None, description="Why.", exclude_if=lambda value: value is None)
+    error: str | None = Field(
+        None, description="Why the job was not cancelled.", exclude_if=lambda value: value is None
+    )
 
 
 class CancelledTasks(BaseModel):
@@ -52,6 +56,6 @@ class CancelledTasks(BaseModel):
 
     tasks: list[CancelledTask]
     next: str | None = Field(
-        description="The value of `after` for the tasks after these; null if there are no more."
+        description="The cursor of the next tasks, for `after`; null if there are no more."
     )
     dry_run: bool

@@ -9,10 +9,10 @@ from app.models.job import Utc
 
 
 class Partition(BaseModel):
-    """A partition of the cluster. A limit that is null does not apply."""
+    """A partition of the cluster. A limit is null where there is none."""
 
     name: str
-    state: str = Field(description="Slurm's own word: UP, DOWN, DRAIN or INACTIVE.")
+    state: str = Field(description="The state in Slurm: UP, DOWN, DRAIN or INACTIVE.")
     default: bool | None = Field(
         description="Whether tasks without `partition` run here; null where Slurm's release does not say."
     )
@@ -21,8 +21,8 @@ class Partition(BaseModel):
     total_cpus: int
     free_cpus: int = Field(description="The CPUs of available nodes that no job uses.")
     max_time_minutes: int | None
-    default_time_minutes: int | None = Field(description="The limit of a task without `time`.")
-    max_nodes: int | None = Field(description="The nodes that one job may have.")
+    default_time_minutes: int | None = Field(description="The time limit of a task without `time`.")
+    max_nodes: int | None = Field(description="The most nodes that one job may have.")
     max_cpus_per_node: int | None
     max_memory_mb_per_node: int | None
     max_memory_mb_per_cpu: int | None
@@ -31,10 +31,10 @@ class Partition(BaseModel):
 
 
 class Cluster(BaseModel):
-    """The partitions of the cluster as Slurm reported them, at most a minute ago while Slurm answers."""
+    """The partitions of the cluster. While Slurm answers, they are at most a minute old."""
 
     slurm_answers: bool = Field(description="Whether Slurm answers at the moment.")
     as_of: Utc = Field(description="When Slurm reported the partitions.")
-    stale: bool = Field(description="True if Slurm does not answer: this is what it reported last.")
-    error: str | None = Field(description="Why it is stale.")
+    stale: bool = Field(description="Whether these are older facts, because Slurm does not answer.")
+    error: str | None = Field(description="Why Slurm does not answer.")
     partitions: list[Partition]

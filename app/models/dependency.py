@@ -114,7 +114,7 @@ def _read_terms(word: str, ids: Sequence[str], known: Collection[str]) -> Iterat
     kind = word.lower()
     if kind not in KINDS:
         meant = suggest_similar_word(kind, KINDS, f"it is one of {', '.join(KINDS)}")
-        raise DependencyFault(f"must have a kind before each colon: {word[:60]} is none; {meant}")
+        raise DependencyFault(f"must have a kind before each colon, not {word[:60]}; {meant}")
     index, minutes = 0, None
     while index < len(ids):
         found = [text for text in _list_uuids_at(ids, index) if text in known]

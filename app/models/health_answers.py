@@ -11,7 +11,7 @@ from app.models.job import Utc
 
 
 class PartStatus(StrEnum):
-    """How a part fares; `unknown` if that cannot be found out now."""
+    """Health of a part; `unknown` if the check could not determine it."""
 
     READY = "ready"
     DEGRADED = "degraded"
@@ -20,7 +20,7 @@ class PartStatus(StrEnum):
 
 
 class Part(BaseModel):
-    """A part of the service, and how it fares."""
+    """A part of the service, and its health."""
 
     status: PartStatus
     reason: str | None = Field(
@@ -29,7 +29,7 @@ class Part(BaseModel):
 
 
 class StorePart(Part):
-    """The database, which a small write has tried a moment ago."""
+    """The database, as a small write a moment ago showed it."""
 
     write_seconds: float | None = Field(default=None, description="How long the write took.")
 
@@ -41,22 +41,22 @@ class LeaderPart(Part):
         default=None, description="The name of the process, which begins with its host."
     )
     lease_until: Utc | None = Field(
-        default=None, description="When another process takes over, unless it goes on."
+        default=None, description="When the lease ends, unless the process renews it."
     )
 
 
 class PollPart(Part):
     """The polls of the leader."""
 
-    finished_at: Utc | None = Field(default=None, description="When the last poll that succeeded has ended.")
-    age_seconds: float | None = Field(default=None, description="How long ago that was.")
+    finished_at: Utc | None = Field(default=None, description="When the last successful poll ended.")
+    age_seconds: float | None = Field(default=None, description="How long ago it ended.")
     duration_seconds: float | None = Field(default=None, description="How long that poll took.")
 
 
 class SlurmPart(Part):
     """slurmctld, as the leader and the requests of callers see it."""
 
-    checked_at: Utc | None = Field(default=None, description="When the leader last asked.")
+    checked_at: Utc | None = Field(default=None, description="When the leader last asked Slurm.")
 
 
 class AccountingPart(Part):
@@ -68,14 +68,14 @@ class AccountingPart(Part):
 
 
 class ReservationsPart(Part):
-    """The tasks for which no job is known yet."""
+    """The reservations: tasks for which no job is known yet."""
 
     open: int | None = None
-    oldest_seconds: float | None = Field(default=None, description="The age of the oldest one.")
+    oldest_seconds: float | None = Field(default=None, description="The age of the oldest reservation.")
 
 
 class NotificationsPart(Part):
-    """The messages that should be sent now."""
+    """The messages that are due now."""
 
     due: int | None = None
     oldest_seconds: float | None = Field(default=None, description="How long the oldest one has been due.")
@@ -85,7 +85,7 @@ class DeadLettersPart(Part):
     """The messages that were given up: see `GET /notifications`."""
 
     dead: int | None = None
-    newest_seconds: float | None = Field(default=None, description="The age of the newest one.")
+    newest_seconds: float | None = Field(default=None, description="The age of the newest dead letter.")
 
 
 class Parts(BaseModel):
@@ -109,7 +109,7 @@ class Parts(BaseModel):
 class Readiness(BaseModel):
     """Whether the service can do its work.
 
-    `degraded` is ready, too: it takes requests, but a part needs an operator's attention.
+    A `degraded` service takes requests, but a part needs an operator's attention.
     """
 
     status: PartStatus = Field(description="The worst status of all parts; never `unknown`.")

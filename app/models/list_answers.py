@@ -18,8 +18,8 @@ class TaskPage(BaseModel):
 
     tasks: list[TaskSummary]
     next: str | None = Field(
-        description="The `after` of the next page; null on the last page. A page with `next` may have fewer"
-        " tasks than `limit`, or none, if few of the tasks that were checked for it meet the conditions."
+        description="The cursor of the next page, for `after`; null on the last page. A page with `next` may"
+        " have fewer tasks than `limit`, or none, if few of the checked tasks meet the conditions."
     )
 
 
@@ -28,7 +28,7 @@ class TaskList(TaskPage):
 
     unknown: list[str] | None = Field(
         default=None,
-        description="Only if the query has uuids: those that are not recorded here.",
+        description="Only if the query has uuids: those for which no task was found.",
         exclude_if=_is_absent,
     )
 

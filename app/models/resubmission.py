@@ -12,13 +12,13 @@ from app.models.rules import Uuid
 
 
 class ResubmitRequest(BaseModel):
-    """The body of a resubmission. It may be left out: then the same task is submitted under a new uuid."""
+    """The body of a resubmission. Without a body, the same task is submitted under a new uuid."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     uuid: Uuid | None = Field(
         None,
-        description="The uuid of the new task. Without it the server makes one, the same one for each request"
+        description="The uuid of the new task. By default the server makes one, the same for each request"
         " with the same `Idempotency-Key`.",
     )
     task: dict[str, Any] = Field(
@@ -32,11 +32,11 @@ class Resubmitted(Submitted):
     """The answer to a resubmission: the job that Slurm accepted for the new task."""
 
     slurm_username: str
-    resubmitted_from: str = Field(description="The uuid of the task that the new one repeats.")
+    resubmitted_from: str = Field(description="The uuid of the task that was resubmitted.")
 
 
 class ResubmissionDryRun(DryRun):
     """The answer to the dry run of a resubmission. Nothing was reserved, stored or submitted."""
 
     task: dict[str, Any] = Field(description="The new task: the earlier one with the changes.")
-    resubmitted_from: str = Field(description="The uuid of the task that the new one repeats.")
+    resubmitted_from: str = Field(description="The uuid of the task that was resubmitted.")

@@ -164,15 +164,13 @@ class TaskFilter(BaseModel):
         description="The name of the job in Slurm. `*` stands for any characters.",
         examples=["train-*"],
     )
-    partition: Words = Field(
-        default=(), description="The partition, as the job is in it or as the task asks for it."
-    )
+    partition: Words = Field(default=(), description="The partition of the job, or else of the task.")
     caller: Words = Field(default=(), description="The name of the API key or token that created the task.")
-    resubmitted_from: Words = Field(default=(), description="The uuid of the task that was submitted again.")
+    resubmitted_from: Words = Field(default=(), description="The uuid of the task that was resubmitted.")
     since: _Time = Field(
-        default=None, description="Created then or later: ISO 8601, or an age such as `30m`, `2h` or `7d`."
+        default=None, description="Created at this time or later: ISO 8601, or an age such as `30m` or `7d`."
     )
-    until: _Time = Field(default=None, description="Created earlier than then: ISO 8601, or an age.")
+    until: _Time = Field(default=None, description="Created before this time: ISO 8601, or an age.")
     uuid: _Uuids = Field(default=(), description="The uuid of the task.")
 
     @property
@@ -212,7 +210,7 @@ class TaskQuery(TaskFilter):
         BeforeValidator(_take_only_value),
         WithJsonSchema({"type": "string", "enum": list(TaskOrder)}),
     ] = Field(
-        default=TaskOrder.NEWEST, description="By the time of creation; by default, the newest come first."
+        default=TaskOrder.NEWEST, description="The order by time of creation; by default, newest first."
     )
     limit: Annotated[
         int,
@@ -221,7 +219,7 @@ class TaskQuery(TaskFilter):
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
     ] = Field(default=100, description="The most tasks in the answer; 100 by default.")
     after: Annotated[Line | None, BeforeValidator(_take_only_value), WithJsonSchema(_TEXT)] = Field(
-        default=None, description="The `next` of the page before."
+        default=None, description="The cursor `next` of the previous page."
     )
 
 

@@ -11,22 +11,22 @@ from app.models.record import NotificationStatus
 
 
 class TaskSummary(BaseModel):
-    """A task in a list. The facts of its job are those of the last poll; before, they are null."""
+    """A task in a list. The facts of its job are those of the last poll, and null before the first one."""
 
     model_config = ConfigDict(frozen=True)
 
     uuid: str
     slurm_job_id: int | None = Field(description="Null while the job is not known, or if there is none.")
     slurm_job_state: JobState | None
-    ended: bool = Field(description="Whether nothing is left to wait for.")
+    ended: bool = Field(description="Whether the job has ended, or the submission has failed.")
     succeeded: bool | None = Field(
         description="Whether the task has succeeded; null before its end, and if the outcome is unknown."
     )
-    reason: str | None = Field(description="Why the job waits or ended as it did, in Slurm's own word.")
+    reason: str | None = Field(description="Slurm's reason why the job waits, or why it failed.")
     slurm_username: str
     name: str | None = Field(description="The name of the task.")
-    job_name: str | None = Field(description="The name that the job has in Slurm or that the task asks for.")
-    partition: str | None = Field(description="The partition of the job, or that the task asks for.")
+    job_name: str | None = Field(description="The name of the job in Slurm, or else in the task.")
+    partition: str | None = Field(description="The partition of the job, or else of the task.")
     created_at: Utc
     updated_at: Utc
     submit_time: Utc | None
@@ -34,12 +34,12 @@ class TaskSummary(BaseModel):
     end_time: Utc | None
     exit_code: int | None
     signal: int | None = Field(description="The signal that ended the job.")
-    resubmitted_from: str | None = Field(description="The uuid of the task that this one repeats.")
+    resubmitted_from: str | None = Field(description="The uuid of the task that was resubmitted as this one.")
     submission_error: str | None = Field(
         description="Why the task has no job, or why it is unknown whether there is one."
     )
     notifications: dict[NotificationStatus, int] = Field(
-        description="How many messages of the task have which status."
+        description="The number of the task's messages by status."
     )
 
 

@@ -96,7 +96,7 @@ class JobControl:
             SlurmRefused: Slurm cancels none of the jobs.
         """
         if not self._session.dialect().has_bulk_cancellation:
-            raise NotSupported("this cluster's release of Slurm does not offer to cancel jobs together")
+            raise NotSupported("this cluster's release of Slurm cannot cancel several jobs with one request")
         body = {"jobs": [str(job_id) for job_id in job_ids]}
         request = SlurmRequest("DELETE", "jobs/", user=username, body=body, timeout=timeout)
         noun = _name_jobs(*job_ids)

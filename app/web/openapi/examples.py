@@ -82,9 +82,7 @@ _ERRORS = (
             "task.slurm.cpus_per_task: must be a positive integer of at most 2147483647",
         ]
     ),
-    JobForgotten(
-        "task_uuid: Slurm does not know the job of align-17 any more; to run the task again, resubmit it"
-    ),
+    JobForgotten("task_uuid: Slurm no longer knows the job of align-17; to run the task again, resubmit it"),
     NoJob("task_uuid: the job of the task is not known yet; repeat the request in a minute"),
     NoSuchTask("task_uuid: no task align-17 is recorded here"),
     NotAuthenticated("send a key or a token in the header: Authorization: Bearer <key>"),

@@ -27,20 +27,20 @@ _DRY_RUN: Schema = {
 }
 _DRY_RUN_OF_CANCELLATION: Schema = {
     **_DRY_RUN,
-    "description": "List the tasks, and cancel none, as with `dry_run` in the body. 1 and 0 work, too.",
+    "description": "List the tasks without cancelling any, as `dry_run` in the body. 1 and 0 work, too.",
 }
 _WAIT: Schema = {
     "type": "number",
     "minimum": 0,
     "maximum": MAX_WAIT_SECONDS,
-    "description": "Answer as soon as the condition `until` is met, but after so many seconds at the latest.",
+    "description": "How many seconds to wait at most for the condition `until`.",
 }
 _UNTIL: Schema = {
     "type": "string",
     "enum": list(WaitCondition),
     # No "default": generated clients would send it without `wait`, too, which is refused.
-    "description": "What `wait` waits for: the end, the begin (or the end), or a change of the state. By"
-    f" default `{WaitCondition.END}`.",
+    "description": "The condition for `wait`: that tasks have ended, have begun (or ended), or have changed"
+    f" their state. By default `{WaitCondition.END}`.",
 }
 LIST_PREFIX = "list_"  # of the keys in PARAMETERS for the parameters of lists
 _LIST: Schema = TaskQuery.model_json_schema()["properties"]

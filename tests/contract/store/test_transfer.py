@@ -275,19 +275,19 @@ def altered(line: str, **fields: Any) -> str:
 FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "a torn last record": (lambda lines: [*lines[:-2], lines[-2][:50]], "ends too early"),
     "no last line": (lambda lines: lines[:-1], "ends too early"),
-    "a missing record": (lambda lines: [*lines[:2], *lines[3:]], "is damaged: its last line does not fit"),
+    "a missing record": (lambda lines: [*lines[:2], *lines[3:]], "is damaged: its content does not match"),
     "an altered record": (
         lambda lines: [lines[0], lines[1].replace("alice", "alicf"), *lines[2:]],
-        "is damaged: its last line does not fit",
+        "is damaged: its content does not match",
     ),
-    "a line that is not JSON": (lambda lines: [*lines[:2], "{", *lines[3:]], "line 3: it is not JSON"),
+    "a line that is not JSON": (lambda lines: [*lines[:2], "{", *lines[3:]], "line 3: not JSON"),
     "a line that is something else": (
         lambda lines: [*lines[:2], "{}", *lines[3:]],
-        "line 3: it is neither a key nor a record",
+        "line 3: neither a key nor a record",
     ),
     "two lines with faults": (
         lambda lines: [lines[0], "[]", '{"record": {}}', *lines[3:]],
-        "line 2: it is no JSON object; line 3: task: Field required",
+        "line 2: not a JSON object; line 3: task: Field required",
     ),
     "a field of a newer release": (
         lambda lines: [
@@ -299,9 +299,9 @@ FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     ),
     "bson that is no base64": (
         lambda lines: [lines[0], altered(lines[1], bson="?"), *lines[2:]],
-        "line 2: bson: it is not base64",
+        "line 2: bson: not base64",
     ),
-    "no first line": (lambda lines: lines[1:], "is no export of slurm-proxy"),
+    "no first line": (lambda lines: lines[1:], "is not an export of slurm-proxy"),
     "a newer form": (
         lambda lines: [altered(lines[0], slurm_proxy_export=2, release="9.0"), *lines[1:]],
         "has form 2 of slurm-proxy 9.0, and this release reads forms up to 1",
@@ -310,7 +310,7 @@ FAULTS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda lines: [altered(lines[0], schema_version=99), *lines[1:]],
         "has schema version 99, and slurm-proxy",
     ),
-    "nothing": (lambda _: [], "is no export of slurm-proxy"),
+    "nothing": (lambda _: [], "is not an export of slurm-proxy"),
 }
 
 

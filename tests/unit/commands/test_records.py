@@ -209,11 +209,11 @@ def test_an_import_is_in_the_audit_trail(site: Site, key: str, tmp_path: Path, t
     [
         ("none", "cannot be read: No such file or directory"),
         (".", "cannot be read: Is a directory"),
-        ("notes.txt", "is no export of slurm-proxy: its first line is another"),
-        ("empty", "is no export of slurm-proxy"),
+        ("notes.txt", "is not an export of slurm-proxy: its first line is not a header"),
+        ("empty", "is not an export of slurm-proxy"),
         ("torn.gz", "ends too early"),
         ("bad.gz", "is damaged: "),
-        ("store.sqlite3", "is no export of slurm-proxy"),
+        ("store.sqlite3", "is not an export of slurm-proxy"),
     ],
 )
 def test_a_file_that_is_no_export_is_not_imported(

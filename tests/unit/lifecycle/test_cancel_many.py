@@ -153,8 +153,8 @@ def test_one_failure_does_not_stop_the_others(service: Service, api: str) -> Non
     by_id = {task.slurm_job_id: (task.outcome, task.error) for task in cancel(service, ALL).tasks}
     assert by_id == {
         refused: (FAILED, f"Slurm does not cancel job {refused}: Access/permission denied"),
-        forgotten: (OVER, f"Slurm does not know job {forgotten} any more"),
-        another: (OVER, f"Slurm does not know job {another} any more"),
+        forgotten: (OVER, f"Slurm no longer knows job {forgotten}"),
+        another: (OVER, f"Slurm no longer knows job {another}"),
         over: (OVER, None),
         fine: (CANCELLED, None),
     }

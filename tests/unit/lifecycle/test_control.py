@@ -123,10 +123,10 @@ class Ignores(FakeSlurm):
 def test_an_action_without_effect_is_no_success(service: Service) -> None:
     service.slurm.__class__ = Ignores
     _, job_id = service.submit()
-    words = f"slurm_job_id: job {job_id} is not held, although Slurm reported no reason"
+    words = f"slurm_job_id: job {job_id} is not held; Slurm gave no reason"
     refusal(service, SlurmRefused, HOLD, job_id, words)
     service.slurm.put(job_id, held_tasks=1)
-    words = f"slurm_job_id: job {job_id} is still held, although Slurm reported no reason"
+    words = f"slurm_job_id: job {job_id} is still held; Slurm gave no reason"
     refusal(service, SlurmRefused, RELEASE, job_id, words)
 
 
@@ -242,12 +242,12 @@ def test_a_job_that_is_completing_counts_as_cancelled_only_if_slurm_reports_it(
 def test_a_job_that_slurm_has_forgotten_is_named_as_such(service: Service, action: JobAction) -> None:
     task, forgotten = service.submit()
     service.slurm.forget(forgotten, accounted=False)
-    words = f"Slurm does not know job {forgotten} any more; to run the task again, resubmit it"
+    words = f"Slurm no longer knows job {forgotten}; to run the task again, resubmit it"
     refusal(service, JobForgotten, action, forgotten, f"slurm_job_id: {words}")
     service.slurm.put(forgotten)
     service.move(forgotten, JobState.UNKNOWN)
     refusal(service, JobForgotten, action, forgotten, f"slurm_job_id: {words}")
-    with pytest.raises(JobForgotten, match=f"Slurm does not know the job of {task['uuid']} any more"):
+    with pytest.raises(JobForgotten, match=f"Slurm no longer knows the job of {task['uuid']}"):
         TaskControl(service.store, service.client).control_by_uuid(OPERATOR, action, task["uuid"])
 
 

@@ -174,5 +174,5 @@ def test_the_path_names_the_state_of_a_list(site: Site) -> None:
     answer = site.call("GET", "/monitor/slurm_job_state/PENDING?state=FAILED", site.key(ALICE))
     assert (answer.status_code, answer.json["details"]) == (
         400,
-        ["state: is not known here; the path has the state"],
+        ["state: must be left out; the path has the state"],
     )

@@ -85,7 +85,7 @@ def test_a_uuid_that_the_caller_may_not_read_does_not_hide_one_that_the_caller_m
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("afterokay:mine", "must have a kind before each colon: afterokay is none; did you mean afterok?"),
+        ("afterokay:mine", "must have a kind before each colon, not afterokay; did you mean afterok?"),
         (
             "afterok:mine:",
             "must have a job or a task after each colon, and minutes after each +, at most 9999999",

@@ -116,7 +116,7 @@ def test_a_patch_that_makes_the_task_invalid_is_refused_with_every_path(
         ({"uuid": 1}, "uuid: must be a string of 1 to 128"),
         ({"taks": {}}, "taks: is not known; known here: uuid, task"),
         ({"uuid": "a", "task": {"uuid": "b"}}, "task.uuid: must be left out or be the same as uuid"),
-        ({"uuid": "first"}, "uuid: must not be the uuid of the task that is submitted again"),
+        ({"uuid": "first"}, "uuid: must not be the uuid of the task that is resubmitted"),
         ({"task": {"uuid": "first"}}, "task.uuid: must not be the uuid of the task"),
         (
             {"task": {"own": "x" * 131_000, **{f"k{n}": "x" * 131_000 for n in range(8)}}},

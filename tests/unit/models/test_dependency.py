@@ -73,8 +73,8 @@ def test_the_longest_known_uuid_counts(
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("afterokay:a", "must have a kind before each colon: afterokay is none; did you mean afterok?"),
-        ("x:a", "x is none; it is one of after, afterany"),
+        ("afterokay:a", "must have a kind before each colon, not afterokay; did you mean afterok?"),
+        ("x:a", "not x; it is one of after, afterany"),
         (":a", "must have a kind before each colon"),
         ("afterok:a:", "must have a job or a task after each colon"),
         ("afterok:a+x", "minutes after each [+]"),
