@@ -26,8 +26,7 @@ def list_tasks() -> Response:
     """List tasks page by page, or look up several tasks by uuid.
 
     Only tasks that the caller may read are listed; with the scope `monitor`, those of all users. A filter
-    with several values is met by any of them, and a task must meet all filters. With `wait` and uuids, the
-    answer comes as soon as one of the tasks meets the condition `until`.
+    with several values is met by any of them, and a task must meet all filters.
     """
     query = read_query_lists()
     return answer_about_batch(query, partial(get_services().listing.list_tasks, get_caller(), query))
@@ -37,8 +36,7 @@ def list_tasks() -> Response:
 def get_task_by_job_id(slurm_job_id: str) -> Response:
     """Return the task with this job id, and the last known facts of its job.
 
-    Slurm may use a job id again; then the newest task counts. With `wait`, the answer comes as soon as the
-    task meets the condition `until`.
+    With `wait`, answer when the task has ended. Of several tasks with this job id, the newest one counts.
     """
     lookup = get_services().lookup
     retry_after = wait_for_task(lambda: states_of(lookup.read_by_job_id(get_caller(), slurm_job_id)))
@@ -56,7 +54,7 @@ def list_tasks_by_state(slurm_job_state: str) -> Response:
 def get_task_by_uuid(task_uuid: str) -> Response:
     """Return the task with this uuid, and the last known facts of its job.
 
-    With `wait`, the answer comes as soon as the task meets the condition `until`.
+    With `wait`, answer when the task has ended.
     """
     lookup = get_services().lookup
     retry_after = wait_for_task(lambda: states_of(lookup.read_by_uuid(get_caller(), task_uuid)))

@@ -65,7 +65,7 @@ REQUESTS: dict[type, Any] = {
 _ERRORS = (
     AlreadyOver("task_uuid: the job of align-17 has ended already; there is nothing to hold"),
     AlreadyRunning("task_uuid: the job of align-17 has begun; only a job that waits can be held"),
-    CancellationBusy("another request cancels many tasks at the moment"),
+    CancellationBusy("another request is cancelling tasks; try again later"),
     ClocksDisagree(
         "this host's clock is 900 s behind Slurm's; this process submits nothing until they agree"
     ),

@@ -31,12 +31,8 @@ def test_record_without_a_problem_has_no_such_key(name: str) -> None:
 
 
 def test_record_takes_every_other_field_from_the_stored_record() -> None:
-<<<<<<< HEAD
     computed = {"ended", "succeeded", "resubmitted_as"}
     assert set(Record.model_fields) - computed <= set(TaskRecord.model_fields)
-=======
-    assert set(Record.model_fields) - {"ended", "succeeded", "resubmitted_as"} <= set(TaskRecord.model_fields)
->>>>>>> b920710 (Let three tests follow the routes and fields of 2.0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def test_a_server_that_cancels_for_another_request_reports_no_outage() -> None:
 
     @app.post("/")
     def cancel() -> str:
-        raise CancellationBusy("another request cancels many tasks at the moment")
+        raise CancellationBusy("another request is cancelling tasks; try again later")
 
     answer = app.test_client().post("/")  # 500 if it were logged as an outage, which needs the services
     assert (answer.status_code, answer.get_json()["code"]) == (503, "cancellation_busy")

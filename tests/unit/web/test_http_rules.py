@@ -27,7 +27,6 @@ def test_unknown_route_is_a_404_in_json(client: FlaskClient, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "accepted"),
     [
-<<<<<<< HEAD
         ("GET", "/submit", "POST"),
         ("PUT", "/submit/", "POST"),
         ("DELETE", "/monitor", "GET and POST"),
@@ -38,17 +37,6 @@ def test_unknown_route_is_a_404_in_json(client: FlaskClient, path: str) -> None:
         ("GET", "/slurm/job/submit/", "POST"),
         ("DELETE", "/slurm/job/submit", "POST"),
         ("POST", "/slurm/job/1", "GET"),
-=======
-        ("GET", "/submit"),
-        ("PUT", "/submit/"),
-        ("DELETE", "/catalogue"),
-        ("POST", "/ping"),
-        ("POST", "/monitor/task_uuid/x"),
-        ("GET", "/slurm/job/submit"),
-        ("GET", "/slurm/job/submit/"),
-        ("DELETE", "/slurm/job/submit"),
-        ("POST", "/slurm/job/1"),
->>>>>>> b920710 (Let three tests follow the routes and fields of 2.0)
     ],
 )
 def test_wrong_method_is_a_405_in_json(client: FlaskClient, method: str, path: str, accepted: str) -> None:
