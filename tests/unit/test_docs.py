@@ -258,6 +258,7 @@ NOT_EXECUTED = {  # how a command begins, and why no test executes it
     "rm -f slurm-proxy.sqlite3-": "belongs to a restore between two commands of systemctl",
     "cp /var/backups/slurm-proxy.copy": "belongs to a restore between two commands of systemctl",
     "wget -O- --content-on-error 127.0.0.1:5001/monitor/": "is a GET; the tutorial has the same by curl",
+    "wget -O- --content-on-error --method=POST": "is a cancellation; its how-to has the same by curl",
     "curl -u pipeline": "needs a Keycloak",
     "curl -H": "is a fragment, without a body",
     "wget -O- --content-on-error --header": "is a fragment, without a body",
@@ -301,7 +302,7 @@ def test_wget_shows_the_body_of_errors_wherever_it_is_documented() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().split()) <= 1000
+    assert len((ROOT / "README.md").read_text().split()) <= 930
 
 
 @pytest.mark.parametrize("page", ["how-to/authenticate-callers.md", "how-to/deploy-on-a-network.md"])
