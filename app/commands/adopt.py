@@ -58,7 +58,8 @@ def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, .
         adoption = JobAdoption(store, services.slurm, services.validator.refused_users)
         newest, now = find_newest_record_time(store), store.now()
         begin = now - since if since else choose_search_begin(newest, now)
-        audited = list(_read_trails(trails or _default_trail(), begin))
+        trails = trails or _default_trail()
+        audited = list(_read_trails(trails, begin))
         found = adoption.find_jobs(begin, ProgressLog())
         counts: Counter[Outcome] = Counter()
         for item in adoption.adopt(found.jobs, audited, dry_run=dry_run):
@@ -73,12 +74,12 @@ def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, .
             " longer --since if the restored backup is as old",
             err=True,
         )
-    context.exit(0 if _show_warnings(found) else 1)
+    context.exit(0 if _show_warnings(found, has_trail=bool(trails)) else 1)
 
 
-def _default_trail() -> Sequence[Path]:
+def _default_trail() -> tuple[Path, ...]:
     path = get_settings().AUDIT_LOG_PATH
-    return [path] if path is not None and path.exists() else []
+    return (path,) if path is not None and path.exists() else ()
 
 
 def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubmission]:
@@ -119,17 +120,21 @@ def _show_counts(counts: Counter[Outcome], begin: datetime, would: str) -> None:
     )
 
 
-def _show_warnings(found: TaggedJobs) -> bool:
+def _show_warnings(found: TaggedJobs, *, has_trail: bool) -> bool:
     """Show what was not searched; return whether the search was complete."""
     if found.unread:
         click.echo(f"Warning: {found.unread} jobs in slurmctld could not be read: run this again", err=True)
     for fault in found.faults:
         click.echo(f"Warning: {fault}", err=True)
     if found.without_comment:
+        advice = (
+            "only the audit trail shows which of them are tasks. Give its rotated files with --audit, too."
+            if has_trail
+            else "nothing shows which of them are tasks. Give the audit trail with --audit."
+        )
         click.echo(
             f"Warning: {found.without_comment} jobs are in slurmdbd alone and have no comment, so that"
-            " nothing shows which of them are tasks. Give the audit trail with --audit. For the future, set"
-            " AccountingStoreFlags=job_comment in slurm.conf.",
+            f" {advice} For the future, set AccountingStoreFlags=job_comment in slurm.conf.",
             err=True,
         )
     return not found.unread and not found.faults

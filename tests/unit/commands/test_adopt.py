@@ -86,7 +86,7 @@ def test_an_audit_trail_shows_the_jobs_that_slurm_has_forgotten(
     site.slurm.forget(7)
     without = run(site, "--since", "2h")
     assert without.exit_code == 0
-    assert "Warning: 1 jobs are in slurmdbd alone and have no comment" in without.stderr
+    assert "no comment, so that nothing shows which of them are tasks. Give the audit trail" in without.stderr
     trail = tmp_path / f"trail{suffix}"
     entry = {
         "at": utc_now().isoformat(),
@@ -103,6 +103,8 @@ def test_an_audit_trail_shows_the_jobs_that_slurm_has_forgotten(
     trail.write_bytes(gzip.compress(line) if suffix else line)
     found = run(site, "--audit", trail, "--audit", trail)
     assert found.stdout == "adopted  two  job 7 of alice, COMPLETED\n"
+    assert "Give the audit trail" not in found.stderr
+    assert "only the audit trail shows which of them are tasks. Give its rotated files" in found.stderr
 
 
 def test_a_trail_that_cannot_be_read_stops_the_command(site: Site, tmp_path: Path) -> None:
