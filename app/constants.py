@@ -268,9 +268,9 @@ class Settings(BaseModel):
     # The poller
     MONITOR_POLLING_SECONDS: Seconds = Field(
         5,
-        description="How long the poller pauses between two cycles at least, in seconds; 1 if it is not set."
-        " The pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most. Each"
-        " channel looks as often for messages that are due, every 5 s if it is not set.",
+        description="The shortest pause of the poller between two cycles, and how often each channel looks"
+        " for messages that are due, in seconds. If it is not set, the poller's shortest pause is 1 s. The"
+        " pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most.",
     )
     MONITOR_LEASE_SECONDS: Seconds = Field(
         30,
