@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from app.errors import SlurmProxyError
+from app.errors import SlurmProxyError, StoreUnavailable
 from app.models.record_state import RecordState, WaitCondition
 from app.outages import OutageLog
 from app.store.records import RecordStore
@@ -17,6 +17,7 @@ _INTERVAL = 0.5  # seconds between two queries
 _BATCH_SIZE = 5000  # records in one query
 _PAUSE_FACTOR = 9  # a query that took some time is followed by a pause of so many times that time
 _MAX_PAUSE = 2.0  # seconds, of such a pause
+_MAX_READING = 3.0  # seconds, of one query; a store that takes longer counts as away
 _LOOP = "waiting"
 
 
@@ -63,6 +64,7 @@ class StateSubscriptions:
         outages: OutageLog | None = None,
         *,
         interval: float = _INTERVAL,
+        max_reading: float = _MAX_READING,
         start_loop: Callable[[Callable[[], None]], object] = _start_thread,
     ) -> None:
         """Create subscriptions without a request.
@@ -71,17 +73,21 @@ class StateSubscriptions:
             store: The store with the records.
             outages: Where failures of the store are logged.
             interval: The seconds between two readings.
+            max_reading: The seconds after which a store that has not answered counts as away.
             start_loop: Starts the loop that reads the states.
         """
         self._store = store
         self._outages = outages or OutageLog()
         self._interval = interval
+        self._max_reading = max_reading
         self._lock = threading.Lock()
         self._subscriptions: set[Subscription] = set()
         self._start_loop = start_loop
         self._is_running = False
         self._wake = threading.Event()
         self._is_closed = False
+        self._reading_since: float | None = None  # while the loop reads
+        self._failure: StoreUnavailable | None = None  # of the last reading
 
     def __len__(self) -> int:
         """Return how many requests wait."""
@@ -118,6 +124,18 @@ class StateSubscriptions:
         for subscription in subscriptions:
             subscription.notify(present)
 
+    def require_store(self) -> None:
+        """Check that the last reading has succeeded, without asking the store.
+
+        Raises:
+            StoreUnavailable: The store did not answer, or has not answered for some seconds.
+        """
+        since = self._reading_since
+        if since is not None and time.monotonic() - since > self._max_reading:
+            raise StoreUnavailable("the store does not answer in time")
+        if self._failure is not None:
+            raise StoreUnavailable(str(self._failure))
+
     def read_soon(self) -> None:
         """Have the states read at once, because this process has just changed some."""
         self._wake.set()
@@ -133,6 +151,7 @@ class StateSubscriptions:
     def _ensure_running(self) -> bool:
         """Start the loop unless it runs; return False if the process cannot have another thread."""
         if not self._is_running:
+            self._failure = None
             try:
                 self._start_loop(self._run)
             except RuntimeError:
@@ -158,9 +177,13 @@ class StateSubscriptions:
 
     def _run_step(self) -> None:
         """Publish the states. An outage of the store ends no request: it may be over soon."""
+        failure = None
+        self._reading_since = time.monotonic()
         try:
             self.publish_states()
         except SlurmProxyError as error:
+            failure = error if isinstance(error, StoreUnavailable) else None
             self._outages.record_failure(error.failing_part or error.code, str(error))
         except Exception as error:
             self._outages.record_failure(f"the loop {_LOOP}", type(error).__name__, exception=error)
+        self._failure, self._reading_since = failure, None

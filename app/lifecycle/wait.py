@@ -68,6 +68,10 @@ class TaskWaiting:
 
         Returns:
             The seconds after which to send the request again, if it could not wait as long as it wanted.
+
+        Raises:
+            StoreUnavailable: The store was away when the wait was over. Many requests may end then, so they
+                do not try it one after another.
         """
         deadline = self._clock() + wanted.seconds
         known = find()
@@ -84,10 +88,13 @@ class TaskWaiting:
         self._subscriptions.close()
 
     def _wait(self, subscription: Subscription, deadline: float, slot: RequestSlot) -> int | None:
-        while (seconds := deadline - self._clock()) > 0 and not slot.has_client_left():
-            if subscription.wait(min(seconds, self._client_check)):
-                return None if subscription.is_met else 1
-        return None
+        is_over = False
+        while not is_over and (seconds := deadline - self._clock()) > 0 and not slot.has_client_left():
+            is_over = subscription.wait(min(seconds, self._client_check))
+        if subscription.is_met:
+            return None
+        self._subscriptions.require_store()
+        return 1 if is_over else None
 
     def _choose_retry_after(self) -> int:
         """Return a random number of seconds, which grows with the number of waiting requests."""

@@ -301,6 +301,45 @@ def test_an_outage_of_the_store_ends_no_request(service: Service, pool: ThreadPo
     assert answer.result(10) is None
 
 
+class StuckStore(CountingStore):
+    """A store whose answers come when `answers` is set."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store)
+        self.answers = threading.Event()
+
+    def find_states(self, uuids: Any) -> dict[str, RecordState]:
+        self.queries.append(list(uuids))
+        assert self.answers.wait(10)
+        return self._store.find_states(uuids)
+
+
+def test_a_request_whose_time_is_over_while_the_store_is_away_does_not_try_it(
+    service: Service, pool: ThreadPoolExecutor
+) -> None:
+    store: Any = CountingStore(service.store)
+    store.failure = StoreUnavailable("away")
+    service.subscriptions = StateSubscriptions(store, interval=0.02)
+    service.waiting = TaskWaiting(service.subscriptions)
+    task, _ = service.submit()
+    answer = wait_in_thread(pool, service, task, Wait(0.5))
+    assert isinstance(answer.exception(10), StoreUnavailable)
+    store.failure = None
+    assert wait_in_thread(pool, service, task, Wait(0.5)).result(10) is None  # it begins anew
+
+
+def test_a_request_whose_time_is_over_while_the_store_hangs_does_not_try_it(
+    service: Service, pool: ThreadPoolExecutor
+) -> None:
+    store: Any = StuckStore(service.store)
+    service.subscriptions = StateSubscriptions(store, interval=0.02, max_reading=0.1)
+    service.waiting = TaskWaiting(service.subscriptions)
+    task, _ = service.submit()
+    answer = wait_in_thread(pool, service, task, Wait(0.5))
+    assert isinstance(answer.exception(10), StoreUnavailable)
+    store.answers.set()
+
+
 def test_a_stop_answers_all_waiting_requests_at_once(service: Service, pool: ThreadPoolExecutor) -> None:
     task, _ = service.submit()
     answers = [wait_in_thread(pool, service, task, Wait(60)) for _ in range(5)]
