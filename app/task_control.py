@@ -13,6 +13,7 @@ from app.web.request_context import (
     keep_cancelled_tasks,
     read_body,
     read_only_dry_run,
+    refuse_parameters,
 )
 
 blueprint = Blueprint("task_control", __name__, url_prefix="/monitor")
@@ -21,7 +22,9 @@ blueprint = Blueprint("task_control", __name__, url_prefix="/monitor")
 @blueprint.delete("/slurm_job_id/<slurm_job_id>")
 def cancel_task_by_job_id(slurm_job_id: str) -> Response:
     """Cancel a job, as `POST /monitor/slurm_job_id/<id>/cancel` does. The record stays."""
-    return _control_by_job_id(JobAction.CANCEL, slurm_job_id)
+    # As in the older server, parameters are ignored.
+    answer = get_services().control.control_by_job_id(get_caller(), JobAction.CANCEL, slurm_job_id)
+    return make_json_response(answer)
 
 
 @blueprint.post("/cancel")
@@ -84,8 +87,10 @@ def requeue_job(slurm_job_id: str) -> Response:
 
 
 def _control_by_uuid(action: JobAction, uuid: str) -> Response:
+    refuse_parameters()
     return make_json_response(get_services().control.control_by_uuid(get_caller(), action, uuid))
 
 
 def _control_by_job_id(action: JobAction, job_id: str) -> Response:
+    refuse_parameters()
     return make_json_response(get_services().control.control_by_job_id(get_caller(), action, job_id))

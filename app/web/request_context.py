@@ -101,6 +101,19 @@ def read_only_dry_run() -> bool:
     return is_dry_run
 
 
+def refuse_parameters() -> None:
+    """Check that neither query nor body has a parameter, such as a `dry_run` of another route.
+
+    Raises:
+        InvalidRequest: There is a parameter, or the body is not a JSON object.
+    """
+    read_query()
+    data = request.get_data()
+    faults = [f"{name}: is not known here" for name in (parse_json_object(data) if data else ())]
+    if faults:
+        raise InvalidRequest(faults)
+
+
 def read_query_lists() -> dict[str, list[str]]:
     """Return the values of each parameter of the query."""
     return request.args.to_dict(flat=False)

@@ -153,7 +153,7 @@ TASK_OPERATIONS = (
             "POST",
             f"/monitor/task_uuid/{{task_uuid}}/{action}",
             Controlled,
-            (*_CONTROL_ERRORS, *errors),
+            (InvalidRequest, *_CONTROL_ERRORS, *errors),
             scopes=(Scope.CANCEL,),
         )
         for action, errors in _ERRORS_BY_ACTION.items()

@@ -417,3 +417,25 @@ def test_one_method_under_two_names_is_refused(
     task = {"username": "alice", "uuid": "w", "notification": notification}
     registered = post(client, "/monitor", {"monitor": {"task": task, "slurm_job_id": 5}})
     assert registered.json["details"] == [f"monitor.{fault}"]
+
+
+@pytest.mark.parametrize("action", ["cancel", "hold", "release", "requeue"])
+@pytest.mark.parametrize(
+    ("query", "body", "fault"),
+    [
+        ("?dry_run=true", "", "dry_run: is not known here"),
+        ("", '{"dry_run": true}', "dry_run: is not known here"),
+        ("", '{"reason": "x"}', "reason: is not known here"),
+        ("", "dry_run=true", "body: must be a JSON object, not a form"),
+    ],
+)
+def test_an_action_on_one_task_has_no_dry_run(
+    client: FlaskClient, slurm: FakeSlurm, action: str, query: str, body: str, fault: str
+) -> None:
+    task = make_task()
+    job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
+    for of_task in (f"task_uuid/{task['uuid']}", f"slurm_job_id/{job_id}"):
+        answer = client.post(f"/monitor/{of_task}/{action}{query}", data=body)
+        assert (answer.status_code, answer.get_json()["error"]) == (400, fault)
+    assert slurm.jobs[job_id].job_state is JobState.PENDING
+    assert slurm.jobs[job_id].held_tasks == 0
