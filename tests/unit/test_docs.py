@@ -209,6 +209,12 @@ def test_the_index_lists_every_page() -> None:
     assert {page for page in pages if f"({page})" not in index} == set()
 
 
+def test_the_navigation_of_the_site_lists_every_page() -> None:
+    _, navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")
+    listed = re.findall(r": (\S+\.md)$", navigation, re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
 def test_the_lines_of_the_owner_stay_as_they_are() -> None:
     pages = "".join(page.read_text() for page in PAGES)
     assert [lines for lines in FIXED if lines not in pages] == []
