@@ -79,7 +79,7 @@ class Monitor:
             delivery: Sends notifications.
             clocks: Compares the clocks of this host, of the store and of Slurm.
             timing: The times.
-            health: Reports to the other processes how this one fares.
+            health: Reports the health of this process to the other ones.
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.

@@ -1,4 +1,4 @@
-"""Build what operators watch the service by: readiness, metrics, and the state of the cluster."""
+"""Build the use cases for operators who watch the service: readiness, metrics and partitions."""
 
 import time
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _RECONCILING_TIME = timedelta(minutes=1)  # within which a reservation is settle
 
 @dataclass(frozen=True, slots=True)
 class OperatorView:
-    """The use cases of those who watch the service, and the metrics of this process."""
+    """The use cases for operators who watch the service, and the metrics of this process."""
 
     metrics: Metrics
     readiness: ReadinessCheck

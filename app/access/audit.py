@@ -38,7 +38,7 @@ class AuditEntry(BaseModel):
     slurm_job_id: int | None = None
     status: int | None = None  # of the answer; None for a command
     code: str | None = None  # the machine word of an error
-    outcome: str | None = None  # what became of this task, if a request is about several
+    outcome: str | None = None  # the outcome for this task, if a request is about several
     key: str | None = None  # the API key that a command is about, in the form that `caller` has
     grant: str | None = None  # what that key may do
 

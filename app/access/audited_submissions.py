@@ -12,7 +12,7 @@ _OK = 200
 
 
 def read_audited_submissions(lines: Iterable[str], since: datetime) -> Iterator[AuditedSubmission]:
-    """Yield the submissions since then that became jobs; other lines, and torn ones, are passed over."""
+    """Yield the submissions since `since` that became jobs; skip other lines and incomplete ones."""
     for line in lines:
         try:
             entry = AuditEntry.model_validate_json(line)

@@ -1,4 +1,4 @@
-"""Remember which callers may look, for the time in which the store that holds their keys is away."""
+"""Remember the operators who authenticated a short while ago, for an outage of the store with the keys."""
 
 import hashlib
 import threading
@@ -10,7 +10,7 @@ _MAX_REMEMBERED = 100
 
 
 class RecentOperators:
-    """The keys and tokens with the scope monitor that were valid a short while ago. Thread-safe.
+    """Memory of the keys and tokens with the scope monitor that were valid a short while ago. Thread-safe.
 
     Health and metrics matter most while the store is away; then no key can be looked up. Nothing but these
     two may rely on this memory.

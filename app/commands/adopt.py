@@ -46,9 +46,10 @@ _WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
 def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, ...], dry_run: bool) -> None:
     """Record the jobs in Slurm that this service submitted and that no record knows.
 
-    Run it after the restore of a backup, before the server starts: it takes the uuids of the tasks that were
-    submitted since, so that no task runs twice. Open jobs are polled again. No message is sent about these
-    tasks, because what they asked for is not known. Repeating the command changes nothing.
+    Run this after the restore of a backup, before the server starts. The uuids of the tasks that were
+    submitted since the backup count as used again, so that no task runs twice. Open jobs are polled again. No
+    message is sent about these tasks, because their settings for notifications are not known. Repeating the
+    command changes nothing.
     """
     services = require_services()
     store = services.store
@@ -71,7 +72,7 @@ def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, .
     if newest is not None and newest < begin:
         click.echo(
             f"Warning: the newest record is of {newest:%Y-%m-%d %H:%MZ}, before this search began: give a"
-            " longer --since if the restored backup is as old",
+            " longer --since if the restored backup is that old",
             err=True,
         )
     context.exit(0 if _show_warnings(found, has_trail=bool(trails)) else 1)
@@ -99,7 +100,7 @@ def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubm
 
 
 def _show_adoption(item: Adoption, *, dry_run: bool) -> None:
-    """Show what became of a job, and write it to the audit trail if the store was changed."""
+    """Show the outcome for a job, and write it to the audit trail if the store was changed."""
     found = item.found
     if item.outcome is Outcome.KNOWN and not item.reason:
         return

@@ -27,7 +27,7 @@ def open_audit_file() -> None:
 
 
 def write_command_entry(action: str, **subject: Any) -> None:
-    """Write the line about a command; `subject`: the fields of AuditEntry that say what it is about."""
+    """Write the line about a command; `subject`: fields of AuditEntry, such as the user or the task."""
     entry = AuditEntry(
         at=utc_now(), request_id="-", caller=_operator_name(), address="-", action=action, **subject
     )

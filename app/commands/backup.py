@@ -40,8 +40,8 @@ _Run = Callable[[StoreBackup, Progress], Path]
 def back_up(target: Path, force: bool, keep: int | None, every: timedelta | None, no_snapshot: bool) -> None:
     """Copy the store to FILE while the service runs.
 
-    An SQLite database is copied as it is at one moment; FILE can be put in its place. A MongoDB is written in
-    the form of `records export`, compressed if FILE ends with .gz.
+    The copy of an SQLite database is a snapshot, and FILE can replace the database. The content of a MongoDB
+    is written in the form of `records export`, compressed if FILE ends with .gz.
     """
     if keep is None and every is not None:
         raise click.UsageError("--every needs --keep")

@@ -1,4 +1,4 @@
-"""What the commands of `records` share."""
+"""Options, progress and checks that the commands of `records` share."""
 
 import time
 from pathlib import Path

@@ -53,8 +53,8 @@ def export(path: Path, force: bool, without_keys: bool, no_snapshot: bool) -> No
 def import_(context: click.Context, path: Path, force: bool) -> None:
     """Add the records and API keys in FILE, which `records export` or `records backup` wrote.
 
-    The whole file is checked first. A record that the store has already is left as it is; if its content
-    differs, it is reported, and the exit code is 1. An import that was stopped can be repeated.
+    The whole file is checked first. A record that the store already has is not changed. If its content
+    differs, the conflict is reported, and the exit code is 1. An import that was stopped can be repeated.
     """
     services = require_services()
     lease = timedelta(seconds=get_settings().MONITOR_LEASE_SECONDS)

@@ -41,7 +41,7 @@ _WARNING = (
 
 
 class Outcome(StrEnum):
-    """What becomes of a job that was found."""
+    """Outcome for a job that was found."""
 
     ADOPTED = "adopted"
     SETTLED = "settled"  # a reservation of the store got its job
@@ -62,7 +62,7 @@ class FoundJob:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What became of a job that was found, and its state in Slurm."""
+    """Outcome for one job that was found, and its state in Slurm."""
 
     outcome: Outcome
     found: FoundJob
@@ -86,7 +86,7 @@ class JobAdoption:
     def adopt(
         self, jobs: Iterable[SlurmJob], audited: Iterable[AuditedSubmission], *, dry_run: bool
     ) -> Iterator[Adoption]:
-        """Adopt jobs by the rules above, and yield what became of each; a dry run changes nothing.
+        """Adopt jobs by the rules above, and yield the outcome for each; a dry run changes nothing.
 
         Repeating this changes nothing.
 
@@ -188,7 +188,7 @@ def _ids_of_found(batch: Iterable[FoundJob]) -> list[int]:
 def _make_adopted_record(found: FoundJob, job: SlurmJob | None, now: datetime) -> TaskRecord:
     """Return the record of an adopted job.
 
-    Its kind is REGISTERED, so that no path is made up from a task that is not known.
+    Its kind is REGISTERED, so that no output path is derived from the incomplete task.
     """
     audited = found.audited
     return TaskRecord(

@@ -63,7 +63,7 @@ class StoreBackup:
     def export(
         self, path: Path, progress: Progress, *, overwrite: bool, with_keys: bool, snapshot: bool
     ) -> ExportWriter:
-        """Write all records to a file, compressed if its name ends with .gz; return what was counted.
+        """Write all records to a file, compressed if its name ends with .gz; return the numbers written.
 
         Raises:
             CopyFailed: The export cannot be made; a file of that name stays as it was.

@@ -17,11 +17,11 @@ _NOT_KNOWN_YET = "the job of the task is not known yet; repeat the request in a 
 
 @dataclass(slots=True)
 class Chunk:
-    """The tasks of one user, and what became of each.
+    """The tasks of one user, and the result for each.
 
     Attributes:
-        records: The records by their place in the answer.
-        results: By the same place, what became of the tasks that were tried.
+        records: The records, by their index in the answer.
+        results: The results of the tasks that were tried, by the same index.
         slurm_is_away: Whether Slurm did not answer, so that no further chunk makes sense.
     """
 
@@ -30,11 +30,11 @@ class Chunk:
     slurm_is_away: bool = False
 
     def settle(self, place: int, outcome: CancelOutcome, error: str | None = None) -> None:
-        """Set what became of a task."""
+        """Set the result of a task."""
         self.results[place] = describe_outcome(self.records[place], outcome, error)
 
     def fail_rest(self, outcome: CancelOutcome, error: SlurmProxyError) -> None:
-        """Set the same for all tasks without a result."""
+        """Set one result for all tasks that have none yet."""
         self.slurm_is_away = isinstance(error, SlurmUnavailable | SlurmMisbehaved)
         for place in self.records.keys() - self.results.keys():
             self.settle(place, outcome, error.for_callers)
@@ -60,7 +60,7 @@ class ChunkCancellation:
         self._refused_users = refused_users
 
     def cancel(self, chunk: Chunk, is_over: Callable[[], bool]) -> None:
-        """Cancel the jobs of a chunk, and set what became of each.
+        """Cancel the jobs of a chunk, and set the result of each.
 
         Args:
             chunk: The tasks.
@@ -101,7 +101,7 @@ class ChunkCancellation:
                 return
 
     def _read_jobs(self, chunk: Chunk) -> dict[int, SlurmJob]:
-        """Return the jobs that may be cancelled by their places, and set the result of all others."""
+        """Return the jobs that may be cancelled, by their index, and set the result of all others."""
         targets = {}
         for place, record in chunk.records.items():
             if record.slurm_username in self._refused_users:

@@ -20,7 +20,7 @@ from app.store.record_pages import RecordPages
 from app.store.records import RecordStore
 
 _MAX_SEARCH_SECONDS = 10.0  # a filter that few records meet may take several pages
-_MAX_SECONDS = 20.0  # after which no further task is tried
+_MAX_SECONDS = 20.0  # after this time no further task is tried
 _CHUNK = 50  # tasks; of one user
 _CHUNK_SECONDS = 0.25  # that a chunk takes at least: 200 tasks a second
 
@@ -113,7 +113,7 @@ class BulkCancellation:
             self._running.release()
 
     def _cancel(self, records: Sequence[TaskRecord]) -> list[CancelledTask]:
-        """Return what became of each record, in the order of the records."""
+        """Return the result for each record, in the order of the records."""
         ends = self._clock() + _MAX_SECONDS
         results: dict[int, CancelledTask] = {}
         for chunk in _split_by_user(records):

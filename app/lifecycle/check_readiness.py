@@ -104,7 +104,7 @@ class ReadinessCheck:
         self._until = float("-inf")
 
     def check(self) -> Readiness:
-        """Return how all parts fare, at most some seconds ago."""
+        """Return the health of all parts, as of at most some seconds ago."""
         parts = self.read_state().parts
         return Readiness(status=_find_worst(parts), parts=parts)
 

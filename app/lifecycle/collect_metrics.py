@@ -1,8 +1,8 @@
 """Collect the metrics of the service: `GET /metrics`.
 
-What belongs to one process is counted there (`app/metrics.py`). Each process writes its values into the store
-every few seconds, so that any process can show those of all processes of its host. What belongs to all
-processes is counted in the store.
+Each process counts its own events (`app/metrics.py`), and writes the values into the store every few seconds.
+So any process can show the values of all processes of its host. The numbers of tasks and messages, which all
+processes share, are counted in the store.
 """
 
 import logging
@@ -73,7 +73,7 @@ class MetricsCollection:
         self._counts: ProcessReport | None = None  # the last ones that this process saw
 
     def collect(self) -> CollectedMetrics:
-        """Return all values. While the store is away, those of this process and of the parts remain."""
+        """Return all values; while the store is away, only those of this process and of the parts."""
         processes: dict[str, Snapshot] = {}
         state = self._readiness.read_state()
         samples = [(BUILD_INFO, (read_version(),), 1.0), *_read_parts(state.parts)]
@@ -91,7 +91,7 @@ class MetricsCollection:
         return CollectedMetrics(processes, tuple(samples))
 
     def _count(self, now: datetime) -> ProcessReport:
-        """Return the counts, which all processes share, and which are young compared with their cost."""
+        """Return the counts of tasks and messages, which all processes share; renew them if they are old."""
         with self._counting:
             for counts in self._find_counts(now):
                 if counts.name == _COUNTS and _is_young(counts, now):

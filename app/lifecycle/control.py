@@ -57,7 +57,7 @@ class TaskControl:
         return self._control(caller, action, record, naming)
 
     def control_by_job_id(self, caller: Caller, action: JobAction, text: str) -> Controlled:
-        """Do the same by job id, unless the newest record with the id is about an earlier job.
+        """Cancel, hold, release or requeue a job by its id, unless the newest record is of an earlier job.
 
         Raises:
             InvalidRequest: `text` is no job id; all other errors are those of `control_by_uuid`.

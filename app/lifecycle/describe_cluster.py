@@ -40,7 +40,7 @@ class ClusterDescription:
         self._failure: SlurmUnavailable | SlurmMisbehaved | None = None
 
     def describe(self) -> Cluster:
-        """Return the partitions; while Slurm does not answer those that it reported last.
+        """Return the partitions; while Slurm does not answer, the last known ones.
 
         Raises:
             SlurmUnavailable: Slurm does not answer, and has not reported its partitions for a day.
@@ -57,7 +57,7 @@ class ClusterDescription:
             return self._describe(known)
 
     def _find_known(self) -> ProcessReport | None:
-        """Return what Slurm reported last, to any process."""
+        """Return the last report of Slurm to any process."""
         if self._last is not None and self._store.now() - self._last.at < _FRESH:
             return self._last
         found = [self._last] if self._last else []
@@ -68,7 +68,7 @@ class ClusterDescription:
         return max((item for item in found if item.name == _NAME), key=lambda item: item.at, default=None)
 
     def _ask(self) -> ProcessReport | None:
-        """Return what Slurm reports now; None if it does not answer."""
+        """Return a new report of Slurm; None if Slurm does not answer."""
         if self._clock() < self._retry_at:
             return None
         try:

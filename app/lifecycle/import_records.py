@@ -22,12 +22,12 @@ _BATCH_BYTES = 8 * 2**20  # about: a record may have megabytes
 
 
 class _Store(StoreTransfer, LeaderLease, Protocol):
-    """What an import needs of a store."""
+    """The parts of a store that an import needs."""
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of the records and keys of an export."""
+    """Result of an import: the numbers of records and keys by outcome."""
 
     added: int = 0
     present: int = 0  # in the store already, with the same content
@@ -53,9 +53,9 @@ class StoreImport:
     def import_file(
         self, path: Path, progress: Progress, report_conflict: Callable[[str], None], *, force: bool
     ) -> ImportReport:
-        """Read the whole file first, then add what is missing; repeating this changes nothing.
+        """Check the whole file, then add the records and keys that are missing; repeating changes nothing.
 
-        A record or key that is there with other content is reported, and stays as it is. The import holds
+        A record or key that the store has with other content is reported, and not changed. The import holds
         the leader's lease, so that no server polls half of the records.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Cancel, hold, release or requeue one job: what Slurm needs to be asked, and what cannot be done.
+"""Cancel, hold, release or requeue one job: the requests to Slurm, and the reasons to refuse.
 
 Each action reads the job first, changes it, and reads it again, so that the answer is what Slurm reports. A
 repeated action finds nothing to do.
@@ -60,7 +60,7 @@ class Target:
 
 
 class JobActions:
-    """The four actions on a job. Nobody's permission is checked here."""
+    """The four actions on a job. Permissions are checked in `control.py`, not here."""
 
     def __init__(self, slurm: SlurmClient) -> None:
         """Create the actions."""
@@ -73,13 +73,13 @@ class JobActions:
         }
 
     def run(self, action: JobAction, target: Target) -> Controlled:
-        """Do this with a job, as its user.
+        """Carry out an action on a job, as the job's user.
 
         Raises:
             AlreadyOver: The job has ended, and is to be held or released.
             JobForgotten: Slurm no longer knows the job.
             AlreadyRunning: The job has begun, and is to be held.
-            HeldByAdministrator: The job is to be released, and its user may not do that.
+            HeldByAdministrator: The job is to be released, and only an administrator may release it.
             NotStarted: The job has not begun, and is to be requeued.
             RequeueDisabled: The job is to be requeued, and was submitted so that it cannot.
             NotSupported: The cluster's release cannot requeue jobs.
@@ -188,7 +188,7 @@ class JobActions:
 
 
 def _require_to_be_held(target: Target, job: SlurmJob) -> None:
-    """Check that the job waits, or a task of the array.
+    """Check that the job, or a task of the array, waits.
 
     Raises:
         AlreadyOver: The job has ended.

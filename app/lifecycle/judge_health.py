@@ -1,4 +1,4 @@
-"""Judge each part of the service by what is known about it: pure functions, one for each part."""
+"""Judge the health of each part of the service: pure functions, one for each part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _RECENT = timedelta(days=7)  # for which a dead letter counts as a fault
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
-    """What counts as late.
+    """Limits beyond which a part counts as late.
 
     Attributes:
         interval: Seconds between two polls.
@@ -43,7 +43,7 @@ class HealthLimits:
 
 @dataclass(frozen=True, slots=True)
 class SlurmView:
-    """What this process knows of Slurm: the leader's report, and the faults that its own requests met."""
+    """Knowledge of Slurm: the leader's report, and the faults of this process's own requests."""
 
     report: LeaderReport
     outages: Sequence[str | None] = ()
@@ -106,7 +106,7 @@ def judge_leader(lease: Lease | None, now: datetime, poll: PollPart, disagreemen
 
 
 def judge_slurm(view: SlurmView) -> SlurmPart:
-    """Judge slurmctld: this service is ready without it, and says so."""
+    """Judge slurmctld; without slurmctld this service is degraded, but ready."""
     status = PartStatus.DEGRADED if view.outage else PartStatus.READY
     return SlurmPart(status=status, reason=view.outage, checked_at=view.report.slurm_checked_at)
 
@@ -119,7 +119,7 @@ def judge_key(view: SlurmView) -> Part:
 
 
 def judge_accounting(report: LeaderReport) -> AccountingPart:
-    """Judge slurmdbd, without which exit codes and figures of forgotten jobs are missing."""
+    """Judge slurmdbd, without which exit codes and accounting of forgotten jobs are missing."""
     status = PartStatus.READY
     if report.accounting_fault:
         status = PartStatus.DEGRADED

@@ -16,7 +16,7 @@ from app.models.task_summary import TaskSummary
 from app.store.record_pages import RecordPages
 from app.store.records import RecordStore
 
-_PAGING = ("order", "limit", "after")  # what a query with uuids cannot have
+_PAGING = ("order", "limit", "after")  # the parameters that a query with uuids cannot have
 _SUMMARY_SCOPES = (Scope.READ, Scope.MONITOR)
 
 _Query = Mapping[str, Sequence[str]]  # the values of each parameter
@@ -37,7 +37,7 @@ class TaskListing:
         self._store = store
 
     def list_tasks(self, caller: Caller, query: _Query) -> TaskList:
-        """Return a page of summaries, or those of the uuids that the query has.
+        """Return a page of summaries, or the summaries for the uuids in the query.
 
         Raises:
             InvalidRequest: The query has faults; the error lists them.

@@ -62,7 +62,7 @@ class TaskLookup:
         return self._describe(caller, self.read_by_job_id(caller, text))
 
     def read_by_job_id(self, caller: Caller, text: str) -> TaskRecord:
-        """Return the newest record of a job id; raise as `find_by_job_id`. Slurm is not asked."""
+        """Return the newest record with a job id, without asking Slurm; raise as `find_by_job_id`."""
         require_scope(caller, Scope.READ)
         job_id = parse_job_id("slurm_job_id", text)
         record = self._store.find_by_job_id(job_id)
@@ -80,7 +80,7 @@ class TaskLookup:
         return self._describe(caller, self.read_by_uuid(caller, uuid))
 
     def read_by_uuid(self, caller: Caller, uuid: str) -> TaskRecord:
-        """Return the record of a uuid; raise as `find_by_uuid`. Slurm is not asked."""
+        """Return the record with a uuid, without asking Slurm; raise as `find_by_uuid`."""
         require_scope(caller, Scope.READ)
         record = self._store.find_by_uuids([uuid]).get(uuid)
         if record is None or not caller.is_allowed(Scope.READ, record.slurm_username):

@@ -10,7 +10,7 @@ _TRY_AGAIN_SECONDS = 60.0  # after which a job of the caller may have ended
 def require_room(store: RecordStore, caller: Caller, limit: int, additional: int = 0) -> None:
     """Check the limit of the caller's open tasks.
 
-    A reservation counts, so that of two requests at once not both find the last place free.
+    Reservations count, so that two simultaneous requests cannot both take the last free place.
 
     Args:
         store: The records.

@@ -10,7 +10,7 @@ _BURST = 6.0  # seconds for which Slurm may be busy beyond its share: a tenth of
 
 
 class PollingPace:
-    """Pace at which Slurm is busy with the poller's requests for at most a tenth of the time.
+    """Pace of polling, which keeps Slurm busy for at most a tenth of the time.
 
     After a cycle without changes, the share counts at once. After one with changes, as after the end of many
     jobs, it counts over a minute, so that the next cycle can soon finish the work of the last.
@@ -25,7 +25,7 @@ class PollingPace:
         """
         self._min_pause = MIN_PAUSE if min_pause is None else min_pause
         self._clock = clock
-        self._used = 0.0  # seconds of Slurm's time that the share has not paid for
+        self._used = 0.0  # seconds of Slurm's time beyond the poller's share
         self._updated_at = clock()
 
     def next_pause(self, slurm_seconds: float, cycle_seconds: float, *, has_changes: bool) -> float:

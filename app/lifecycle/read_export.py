@@ -1,4 +1,4 @@
-"""Read an export, and find out first whether all of it can be used."""
+"""Verify an export as a whole, and read it."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Report to the other processes, through the store, how this process fares and what the leader knows."""
+"""Report the metrics of this process, and the leader's knowledge of Slurm, to the other processes."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ class ReportStore(HealthStore, LeaderLease, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What the last report has shown: whether the store can be written, and how long the write took."""
+    """Result of the last report: whether the store can be written, and how long the write took."""
 
     fault: str | None
     seconds: float
@@ -65,9 +65,10 @@ class HealthReporter:
         self._state = StoreState(None, 0.0)
 
     def write_report(self) -> StoreState:
-        """Write the metrics of this process, unless they were written a moment ago; return what that shows.
+        """Write the metrics of this process, unless they were written a moment ago; return the result.
 
-        While another thread writes, the result of the last write is returned, or that the store is away.
+        While another thread writes, the result of the last write is returned; if that thread takes long, the
+        store counts as away.
         """
         if not self._writing.acquire(blocking=False):
             seconds = self._clock() - self._began
@@ -84,7 +85,7 @@ class HealthReporter:
             self._writing.release()
 
     def delete_report(self) -> None:
-        """Delete the report of this process, which ends."""
+        """Delete the report of this process, which is about to end."""
         try:
             self._store.delete_report(make_process_name())
         except StoreUnavailable as error:
@@ -118,7 +119,7 @@ class HealthReporter:
         )
 
     def _write(self) -> str | None:
-        """Write the report; return why that failed."""
+        """Write the report; return the reason if the write failed."""
         try:
             report = ProcessReport(
                 make_process_name(), socket.gethostname(), self._store.now(), self.metrics.snapshot()
@@ -129,7 +130,7 @@ class HealthReporter:
         return None
 
     def _update(self, owner: str, **changes: Any) -> None:
-        """Change the report of the leader; a store that is away gets it with the next cycle."""
+        """Change the report of the leader; while the store is away, leave the change to the next cycle."""
         values = {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in changes.items()
@@ -147,7 +148,7 @@ class HealthReporter:
 
 
 def make_process_name() -> str:
-    """Return the name of this process, which no other process that lives has."""
+    """Return a name for this process that no other living process has."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 

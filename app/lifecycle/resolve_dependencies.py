@@ -31,7 +31,7 @@ class DependencyStore(RecordStore, LeaderLease, Protocol):
 
 
 class _Fate(Enum):
-    """What becomes of a term."""
+    """Result of judging a term."""
 
     OPEN = "Slurm decides"
     FULFILLED = "nothing is left to wait for"
@@ -39,7 +39,7 @@ class _Fate(Enum):
 
 
 class _Verdict(NamedTuple):
-    """What becomes of a term: the term for Slurm, or the reason why it is impossible."""
+    """Result for a term: the term for Slurm, or the reason why the dependency is impossible."""
 
     fate: _Fate
     term: Term | str
@@ -57,7 +57,7 @@ class DependencyResolver:
     def resolve(self, caller: Caller, task: Task) -> Task:
         """Return the task with job ids in place of the uuids in its dependency.
 
-        What is fulfilled already is left out. A dependency on job ids alone is not changed.
+        Terms that are fulfilled already are left out. A dependency on job ids alone is not changed.
 
         Raises:
             InvalidRequest: The dependency cannot be read, names a task that the caller may not read or that
@@ -113,7 +113,7 @@ class DependencyResolver:
 
 
 def _require_jobs(dependency: Dependency, records: Mapping[str, TaskRecord], own_uuid: str) -> None:
-    """Check that each uuid is that of another task, which has a job.
+    """Check that each uuid belongs to another task with a job.
 
     Raises:
         InvalidRequest: A task is unknown, or has no job; the error lists all of them.

@@ -21,12 +21,12 @@ from app.models.rules import parse_job_id
 from app.models.task import parse_request
 from app.store.records import RecordStore
 
-_NAMESPACE = uuid.UUID("5f0e7a1c-6f0d-4c0f-9d3a-2f1a6d0b7c11")  # of the uuids that idempotency keys lead to
+_NAMESPACE = uuid.UUID("5f0e7a1c-6f0d-4c0f-9d3a-2f1a6d0b7c11")  # of uuids derived from idempotency keys
 
 
 @dataclass(frozen=True, slots=True)
 class ResubmissionCall:
-    """What a caller sends to resubmit a task: the body, the idempotency key, and whether to check only."""
+    """Request to resubmit a task: the body, the idempotency key, and whether this is a dry run."""
 
     body: Mapping[str, Any]
     key: str | None = None
@@ -34,7 +34,7 @@ class ResubmissionCall:
 
 
 class Resubmission:
-    """The use cases of `POST /monitor/.../resubmit`. A new task takes the whole path of `POST /submit`."""
+    """The use cases of `POST /monitor/.../resubmit`. A new task is submitted as by `POST /submit`."""
 
     def __init__(self, store: RecordStore, submitter: TaskSubmitter) -> None:
         """Create the use cases."""
@@ -102,8 +102,8 @@ def _build_task(
 def _choose_uuid(record: TaskRecord, request: ResubmitRequest, caller: Caller, key: str | None) -> object:
     """Return the uuid that the request names, or else a new one.
 
-    A request with an idempotency key that names no uuid gets one that follows from caller and key. So
-    repeated requests are about one and the same task, even if they arrive at the same time.
+    Without a uuid in the request, the uuid is derived from the caller and the idempotency key. So repeated
+    requests are about the same task, even if they arrive at the same time.
 
     Raises:
         InvalidRequest: The request names two uuids, or the one of the earlier task.

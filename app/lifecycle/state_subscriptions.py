@@ -26,10 +26,10 @@ def _start_thread(loop: Callable[[], None]) -> None:
 
 
 class Subscription:
-    """One waiting request: the states that it found, and the condition that it waits for."""
+    """Subscription of one waiting request: the states that were found, and the condition to wait for."""
 
     def __init__(self, known: Mapping[str, RecordState], condition: WaitCondition) -> None:
-        """Create a subscription; `known`: the states that the request found, by the key of the record."""
+        """Create a subscription; `known`: the states that the request found, by store key."""
         self.known = known
         self._condition = condition
         self._is_over = threading.Event()
@@ -46,7 +46,7 @@ class Subscription:
         self._is_over.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to some seconds; return whether the subscription is over."""
+        """Wait for at most `seconds`; return whether the subscription is over."""
         return self._is_over.wait(seconds)
 
 
@@ -95,7 +95,7 @@ class StateSubscriptions:
 
     @contextmanager
     def subscribe(self, known: Mapping[str, RecordState], condition: WaitCondition) -> Iterator[Subscription]:
-        """Yield a subscription, which exists as long as the block; one that is over after `close`."""
+        """Yield a subscription for the duration of the block; after `close`, the subscription is over."""
         subscription = Subscription(known, condition)
         with self._lock:
             self._subscriptions.add(subscription)
@@ -110,7 +110,7 @@ class StateSubscriptions:
                     self._wake.set()  # the loop ends
 
     def publish_states(self) -> None:
-        """Read the states of all records that requests wait for, and wake up those whose condition is met.
+        """Read the states of all awaited records, and wake up the requests whose condition is met.
 
         Raises:
             StoreUnavailable: The store does not answer.
@@ -137,11 +137,11 @@ class StateSubscriptions:
             raise StoreUnavailable(str(self._failure))
 
     def read_soon(self) -> None:
-        """Have the states read at once, because this process has just changed some."""
+        """Have the states read at once, because this process has just changed some of them."""
         self._wake.set()
 
     def close(self) -> None:
-        """Wake up all requests, and let no further one wait."""
+        """Wake up all waiting requests, and accept no further ones."""
         with self._lock:
             self._is_closed = True
             for subscription in self._subscriptions:
@@ -176,7 +176,7 @@ class StateSubscriptions:
             return False
 
     def _run_step(self) -> None:
-        """Publish the states. An outage of the store ends no request: it may be over soon."""
+        """Publish the states. Requests go on waiting during an outage of the store, which may be short."""
         failure = None
         self._reading_since = time.monotonic()
         try:

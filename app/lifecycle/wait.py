@@ -10,14 +10,14 @@ from app.lifecycle.state_subscriptions import StateSubscriptions, Subscription
 from app.models.record_state import RecordState, Wait
 
 _CLIENT_CHECK_SECONDS = 1.0  # how often a request finds out whether its client is still there
-_RETRY_SPREAD = 4  # requests that wait, for each second over which the refused ones spread their retries
+_RETRY_SPREAD = 4  # waiting requests for each second over which the retries of refused requests are spread
 
 
 class RequestSlot(Protocol):
     """The slot of a request: one of the few that the server runs at a time."""
 
     def give_back(self) -> AbstractContextManager[bool]:
-        """Give the slot to other requests during the block, which is given False if too many wait already."""
+        """Give the slot to other requests during the block; yield False if too many requests wait."""
 
     def has_client_left(self) -> bool:
         """Return whether the client has closed its connection."""
@@ -59,7 +59,7 @@ class TaskWaiting:
     def wait(
         self, find: Callable[[], Mapping[str, RecordState]], wanted: Wait, slot: RequestSlot
     ) -> int | None:
-        """Wait for the condition, or until the time is over; the caller then looks the records up again.
+        """Wait for the condition, or until the time is over; look the records up again afterwards.
 
         Args:
             find: Returns the states of the records, by their keys in the store. Its errors are raised.
@@ -84,7 +84,7 @@ class TaskWaiting:
                 return self._wait(subscription, deadline, slot)
 
     def stop(self) -> None:
-        """Have all waiting requests answered at once, and let no further one wait."""
+        """Have all waiting requests answered at once, and accept no further ones."""
         self._subscriptions.close()
 
     def _wait(self, subscription: Subscription, deadline: float, slot: RequestSlot) -> int | None:

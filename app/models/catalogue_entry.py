@@ -92,7 +92,7 @@ class CatalogueEntry(BaseModel):
         return self
 
     def select_defaults(self, task: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return those options and folders of this entry that the task leaves open: see `select_defaults`."""
+        """Return the defaults for options and folders that the task does not give: see `select_defaults`."""
         parts = (("slurm", self.slurm), ("dirs", self.dirs))
         return select_defaults(task, {part: values for part, values in parts if values is not None})
 

@@ -8,7 +8,7 @@ from app.job_state import JobState
 
 
 class JobAction(StrEnum):
-    """What a caller may do with the job of a task."""
+    """Action on the job of a task."""
 
     CANCEL = "cancel"
     HOLD = "hold"

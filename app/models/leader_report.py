@@ -1,4 +1,4 @@
-"""What the leader tells all processes through the store: its last polls, and what it knows about Slurm."""
+"""The leader's report to all processes, in the store: its last polls, and its knowledge of Slurm."""
 
 from pydantic import BaseModel, ConfigDict
 

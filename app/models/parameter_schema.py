@@ -42,7 +42,7 @@ Schema = dict[str, Any]
 
 
 def complete_schema(schema: Schema) -> Schema:
-    """Return the schema with what it implies.
+    """Return the schema with its implied keywords.
 
     The parameters are an object, without further keys unless the schema says otherwise, and a property with a
     default need not be given.

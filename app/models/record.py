@@ -47,7 +47,7 @@ _MAX_CLOCK_DIFFERENCE = timedelta(minutes=10)
 
 
 def has_ended(state: JobState | None, *, is_reserved: bool) -> bool:
-    """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+    """Return whether a task has ended: its job has a final state, or its submission has failed."""
     return not is_reserved if state is None else state.is_settled
 
 
@@ -152,7 +152,7 @@ class TaskRecord(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+        """Return whether the task has ended: its job has a final state, or its submission has failed."""
         return has_ended(self.slurm_job_state, is_reserved=self.is_reserved)
 
     @property

@@ -14,7 +14,7 @@ MAX_WAIT_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
-    """The few fields of a record that say whose it is, and whether its job waits, runs or has ended."""
+    """The fields of a record that tell its user, and whether its job waits, runs or has ended."""
 
     slurm_username: str
     slurm_job_id: int | None
@@ -30,12 +30,12 @@ class RecordState:
 
     @property
     def has_ended(self) -> bool:
-        """Return whether nothing is left to wait for: the job is settled, or the submission has failed."""
+        """Return whether the task has ended: its job has a final state, or its submission has failed."""
         return not self.is_reserved and (self.slurm_job_state is None or self.slurm_job_state.is_settled)
 
     @property
     def has_begun(self) -> bool:
-        """Return whether the job has started to run, or whether nothing is left to wait for."""
+        """Return whether the job has started to run, or the task has ended."""
         is_running = self.slurm_job_state is not None and self.slurm_job_state.has_begun
         return is_running or self.has_ended
 
@@ -50,18 +50,18 @@ def _get_store_key(record: TaskRecord | TaskSummary) -> str:
 
 
 class WaitCondition(StrEnum):
-    """What a request waits for."""
+    """Condition that a request waits for."""
 
     END = "end"
     BEGIN = "begin"
     CHANGE = "change"
 
     def is_met(self, known: Mapping[str, RecordState], present: Mapping[str, RecordState]) -> bool:
-        """Return whether the request need not wait any longer.
+        """Return whether the wait is over.
 
         Args:
             known: The states at the beginning of the request, by the key of the record in the store.
-            present: The states now. A record that is not there any more ends the waiting.
+            present: The states now. A record that no longer exists ends the wait.
         """
         if any(key not in present for key in known):
             return True
@@ -74,7 +74,7 @@ class WaitCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long a request waits at most, in seconds, and for what."""
+    """A wait: the condition, and the longest time in seconds."""
 
     seconds: float
     until: WaitCondition = WaitCondition.END

@@ -34,7 +34,7 @@ def to_text(value: object) -> str:
 
 
 def is_closed(text: str) -> bool:
-    """Return whether bash reads quotes after this text, and a blank, as at the beginning of a line.
+    """Return whether bash reads quotes as usual after this text and a blank.
 
     False for text with an open quote, a comment, a substitution, a condition, a group or a here-document.
     """

@@ -12,7 +12,7 @@ _Defaults = Mapping[str, Mapping[str, Any]]
 
 
 def select_defaults(task: Mapping[str, Any], defaults: _Defaults) -> dict[str, dict[str, Any]]:
-    """Return those defaults that the task leaves open, by `slurm` and `dirs`.
+    """Return the defaults for keys that the task does not give, by `slurm` and `dirs`.
 
     The task's own keys have precedence, null too. Of two options that exclude each other, the task's choice
     removes the default of the other one. `${username}` and `${uuid}` in folders stand for those of the task.

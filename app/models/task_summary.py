@@ -44,5 +44,5 @@ class TaskSummary(BaseModel):
 
 
 def keep_text(value: object) -> str | None:
-    """Return a value of a task if it is a text, as it need not be in the task of a registered job."""
+    """Return a value of a task if it is a text; in the task of a registered job it may be anything."""
     return value if isinstance(value, str) else None

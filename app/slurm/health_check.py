@@ -9,7 +9,7 @@ from app.slurm.session import Session
 
 @dataclass(frozen=True, slots=True)
 class SlurmHealth:
-    """What one check has found.
+    """Result of one check.
 
     Attributes:
         fault: Why slurmctld cannot be used.

@@ -21,7 +21,7 @@ _FINISHED = 2084
 
 
 class Outcome(Enum):
-    """What Slurm said to a request about a job, where no error of this service fits."""
+    """Slurm's answer to a request about a job, where no error of this service fits."""
 
     DONE = auto()
     UNREPORTED = auto()  # done, but it is not reported whether anything was left to do
@@ -141,10 +141,10 @@ class JobControl:
         return _judge(action, _name_jobs(job_id), reply, faults, meanings)
 
     def _timely(self, path: str, username: str, body: dict[str, Any]) -> SlurmRequest:
-        """Return a request that Slurm does not accept later on, when the caller may have done otherwise.
+        """Return a request whose token expires soon, because a late request could undo a newer action.
 
-        With the default time-outs it ends before a requeued job may start, which is after 121 s. So a late
-        request requeues no job twice.
+        With the default time-outs the token expires before a requeued job may start, which is after 121 s.
+        So a late request requeues no job twice.
         """
         seconds = self._session.max_call_seconds + self._clock_skew
         expires = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -222,7 +222,7 @@ def _read_kill_errors(reply: Reply) -> list[_KillError]:
 
 
 def _read_task_errors(reply: Reply) -> list[tuple[int, str]]:
-    """Return number and text of what became of each part of an array; 0 for a part that was requeued.
+    """Return the number and the text of the error of each part of an array; 0 for a requeued part.
 
     26.05 lists the parts of each job in a list of its own.
     """

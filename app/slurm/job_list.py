@@ -58,7 +58,7 @@ class JobList:
         self._clock_skew = clock_skew
         self._clock = clock
         self._list_seconds = 0.0  # that the last whole list took
-        self._avoided_until = 0.0  # the list is not read before, if it is expensive
+        self._avoided_until = 0.0  # an expensive list is not read before this time
         self._resting: dict[int, float] = {}  # arrays that are not read before a time
         self._unchanged_since = 0
         self._listed_at = 0.0
@@ -85,7 +85,7 @@ class JobList:
         return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
 
     def _avoid_list(self, seconds: float, pause: float) -> None:
-        """Note what the list cost; where that is too much, it is not read again before the pause is over."""
+        """Note the cost of the list, and do not read an expensive list again before the pause is over."""
         self._list_seconds = seconds
         self._avoided_until = self._clock() + pause
 

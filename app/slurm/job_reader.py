@@ -103,7 +103,7 @@ class JobReader:
         return {job_id: read.job for job_id, read in self.single.read(job_ids).items()}
 
     def _keep_only(self, known: Mapping[int, JobState]) -> None:
-        """Forget what is known of jobs that are no longer polled."""
+        """Forget the jobs that are no longer polled."""
         self.states.keep_only(known)
         self._large.keep_only(known)
         self._readings = {job_id: reading for job_id, reading in self._readings.items() if job_id in known}

@@ -23,7 +23,7 @@ _MAX_TIMEOUT = 60.0
 
 @dataclass(slots=True)
 class _Array:
-    """What the last reading of an array showed.
+    """Facts from the last reading of an array.
 
     Attributes:
         tasks: How many tasks a list of states has.
@@ -94,13 +94,13 @@ class LargeArrays:
     def note_tasks(
         self, job_id: int, tasks: Sequence[tuple[int | None, JobState | None]], seconds: float
     ) -> None:
-        """Note what the states of an array's tasks show, and how long their reading took."""
+        """Note the states of an array's tasks, and how long their reading took."""
         others = sum(task_id != job_id for task_id, _ in tasks)
         self._arrays[job_id] = _measure(len(tasks), others + (others < len(tasks)))
         self._schedule(job_id, seconds)
 
     def note_read(self, job_id: int, read: SingleRead) -> None:
-        """Note what the records of a job show; the job need not be an array."""
+        """Note the records of a job, which need not be an array."""
         if read.job is None or read.job.array_tasks is None:
             self._arrays.pop(job_id, None)
             return

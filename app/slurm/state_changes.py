@@ -1,4 +1,4 @@
-"""Decide which states of jobs are news for a poller."""
+"""Decide which listed states of jobs are changes."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def find_changes(
 
 
 def is_change(before: JobState, state: JobState) -> bool:
-    """Return whether a listed state is news: any other state, but of an ended job only an active one."""
+    """Return whether a listed state is a change; for an ended job only an active state is one."""
     return not state.is_final if before.is_final else state is not before
 
 

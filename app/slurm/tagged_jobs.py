@@ -1,4 +1,4 @@
-"""Find the jobs that carry the tag of this service, whatever the store knows; for the command `adopt`."""
+"""Find all jobs with a tag of this service, also those that are not in the store; for `records adopt`."""
 
 import logging
 import time
@@ -55,7 +55,7 @@ class TaggedJobReader:
         self._accounting = accounting
 
     def read(self, since: datetime, until: datetime, progress: ReportProgress) -> TaggedJobs:
-        """Return the tagged jobs that were submitted since then.
+        """Return the tagged jobs that were submitted since `since`.
 
         slurmctld always has a job's comment, slurmdbd only with AccountingStoreFlags=job_comment.
 

@@ -1,4 +1,4 @@
-"""The reports of processes in a store, and the figures about what waits in it."""
+"""The reports of processes in a store, and the numbers of tasks and messages in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from app.store.clock import StoreClock
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:
-    """What one process tells the others of its host.
+    """Report of one process to the others of its host.
 
     Attributes:
         name: The name of the process, which no other process has.
@@ -35,7 +35,7 @@ class DueMessages:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in the store.
+    """Backlog of a store: the open reservations, due messages and dead letters.
 
     Attributes:
         reservations: The number of open reservations.
@@ -53,7 +53,7 @@ class Backlog:
 
 
 class HealthStore(StoreClock, Protocol):
-    """A store of reports, and the figures of operators.
+    """A store of reports, and of the numbers that operators watch.
 
     Every method raises StoreUnavailable if the database does not answer.
     """
@@ -72,10 +72,10 @@ class HealthStore(StoreClock, Protocol):
         """Return the reports of a host that were written since then, by name."""
 
     def delete_report(self, name: str) -> None:
-        """Delete the report of a process that ends."""
+        """Delete the report of a process that is about to end."""
 
     def measure_backlog(self, now: datetime) -> Backlog:
-        """Return what waits in the store at this time of the store."""
+        """Return the backlog at `now`, a time by the store's clock."""
 
     def count_tasks(self) -> dict[str, int]:
         """Return how many tasks are in each state; the state of a task without a job is `none`.

@@ -1,4 +1,4 @@
-"""Which tasks repeat others in a store."""
+"""The lineage of tasks in a store: which task was resubmitted from which."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,14 +6,14 @@ from app.store.clock import StoreClock
 
 
 class Descendant(NamedTuple):
-    """A task that repeats another one: its uuid, and the user whom a caller must be allowed to read."""
+    """A resubmitted task: its uuid, and the user for whom a caller needs the permission to read."""
 
     uuid: str
     slurm_username: str
 
 
 class LineageStore(StoreClock, Protocol):
-    """A store of records that say which record their task was resubmitted from.
+    """A store that knows from which task each task was resubmitted.
 
     Every method raises StoreUnavailable if the database does not answer.
     """

@@ -1,4 +1,4 @@
-"""Copies of a whole store: read all that it contains, and add what another store contained."""
+"""Copies of a whole store: read all of its content, and add the content of another store."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,7 +44,7 @@ class StoreContent:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What became of one record or key."""
+    """Outcome of importing one record or key."""
 
     was_added: bool = False
     conflict: str | None = None  # why it was neither added nor there already
@@ -87,7 +87,7 @@ class StoreTransfer(StoreClock, Protocol):
 
 
 def release_claims(record: TaskRecord) -> TaskRecord:
-    """Return the record as no process has a claim on its notifications.
+    """Return the record without claims on its notifications.
 
     A claimed notification becomes due at the time at which its claim would have expired.
     """

@@ -54,7 +54,7 @@ def make_scope_check(scope: Scope, *, to_change: Scope | None = None) -> Callabl
 
 
 def may_monitor() -> bool:
-    """Return whether the current request, of a route without authentication, may see what operators see.
+    """Return whether the current request, on a route without authentication, may see the parts.
 
     Raises:
         NotAuthenticated: The key or the token is not valid.
@@ -70,9 +70,9 @@ def may_monitor() -> bool:
 
 
 def require_monitor() -> None:
-    """Require a key or token with the scope monitor, or that the current request is local.
+    """Require a local request, or a key or token with the scope monitor.
 
-    While the store is away, a key that was valid a short while ago is good enough.
+    While the store is away, a key that was valid a short while ago is accepted.
 
     Raises:
         NotAuthenticated: The request is not local, and has no valid key or token.

@@ -120,7 +120,7 @@ def read_query_lists() -> dict[str, list[str]]:
 
 
 def keep_cancelled_tasks(answer: CancelledTasks) -> CancelledTasks:
-    """Keep what became of each task for the audit trail, and return the answer."""
+    """Keep the outcome for each task for the audit trail, and return the answer."""
     g.is_dry_run = answer.dry_run
     g.cancelled_tasks = [] if answer.dry_run else answer.tasks
     return answer

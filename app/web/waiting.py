@@ -19,7 +19,7 @@ _Query = Mapping[str, Sequence[str]]
 
 
 def wait_for_task(find: Callable[[], Mapping[str, RecordState]]) -> int | None:
-    """Wait as the query demands; return the value of the header Retry-After, if the answer comes too early.
+    """Wait if the query has `wait`; return the value of Retry-After if the request could not wait so long.
 
     Args:
         find: Returns the state of the record that the request is about. Its errors are raised.
@@ -32,7 +32,7 @@ def wait_for_task(find: Callable[[], Mapping[str, RecordState]]) -> int | None:
 
 
 def answer_about_batch(query: dict[str, list[str]], find: Callable[[], TaskList]) -> Response:
-    """Return the response to a query, after a wait if it is about certain tasks and demands that.
+    """Return the response to a query, after a wait if the query has uuids and `wait`.
 
     Args:
         query: The query. `wait` and its `until` are taken out of it; without `wait`, `until` is a filter.
@@ -64,7 +64,7 @@ def _wait(find: Callable[[], Mapping[str, RecordState]], wanted: Wait | None) ->
 
 
 def _parse_wait(query: _Query, conditions: tuple[WaitCondition, ...]) -> Wait | None:
-    """Return what a query demands; None without `wait`. The first of `conditions` is the default.
+    """Return the wait that a query asks for; None without `wait`. The first of `conditions` is the default.
 
     Raises:
         InvalidRequest: A parameter is wrong.

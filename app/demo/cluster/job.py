@@ -61,7 +61,7 @@ class LocalJob:
 
     @property
     def hold_reason(self) -> str:
-        """Return Slurm's word for who holds the job; it is held by nobody if `hold` is not set."""
+        """Return Slurm's reason for the hold, which names who holds the job; meaningless without `hold`."""
         return "JobHeldAdmin" if self.is_held_by_admin else "JobHeldUser"
 
     @property

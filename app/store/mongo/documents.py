@@ -25,7 +25,7 @@ OPEN_JOB_FIELDS = (  # that `document_to_open_job` needs
     "alarm_at",
     "taken_over_at",
 )
-STATE_FIELDS = (  # that `document_to_state` needs
+STATE_FIELDS = (  # the fields that `document_to_state` needs
     "uuid",
     "slurm_username",
     "slurm_job_id",

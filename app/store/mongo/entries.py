@@ -26,7 +26,7 @@ _UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def document_to_entry(document: Document, *, is_older: bool = False) -> Entry:
-    """Return the entry of a document; the document goes with it if its record does not say everything."""
+    """Return the entry of a document; include the document if the record lacks some of its content."""
     try:
         record = release_claims(document_to_record(document))
     except _UNREADABLE:

@@ -1,7 +1,7 @@
 """Plans by which MongoDB finds the records that meet a filter, in the order of their creation.
 
-Each plan reads one index, or two for what Slurm says of the job or else the task asks for. What the index
-does not cover is checked document by document.
+Each plan reads one index, or two for a field that comes from Slurm or else from the task. Conditions that the
+index does not cover are checked document by document.
 """
 
 import re
@@ -18,7 +18,7 @@ from app.store.mongo.types import Document
 _MAX_SORTED_RANGES = 200  # MongoDB merges no more ranges of an index in the order of its last fields
 _MAX_LEGS = 8  # of one plan
 _MAX_PLANS = 3
-_JOB_FIELDS = {  # what Slurm says of the job, and what the task asks for
+_JOB_FIELDS = {  # the field from Slurm, and the field from the task
     "job_name": ("job.name", "task.slurm.job_name"),
     "partition": ("job.partition", "task.slurm.partition"),
 }

@@ -1,4 +1,4 @@
-"""The reports of processes and the figures of operators in MongoDB."""
+"""The reports of processes, and the numbers that operators watch, in MongoDB."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""The reports of processes and the figures of operators in SQLite."""
+"""The reports of processes, and the numbers that operators watch, in SQLite."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""Describe in the schema of a task what the catalogue adds: parameters, and defaults for options and dirs."""
+"""Describe the parameters and defaults of the catalogue in the schema of a task."""
 
 from collections.abc import Iterator
 

@@ -185,7 +185,7 @@ def _unmet_requirements(own: NotificationRequest, needs: Mapping[str, Schema]) -
 
 
 def make_name_condition(names: Collection[str]) -> Schema:
-    """Return a schema that tasks of these names fit."""
+    """Return a schema that matches the tasks with these names."""
     return _property("name", {"enum": list(names)})
 
 
