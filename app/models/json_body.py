@@ -32,9 +32,13 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(["body: is not UTF-8"]) from None
     except RecursionError:
         raise InvalidRequest([f"body: is nested deeper than {MAX_DEPTH} levels"]) from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         words = "must be a JSON object, not a form" if _FORM.match(raw) else f"is not JSON: {error}"
         raise InvalidRequest([f"body: {words}"]) from None
+    except ValueError:  # the only other one
+        raise InvalidRequest(
+            ["body: has an integer of thousands of digits; it must fit into 64 bits"]
+        ) from None
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be a JSON object"])
     require_storable(body)
@@ -64,7 +68,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
+    raise InvalidRequest([f"body: is not JSON: {word} is not a JSON number"])
 
 
 def _has_more_values(value: object, most: int) -> bool:
