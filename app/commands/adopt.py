@@ -15,13 +15,13 @@ from app.commands.audit import open_audit_file, write_command_entry
 from app.commands.copies import FILE, ProgressLog
 from app.commands.durations import DURATION
 from app.errors import CopyFailed, SlurmProxyError
-from app.lifecycle.adopt_jobs import Adoption, JobAdoption, Outcome
+from app.lifecycle.adopt_jobs import Adoption, AdoptionOutcome, JobAdoption
 from app.lifecycle.adoption_window import choose_search_begin, find_newest_record_time
 from app.models.audited_submission import AuditedSubmission
 from app.slurm.tagged_jobs import TaggedJobs
 from app.web.request_context import get_settings
 
-_WITH_EFFECT = (Outcome.ADOPTED, Outcome.SETTLED)
+_WITH_EFFECT = (AdoptionOutcome.ADOPTED, AdoptionOutcome.SETTLED)
 
 
 @click.command("adopt")
@@ -62,7 +62,7 @@ def adopt(context: click.Context, since: timedelta | None, trails: tuple[Path, .
         trails = trails or _default_trail()
         audited = list(_read_trails(trails, begin))
         found = adoption.find_jobs(begin, ProgressLog())
-        counts: Counter[Outcome] = Counter()
+        counts: Counter[AdoptionOutcome] = Counter()
         for item in adoption.adopt(found.jobs, audited, dry_run=dry_run):
             counts[item.outcome] += 1
             _show_adoption(item, dry_run=dry_run)
@@ -102,7 +102,7 @@ def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubm
 def _show_adoption(item: Adoption, *, dry_run: bool) -> None:
     """Show the outcome for a job, and write it to the audit trail if the store was changed."""
     found = item.found
-    if item.outcome is Outcome.KNOWN and not item.reason:
+    if item.outcome is AdoptionOutcome.KNOWN and not item.reason:
         return
     remark = f", {item.state}" if item.state else f": {item.reason}" if item.reason else ""
     click.echo(f"{item.outcome:<9}{found.uuid}  job {found.job_id} of {found.username}{remark}")
@@ -112,11 +112,11 @@ def _show_adoption(item: Adoption, *, dry_run: bool) -> None:
         )
 
 
-def _show_counts(counts: Counter[Outcome], begin: datetime, would: str) -> None:
+def _show_counts(counts: Counter[AdoptionOutcome], begin: datetime, would: str) -> None:
     click.echo(
-        f"Jobs since {begin:%Y-%m-%d %H:%MZ}: {counts[Outcome.ADOPTED]} {would}adopted,"
-        f" {counts[Outcome.SETTLED]} reservations {would}settled, {counts[Outcome.KNOWN]} known,"
-        f" {counts[Outcome.IGNORED]} ignored.",
+        f"Jobs since {begin:%Y-%m-%d %H:%MZ}: {counts[AdoptionOutcome.ADOPTED]} {would}adopted,"
+        f" {counts[AdoptionOutcome.SETTLED]} reservations {would}settled,"
+        f" {counts[AdoptionOutcome.KNOWN]} known, {counts[AdoptionOutcome.IGNORED]} ignored.",
         err=True,
     )
 

@@ -40,8 +40,8 @@ _WARNING = (
 )
 
 
-class Outcome(StrEnum):
-    """Outcome for a job that was found."""
+class AdoptionOutcome(StrEnum):
+    """AdoptionOutcome for a job that was found."""
 
     ADOPTED = "adopted"
     SETTLED = "settled"  # a reservation of the store got its job
@@ -62,9 +62,9 @@ class FoundJob:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """Outcome for one job that was found, and its state in Slurm."""
+    """AdoptionOutcome for one job that was found, and its state in Slurm."""
 
-    outcome: Outcome
+    outcome: AdoptionOutcome
     found: FoundJob
     reason: str = ""
     state: JobState | None = None
@@ -96,7 +96,7 @@ class JobAdoption:
         """
         chosen, others = _choose_jobs(_list_found_jobs(jobs, audited))
         for found in others:
-            yield Adoption(Outcome.IGNORED, found, "another job has this uuid")
+            yield Adoption(AdoptionOutcome.IGNORED, found, "another job has this uuid")
         for begin in range(0, len(chosen), _BATCH_SIZE):
             yield from self._adopt_batch(chosen[begin : begin + _BATCH_SIZE], dry_run=dry_run)
 
@@ -106,14 +106,14 @@ class JobAdoption:
         for found in batch:
             record = records.get(found.uuid)
             if not found.username or found.username in self._refused_users:
-                yield Adoption(Outcome.IGNORED, found, "no task runs as this user")
+                yield Adoption(AdoptionOutcome.IGNORED, found, "no task runs as this user")
             elif record is None or record.is_freed:
                 unknown.append(found)
             elif not record.is_reserved:
                 is_same = record.slurm_job_id == found.job_id
-                yield Adoption(Outcome.KNOWN, found, "" if is_same else "its record has another job")
+                yield Adoption(AdoptionOutcome.KNOWN, found, "" if is_same else "its record has another job")
             elif record.slurm_username != found.username:
-                yield Adoption(Outcome.IGNORED, found, "another user has reserved this uuid")
+                yield Adoption(AdoptionOutcome.IGNORED, found, "another user has reserved this uuid")
             else:
                 yield self._settle(record, found, dry_run=dry_run)
         if unknown:
@@ -125,7 +125,7 @@ class JobAdoption:
         """Give a reservation its job; the poller reads the state."""
         if not dry_run:
             self._store.accept_job(record, found.job_id, JobState.PENDING, self._store.now())
-        return Adoption(Outcome.SETTLED, found)
+        return Adoption(AdoptionOutcome.SETTLED, found)
 
     def _read_facts(self, batch: Sequence[FoundJob]) -> dict[int, SlurmJob]:
         """Return what slurmctld, or else slurmdbd, tells about these jobs."""
@@ -149,8 +149,8 @@ class JobAdoption:
             try:
                 self._store.add_record(record)
             except DuplicateUuid:  # a server has recorded it meanwhile
-                return Adoption(Outcome.KNOWN, found)
-        return Adoption(Outcome.ADOPTED, found, state=record.slurm_job_state)
+                return Adoption(AdoptionOutcome.KNOWN, found)
+        return Adoption(AdoptionOutcome.ADOPTED, found, state=record.slurm_job_state)
 
 
 def _list_found_jobs(jobs: Iterable[SlurmJob], audited: Iterable[AuditedSubmission]) -> Iterator[FoundJob]:

@@ -9,7 +9,7 @@ from app.models.bulk_cancellation import CancelledTask, CancelOutcome
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
 from app.slurm.client import SlurmClient
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 
 _CANCEL_SECONDS = 10.0  # that slurmrestd has to cancel a chunk
 _NOT_KNOWN_YET = "the job of the task is not known yet; repeat the request in a minute"
@@ -29,15 +29,15 @@ class Chunk:
     results: dict[int, CancelledTask] = field(default_factory=dict)
     slurm_is_away: bool = False
 
-    def settle(self, place: int, outcome: CancelOutcome, error: str | None = None) -> None:
+    def set_result(self, index: int, outcome: CancelOutcome, error: str | None = None) -> None:
         """Set the result of a task."""
-        self.results[place] = describe_outcome(self.records[place], outcome, error)
+        self.results[index] = describe_outcome(self.records[index], outcome, error)
 
     def fail_rest(self, outcome: CancelOutcome, error: SlurmProxyError) -> None:
         """Set one result for all tasks that have none yet."""
         self.slurm_is_away = isinstance(error, SlurmUnavailable | SlurmMisbehaved)
-        for place in self.records.keys() - self.results.keys():
-            self.settle(place, outcome, error.for_callers)
+        for index in self.records.keys() - self.results.keys():
+            self.set_result(index, outcome, error.for_callers)
 
 
 def describe_outcome(record: TaskRecord, outcome: CancelOutcome, error: str | None = None) -> CancelledTask:
@@ -69,7 +69,7 @@ class ChunkCancellation:
         active = self._read_jobs(chunk)
         if not active:
             return
-        (username,) = {chunk.records[place].slurm_username for place in active}
+        (username,) = {chunk.records[index].slurm_username for index in active}
         try:
             outcomes = self._cancel_together([job.job_id for job in active.values()], username)
         except NotSupported:
@@ -77,10 +77,10 @@ class ChunkCancellation:
         except SlurmProxyError as error:
             chunk.fail_rest(CancelOutcome.FAILED, error)
         else:
-            for place, job in active.items():
-                _settle(chunk, place, job, outcomes[job.job_id])
+            for index, job in active.items():
+                _set_slurm_result(chunk, index, job, outcomes[job.job_id])
 
-    def _cancel_together(self, job_ids: Sequence[int], username: str) -> dict[int, Outcome | SlurmRefused]:
+    def _cancel_together(self, job_ids: Sequence[int], username: str) -> dict[int, JobOutcome | SlurmRefused]:
         unique = list(dict.fromkeys(job_ids))
         return self._slurm.control.cancel_many(unique, username, _CANCEL_SECONDS)
 
@@ -88,54 +88,54 @@ class ChunkCancellation:
         self, chunk: Chunk, active: dict[int, SlurmJob], username: str, is_over: Callable[[], bool]
     ) -> None:
         """Cancel one job after the other, until Slurm does not answer or the time is over."""
-        for place, job in active.items():
+        for index, job in active.items():
             if is_over():
                 return
             try:
-                _settle(chunk, place, job, self._slurm.control.cancel(job.job_id, username))
+                _set_slurm_result(chunk, index, job, self._slurm.control.cancel(job.job_id, username))
             except SlurmRefused as error:
-                _settle(chunk, place, job, error)
+                _set_slurm_result(chunk, index, job, error)
             except SlurmProxyError as error:
-                chunk.settle(place, CancelOutcome.FAILED, error.for_callers)
+                chunk.set_result(index, CancelOutcome.FAILED, error.for_callers)
                 chunk.slurm_is_away = True
                 return
 
     def _read_jobs(self, chunk: Chunk) -> dict[int, SlurmJob]:
         """Return the jobs that may be cancelled, by their index, and set the result of all others."""
         targets = {}
-        for place, record in chunk.records.items():
+        for index, record in chunk.records.items():
             if record.slurm_username in self._refused_users:
                 words = f"this server does not act as {record.slurm_username}"
-                chunk.settle(place, CancelOutcome.FAILED, words)
+                chunk.set_result(index, CancelOutcome.FAILED, words)
             elif record.slurm_job_id is None:
-                chunk.settle(place, CancelOutcome.FAILED, _NOT_KNOWN_YET)
+                chunk.set_result(index, CancelOutcome.FAILED, _NOT_KNOWN_YET)
             else:
-                targets[place] = Target(record, record.slurm_job_id, "", f"job {record.slurm_job_id}")
+                targets[index] = Target(record, record.slurm_job_id, "", f"job {record.slurm_job_id}")
         try:
             found = self._slurm.read_jobs([each.job_id for each in targets.values()]) if targets else {}
         except SlurmProxyError as error:
             chunk.fail_rest(CancelOutcome.NOT_TRIED, error)
             return {}
         jobs = {}
-        for place, target in targets.items():
+        for index, target in targets.items():
             job = found.get(target.job_id)
             if target.job_id not in found:
                 words = f"slurmctld's answer about {target.noun} is missing or cannot be read"
-                chunk.settle(place, CancelOutcome.NOT_TRIED, words)
+                chunk.set_result(index, CancelOutcome.NOT_TRIED, words)
             elif job is None or not target.owns(job):
                 words = f"Slurm no longer knows {target.noun}"
-                chunk.settle(place, CancelOutcome.ALREADY_OVER, words)
+                chunk.set_result(index, CancelOutcome.ALREADY_OVER, words)
             elif job.job_state.is_final:
-                chunk.settle(place, CancelOutcome.ALREADY_OVER)
+                chunk.set_result(index, CancelOutcome.ALREADY_OVER)
             else:
-                jobs[place] = job
+                jobs[index] = job
         return jobs
 
 
-def _settle(chunk: Chunk, place: int, job: SlurmJob, outcome: Outcome | SlurmRefused) -> None:
+def _set_slurm_result(chunk: Chunk, index: int, job: SlurmJob, outcome: JobOutcome | SlurmRefused) -> None:
     if isinstance(outcome, SlurmRefused):
-        chunk.settle(place, CancelOutcome.FAILED, outcome.for_callers)
-    elif outcome is Outcome.DONE or (outcome is Outcome.UNREPORTED and not job.is_ending):
-        chunk.settle(place, CancelOutcome.CANCELLED)
+        chunk.set_result(index, CancelOutcome.FAILED, outcome.for_callers)
+    elif outcome is JobOutcome.DONE or (outcome is JobOutcome.UNREPORTED and not job.is_ending):
+        chunk.set_result(index, CancelOutcome.CANCELLED)
     else:
-        chunk.settle(place, CancelOutcome.ALREADY_OVER)
+        chunk.set_result(index, CancelOutcome.ALREADY_OVER)

@@ -126,8 +126,8 @@ class BulkCancellation:
                 break
             self._sleep(max(0.0, _CHUNK_SECONDS - (self._clock() - began)))
         return [
-            results.get(place) or describe_outcome(record, CancelOutcome.NOT_TRIED)
-            for place, record in enumerate(records)
+            results.get(index) or describe_outcome(record, CancelOutcome.NOT_TRIED)
+            for index, record in enumerate(records)
         ]
 
 
@@ -151,9 +151,9 @@ def _select_open(wanted: TaskFilter) -> TaskFilter:
 
 def _split_by_user(records: Sequence[TaskRecord]) -> Iterator[Chunk]:
     """Yield the records in chunks of one user each."""
-    places: dict[str, list[int]] = {}
-    for place, record in enumerate(records):
-        places.setdefault(record.slurm_username, []).append(place)
-    for of_user in places.values():
+    indexes: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        indexes.setdefault(record.slurm_username, []).append(index)
+    for of_user in indexes.values():
         for first in range(0, len(of_user), _CHUNK):
-            yield Chunk({place: records[place] for place in of_user[first : first + _CHUNK]})
+            yield Chunk({index: records[index] for index in of_user[first : first + _CHUNK]})

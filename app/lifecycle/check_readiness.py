@@ -14,7 +14,7 @@ from app.errors import StoreUnavailable
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.judge_health import (
     HealthLimits,
-    SlurmView,
+    SlurmKnowledge,
     judge_accounting,
     judge_dead_letters,
     judge_key,
@@ -139,15 +139,15 @@ class ReadinessCheck:
         lease = self._store.read_lease()
         backlog = self._store.measure_backlog(now)
         report = lease.report if lease else LeaderReport()
-        view = self._view(report if lease and lease.is_held(now) else LeaderReport())
-        poll = judge_poll(report, now, limits, view.outage)
+        known = self._find_slurm_knowledge(report if lease and lease.is_held(now) else LeaderReport())
+        poll = judge_poll(report, now, limits, known.outage)
         parts = Parts(
             store=store,
             leader=judge_leader(lease, now, poll, self._clocks.describe_disagreement(now)),
             poll=poll,
-            slurm=judge_slurm(view),
-            key=judge_key(view),
-            accounting=judge_accounting(view.report),
+            slurm=judge_slurm(known),
+            key=judge_key(known),
+            accounting=judge_accounting(known.report),
             reservations=judge_reservations(backlog, now, limits),
             notifications=judge_notifications(backlog, now),
             dead_letters=judge_dead_letters(backlog, now),
@@ -156,22 +156,22 @@ class ReadinessCheck:
 
     def _without_store(self, store: StorePart) -> Parts:
         """Return the parts while the store cannot be read."""
-        view = self._view(LeaderReport())
+        known = self._find_slurm_knowledge(LeaderReport())
         unknown, why = PartStatus.UNKNOWN, "the store cannot be read"
         return Parts(
             store=store,
             leader=LeaderPart(status=unknown, reason=why),
             poll=PollPart(status=unknown, reason=why),
-            slurm=judge_slurm(view),
-            key=judge_key(view),
+            slurm=judge_slurm(known),
+            key=judge_key(known),
             accounting=AccountingPart(status=unknown, reason=why),
             reservations=ReservationsPart(status=unknown, reason=why),
             notifications=NotificationsPart(status=unknown, reason=why),
             dead_letters=DeadLettersPart(status=unknown, reason=why),
         )
 
-    def _view(self, report: LeaderReport) -> SlurmView:
-        return SlurmView(
+    def _find_slurm_knowledge(self, report: LeaderReport) -> SlurmKnowledge:
+        return SlurmKnowledge(
             report,
             [client.outage for client in self._clients],
             [client.token_fault for client in self._clients],

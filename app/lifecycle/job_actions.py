@@ -23,7 +23,7 @@ from app.models.job import SlurmJob
 from app.models.job_action import Controlled, JobAction
 from app.models.record import TaskRecord, utc_now
 from app.slurm.client import SlurmClient
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 
 _CLOCK_MARGIN = timedelta(minutes=10)  # how far this host's clock may be from the store's
 
@@ -106,7 +106,7 @@ class JobActions:
         if job.job_state.is_final:
             return None
         outcome = self._slurm.control.cancel(target.job_id, target.username)
-        if outcome is Outcome.DONE or (outcome is Outcome.UNREPORTED and not job.is_ending):
+        if outcome is JobOutcome.DONE or (outcome is JobOutcome.UNREPORTED and not job.is_ending):
             return self._read_again(target, job)
         return None
 
@@ -130,7 +130,7 @@ class JobActions:
         if job.held_tasks == 0:
             return None
         outcome = self._slurm.control.release(target.job_id, target.username)
-        if outcome is Outcome.DENIED:
+        if outcome is JobOutcome.DENIED:
             words = "is held by an administrator of the cluster; ask them to release it"
             raise HeldByAdministrator(f"{target.name} {words}")
         _require_known(target, outcome)
@@ -145,12 +145,12 @@ class JobActions:
         if job.job_state.is_waiting:
             raise _not_started(target)
         outcome = self._slurm.control.requeue(target.job_id, target.username)
-        if outcome is Outcome.DISABLED:
+        if outcome is JobOutcome.DISABLED:
             words = "was submitted so that it cannot be requeued; resubmit the task"
             raise RequeueDisabled(f"{target.name} {words}")
         _require_known(target, outcome)
         after = self._read_again(target, job)
-        if outcome is not Outcome.PENDING:
+        if outcome is not JobOutcome.PENDING:
             return after
         if not after.restarts:
             raise _not_started(target)
@@ -200,16 +200,16 @@ def _require_to_be_held(target: Target, job: SlurmJob) -> None:
         raise AlreadyRunning(f"{target.name} has begun; only a job that waits can be held")
 
 
-def _require_known(target: Target, outcome: Outcome) -> None:
+def _require_known(target: Target, outcome: JobOutcome) -> None:
     """Check that Slurm found the job.
 
     Raises:
         AlreadyOver: The job has ended since it was read.
         JobForgotten: Slurm no longer knows the job.
     """
-    if outcome is Outcome.ENDED:
+    if outcome is JobOutcome.ENDED:
         raise AlreadyOver(f"{target.name} has ended already")
-    if outcome is Outcome.UNKNOWN_JOB:
+    if outcome is JobOutcome.UNKNOWN_JOB:
         raise _forgotten(target)
 
 

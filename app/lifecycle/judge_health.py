@@ -42,7 +42,7 @@ class HealthLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class SlurmView:
+class SlurmKnowledge:
     """Knowledge of Slurm: the leader's report, and the faults of this process's own requests."""
 
     report: LeaderReport
@@ -105,17 +105,17 @@ def judge_leader(lease: Lease | None, now: datetime, poll: PollPart, disagreemen
     return LeaderPart(status=PartStatus.DEGRADED if is_young else PartStatus.NOT_READY, reason=reason)
 
 
-def judge_slurm(view: SlurmView) -> SlurmPart:
+def judge_slurm(known: SlurmKnowledge) -> SlurmPart:
     """Judge slurmctld; without slurmctld this service is degraded, but ready."""
-    status = PartStatus.DEGRADED if view.outage else PartStatus.READY
-    return SlurmPart(status=status, reason=view.outage, checked_at=view.report.slurm_checked_at)
+    status = PartStatus.DEGRADED if known.outage else PartStatus.READY
+    return SlurmPart(status=status, reason=known.outage, checked_at=known.report.slurm_checked_at)
 
 
-def judge_key(view: SlurmView) -> Part:
+def judge_key(known: SlurmKnowledge) -> Part:
     """Judge the key for Slurm, without which nothing works."""
-    if view.key_fault is None and view.outage is not None:
+    if known.key_fault is None and known.outage is not None:
         return Part(status=PartStatus.UNKNOWN, reason="Slurm does not answer")
-    return Part(status=PartStatus.NOT_READY if view.key_fault else PartStatus.READY, reason=view.key_fault)
+    return Part(status=PartStatus.NOT_READY if known.key_fault else PartStatus.READY, reason=known.key_fault)
 
 
 def judge_accounting(report: LeaderReport) -> AccountingPart:

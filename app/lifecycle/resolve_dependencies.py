@@ -30,18 +30,18 @@ class DependencyStore(RecordStore, LeaderLease, Protocol):
     """The part of a store that dependencies need."""
 
 
-class _Fate(Enum):
+class _Status(Enum):
     """Result of judging a term."""
 
     OPEN = "Slurm decides"
     FULFILLED = "nothing is left to wait for"
-    IMPOSSIBLE = "it can never be fulfilled"
+    IMPOSSIBLE = "the term can never be fulfilled"
 
 
-class _Verdict(NamedTuple):
+class _JudgedTerm(NamedTuple):
     """Result for a term: the term for Slurm, or the reason why the dependency is impossible."""
 
-    fate: _Fate
+    status: _Status
     term: Term | str
     reason: str = ""
 
@@ -139,31 +139,31 @@ def _resolve_parts(dependency: Dependency, records: Mapping[str, TaskRecord], no
     Raises:
         InvalidRequest: The dependency can never be fulfilled.
     """
-    verdicts = [_judge_part(part, records, now) for part in dependency.parts]
-    fates = [verdict.fate for verdict in verdicts]
-    if dependency.is_any and _Fate.FULFILLED in fates:
+    judged = [_judge_part(part, records, now) for part in dependency.parts]
+    statuses = [one.status for one in judged]
+    if dependency.is_any and _Status.FULFILLED in statuses:
         return None
-    is_possible = _Fate.OPEN in fates if dependency.is_any else _Fate.IMPOSSIBLE not in fates
+    is_possible = _Status.OPEN in statuses if dependency.is_any else _Status.IMPOSSIBLE not in statuses
     if not is_possible:
-        reasons = [verdict.reason for verdict in verdicts if verdict.fate is _Fate.IMPOSSIBLE]
+        reasons = [one.reason for one in judged if one.status is _Status.IMPOSSIBLE]
         raise InvalidRequest([f"{_PATH}: can never be fulfilled: {reason}" for reason in reasons])
-    left = tuple(verdict.term for verdict in verdicts if verdict.fate is _Fate.OPEN)
+    left = tuple(one.term for one in judged if one.status is _Status.OPEN)
     return Dependency(left, dependency.is_any).render() if left else None
 
 
-def _judge_part(part: Term | str, records: Mapping[str, TaskRecord], now: datetime) -> _Verdict:
+def _judge_part(part: Term | str, records: Mapping[str, TaskRecord], now: datetime) -> _JudgedTerm:
     if not isinstance(part, Term) or not part.is_uuid:
-        return _Verdict(_Fate.OPEN, part)
+        return _JudgedTerm(_Status.OPEN, part)
     record = records[part.id]
     term = Term(part.kind, str(record.slurm_job_id), is_uuid=False, minutes=part.minutes)
     state = record.slurm_job_state
     if state is None or not state.is_settled:
-        return _Verdict(_Fate.OPEN, term)
+        return _JudgedTerm(_Status.OPEN, term)
     if part.kind == "after" and part.minutes and _add_to_start(record, part.minutes) > now:
-        return _Verdict(_Fate.OPEN, term)
+        return _JudgedTerm(_Status.OPEN, term)
     if (reason := _explain_impossible(part, state)) is not None:
-        return _Verdict(_Fate.IMPOSSIBLE, term, reason)
-    return _Verdict(_Fate.FULFILLED, term)
+        return _JudgedTerm(_Status.IMPOSSIBLE, term, reason)
+    return _JudgedTerm(_Status.FULFILLED, term)
 
 
 def _explain_impossible(term: Term, state: JobState) -> str | None:

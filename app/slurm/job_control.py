@@ -20,7 +20,7 @@ _DISABLED = 2037
 _FINISHED = 2084
 
 
-class Outcome(Enum):
+class JobOutcome(Enum):
     """Slurm's answer to a request about a job, where no error of this service fits."""
 
     DONE = auto()
@@ -40,15 +40,15 @@ class _KillError(NamedTuple):
     words: str
 
 
-_Meanings = Mapping[int, Outcome]
+_Meanings = Mapping[int, JobOutcome]
 
-_OF_CANCEL = {_NOT_FOUND: Outcome.UNKNOWN_JOB, _CANCELLED_OR_ENDED: Outcome.ENDED}
-_OF_HOLD = {_NOT_FOUND: Outcome.UNKNOWN_JOB, _FINISHED: Outcome.ENDED}
-_OF_RELEASE = {**_OF_HOLD, _DENIED: Outcome.DENIED}
+_OF_CANCEL = {_NOT_FOUND: JobOutcome.UNKNOWN_JOB, _CANCELLED_OR_ENDED: JobOutcome.ENDED}
+_OF_HOLD = {_NOT_FOUND: JobOutcome.UNKNOWN_JOB, _FINISHED: JobOutcome.ENDED}
+_OF_RELEASE = {**_OF_HOLD, _DENIED: JobOutcome.DENIED}
 _OF_REQUEUE = {
-    _NOT_FOUND: Outcome.UNKNOWN_JOB,
-    _PENDING: Outcome.PENDING,
-    _DISABLED: Outcome.DISABLED,
+    _NOT_FOUND: JobOutcome.UNKNOWN_JOB,
+    _PENDING: JobOutcome.PENDING,
+    _DISABLED: JobOutcome.DISABLED,
 }
 
 
@@ -68,7 +68,7 @@ class JobControl:
         """Return whether slurmrestd offers to requeue jobs."""
         return self._session.dialect().has_requeue
 
-    def cancel(self, job_id: int, username: str) -> Outcome:
+    def cancel(self, job_id: int, username: str) -> JobOutcome:
         """Cancel a job, or a whole array.
 
         v0.0.40 and v0.0.41 report neither an ended nor an unknown job: read the job before.
@@ -77,13 +77,13 @@ class JobControl:
             JobAction.CANCEL, _name_jobs(job_id), SlurmRequest("DELETE", f"job/{job_id}", user=username)
         )
         outcome = _judge_cancellation(job_id, reply, _read_kill_errors(reply))
-        if outcome is Outcome.DONE and not self._session.dialect().reports_ended_jobs:
-            return Outcome.UNREPORTED
+        if outcome is JobOutcome.DONE and not self._session.dialect().reports_ended_jobs:
+            return JobOutcome.UNREPORTED
         return outcome
 
     def cancel_many(
         self, job_ids: Sequence[int], username: str, timeout: float | None = None
-    ) -> dict[int, Outcome | SlurmRefused]:
+    ) -> dict[int, JobOutcome | SlurmRefused]:
         """Cancel jobs of one user with one request.
 
         Args:
@@ -105,18 +105,18 @@ class JobControl:
         errors = _read_kill_errors(reply)
         return {job_id: _find_outcome(job_id, reply, errors) for job_id in job_ids}
 
-    def hold(self, job_id: int, username: str) -> Outcome:
+    def hold(self, job_id: int, username: str) -> JobOutcome:
         """Hold a job, or the tasks of an array that wait.
 
         A job that runs goes on, and is held once it is requeued.
         """
         return self._update(JobAction.HOLD, job_id, username, {"hold": True}, _OF_HOLD)
 
-    def release(self, job_id: int, username: str) -> Outcome:
+    def release(self, job_id: int, username: str) -> JobOutcome:
         """Release a job, or all held tasks of an array, as `scontrol release` does."""
         return self._update(JobAction.RELEASE, job_id, username, {"hold": False}, _OF_RELEASE)
 
-    def requeue(self, job_id: int, username: str) -> Outcome:
+    def requeue(self, job_id: int, username: str) -> JobOutcome:
         """Requeue a job that runs or has ended, or all such tasks of an array.
 
         The outcome is DONE if at least one task was requeued. Slurm lets the job wait for 121 s.
@@ -127,17 +127,17 @@ class JobControl:
         )
         tasks = _read_task_errors(reply)
         if reply.status == 200 and any(number == 0 for number, _ in tasks):
-            return Outcome.DONE
+            return JobOutcome.DONE
         return _judge(JobAction.REQUEUE, _name_jobs(job_id), reply, [*reply.errors(), *tasks], _OF_REQUEUE)
 
     def _update(
         self, action: JobAction, job_id: int, username: str, body: dict[str, Any], meanings: _Meanings
-    ) -> Outcome:
+    ) -> JobOutcome:
         reply = self._send(action, _name_jobs(job_id), self._timely(f"job/{job_id}", username, body))
         faults = reply.errors()
         # 22.05 answers so to each update of an array, which it carries out.
         if reply.status == 200 and faults and not any(number for number, _ in faults):
-            return Outcome.UNREPORTED
+            return JobOutcome.UNREPORTED
         return _judge(action, _name_jobs(job_id), reply, faults, meanings)
 
     def _timely(self, path: str, username: str, body: dict[str, Any]) -> SlurmRequest:
@@ -162,7 +162,7 @@ def _name_jobs(*job_ids: int) -> str:
     return f"job {job_ids[0]}" if len(job_ids) == 1 else f"these {len(job_ids)} jobs"
 
 
-def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Outcome | SlurmRefused:
+def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> JobOutcome | SlurmRefused:
     """Return what became of one of several jobs."""
     own = [error for error in errors if error.step_id.partition("_")[0] == str(job_id)]
     try:
@@ -171,7 +171,7 @@ def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Ou
         return refused
 
 
-def _judge_cancellation(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> Outcome:
+def _judge_cancellation(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> JobOutcome:
     """Return the outcome of a cancellation; an array is reported by those of its tasks that had ended.
 
     Raises:
@@ -181,12 +181,12 @@ def _judge_cancellation(job_id: int, reply: Reply, errors: Sequence[_KillError])
     faults = [*reply.errors(), *((error.number, error.words) for error in errors)]
     outcome = _judge(JobAction.CANCEL, _name_jobs(job_id), reply, faults, _OF_CANCEL)
     is_part = bool(errors) and all("_" in error.step_id for error in errors)
-    return Outcome.UNREPORTED if outcome is Outcome.ENDED and is_part else outcome
+    return JobOutcome.UNREPORTED if outcome is JobOutcome.ENDED and is_part else outcome
 
 
 def _judge(
     action: JobAction, noun: str, reply: Reply, faults: Sequence[tuple[int, str]], meanings: _Meanings
-) -> Outcome:
+) -> JobOutcome:
     """Return the outcome that an answer reports.
 
     Raises:
@@ -197,7 +197,7 @@ def _judge(
         if number in meanings:
             return meanings[number]
     if reply.status == 200 and not faults and not reply.fault:
-        return Outcome.DONE
+        return JobOutcome.DONE
     if reply.refusals() or (faults and reply.status in (200, 400, 422)):
         words = "; ".join(words for _, words in faults)
         raise SlurmRefused(f"Slurm does not {action} {noun}: {words}")

@@ -30,7 +30,7 @@ from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
 from app.slurm.dialect import Dialect
 from app.slurm.health_check import SlurmHealth
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from app.slurm.reply import Reply
 from app.slurm.request import Query, SlurmRequest
 from app.slurm.session import Session
@@ -106,14 +106,14 @@ def test_a_running_and_a_pending_job_can_be_cancelled(cluster: Cluster, client: 
     running, held = submit(cluster, client, "sleep 600"), submit(cluster, client, hold=True)
     wait_for(client, running, JobState.RUNNING)
     for job_id in (running, held):
-        assert client.control.cancel(job_id, cluster.user) in (Outcome.DONE, Outcome.UNREPORTED)
+        assert client.control.cancel(job_id, cluster.user) in (JobOutcome.DONE, JobOutcome.UNREPORTED)
         assert ended(client, job_id).job_state is JobState.CANCELLED
     client.control.cancel(held, cluster.user)  # not every version says that there was nothing to do
     assert ended(client, held).job_state is JobState.CANCELLED
 
 
 def test_a_job_that_there_is_not_cannot_be_cancelled(cluster: Cluster, client: SlurmClient) -> None:
-    assert client.control.cancel(4_000_000, cluster.user) is Outcome.UNKNOWN_JOB
+    assert client.control.cancel(4_000_000, cluster.user) is JobOutcome.UNKNOWN_JOB
 
 
 def test_another_users_job_is_not_cancelled(cluster: Cluster, client: SlurmClient) -> None:

@@ -27,7 +27,7 @@ from app.models.job_action import JobAction
 from app.models.record import TaskRecord, utc_now
 from app.models.task import Task
 from app.slurm.client import SlurmClient
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from app.store.sqlite import SqliteStore
 from tests.conftest import Cluster, until
 from tests.support.tasks import make_task
@@ -130,7 +130,7 @@ def test_a_job_that_was_submitted_held_runs_once_it_is_released(site: Site) -> N
 
 def test_a_job_that_an_administrator_holds_stays_held(site: Site) -> None:
     job_id = site.submit(**LATER)
-    assert site.client.control.hold(job_id, "root") is Outcome.DONE
+    assert site.client.control.hold(job_id, "root") is JobOutcome.DONE
     assert site.shown(job_id) == [("PENDING", "JobHeldAdmin", True)]
     with pytest.raises(HeldByAdministrator):
         site.do(RELEASE, job_id)
@@ -154,7 +154,7 @@ def test_nobody_changes_another_users_job(site: Site) -> None:
 
 def test_an_unknown_job_is_neither_held_nor_released(site: Site) -> None:
     for change in (site.client.control.hold, site.client.control.release):
-        assert change(4_000_000, site.cluster.user) is Outcome.UNKNOWN_JOB
+        assert change(4_000_000, site.cluster.user) is JobOutcome.UNKNOWN_JOB
 
 
 def test_the_waiting_tasks_of_an_array_are_held_and_released_together(site: Site) -> None:
@@ -235,9 +235,9 @@ def test_several_jobs_are_cancelled_with_one_request(site: Site) -> None:
     try:
         outcomes = control.cancel_many([mine, ended, 4_000_000], user)
     except NotSupported:
-        assert control.cancel(mine, user) is Outcome.UNREPORTED
+        assert control.cancel(mine, user) is JobOutcome.UNREPORTED
         return
-    expected = {mine: Outcome.DONE, ended: Outcome.ENDED, 4_000_000: Outcome.UNKNOWN_JOB}
+    expected = {mine: JobOutcome.DONE, ended: JobOutcome.ENDED, 4_000_000: JobOutcome.UNKNOWN_JOB}
     assert outcomes == expected
     assert site.shown(mine)[0][0] == "CANCELLED"
     kept = site.submit(**LATER)

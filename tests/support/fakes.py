@@ -18,7 +18,7 @@ from app.senders import Message, Sender
 from app.slurm.accounting import AccountingState
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.health_check import SlurmHealth
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from app.slurm.job_search import Search
 from app.slurm.reply import Reply
 from app.slurm.submission import build_submission
@@ -124,63 +124,63 @@ class FakeSlurm:
     def offers_requeue(self) -> bool:
         return Dialect(self.api).has_requeue
 
-    def cancel(self, job_id: int, username: str) -> Outcome:
+    def cancel(self, job_id: int, username: str) -> JobOutcome:
         if (refused := self._change("cancel", job_id, active=True)) is not None:
             return refused
         if job_id in self.uncancellable:
             raise SlurmRefused(f"Slurm does not cancel job {job_id}: Access/permission denied")
         self.put(job_id, JobState.CANCELLED)
-        return Outcome.DONE if Dialect(self.api).reports_ended_jobs else Outcome.UNREPORTED
+        return JobOutcome.DONE if Dialect(self.api).reports_ended_jobs else JobOutcome.UNREPORTED
 
     def cancel_many(
         self, job_ids: Sequence[int], username: str, timeout: float | None = None
-    ) -> dict[int, Outcome | SlurmRefused]:
+    ) -> dict[int, JobOutcome | SlurmRefused]:
         if not Dialect(self.api).has_bulk_cancellation:
             raise NotSupported("one after the other")
         self._ask("cancel_many")
         return {job_id: self._cancel_one(job_id) for job_id in job_ids}
 
-    def _cancel_one(self, job_id: int) -> Outcome | SlurmRefused:
+    def _cancel_one(self, job_id: int) -> JobOutcome | SlurmRefused:
         if job_id in self.uncancellable:
             return SlurmRefused(f"Slurm does not cancel job {job_id}: Access/permission denied")
         if job_id not in self.jobs:
-            return Outcome.UNKNOWN_JOB
+            return JobOutcome.UNKNOWN_JOB
         if self.jobs[job_id].job_state.is_final:
-            return Outcome.ENDED
+            return JobOutcome.ENDED
         self.put(job_id, JobState.CANCELLED)
-        return Outcome.DONE
+        return JobOutcome.DONE
 
-    def hold(self, job_id: int, username: str) -> Outcome:
+    def hold(self, job_id: int, username: str) -> JobOutcome:
         if (refused := self._change("hold", job_id, active=True)) is not None:
             return refused
         job = self.jobs[job_id]
         self.put(job_id, job.job_state, held_tasks=job.waiting_task_count, reason="JobHeldUser")
-        return Outcome.DONE
+        return JobOutcome.DONE
 
-    def release(self, job_id: int, username: str) -> Outcome:
+    def release(self, job_id: int, username: str) -> JobOutcome:
         if (refused := self._change("release", job_id, active=True)) is not None:
             return refused
         if self.jobs[job_id].reason == "JobHeldAdmin":
-            return Outcome.DENIED
+            return JobOutcome.DENIED
         self.put(job_id, self.jobs[job_id].job_state, held_tasks=0, reason=None)
-        return Outcome.DONE
+        return JobOutcome.DONE
 
-    def requeue(self, job_id: int, username: str) -> Outcome:
+    def requeue(self, job_id: int, username: str) -> JobOutcome:
         if (refused := self._change("requeue", job_id, active=False)) is not None:
             return refused
         job = self.jobs[job_id]
         if job.job_state.is_waiting:
-            return Outcome.PENDING
+            return JobOutcome.PENDING
         again = {"restarts": job.restarts + 1, "requeued_tasks": 1, "start_time": None, "end_time": None}
         self.put(job_id, JobState.PENDING, submit_time=datetime.now(UTC).replace(microsecond=0), **again)
-        return Outcome.DONE
+        return JobOutcome.DONE
 
-    def _change(self, name: str, job_id: int, *, active: bool) -> Outcome | None:
+    def _change(self, name: str, job_id: int, *, active: bool) -> JobOutcome | None:
         """Return why nothing is done, if so; `active`: the job must not have ended."""
         self._ask(name)
         if job_id not in self.jobs:
-            return Outcome.UNKNOWN_JOB
-        return Outcome.ENDED if active and self.jobs[job_id].job_state.is_final else None
+            return JobOutcome.UNKNOWN_JOB
+        return JobOutcome.ENDED if active and self.jobs[job_id].job_state.is_final else None
 
     def put(self, job_id: int, state: JobState = JobState.PENDING, **fields: Any) -> SlurmJob:
         """Makes a job, or moves one on."""

@@ -43,7 +43,7 @@ _COVERED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class IndexScan:
     """The part of a plan that reads one index: the entries with `key`, of which those with `check` count."""
 
     index: ListIndex | None
@@ -51,7 +51,7 @@ class Leg:
     check: Document
 
 
-Plan = Sequence[Leg]
+Plan = Sequence[IndexScan]
 _Keys = dict[str, list[object]]  # the stored values that an index can be searched for, by field of the filter
 
 
@@ -74,19 +74,19 @@ class PlanBuilder:
         self._checks = self._build_checks()
 
     @property
-    def everything(self) -> Leg:
+    def everything(self) -> IndexScan:
         """Return the part that reads all records in the order of their creation, and checks each of them."""
-        return Leg(BY_CREATION, {}, match_all(self._checks.values()))
+        return IndexScan(BY_CREATION, {}, match_all(self._checks.values()))
 
     def build(self) -> list[Plan]:
         """Return plans that find the same records, at least one; usually the first is the fastest."""
         if uuids := self._wanted.uuid:
             either = [{"uuid": {"$in": list(uuids)}}, {"task.uuid": {"$in": list_stored_forms(uuids)}}]
-            return [[Leg(None, {"$or": either}, match_all(self._checks.values()))]]
+            return [[IndexScan(None, {"$or": either}, match_all(self._checks.values()))]]
         covered = [fields for fields in _COVERED if self._keys.keys() >= set(fields)]
         if ("username", "state") in covered:
             covered = [fields for fields in covered if fields not in (("username",), ("state",))]
-        plans = [list(self._build_legs(fields)) for fields in covered]
+        plans = [list(self._build_scans(fields)) for fields in covered]
         usable = [plan for plan in plans if len(plan) <= _MAX_LEGS]
         return list(usable[:_MAX_PLANS]) or [[self.everything]]
 
@@ -134,15 +134,17 @@ class PlanBuilder:
             checks["state"] = {"$and": [checks["state"], {"$or": [has_state, *self._list_stateless()]}]}
         return checks
 
-    def _build_legs(self, fields: Sequence[str]) -> Iterator[Leg]:
+    def _build_scans(self, fields: Sequence[str]) -> Iterator[IndexScan]:
         """Yield the parts of the plan that reads the index of these fields."""
         checks = {name: check for name, check in self._checks.items() if name not in fields}
         if (field := fields[0]) in _JOB_FIELDS:
             of_job, of_task = _JOB_FIELDS[field]
             one_of = {"$in": self._keys[field]}
-            yield Leg(list_index(of_job), {of_job: one_of}, match_all(checks.values()))
+            yield IndexScan(list_index(of_job), {of_job: one_of}, match_all(checks.values()))
             without_job: Document = {of_job: None}
-            yield Leg(list_index(of_task), {of_task: one_of}, match_all([without_job, *checks.values()]))
+            yield IndexScan(
+                list_index(of_task), {of_task: one_of}, match_all([without_job, *checks.values()])
+            )
             return
         for keys, check in self._split_by_state(fields):
             field, *others = fields
@@ -150,7 +152,7 @@ class PlanBuilder:
             size = max(1, _MAX_SORTED_RANGES // prod(len(keys[one]) for one in others))
             for start in range(0, len(keys[field]), size):
                 key = {_FIELDS[field]: {"$in": keys[field][start : start + size]}, **of_others}
-                yield Leg(list_index(*key), key, match_all([check, *checks.values()]))
+                yield IndexScan(list_index(*key), key, match_all([check, *checks.values()]))
 
     def _split_by_state(self, fields: Sequence[str]) -> Iterator[tuple[_Keys, Document]]:
         """Yield the keys with states, which need no check, and those of the few records without a state."""

@@ -19,7 +19,7 @@ from app.store.mongo.cursors import Position
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import document_to_record
 from app.store.mongo.errors import translating_errors
-from app.store.mongo.filter_plans import Leg, Plan, PlanBuilder, match_all
+from app.store.mongo.filter_plans import IndexScan, Plan, PlanBuilder, match_all
 from app.store.mongo.older_server import match_state
 from app.store.mongo.read_documents import read_all
 from app.store.mongo.summaries import SUMMARY_FIELDS, document_to_summary
@@ -156,10 +156,10 @@ class MongoRecordPages(MongoDatabase, RecordPages):
                 break
         return found, end
 
-    def _read_without_time(self, leg: Leg, part: _Part, place: _Range, most: int) -> _Found:
+    def _read_without_time(self, scan: IndexScan, part: _Part, place: _Range, most: int) -> _Found:
         """Return documents without a time; these are few, and no longer become more."""
         skipped = place.after.count if place.after is not None and place.after.created_at is None else 0
-        cursor = self._find(leg, match_all([part.condition, leg.check]), part.sort, SUMMARY_FIELDS)
+        cursor = self._find(scan, match_all([part.condition, scan.check]), part.sort, SUMMARY_FIELDS)
         documents = cursor.skip(skipped).limit(most)
         return [(Position(count=count), document) for count, document in enumerate(documents, skipped + 1)]
 
@@ -179,10 +179,13 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         """Return the first documents of a part of the range, or of what is up to `end`, by one plan."""
         conditions = [part.condition, *([] if end is None else [_up_to(end, place)])]
         streams = [
-            self._find(leg, match_all([leg.key, *conditions, leg.check]), part.sort, SUMMARY_FIELDS).limit(
-                most
-            )
-            for leg in plan
+            self._find(
+                scan,
+                match_all([scan.key, *conditions, scan.check]),
+                part.sort,
+                SUMMARY_FIELDS,
+            ).limit(most)
+            for scan in plan
         ]
         found = [[(Position.of(document), document) for document in stream] for stream in streams]
         merged = heapq.merge(*found, key=lambda item: item[0].sort_key(), reverse=place.is_descending)
@@ -195,16 +198,18 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         """
         nearest = max if place.is_descending else min
         ends = []
-        for leg in plan:
-            if leg.check and leg.index is not None:
-                keys = self._find(leg, match_all([leg.key, part.condition]), part.sort, ("created_at",))
+        for scan in plan:
+            if scan.check and scan.index is not None:
+                keys = self._find(scan, match_all([scan.key, part.condition]), part.sort, ("created_at",))
                 ends += [Position.of(document) for document in keys.skip(most).limit(1)]
         return nearest(ends, key=Position.sort_key) if ends else None
 
-    def _find(self, leg: Leg, condition: Document, sort: _Sort, fields: Sequence[str]) -> "Cursor[Document]":
-        """Return the documents that meet a condition, by the index of the leg."""
+    def _find(
+        self, scan: IndexScan, condition: Document, sort: _Sort, fields: Sequence[str]
+    ) -> "Cursor[Document]":
+        """Return the documents that meet a condition, by the index of the scan."""
         cursor = self.tasks.find(condition, dict.fromkeys(fields, 1)).sort(sort)
-        return cursor if leg.index is None else cursor.hint(list(leg.index))
+        return cursor if scan.index is None else cursor.hint(list(scan.index))
 
 
 def _choose_plan(

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import DuplicateUuid, IdempotencyKeyReused
 from app.job_state import JobState
-from app.lifecycle.adopt_jobs import Adoption, JobAdoption, Outcome
+from app.lifecycle.adopt_jobs import Adoption, AdoptionOutcome, JobAdoption
 from app.lifecycle.job_identity import make_tag
 from app.models.audited_submission import AuditedSubmission
 from app.models.caller import OPERATOR
@@ -37,7 +37,7 @@ def test_a_job_without_a_record_gets_one_that_says_so(service: Service) -> None:
     uuid = new_uuid()
     put(service, 7, uuid)
     (item,) = adopt(service)
-    assert (item.outcome, item.state) == (Outcome.ADOPTED, JobState.RUNNING)
+    assert (item.outcome, item.state) == (AdoptionOutcome.ADOPTED, JobState.RUNNING)
     record = record_of(service, uuid)
     assert record.task == {
         "uuid": uuid,
@@ -85,14 +85,14 @@ def test_adopting_again_changes_nothing(service: Service) -> None:
     put(service, 7, uuid)
     adopt(service)
     before = record_of(service, uuid)
-    assert [item.outcome for item in adopt(service)] == [Outcome.KNOWN]
+    assert [item.outcome for item in adopt(service)] == [AdoptionOutcome.KNOWN]
     assert record_of(service, uuid) == before
 
 
 def test_a_dry_run_changes_nothing(service: Service) -> None:
     uuid = new_uuid()
     put(service, 7, uuid)
-    assert [item.outcome for item in adopt(service, dry_run=True)] == [Outcome.ADOPTED]
+    assert [item.outcome for item in adopt(service, dry_run=True)] == [AdoptionOutcome.ADOPTED]
     assert service.store.count_records() == 0
 
 
@@ -100,7 +100,7 @@ def test_the_record_of_a_job_that_is_known_stays_as_it_is(service: Service) -> N
     submitted = service.submitter.submit(OPERATOR, {"task": make_task()})
     before = record_of(service, submitted.uuid)
     (item,) = adopt(service)
-    assert (item.outcome, item.reason) == (Outcome.KNOWN, "")
+    assert (item.outcome, item.reason) == (AdoptionOutcome.KNOWN, "")
     assert record_of(service, submitted.uuid) == before
 
 
@@ -116,9 +116,9 @@ def reserve(service: Service, **fields: Any) -> TaskRecord:
 def test_a_reservation_gets_its_job_and_keeps_its_task(service: Service) -> None:
     record = reserve(service)
     put(service, 7, record.uuid)
-    assert [item.outcome for item in adopt(service, dry_run=True)] == [Outcome.SETTLED]
+    assert [item.outcome for item in adopt(service, dry_run=True)] == [AdoptionOutcome.SETTLED]
     assert record_of(service, record.uuid).is_reserved
-    assert [item.outcome for item in adopt(service)] == [Outcome.SETTLED]
+    assert [item.outcome for item in adopt(service)] == [AdoptionOutcome.SETTLED]
     found = record_of(service, record.uuid)
     assert (found.slurm_job_id, found.task) == (7, record.task)
 
@@ -126,7 +126,7 @@ def test_a_reservation_gets_its_job_and_keeps_its_task(service: Service) -> None
 def test_a_submission_that_failed_before_the_backup_is_replaced(service: Service) -> None:
     record = reserve(service, submission_error="Slurm refused it")
     put(service, 7, record.uuid)
-    assert [item.outcome for item in adopt(service)] == [Outcome.ADOPTED]
+    assert [item.outcome for item in adopt(service)] == [AdoptionOutcome.ADOPTED]
     assert record_of(service, record.uuid).slurm_job_id == 7
 
 
@@ -135,7 +135,7 @@ def test_an_array_is_adopted_as_one_task(service: Service) -> None:
     put(service, 7, uuid, array_job_id=7)
     put(service, 8, uuid, array_job_id=7)
     (item,) = adopt(service)
-    assert (item.outcome, item.found.job_id) == (Outcome.ADOPTED, 7)
+    assert (item.outcome, item.found.job_id) == (AdoptionOutcome.ADOPTED, 7)
 
 
 # --- forged tags ----------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_forged_tag_takes_no_reservation_of_another_user(service: Service) -> 
     record = reserve(service)
     put(service, 7, record.uuid, username="mallory")
     (item,) = adopt(service)
-    assert (item.outcome, item.reason) == (Outcome.IGNORED, "another user has reserved this uuid")
+    assert (item.outcome, item.reason) == (AdoptionOutcome.IGNORED, "another user has reserved this uuid")
     assert record_of(service, record.uuid).is_reserved
 
 
@@ -154,8 +154,8 @@ def test_of_several_jobs_with_one_tag_the_first_counts(service: Service) -> None
     put(service, 7, uuid, username="mallory", submit_time=AN_HOUR_AGO + timedelta(seconds=1))
     put(service, 9, uuid)
     ignored, adopted = adopt(service)
-    assert (ignored.outcome, ignored.found.username) == (Outcome.IGNORED, "mallory")
-    assert (adopted.outcome, adopted.found.username) == (Outcome.ADOPTED, "alice")
+    assert (ignored.outcome, ignored.found.username) == (AdoptionOutcome.IGNORED, "mallory")
+    assert (adopted.outcome, adopted.found.username) == (AdoptionOutcome.ADOPTED, "alice")
     assert record_of(service, uuid).slurm_job_id == 9
 
 
@@ -164,7 +164,10 @@ def test_the_audit_trail_comes_before_every_tag(service: Service) -> None:
     put(service, 7, uuid, username="mallory", submit_time=AN_HOUR_AGO - timedelta(minutes=1))
     put(service, 9, uuid)
     line = AuditedSubmission(AN_HOUR_AGO, uuid, "alice", 9, "key:pipeline:1", "the-first")
-    assert [item.outcome for item in adopt(service, line)] == [Outcome.IGNORED, Outcome.ADOPTED]
+    assert [item.outcome for item in adopt(service, line)] == [
+        AdoptionOutcome.IGNORED,
+        AdoptionOutcome.ADOPTED,
+    ]
     record = record_of(service, uuid)
     assert (record.slurm_username, record.slurm_job_id) == ("alice", 9)
     assert (record.caller, record.resubmitted_from) == ("key:pipeline:1", "the-first")
@@ -174,7 +177,7 @@ def test_the_audit_trail_comes_before_every_tag(service: Service) -> None:
 def test_no_job_of_a_refused_user_is_adopted(service: Service, username: str) -> None:
     put(service, 7, new_uuid(), username=username)
     (item,) = adopt(service)
-    assert (item.outcome, item.reason) == (Outcome.IGNORED, "no task runs as this user")
+    assert (item.outcome, item.reason) == (AdoptionOutcome.IGNORED, "no task runs as this user")
     assert service.store.count_records() == 0
 
 
@@ -194,7 +197,7 @@ def test_a_job_without_a_comment_is_adopted_by_the_audit_trail(service: Service)
     assert adopt(service) == []
     line = AuditedSubmission(AN_HOUR_AGO, uuid, "alice", 7, "alice")
     (item,) = adopt(service, line)
-    assert (item.outcome, item.state) == (Outcome.ADOPTED, JobState.COMPLETED)
+    assert (item.outcome, item.state) == (AdoptionOutcome.ADOPTED, JobState.COMPLETED)
 
 
 @pytest.mark.parametrize("is_reused", [False, True])
@@ -204,7 +207,7 @@ def test_a_job_that_slurm_does_not_know_any_more_is_unknown(service: Service, is
         put(service, 7, new_uuid(), username="bob", comment=None)
     line = AuditedSubmission(AN_HOUR_AGO, uuid, "alice", 7, "alice")
     (item,) = adopt(service, line)
-    assert (item.outcome, item.state) == (Outcome.ADOPTED, JobState.UNKNOWN)
+    assert (item.outcome, item.state) == (AdoptionOutcome.ADOPTED, JobState.UNKNOWN)
     record = record_of(service, uuid)
     assert (record.slurm_job_id, record.job) == (7, None)
     with pytest.raises(DuplicateUuid):

@@ -12,7 +12,7 @@ from app.lifecycle.cancel_many import BulkCancellation
 from app.models.bulk_cancellation import CancelledTasks, CancelOutcome
 from app.models.caller import OPERATOR, Caller, Grant, Scope
 from app.models.job import SlurmJob
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from tests.support.fakes import FakeSlurm
 from tests.support.lifecycle import Service, left_open
 
@@ -244,7 +244,7 @@ def test_without_slurm_nothing_is_tried(service: Service) -> None:
 class LosesAnswers(FakeSlurm):
     """Cancels, but its answers are lost."""
 
-    def cancel(self, job_id: int, username: str) -> Outcome:
+    def cancel(self, job_id: int, username: str) -> JobOutcome:
         super().cancel(job_id, username)
         raise SlurmUnavailable("it is unknown whether the job is cancelled")
 

@@ -24,7 +24,7 @@ from app.lifecycle.control import TaskControl
 from app.models.caller import OPERATOR
 from app.models.job_action import Controlled, JobAction
 from app.models.record import utc_now
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from tests.support.fakes import FakeSlurm
 from tests.support.lifecycle import Service, left_open
 
@@ -98,7 +98,7 @@ def test_a_job_that_runs_is_not_held(service: Service) -> None:
 class StartsMeanwhile(FakeSlurm):
     """Starts a job at the moment in which it is held."""
 
-    def hold(self, job_id: int, username: str) -> Outcome:
+    def hold(self, job_id: int, username: str) -> JobOutcome:
         self.put(job_id, JobState.RUNNING)
         return super().hold(job_id, username)
 
@@ -114,8 +114,8 @@ def test_a_job_that_starts_while_it_is_held_is_released_again(service: Service) 
 class Ignores(FakeSlurm):
     """Accepts each action, and does nothing."""
 
-    def hold(self, job_id: int, username: str) -> Outcome:
-        return Outcome.UNREPORTED
+    def hold(self, job_id: int, username: str) -> JobOutcome:
+        return JobOutcome.UNREPORTED
 
     release = hold
 
@@ -183,9 +183,9 @@ def test_a_job_that_waits_for_its_first_start_is_not_requeued(service: Service) 
 class EndsRequeue(FakeSlurm):
     """Reports a job that ends its processes before it waits again."""
 
-    outcome = Outcome.PENDING
+    outcome = JobOutcome.PENDING
 
-    def requeue(self, job_id: int, username: str) -> Outcome:
+    def requeue(self, job_id: int, username: str) -> JobOutcome:
         return self.outcome
 
 
@@ -204,7 +204,7 @@ def test_a_job_that_waits_only_for_slurm_was_requeued_if_it_restarts(
 
 
 class ForbidsRequeue(EndsRequeue):
-    outcome = Outcome.DISABLED
+    outcome = JobOutcome.DISABLED
 
 
 def test_a_job_that_may_not_be_requeued_is_to_be_resubmitted(service: Service) -> None:
@@ -307,16 +307,16 @@ def test_an_unknown_task_is_not_found(service: Service, action: JobAction) -> No
 class Changes(FakeSlurm):
     """Changes the job at the moment in which it is held or released."""
 
-    change = Outcome.ENDED
+    change = JobOutcome.ENDED
 
-    def hold(self, job_id: int, username: str) -> Outcome:
+    def hold(self, job_id: int, username: str) -> JobOutcome:
         return self.change
 
     release = hold
 
 
 class Forgets(Changes):
-    change = Outcome.UNKNOWN_JOB
+    change = JobOutcome.UNKNOWN_JOB
 
 
 @pytest.mark.parametrize(("slurm", "error"), [(Changes, AlreadyOver), (Forgets, JobForgotten)])

@@ -8,7 +8,7 @@ import pytest
 from app.errors import NotSupported, SlurmAmbiguous, SlurmRefused, SlurmUnavailable
 from app.models.job_action import JobAction
 from app.slurm.dialect import Dialect
-from app.slurm.job_control import JobControl, Outcome
+from app.slurm.job_control import JobControl, JobOutcome
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 
@@ -49,9 +49,9 @@ def control_of(session: Any) -> JobControl:
     return JobControl(session, 60)
 
 
-def outcome(action: JobAction, status: int, body: dict[str, Any] | None, api: str = "v0.0.45") -> Outcome:
+def outcome(action: JobAction, status: int, body: dict[str, Any] | None, api: str = "v0.0.45") -> JobOutcome:
     control = control_of(OneAnswer(api, status, body))
-    result: Outcome = getattr(control, action)(5, "alice")
+    result: JobOutcome = getattr(control, action)(5, "alice")
     return result
 
 
@@ -62,20 +62,20 @@ def kill_error(step_id: str, code: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("action", "error", "expected"),
     [
-        ("hold", UNKNOWN, Outcome.UNKNOWN_JOB),
-        ("hold", FINISHED, Outcome.ENDED),
-        ("release", UNKNOWN, Outcome.UNKNOWN_JOB),
-        ("release", FINISHED, Outcome.ENDED),
-        ("release", DENIED, Outcome.DENIED),
-        ("requeue", UNKNOWN, Outcome.UNKNOWN_JOB),
-        ("requeue", PENDING, Outcome.PENDING),
-        ("requeue", DISABLED, Outcome.DISABLED),
-        ("cancel", UNKNOWN, Outcome.UNKNOWN_JOB),
+        ("hold", UNKNOWN, JobOutcome.UNKNOWN_JOB),
+        ("hold", FINISHED, JobOutcome.ENDED),
+        ("release", UNKNOWN, JobOutcome.UNKNOWN_JOB),
+        ("release", FINISHED, JobOutcome.ENDED),
+        ("release", DENIED, JobOutcome.DENIED),
+        ("requeue", UNKNOWN, JobOutcome.UNKNOWN_JOB),
+        ("requeue", PENDING, JobOutcome.PENDING),
+        ("requeue", DISABLED, JobOutcome.DISABLED),
+        ("cancel", UNKNOWN, JobOutcome.UNKNOWN_JOB),
     ],
 )
 @pytest.mark.parametrize("status", [404, 422, 500])
 def test_an_error_that_has_a_meaning_is_an_outcome(
-    action: str, error: dict[str, Any], expected: Outcome, status: int
+    action: str, error: dict[str, Any], expected: JobOutcome, status: int
 ) -> None:
     assert outcome(JobAction(action), status, {"errors": [error]}) is expected
 
@@ -92,7 +92,7 @@ def test_any_other_refusal_has_the_text_of_slurm(action: str, error: dict[str, A
 
 @pytest.mark.parametrize("action", JobAction)
 def test_a_success_is_an_outcome(action: JobAction) -> None:
-    assert outcome(action, 200, None) is Outcome.DONE
+    assert outcome(action, 200, None) is JobOutcome.DONE
 
 
 @pytest.mark.parametrize("action", JobAction)
@@ -124,35 +124,35 @@ def test_a_request_that_is_late_has_no_effect(action: str) -> None:
 @pytest.mark.parametrize("action", ["hold", "release"])
 def test_22_05_reports_an_error_without_a_number_for_an_array_that_it_changed(action: str) -> None:
     body = {"errors": [{"description": "job array update from [localhost]:57330 failed"}]}
-    assert outcome(JobAction(action), 200, body, "v0.0.38") is Outcome.UNREPORTED
+    assert outcome(JobAction(action), 200, body, "v0.0.38") is JobOutcome.UNREPORTED
 
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ([0, 2024], Outcome.DONE),
-        ([2024, 2024], Outcome.PENDING),
-        ([2037], Outcome.DISABLED),
+        ([0, 2024], JobOutcome.DONE),
+        ([2024, 2024], JobOutcome.PENDING),
+        ([2037], JobOutcome.DISABLED),
     ],
 )
-def test_an_array_is_requeued_if_one_of_its_tasks_is(parts: list[int], expected: Outcome) -> None:
+def test_an_array_is_requeued_if_one_of_its_tasks_is(parts: list[int], expected: JobOutcome) -> None:
     items = [{"job_id": 5, "step_id": f"5_{n}", "error_code": code} for n, code in enumerate(parts)]
     assert outcome(JobAction.REQUEUE, 200, {"status": [items], "errors": []}) is expected
 
 
 @pytest.mark.parametrize("api", ["v0.0.38", "v0.0.40", "v0.0.41"])
 def test_a_version_that_reports_no_ended_job_says_nothing(api: str) -> None:
-    assert outcome(JobAction.CANCEL, 200, None, api) is Outcome.UNREPORTED
+    assert outcome(JobAction.CANCEL, 200, None, api) is JobOutcome.UNREPORTED
 
 
 def test_the_ended_tasks_of_an_array_do_not_tell_whether_others_were_cancelled() -> None:
     ended = [kill_error("5_0", 2021), kill_error("5_1", 2021)]
-    assert outcome(JobAction.CANCEL, 200, {"status": ended}) is Outcome.UNREPORTED
-    assert outcome(JobAction.CANCEL, 200, {"status": [kill_error("5", 2021)]}) is Outcome.ENDED
+    assert outcome(JobAction.CANCEL, 200, {"status": ended}) is JobOutcome.UNREPORTED
+    assert outcome(JobAction.CANCEL, 200, {"status": [kill_error("5", 2021)]}) is JobOutcome.ENDED
 
 
 def test_an_error_with_code_0_is_none() -> None:
-    assert outcome(JobAction.CANCEL, 200, {"status": [kill_error("5", 0)]}) is Outcome.DONE
+    assert outcome(JobAction.CANCEL, 200, {"status": [kill_error("5", 0)]}) is JobOutcome.DONE
 
 
 def test_each_of_several_jobs_has_an_outcome_of_its_own() -> None:
@@ -169,10 +169,10 @@ def test_each_of_several_jobs_has_an_outcome_of_its_own() -> None:
     assert isinstance(refused, SlurmRefused)
     assert str(refused) == "Slurm does not cancel job 8: says Slurm"
     assert outcomes == {
-        5: Outcome.DONE,
-        6: Outcome.ENDED,
-        7: Outcome.UNKNOWN_JOB,
-        9: Outcome.UNREPORTED,
+        5: JobOutcome.DONE,
+        6: JobOutcome.ENDED,
+        7: JobOutcome.UNKNOWN_JOB,
+        9: JobOutcome.UNREPORTED,
     }
     (request,) = session.requests
     assert (request.method, request.path, request.user) == ("DELETE", "jobs/", "alice")

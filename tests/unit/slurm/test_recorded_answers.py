@@ -21,7 +21,7 @@ from app.models.task import Task
 from app.slurm.answers import is_unchanged
 from app.slurm.client import SlurmClient
 from app.slurm.dialect import Dialect
-from app.slurm.job_control import Outcome
+from app.slurm.job_control import JobOutcome
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
@@ -264,15 +264,15 @@ def submit(client: SlurmClient) -> tuple[int, list[str]]:
 
 # What Slurm says when an active, an ended and an unknown job are cancelled.
 CANCELLED = {
-    "v0.0.38": (Outcome.UNREPORTED, Outcome.UNREPORTED, Outcome.UNKNOWN_JOB),
-    "v0.0.40": (Outcome.UNREPORTED, Outcome.UNREPORTED, Outcome.UNREPORTED),
+    "v0.0.38": (JobOutcome.UNREPORTED, JobOutcome.UNREPORTED, JobOutcome.UNKNOWN_JOB),
+    "v0.0.40": (JobOutcome.UNREPORTED, JobOutcome.UNREPORTED, JobOutcome.UNREPORTED),
 }
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_recorded_cancellation_tells_whether_the_job_was_active(server: Path, number: int) -> None:
     name = ("cancel_accepted", "cancel_ended", "cancel_unknown")[number]
-    expected = CANCELLED.get(server.name, (Outcome.DONE, Outcome.ENDED, Outcome.UNKNOWN_JOB))
+    expected = CANCELLED.get(server.name, (JobOutcome.DONE, JobOutcome.ENDED, JobOutcome.UNKNOWN_JOB))
     job_id = recording(server, name).job_id
     assert client_of(server, name).control.cancel(job_id, "alice") is expected[number]
 
@@ -280,27 +280,27 @@ def test_a_recorded_cancellation_tells_whether_the_job_was_active(server: Path, 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("hold_accepted", Outcome.DONE),
-        ("hold_ended", Outcome.ENDED),
-        ("hold_unknown", Outcome.UNKNOWN_JOB),
-        ("release_accepted", Outcome.DONE),
+        ("hold_accepted", JobOutcome.DONE),
+        ("hold_ended", JobOutcome.ENDED),
+        ("hold_unknown", JobOutcome.UNKNOWN_JOB),
+        ("release_accepted", JobOutcome.DONE),
     ],
 )
-def test_a_recorded_update_tells_its_outcome(server: Path, name: str, expected: Outcome) -> None:
+def test_a_recorded_update_tells_its_outcome(server: Path, name: str, expected: JobOutcome) -> None:
     control = client_of(server, name).control
     change = control.hold if name.startswith("hold") else control.release
     assert change(recording(server, name).job_id, "alice") is expected
 
 
 def test_a_recorded_hold_of_an_array_is_no_refusal(server: Path) -> None:
-    expected = Outcome.UNREPORTED if server.name == OLDEST else Outcome.DONE
+    expected = JobOutcome.UNREPORTED if server.name == OLDEST else JobOutcome.DONE
     control = client_of(server, "hold_array").control
     assert control.hold(recording(server, "hold_array").job_id, "alice") is expected
 
 
 def test_a_recorded_requeue_tells_its_outcome(server: Path) -> None:
     names = ("requeue_accepted", "requeue_pending", "requeue_unknown")
-    outcomes = (Outcome.DONE, Outcome.PENDING, Outcome.UNKNOWN_JOB)
+    outcomes = (JobOutcome.DONE, JobOutcome.PENDING, JobOutcome.UNKNOWN_JOB)
     if not Dialect(server.name).has_requeue:
         assert not client_of(server).control.offers_requeue()
         return
@@ -317,9 +317,9 @@ def test_a_recorded_cancellation_of_several_jobs_tells_what_became_of_each(serve
     array = ended - 1
     outcomes = client_of(server, "cancel_many").control.cancel_many([array, ended, unknown], "alice")
     assert outcomes == {
-        array: Outcome.DONE,
-        ended: Outcome.ENDED,
-        unknown: Outcome.UNKNOWN_JOB,
+        array: JobOutcome.DONE,
+        ended: JobOutcome.ENDED,
+        unknown: JobOutcome.UNKNOWN_JOB,
     }
 
 
