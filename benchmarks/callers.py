@@ -16,7 +16,7 @@ _TIMEOUT = 30.0
 
 @dataclass
 class HerdResult:
-    """What the callers got.
+    """Answers that the callers got.
 
     Attributes:
         expected: How many requests there would be if each caller were answered within a second.

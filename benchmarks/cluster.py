@@ -1,4 +1,4 @@
-"""The cluster of a benchmark: a real one, or the stand-in; and what slurmrestd itself does there."""
+"""The cluster of a benchmark, which is a real one or the stand-in, and a caller of slurmrestd itself."""
 
 import os
 import secrets
@@ -46,7 +46,7 @@ class Cluster:
 
 
 class RawSlurm:
-    """What a caller does who uses slurmrestd itself, on one kept connection. For one thread."""
+    """A caller that uses slurmrestd directly, on one kept connection. For one thread."""
 
     def __init__(self, cluster: Cluster, make_connection: MakeConnection = HttpConnection) -> None:
         """Make the token, which lasts for the whole benchmark."""

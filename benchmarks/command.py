@@ -1,4 +1,4 @@
-"""What all benchmarks have in common: their options, the stores, and the lines above a table."""
+"""Options, stores and headings that all benchmarks share."""
 
 import argparse
 import os

@@ -26,7 +26,7 @@ _DOWN = {"errors": [{"error_number": 1800, "error": "Unable to contact slurm con
 
 
 class Fault(IntEnum):
-    """What becomes of requests."""
+    """Fault that requests meet."""
 
     NONE = auto()
     HANG = auto()  # they are read and never answered

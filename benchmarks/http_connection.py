@@ -1,4 +1,4 @@
-"""Two clients of HTTP/1.1: one that costs little time itself, and the library that most callers use."""
+"""Two HTTP clients: one with little overhead, and the library that most callers use."""
 
 import json
 import socket
@@ -87,7 +87,7 @@ class HttpConnection:
 
 
 class LibraryConnection(HttpConnection):
-    """The same by the library `requests`, which needs about a millisecond for each request itself."""
+    """Connection of the library `requests`, which needs about a millisecond for each request itself."""
 
     def __init__(self, url: str) -> None:
         """Name the server; the connection is opened for the first request."""

@@ -1,4 +1,4 @@
-"""Measure calls, and print what they took as a table: medians, p95, p99, and ratios to another row."""
+"""Measure calls, and print their durations as a table: medians, p95, p99, and ratios to another row."""
 
 import math
 import statistics

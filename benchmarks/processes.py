@@ -1,4 +1,4 @@
-"""What processes of this machine use: memory and time of the processor."""
+"""Measure memory and processor time of processes of this machine."""
 
 import os
 from contextlib import suppress

@@ -51,7 +51,7 @@ class Service:
         return Client(self, make_connection(self.url))
 
     def read_parts(self) -> dict[str, dict[str, float]]:
-        """Return what a worker did since it was last asked: how often, median and sum in milliseconds."""
+        """Return count, median and sum in milliseconds of each part of a worker since the last call."""
         found: dict[str, dict[str, float]] = self.connect().get("/parts").json()
         return found
 

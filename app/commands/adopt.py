@@ -122,7 +122,7 @@ def _show_counts(counts: Counter[AdoptionOutcome], begin: datetime, would: str) 
 
 
 def _show_warnings(found: TaggedJobs, *, has_trail: bool) -> bool:
-    """Show what was not searched; return whether the search was complete."""
+    """Show the gaps of the search; return whether the search was complete."""
     if found.unread:
         click.echo(f"Warning: {found.unread} jobs in slurmctld could not be read: run this again", err=True)
     for fault in found.faults:

@@ -128,7 +128,7 @@ class JobAdoption:
         return Adoption(AdoptionOutcome.SETTLED, found)
 
     def _read_facts(self, batch: Sequence[FoundJob]) -> dict[int, SlurmJob]:
-        """Return what slurmctld, or else slurmdbd, tells about these jobs."""
+        """Return these jobs as slurmctld, or else slurmdbd, describes them."""
         facts = {
             job_id: job
             for job_id, job in self._slurm.read_jobs(_ids_of_found(batch)).items()
@@ -176,7 +176,7 @@ def _choose_jobs(found: Iterable[FoundJob]) -> tuple[list[FoundJob], list[FoundJ
 
 
 def _precedence(found: FoundJob) -> tuple[bool, float, int]:
-    """Return a key that sorts the job first that is the most likely to be the task's."""
+    """Return a sort key that puts the most likely job of the task first."""
     at = found.submitted_at.timestamp() if found.submitted_at else float("inf")
     return found.audited is None, at, found.job_id
 
@@ -207,7 +207,7 @@ def _make_adopted_record(found: FoundJob, job: SlurmJob | None, now: datetime) -
 
 
 def _describe_task(found: FoundJob, job: SlurmJob | None) -> dict[str, Any]:
-    """Return what is known about the task."""
+    """Return the known fields of the task."""
     options: Mapping[str, Any] = {"job_name": job.name, "partition": job.partition} if job else {}
     known = {name: value for name, value in options.items() if value is not None}
     task: dict[str, Any] = {"uuid": found.uuid, "username": found.username}

@@ -131,7 +131,7 @@ def _list_backups(folder: Path) -> list[Path]:
 
 
 def _remove_old_backups(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` backups in the folder, and what killed processes have left."""
+    """Remove all but the newest `keep` backups in the folder, and the partial files of killed processes."""
     for path in folder.iterdir():
         if path.name.endswith(PARTIAL_SUFFIX) and _NAME.fullmatch(path.name.removesuffix(PARTIAL_SUFFIX)):
             remove_partial_file(path)

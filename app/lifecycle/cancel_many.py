@@ -26,7 +26,7 @@ _CHUNK_SECONDS = 0.25  # that a chunk takes at least: 200 tasks a second
 
 
 class _Store(RecordStore, RecordPages, Protocol):
-    """The part of the store that is used here."""
+    """The parts of a store that a bulk cancellation needs."""
 
 
 class BulkCancellation:

@@ -109,7 +109,7 @@ class ReadinessCheck:
         return Readiness(status=_find_worst(parts), parts=parts)
 
     def read_state(self) -> ServiceState:
-        """Return what `check` judges, with the parts."""
+        """Return the parts, with the state of the service that they were judged by."""
         with self._checking:
             if self._last is None or self._clock() >= self._until:
                 began = self._clock()

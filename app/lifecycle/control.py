@@ -1,4 +1,4 @@
-"""Cancel, hold, release or requeue the job of a task. The poller records what becomes of the job."""
+"""Cancel, hold, release or requeue the job of a task. The poller records the new state."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -54,7 +54,7 @@ def _refuse_existing_file(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _locked_file(path: Path) -> Iterator[int]:
-    """Open or create a file that no other process opens like this meanwhile.
+    """Open or create a file, and hold a lock on it during the block.
 
     Raises:
         CopyFailed: Another process has the file open, or it cannot be written.

@@ -1,4 +1,4 @@
-"""Choose the pause between two polling cycles from what they cost Slurm."""
+"""Choose the pause between two polling cycles by their cost for Slurm."""
 
 import time
 from collections.abc import Callable

@@ -120,7 +120,7 @@ class CatalogueEntry(BaseModel):
         return [fill_params(self.default_params, self._add_defaults(given or {}))]
 
     def _add_defaults(self, given: Any) -> Any:
-        """Return the parameters with the defaults of the schema; return what is no object unchanged."""
+        """Return the parameters with the defaults of the schema; return any other value unchanged."""
         return {**list_defaults(self.parameters or {}), **given} if isinstance(given, dict) else given
 
 

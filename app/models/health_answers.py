@@ -54,13 +54,13 @@ class PollPart(Part):
 
 
 class SlurmPart(Part):
-    """slurmctld, as the leader and the requests of callers see it."""
+    """slurmctld, as the leader's checks and the requests of callers show it."""
 
     checked_at: Utc | None = Field(default=None, description="When the leader last asked Slurm.")
 
 
 class AccountingPart(Part):
-    """slurmdbd, as the leader sees it."""
+    """slurmdbd, as the leader's checks show it."""
 
     present: bool | None = Field(
         default=None, description="Whether the cluster has a slurmdbd; null if unknown."

@@ -17,7 +17,7 @@ class JobAction(StrEnum):
 
     @property
     def participle(self) -> str:
-        """Return the word for a job with which this was done, such as "held"."""
+        """Return the participle, such as "held"."""
         return _PARTICIPLES[self]
 
 

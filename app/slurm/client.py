@@ -154,7 +154,7 @@ class SlurmClient:
         return self._search.read_recent_jobs(since, timeout)
 
     def find_tagged_jobs(self, since: datetime, progress: ReportProgress) -> TaggedJobs:
-        """Return the jobs since then that carry a tag of this service: see TaggedJobReader.read."""
+        """Return the jobs since `since` that carry a tag of this service: see TaggedJobReader.read."""
         return self._tagged.read(since, self.read_controller_time() + timedelta(minutes=1), progress)
 
     # --- polling ----------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def _name_jobs(*job_ids: int) -> str:
 
 
 def _find_outcome(job_id: int, reply: Reply, errors: Sequence[_KillError]) -> JobOutcome | SlurmRefused:
-    """Return what became of one of several jobs."""
+    """Return the outcome for one of several jobs."""
     own = [error for error in errors if error.step_id.partition("_")[0] == str(job_id)]
     try:
         return _judge_cancellation(job_id, reply, own)

@@ -81,7 +81,7 @@ class JobList:
             return self._poll_one_by_one(known)
 
     def since(self, seconds: int) -> Query:
-        """Return the query for a list of jobs that slurmrestd sends only if a job changed since then."""
+        """Return the query for a list of jobs that slurmrestd sends only if a job changed since a time."""
         return [("update_time", self._session.dialect().update_time(seconds))] if seconds else []
 
     def _avoid_list(self, seconds: float, pause: float) -> None:

@@ -160,7 +160,7 @@ class JobWalker:
 
 
 class _Steps:
-    """The steps of one walk, which decide where it ends and what it proves."""
+    """The steps of one walk, which decide where the walk ends and what its result proves."""
 
     def __init__(self, earliest: datetime, until: datetime | None, *, is_federated: bool) -> None:
         self.earliest = earliest

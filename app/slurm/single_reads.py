@@ -117,7 +117,7 @@ class SingleReader:
 
 @dataclass(slots=True)
 class _Batch:
-    """The jobs of one call that are still to be read, and what was read."""
+    """The jobs of one call that are still to be read, and the jobs that were read."""
 
     job_ids: Iterator[int]
     ends: float

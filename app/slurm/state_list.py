@@ -135,7 +135,7 @@ class StateList:
             avoided = avoided[len(chunk) :]
 
     def read_tasks(self, array_id: int, timeout: float | None) -> list[tuple[int | None, JobState | None]]:
-        """Return id and state of each task of one array, and of nothing else; None if it is unreadable.
+        """Return the id and state of each task of one array; None if the array is unreadable.
 
         The list is empty if slurmctld does not know the array.
 

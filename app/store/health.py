@@ -69,7 +69,7 @@ class HealthStore(StoreClock, Protocol):
         """
 
     def list_reports(self, host: str, since: datetime) -> list[ProcessReport]:
-        """Return the reports of a host that were written since then, by name."""
+        """Return the reports of a host that were written since `since`, by name."""
 
     def delete_report(self, name: str) -> None:
         """Delete the report of a process that is about to end."""

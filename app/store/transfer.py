@@ -80,10 +80,10 @@ class StoreTransfer(StoreClock, Protocol):
         """
 
     def import_keys(self, keys: Iterable[ApiKey]) -> list[ImportResult]:
-        """Add the keys that are missing; change none that is there."""
+        """Add the keys that are missing, without changing any key of the store."""
 
     def import_entries(self, entries: Sequence[Entry]) -> list[ImportResult]:
-        """Add the records that are missing; change none that is there. Each record is atomic."""
+        """Add the records that are missing, each atomically, without changing any record of the store."""
 
 
 def release_claims(record: TaskRecord) -> TaskRecord:

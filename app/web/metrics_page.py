@@ -25,7 +25,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def write_metrics_page(collected: CollectedMetrics) -> bytes:
-    """Return the page; what belongs to one process carries the label `process`."""
+    """Return the page; the metrics of one process carry the label `process`."""
     registry = CollectorRegistry()
     registry.register(_Collector(collected))
     return generate_latest(registry)

@@ -91,7 +91,7 @@ def refuse_misspelt_parameters(*known: str) -> None:
 
 
 def read_only_dry_run() -> bool:
-    """Return whether the query has `dry_run=true`; it may have nothing else, such as a misplaced filter.
+    """Return whether the query has `dry_run=true`; refuse every other parameter, such as a misplaced filter.
 
     Raises:
         InvalidRequest: As of `read_dry_run`, or the query has another parameter.

@@ -97,7 +97,7 @@ def test_waiting_array_of_many_tasks_costs_one_record_a_poll(site: Site) -> None
 
 
 @pytest.mark.parametrize("cluster", ["local", *REAL_CLUSTERS], indirect=True)
-def test_search_for_a_job_that_is_not_there_reads_only_what_came_since(site: Site) -> None:
+def test_search_for_a_missing_job_reads_only_newer_jobs(site: Site) -> None:
     oldest, boundary = site.submit(), site.submit()
     time.sleep(1.1)  # Slurm has whole seconds
     since = site.client.read_controller_time()

@@ -138,7 +138,7 @@ def test_a_job_that_an_administrator_holds_stays_held(site: Site) -> None:
     assert site.shown(job_id) == [("PENDING", "JobHeldAdmin", True)]
 
 
-def test_nobody_changes_another_users_job(site: Site) -> None:
+def test_a_user_cannot_change_the_job_of_another_user(site: Site) -> None:
     job_id = site.submit(**LATER)
     other = "daemon" if site.cluster.other == site.cluster.user else site.cluster.other
     control = site.client.control

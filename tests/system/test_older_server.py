@@ -89,7 +89,9 @@ def test_an_older_record_can_be_resubmitted(deployment: Deployment, uuid: object
     assert earlier["monitor"]["task"] == task
 
 
-def test_what_an_older_record_lacks_is_named_and_can_be_added(deployment: Deployment) -> None:
+def test_resubmitting_an_older_record_names_missing_fields_which_a_patch_can_add(
+    deployment: Deployment,
+) -> None:
     task = make_task()
     given = {name: task.pop(name) for name in ("cwd", "dirs")}
     deployment.tasks.insert_one(older_document(4711, "FAILED", task=task, created_at=YEARS_AGO))
@@ -131,7 +133,7 @@ def test_older_records_with_a_state_that_slurm_never_says_are_listed_as_unknown(
 
 
 @pytest.mark.parametrize("state", [{"$gt": ""}, {"$odd": 1}, Regex("^C")])
-def test_an_older_record_whose_state_is_a_condition_of_mongodb_spoils_no_list_or_count(
+def test_an_older_record_with_a_query_operator_as_state_breaks_no_list_or_count(
     deployment: Deployment, state: object
 ) -> None:
     app = deployment.start()

@@ -143,7 +143,7 @@ def test_a_stop_answers_waiting_requests_with_the_present_state(new_server: NewS
         assert server.process.wait(10) == 0
 
 
-def test_a_connection_is_good_for_further_requests_after_it_has_waited(new_server: NewServer) -> None:
+def test_a_connection_takes_further_requests_after_a_wait(new_server: NewServer) -> None:
     server = new_server("gunicorn")
     task = server.submit()
     with server.waiting(task, 1, seconds=1) as (waiter,):

@@ -18,7 +18,7 @@ _ENDED = (2021, "Job/step already completing or completed")
 
 
 def find_local_job(queue: LocalQueue, text: str) -> LocalJob:
-    """Return the job with this id, if the controller still knows it.
+    """Return the job with this id, if the controller still knows the job.
 
     Raises:
         Reply: There is no such job.

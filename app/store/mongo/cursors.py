@@ -77,6 +77,6 @@ class Position:
         return cls(None if created_at is None else int(created_at), id_, int(count))
 
     def to_cursor(self) -> str:
-        """Return the cursor: text for URLs, whose form callers need not know."""
+        """Return the cursor, an opaque text that is safe in URLs."""
         parts = {"t": self.created_at, "i": self.id, "n": self.count}
         return base64.urlsafe_b64encode(bson.encode(parts)).decode().rstrip("=")

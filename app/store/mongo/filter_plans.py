@@ -171,7 +171,7 @@ def match_all(conditions: Collection[Document]) -> Document:
 
 
 def _is_either(field: str, condition: object) -> Document:
-    """Return the condition for what Slurm reports, or else for what the task asks for."""
+    """Return the condition on the field from Slurm, or else on the field from the task."""
     of_job, of_task = _JOB_FIELDS[field]
     return {"$or": [{of_job: condition}, {of_job: None, of_task: condition}]}
 

@@ -34,6 +34,6 @@ class Position(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
     def to_cursor(self) -> str:
-        """Return the cursor: text for URLs, whose form callers need not know."""
+        """Return the cursor, an opaque text that is safe in URLs."""
         text = f"{self.created_at}.{self.rowid}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

@@ -55,7 +55,7 @@ class _Range:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The result of a plan: what it has found, and where the next page begins, if there is one."""
+    """The result of a plan: the records, and where the next page begins, if there is one."""
 
     found: Sequence[Position]
     end: Position | None

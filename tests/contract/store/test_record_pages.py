@@ -153,7 +153,7 @@ def test_all_pages_together_hold_each_record_that_is_wanted_once(store: TaskStor
             assert times == sorted(times, reverse=order is TaskOrder.NEWEST)
 
 
-def test_a_summary_says_what_the_record_says(store: TaskStore) -> None:
+def test_a_summary_has_the_values_of_its_record(store: TaskStore) -> None:
     job = SlurmJob(
         job_id=7,
         username="alice",

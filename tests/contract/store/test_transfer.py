@@ -247,7 +247,7 @@ def test_documents_of_the_older_server_move_to_sqlite_as_records(
 
 
 @pytest.mark.real
-def test_a_record_is_refused_whose_uuid_the_older_server_used(
+def test_an_import_refuses_a_record_whose_uuid_the_older_server_used(
     older: MongoStore, tmp_path: Path, file: Path
 ) -> None:
     document = older_document(11, "COMPLETED")

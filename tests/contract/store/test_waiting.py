@@ -25,7 +25,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.mark.parametrize("condition", WaitCondition)
-def test_a_request_sees_what_another_process_writes(
+def test_a_waiting_request_sees_the_writes_of_another_process(
     factory: Factory, pool: ThreadPoolExecutor, condition: WaitCondition
 ) -> None:
     here, there = factory(), factory()

@@ -51,7 +51,7 @@ def test_every_route_of_operators_by_every_kind_of_caller(
         assert ("parts" in answers["readyz"].json) is (who in SEE_PARTS)
 
 
-def test_a_watcher_may_change_nothing(site: Site, provider: IdentityProvider) -> None:
+def test_a_caller_with_the_scope_monitor_may_change_nothing(site: Site, provider: IdentityProvider) -> None:
     given = proof(site, provider, "a watcher")
     for path in ("/notifications/retry", "/notifications/none/retry"):
         assert site.call("POST", path, given).status_code == 403

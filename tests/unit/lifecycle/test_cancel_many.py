@@ -135,14 +135,14 @@ def test_only_tasks_of_the_callers_users_are_cancelled(service: Service) -> None
         cancel(service, ALL, reader)
 
 
-def test_users_whose_jobs_are_never_changed_are_named(service: Service) -> None:
+def test_a_bulk_cancellation_names_tasks_of_users_whose_jobs_are_never_changed(service: Service) -> None:
     service.submit(username="bob")
     (task,) = use_case(service, {"bob"}).cancel_many(OPERATOR, ALL).tasks
     assert (task.outcome, task.error) == (FAILED, "this server does not act as bob")
 
 
 @pytest.mark.parametrize("api", ["v0.0.38", "v0.0.45"])
-def test_one_failure_does_not_stop_the_others(service: Service, api: str) -> None:
+def test_one_failed_cancellation_does_not_stop_the_others(service: Service, api: str) -> None:
     service.slurm.api = api
     job_ids = submit_many(service, 5)
     refused, forgotten, another, over, fine = job_ids
@@ -161,7 +161,7 @@ def test_one_failure_does_not_stop_the_others(service: Service, api: str) -> Non
     assert service.slurm.jobs[another].job_state is JobState.PENDING
 
 
-def test_a_task_whose_job_is_not_known_yet_is_named(service: Service) -> None:
+def test_a_reservation_in_a_bulk_cancellation_fails_and_is_named(service: Service) -> None:
     task = left_open(service, exists=False)
     (found,) = cancel(service, ALL).tasks
     assert (found.uuid, found.slurm_job_id, found.outcome) == (task["uuid"], None, FAILED)
@@ -197,7 +197,7 @@ def test_at_most_200_tasks_are_tried_a_second(service: Service) -> None:
     assert slept == [0.25] * 3
 
 
-def test_a_request_ends_in_time_and_says_what_it_did_not_try(service: Service) -> None:
+def test_a_bulk_cancellation_ends_in_time_and_names_the_tasks_that_were_not_tried(service: Service) -> None:
     submit_many(service, 120)
     now = [0.0]
 
@@ -231,7 +231,7 @@ def test_an_older_release_is_asked_for_one_job_after_the_other_until_the_time_is
     assert service.slurm.calls.count("cancel") == counts[CANCELLED]
 
 
-def test_without_slurm_nothing_is_tried(service: Service) -> None:
+def test_a_bulk_cancellation_tries_no_task_while_slurm_is_down(service: Service) -> None:
     submit_many(service, 60)
     service.slurm.down = SlurmUnavailable("slurmctld does not answer")
     service.slurm.calls.clear()
@@ -254,7 +254,9 @@ class LosesAnswers(FakeSlurm):
 
 
 @pytest.mark.parametrize(("api", "expected"), [("v0.0.45", 3), ("v0.0.38", 1)])
-def test_a_lost_answer_is_a_failure_that_can_be_repeated(service: Service, api: str, expected: int) -> None:
+def test_a_bulk_cancellation_whose_answer_is_lost_can_be_repeated(
+    service: Service, api: str, expected: int
+) -> None:
     service.slurm.api = api
     submit_many(service, 3)
     service.slurm.__class__ = LosesAnswers
@@ -266,7 +268,7 @@ def test_a_lost_answer_is_a_failure_that_can_be_repeated(service: Service, api: 
     assert all(job.job_state is JobState.CANCELLED for job in service.slurm.jobs.values())
 
 
-def test_the_tasks_beyond_the_most_are_for_a_further_request(service: Service) -> None:
+def test_tasks_beyond_the_limit_of_a_bulk_cancellation_are_left_to_the_next_request(service: Service) -> None:
     job_ids = submit_many(service, 5)
     few = use_case(service, max_tasks=3)
     first = few.cancel_many(OPERATOR, ALL)

@@ -116,7 +116,7 @@ def test_a_key_that_slurm_refuses_makes_the_service_not_ready(operator: Operator
     assert operator.faults() == {}
 
 
-def test_a_key_that_only_this_process_has_wrong_makes_it_not_ready(operator: Operator) -> None:
+def test_a_wrong_key_in_this_process_alone_makes_it_not_ready(operator: Operator) -> None:
     operator.lead()
     operator.service.slurm.token_fault = "Slurm does not accept this service's token"
     assert operator.faults() == {"key": NOT_READY}
@@ -206,7 +206,7 @@ def test_a_reservation_that_stays_open_is_degraded_until_it_is_settled(operator:
     assert operator.parts().reservations.open == 0
 
 
-def test_messages_that_nobody_sends_are_degraded(operator: Operator) -> None:
+def test_due_messages_that_no_process_sends_are_degraded(operator: Operator) -> None:
     _, job_id = operator.service.submit(notification=make_email())
     operator.service.move(job_id, JobState.FAILED)
     operator.lead()

@@ -269,7 +269,7 @@ def test_an_end_that_only_slurmdbd_knows_is_an_end(service: Service) -> None:
         control(service, REQUEUE, job_id)
 
 
-def test_a_job_that_ended_and_that_slurm_forgot_is_told_by_its_record(service: Service) -> None:
+def test_an_ended_job_that_slurm_has_forgotten_is_answered_from_its_record(service: Service) -> None:
     _, job_id = service.submit()
     service.move(job_id, JobState.TIMEOUT)
     service.slurm.forget(job_id)

@@ -29,7 +29,7 @@ def listed(site: Site, query: str, grant: Grant = ANYBODY) -> list[str]:
     return [task["uuid"] for task in answer.json["tasks"]]
 
 
-def test_a_caller_sees_the_tasks_of_its_users_alone_whatever_the_filter(site: Site) -> None:
+def test_a_filter_never_shows_tasks_of_users_whom_the_caller_may_not_read(site: Site) -> None:
     mine, others = submit(site)["uuid"], submit(site, "bob")["uuid"]
     for query in ("", "?username=bob&username=alice", "?state=open", f"?uuid={others}&uuid={mine}"):
         assert listed(site, query, ALICE) == [mine], query
@@ -103,7 +103,7 @@ def test_times_are_those_of_the_store(site: Site) -> None:
     assert listed(site, f"?since={day}T00:00:00 00:00&order=oldest&limit=1") in (["1500-ago"], ["90-ago"])
 
 
-def test_failed_and_ended_hold_what_succeeded_and_ended_say(site: Site) -> None:
+def test_the_filters_failed_and_ended_agree_with_the_fields_of_the_summaries(site: Site) -> None:
     store = site.services.store
     states = [None, *JobState]
     for state in states:

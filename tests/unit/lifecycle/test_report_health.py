@@ -47,7 +47,7 @@ class Hanging(SqliteStore):
         assert self.goes_on.wait(10)
 
 
-def test_a_write_that_hangs_is_a_fault_after_a_while_and_blocks_nobody(service: Service) -> None:
+def test_a_report_whose_write_hangs_becomes_a_fault_and_blocks_no_caller(service: Service) -> None:
     now = 0.0
     store = Hanging()
     reporter = HealthReporter(store, service.client, clock=lambda: now)

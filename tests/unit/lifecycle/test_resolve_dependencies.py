@@ -144,7 +144,7 @@ def test_a_task_that_has_ended_is_judged_by_its_record(
         assert fault_of(service, f"{kind}:a,afterok:4711") == [f"can never be fulfilled: {fault}"]
 
 
-def test_it_is_the_record_that_counts_when_slurm_uses_a_job_id_again(service: Service) -> None:
+def test_a_dependency_is_judged_by_the_record_when_slurm_reuses_the_job_id(service: Service) -> None:
     job_id = end(service, "a", FAILED)
     service.slurm.put(job_id, JobState.RUNNING, username="bob", comment="another job")
     assert fault_of(service, "afterok:a") == ["can never be fulfilled: task a ended as FAILED"]
@@ -180,7 +180,7 @@ def test_minutes_after_a_start_are_waited_for_although_the_job_has_ended(service
     assert translate(service, "after:a+5") is None
 
 
-def test_the_most_minutes_after_a_start_are_waited_for(service: Service) -> None:
+def test_the_longest_delay_after_a_start_is_waited_for(service: Service) -> None:
     job_id = end(service, "begun", JobState.COMPLETED, start_time=utc_now())
     assert translate(service, "after:begun+9999999") == f"after:{job_id}+9999999"
 

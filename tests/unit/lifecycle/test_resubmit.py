@@ -284,7 +284,7 @@ def test_a_registered_job_can_be_resubmitted_if_its_task_is_complete(service: Se
     assert answer["slurm_job_id"] != 77
 
 
-def test_the_errors_name_what_is_missing_in_the_task_of_a_registered_job(service: Service) -> None:
+def test_resubmitting_a_registered_job_names_the_fields_missing_in_its_task(service: Service) -> None:
     service.slurm.put(77, JobState.RUNNING)
     watch(service, 77, task={"uuid": "short"})
     with pytest.raises(InvalidRequest) as caught:

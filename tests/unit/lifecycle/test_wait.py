@@ -219,7 +219,7 @@ def test_an_unknown_task_is_answered_at_once(service: Service) -> None:
         )
 
 
-def test_requests_beyond_the_limit_are_told_when_to_come_again(service: Service) -> None:
+def test_requests_beyond_the_limit_of_waiting_ones_get_retry_after(service: Service) -> None:
     task, _ = service.submit()
     states = states_of(service.record(task))
 

@@ -89,7 +89,7 @@ def test_numbers_booleans_and_lists_become_words(tmp_path: Path) -> None:
     assert run_command(entry, tmp_path, n=7, b=False, f=[]) == ["7", "false", "e"]
 
 
-def test_a_default_fills_what_the_task_leaves_open(tmp_path: Path) -> None:
+def test_defaults_fill_the_parameters_that_a_task_does_not_give(tmp_path: Path) -> None:
     entry = entry_with({"x": {**TEXT, "default": "a b"}, "y": TEXT}, "${x}", "${y}")
     assert run_command(entry, tmp_path, y="c") == ["a b", "c"]
     assert run_command(entry, tmp_path, x="d", y="c") == ["d", "c"]

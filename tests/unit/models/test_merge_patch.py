@@ -37,7 +37,7 @@ ON_ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_
 
 
 @pytest.mark.parametrize("line", EXAMPLES.strip().splitlines())
-def test_a_merge_patch_does_what_the_rfc_shows(line: str) -> None:
+def test_a_merge_patch_gives_the_results_in_the_rfc(line: str) -> None:
     target, patch, result = map(json.loads, line.split())
     assert apply_merge_patch(target, patch) == result
 

@@ -308,7 +308,7 @@ def test_a_recorded_requeue_tells_its_outcome(server: Path) -> None:
         assert client_of(server, name).control.requeue(5, "alice") is expected
 
 
-def test_a_recorded_cancellation_of_several_jobs_tells_what_became_of_each(server: Path) -> None:
+def test_a_recorded_cancellation_of_several_jobs_has_an_outcome_for_each(server: Path) -> None:
     if not Dialect(server.name).has_bulk_cancellation:
         assert not (server / "cancel_many.json").exists()
         return

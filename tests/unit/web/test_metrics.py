@@ -116,7 +116,7 @@ def test_tasks_and_messages_are_counted_in_the_store(local: Site) -> None:
     assert found.value("store_operation_seconds_count", operation="write") > 5
 
 
-def test_an_unwell_part_is_visible_and_gone_after_it_heals(local: Site) -> None:
+def test_a_fault_shows_while_a_part_is_down_and_disappears_after_recovery(local: Site) -> None:
     local.slurm.known_down = SlurmUnavailable("away")
     local.services.monitor.run_cycle(local.services.store.now())
     assert scrape(local).value("slurm_circuit_open", client="callers") == 1
