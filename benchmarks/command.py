@@ -77,7 +77,7 @@ def list_stores(options: argparse.Namespace) -> list[Store]:
 
 
 def print_conditions(cluster: Cluster, stores: Sequence[Store]) -> None:
-    """Print what a reader has to know of the figures: versions, processors and the command."""
+    """Print the conditions of the measurement: versions, processors and the command."""
     parts = [f"slurm-proxy {read_version()}", f"Python {platform.python_version()}"]
     parts += [f"Slurm {cluster.release} ({cluster.api})", *(store.name for store in stores)]
     print("; ".join(parts))

@@ -1,4 +1,4 @@
-"""Measures backup, export and import of a store with many records, and the memory that they take.
+"""Measure backup, export and import of a store with many records, and the memory that they take.
 
 python -m benchmarks.copies [RECORDS] [mongodb://…]
 """

@@ -1,4 +1,4 @@
-"""How long after a job's end its message is handed over, at the default settings; and many ends together.
+"""Measure the time from the end of a job to its message, for single ends and for many together.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.ends [--mongodb mongodb://…] [--among 100000]
 

@@ -1,4 +1,4 @@
-"""A thousand callers who ask for a thousand different jobs once a second.
+"""Measure a thousand callers that each ask for a different job once a second.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.herd [--mongodb mongodb://…]
 

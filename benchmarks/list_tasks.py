@@ -1,4 +1,4 @@
-"""Measures a page of the list of tasks with few records and with many, for each filter and order.
+"""Measure a page of the list of tasks with few records and with many, for each filter and order.
 
 python -m benchmarks.list_tasks [--mongodb mongodb://…] [--few N] [--many N]
 

@@ -1,4 +1,4 @@
-"""What a GET of one task costs, as a ratio to slurmrestd's own GET of its job in the same run.
+"""Measure a GET of one task, as a ratio to slurmrestd's own GET of its job in the same run.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.look_up [--mongodb mongodb://…]
 

@@ -1,4 +1,4 @@
-"""What a submission, a GET and a polling cycle cost beside a million records that have ended.
+"""Measure a submission, a GET and a polling cycle beside a million records that have ended.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.million [--mongodb mongodb://…]
 

@@ -1,4 +1,4 @@
-"""How long callers wait while slurmctld or slurmrestd is down, in each of several workers.
+"""Measure how long callers wait while slurmctld or slurmrestd is down, in each of several workers.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.outage [--mongodb mongodb://…]
 

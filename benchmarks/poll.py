@@ -1,4 +1,4 @@
-"""What a polling cycle costs Slurm and the service, at different numbers of open jobs.
+"""Measure the cost of a polling cycle for Slurm and the service, at different numbers of open jobs.
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.poll [--mongodb mongodb://…] [--jobs 100000]
 

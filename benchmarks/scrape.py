@@ -1,4 +1,4 @@
-"""What a scrape of `GET /metrics` costs, with few records and with many.
+"""Measure the cost of a scrape of `GET /metrics`, with few records and with many.
 
     python -m benchmarks.scrape [--mongodb mongodb://…] [--records 1000000]
 

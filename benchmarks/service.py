@@ -190,7 +190,7 @@ def _create_key(environment: Mapping[str, str]) -> str:
 
 
 def traced_app() -> Flask:
-    """Return the application with a clock around its parts; `GET /parts` tells what it showed."""
+    """Return the application with a clock around its parts; `GET /parts` returns the measured times."""
     app = slurm_proxy.create_app()
     services = app.extensions["slurm_proxy"]
     seconds: defaultdict[str, list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Measures how much space a hello-world task takes: record, backup, export, log and audit trail.
+"""Measure how much space a hello-world task takes: record, backup, export, log and audit trail.
 
     python -m benchmarks.space_per_task [TASKS]
 

@@ -1,4 +1,4 @@
-"""What requests that wait cost the others: /ping and POST /submit without them and beside them.
+"""Measure the cost of waiting requests for others: /ping and POST /submit without and beside them.
 
     python -m benchmarks.waiting [--waiting 200] [--number 200] [--mongodb mongodb://…]
 

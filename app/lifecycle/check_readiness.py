@@ -1,6 +1,6 @@
 """Check whether this service can do its work: `GET /readyz`.
 
-A check reads the store, and never asks Slurm: the leader asks, and writes what it finds beside its lease.
+A check reads the store, and never asks Slurm: the leader asks, and writes the result beside its lease.
 """
 
 import threading
@@ -130,7 +130,7 @@ class ReadinessCheck:
         return ServiceState(self._without_store(store))
 
     def _read_stored_state(self, store: StorePart) -> ServiceState:
-        """Return all parts, with what they were judged by.
+        """Return all parts, with the state of the service that they were judged by.
 
         Raises:
             StoreUnavailable: The store cannot be read.

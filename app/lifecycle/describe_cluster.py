@@ -1,6 +1,6 @@
 """Describe the cluster's partitions: `GET /cluster`.
 
-Slurm is asked once a minute, by one of all processes: what it reports is kept in the store for the others.
+One process asks Slurm once a minute, and keeps the report in the store for the others.
 """
 
 import logging

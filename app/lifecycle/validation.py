@@ -108,7 +108,7 @@ class RequestValidator:
         return body if entry is None else {**body, "task": merge_defaults(task, entry.select_defaults(task))}
 
     def _find_parameter_faults(self, body: Mapping[str, Any], model: type[BaseModel]) -> Iterator[str]:
-        """Yield what is wrong with the parameters of a task to submit."""
+        """Yield the faults in the parameters of a task to submit."""
         task, entry = self._find_entry(body)
         if entry is not None and model is SubmitRequest:
             yield from entry.list_parameter_faults(task.get("parameters"), "task.parameters")

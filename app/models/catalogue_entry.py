@@ -97,7 +97,7 @@ class CatalogueEntry(BaseModel):
         return select_defaults(task, {part: values for part, values in parts if values is not None})
 
     def list_parameter_faults(self, given: object, root: str) -> Iterator[str]:
-        """Yield what is wrong with `task.parameters`, each fault with its path below `root`.
+        """Yield the faults of `task.parameters`, each with its path below `root`.
 
         None stands for a task without parameters.
         """

@@ -22,7 +22,7 @@ def find_placeholders(text: str) -> list[str]:
 def list_template_faults(
     command: str | None, params: Sequence[str], known: Collection[str], always_given: Collection[str]
 ) -> Iterator[str]:
-    """Yield what is wrong with the placeholders of an entry.
+    """Yield the faults in the placeholders of an entry.
 
     Args:
         command: `cmd`, which has no placeholders.

@@ -63,7 +63,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def list_value_faults(schema: Schema, value: object, root: str) -> Iterator[str]:
-    """Yield what is wrong with a value, each fault with its path below `root`."""
+    """Yield the faults of a value, each with its path below `root`."""
     found = islice(_Validator(schema).iter_errors(value), _MAX_FAULTS)
     for error in sorted(found, key=lambda error: list(map(str, error.path))):
         yield f"{join_path(root, error.absolute_path)}: {_describe_error(error)}"

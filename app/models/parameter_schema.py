@@ -67,7 +67,7 @@ def inline_definitions(schema: Schema) -> Schema:
 
 
 def find_schema_fault(schema: Schema) -> str | None:
-    """Return what is wrong with a schema of parameters; None for a good one."""
+    """Return the first fault of a schema of parameters; None for a valid one."""
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -136,7 +136,7 @@ def _find_part_fault(part: Schema, definitions: Mapping[str, Any]) -> str | None
 
 
 def _find_pattern_fault(pattern: str) -> str | None:
-    """Return what is wrong with a pattern, which is searched for anywhere in a text."""
+    """Return the fault of a pattern, which may match anywhere in a text; None for a valid one."""
     try:
         compile_pattern(pattern)
         is_slow = is_slow_pattern(rf"[\s\S]*?(?:{pattern})[\s\S]*")

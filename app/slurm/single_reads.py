@@ -95,7 +95,7 @@ class SingleReader:
         return sorted(job_ids, key=lambda job_id: self._read_at.get(job_id, 0.0))
 
     def time_one(self, job_id: int, timeout: float | None = None) -> SingleRead | None:
-        """Return one job, with what its reading cost; None for a job that cannot be read."""
+        """Return one job, with the cost of reading it; None for a job that cannot be read."""
         began = self._read_at[job_id] = self._clock()
         parts = self.raw_job(job_id, timeout)
         found = jobs_by_id_or_none([job_id], parts)

@@ -35,7 +35,7 @@ class TaggedJobs:
     Attributes:
         jobs: these jobs, with the state UNKNOWN: only id, user, times, name, folder and comment are read.
         unread: how many jobs in slurmctld could not be read.
-        faults: what was not searched, and why.
+        faults: the gaps of the search, with their reasons.
         without_comment: how many jobs only slurmdbd knows, without any comment.
     """
 
@@ -62,7 +62,7 @@ class TaggedJobReader:
         Args:
             since: The beginning of the search.
             until: The present time of Slurm.
-            progress: Is called with the number of jobs in slurmctld that were read, and of all.
+            progress: Called with the number of jobs in slurmctld that were read, and the number of all.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.
