@@ -6,7 +6,8 @@ and a second submission would run the task again. Each such uuid gets a record, 
 1. The store has a record with a job, or one that is UNKNOWN: nothing changes.
 2. The store has a reservation of the same user: it gets the job, as from the reconciler. Its task is known,
    and so its messages are sent.
-3. The store has a reservation of another user: nothing changes. Any user can write any comment.
+3. The store has a reservation or, without a line of the audit trail, a failed submission of another user:
+   nothing changes. Any user can write any comment.
 4. Nothing, or a submission that failed: a new record. What the task was is not known, apart from what Slurm
    tells about the job. So nobody is notified, and the record cannot be submitted again as it is.
 
@@ -25,9 +26,10 @@ from typing import Any
 
 from app.errors import DuplicateUuid
 from app.job_state import JobState
+from app.lifecycle.job_identity import is_same_job
 from app.models.audited_submission import AuditedSubmission
 from app.models.job import SlurmJob
-from app.models.record import JOB_TAG, RecordKind, TaskRecord
+from app.models.record import JOB_TAG, OpenJob, RecordKind, TaskRecord, utc_now
 from app.slurm.client import SlurmClient
 from app.slurm.tagged_jobs import ReportProgress, TaggedJobs
 from app.store.records import RecordStore
@@ -107,8 +109,10 @@ class JobAdoption:
             record = records.get(found.uuid)
             if not found.username or found.username in self._refused_users:
                 yield Adoption(AdoptionOutcome.IGNORED, found, "no task runs as this user")
-            elif record is None or record.is_freed:
+            elif record is None or (record.is_freed and _may_take(found, record)):
                 unknown.append(found)
+            elif record.is_freed:
+                yield Adoption(AdoptionOutcome.IGNORED, found, "another user has used this uuid")
             elif not record.is_reserved:
                 is_same = record.slurm_job_id == found.job_id
                 yield Adoption(AdoptionOutcome.KNOWN, found, "" if is_same else "its record has another job")
@@ -119,7 +123,7 @@ class JobAdoption:
         if unknown:
             facts = self._read_facts(unknown)
             for found in unknown:
-                yield self._add_record(found, facts.get(found.job_id), dry_run=dry_run)
+                yield self._add_record(found, facts.get(found.uuid), dry_run=dry_run)
 
     def _settle(self, record: TaskRecord, found: FoundJob, *, dry_run: bool) -> Adoption:
         """Give a reservation its job; the poller reads the state."""
@@ -127,8 +131,8 @@ class JobAdoption:
             self._store.accept_job(record, found.job_id, JobState.PENDING, self._store.now())
         return Adoption(AdoptionOutcome.SETTLED, found)
 
-    def _read_facts(self, batch: Sequence[FoundJob]) -> dict[int, SlurmJob]:
-        """Return these jobs as slurmctld, or else slurmdbd, describes them."""
+    def _read_facts(self, batch: Sequence[FoundJob]) -> dict[str, SlurmJob]:
+        """Return these jobs as slurmctld, or else slurmdbd, describes them, by uuid."""
         facts = {
             job_id: job
             for job_id, job in self._slurm.read_jobs(_ids_of_found(batch)).items()
@@ -138,9 +142,9 @@ class JobAdoption:
         if missing:
             facts |= self._slurm.read_accounting(_ids_of_found(missing)) or {}
         return {
-            found.job_id: job
+            found.uuid: job
             for found in batch
-            if (job := facts.get(found.job_id)) is not None and job.username == found.username
+            if (job := facts.get(found.job_id)) is not None and is_same_job(_to_open_job(found), job)
         }
 
     def _add_record(self, found: FoundJob, job: SlurmJob | None, *, dry_run: bool) -> Adoption:
@@ -162,6 +166,11 @@ def _list_found_jobs(jobs: Iterable[SlurmJob], audited: Iterable[AuditedSubmissi
             yield FoundJob(uuid, job.username, job.array_job_id or job.job_id, job.submit_time)
 
 
+def _may_take(found: FoundJob, failed: TaskRecord) -> bool:
+    """Return whether the job may replace a submission that failed, which shows its user what was wrong."""
+    return found.audited is not None or failed.slurm_username == found.username
+
+
 def _choose_jobs(found: Iterable[FoundJob]) -> tuple[list[FoundJob], list[FoundJob]]:
     """Return one job for each uuid, and the other jobs: those of the audit trail first, then the oldest."""
     by_uuid: dict[str, dict[tuple[str, int], FoundJob]] = {}
@@ -179,6 +188,12 @@ def _precedence(found: FoundJob) -> tuple[bool, float, int]:
     """Return a sort key that puts the most likely job of the task first."""
     at = found.submitted_at.timestamp() if found.submitted_at else float("inf")
     return found.audited is None, at, found.job_id
+
+
+def _to_open_job(found: FoundJob) -> OpenJob:
+    """Return what identifies the job: since a line of the audit trail, Slurm may have reused its id."""
+    created_at = found.submitted_at or utc_now()
+    return OpenJob(found.uuid, found.job_id, JobState.UNKNOWN, found.username, created_at, None)
 
 
 def _ids_of_found(batch: Iterable[FoundJob]) -> list[int]:

@@ -149,6 +149,22 @@ def test_a_forged_tag_takes_no_reservation_of_another_user(service: Service) -> 
     assert record_of(service, record.uuid).is_reserved
 
 
+def test_a_forged_tag_does_not_replace_the_failed_submission_of_another_user(service: Service) -> None:
+    record = reserve(service, submission_error="Slurm refused it")
+    put(service, 7, record.uuid, username="mallory")
+    (item,) = adopt(service)
+    assert (item.outcome, item.reason) == (AdoptionOutcome.IGNORED, "another user has used this uuid")
+    assert record_of(service, record.uuid) == record
+
+
+def test_the_audit_trail_replaces_the_failed_submission_of_another_user(service: Service) -> None:
+    record = reserve(service, submission_error="Slurm refused it")
+    put(service, 7, record.uuid, username="bob")
+    line = AuditedSubmission(AN_HOUR_AGO, record.uuid, "bob", 7, "bob")
+    assert [item.outcome for item in adopt(service, line)] == [AdoptionOutcome.ADOPTED]
+    assert record_of(service, record.uuid).slurm_username == "bob"
+
+
 def test_of_several_jobs_with_one_tag_the_first_counts(service: Service) -> None:
     uuid = new_uuid()
     put(service, 7, uuid, username="mallory", submit_time=AN_HOUR_AGO + timedelta(seconds=1))
@@ -200,13 +216,21 @@ def test_a_job_without_a_comment_is_adopted_by_the_audit_trail(service: Service)
     assert (item.outcome, item.state) == (AdoptionOutcome.ADOPTED, JobState.COMPLETED)
 
 
-@pytest.mark.parametrize("is_reused", [False, True])
-def test_a_job_that_slurm_does_not_know_any_more_is_unknown(service: Service, is_reused: bool) -> None:
+@pytest.mark.parametrize(
+    "reused",
+    [
+        {},
+        {"username": "bob", "comment": None},
+        {"comment": make_tag("another")},
+        {"comment": None, "submit_time": AN_HOUR_AGO + timedelta(minutes=30)},
+    ],
+)
+def test_a_job_that_slurm_does_not_know_any_more_is_unknown(service: Service, reused: dict[str, Any]) -> None:
     uuid = new_uuid()
-    if is_reused:
-        put(service, 7, new_uuid(), username="bob", comment=None)
+    if reused:
+        put(service, 7, new_uuid(), **reused)
     line = AuditedSubmission(AN_HOUR_AGO, uuid, "alice", 7, "alice")
-    (item,) = adopt(service, line)
+    item = adopt(service, line)[0]
     assert (item.outcome, item.state) == (AdoptionOutcome.ADOPTED, JobState.UNKNOWN)
     record = record_of(service, uuid)
     assert (record.slurm_job_id, record.job) == (7, None)
