@@ -1,6 +1,7 @@
 """Run the command `flask --app app records adopt`."""
 
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -94,7 +95,7 @@ def _read_trails(paths: Sequence[Path], since: datetime) -> Iterator[AuditedSubm
         try:
             with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
                 yield from read_audited_submissions(lines, since)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or error
             raise CopyFailed(f"--audit: {path} cannot be read: {reason}") from error
 

@@ -1,6 +1,7 @@
 """Back up the store, or export its content, while the service runs."""
 
 import gzip
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ class StoreBackup:
         Only files with such a name are removed, and only after the new backup is complete.
 
         Raises:
-            CopyFailed: The backup cannot be made; no backup was removed.
+            CopyFailed: The backup cannot be made, and no backup was removed; or old ones cannot be removed.
             StoreUnavailable: The store does not answer.
         """
         if not folder.is_dir():
@@ -57,7 +58,11 @@ class StoreBackup:
         form = "sqlite3" if self._database_file is not None else "jsonl.gz"
         path = folder / f"{datetime.now(UTC):{_STAMP}}.{form}"
         self.back_up(path, progress, overwrite=False, snapshot=snapshot)
-        _remove_old_backups(folder, keep)
+        try:
+            _remove_old_backups(folder, keep, path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise CopyFailed(f"{path} is complete, but old backups cannot be removed: {reason}") from error
         return path
 
     def export(
@@ -78,7 +83,7 @@ class StoreBackup:
         if self._database_file is None:
             return
         own = [Path(f"{self._database_file}{suffix}") for suffix in ("", "-wal", "-shm")]
-        if any(file.exists() and path.exists() and file.samefile(path) for file in own):
+        if any(file.exists() and os.path.exists(path) and file.samefile(path) for file in own):  # noqa: PTH110
             raise CopyFailed(f"{path} is the database itself: name another file")
 
     def _write_export(
@@ -119,21 +124,37 @@ def _writing_export(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
 
 def find_backup_age(folder: Path) -> timedelta | None:
     """Return the age of the newest complete backup in the folder, by its name; None if there is none."""
-    if not folder.is_dir() or not (names := sorted(path.name for path in _list_backups(folder))):
-        return None
-    made_at = datetime.strptime(names[-1].split(".")[0], _STAMP).replace(tzinfo=UTC)
-    return datetime.now(UTC) - made_at
+    try:
+        times = [_parse_backup_time(path) for path in _list_backups(folder)]
+    except OSError:
+        return None  # the backup itself gives a better error
+    return datetime.now(UTC) - max(times) if times else None
 
 
 def _list_backups(folder: Path) -> list[Path]:
     """Return the complete backups in the folder, the oldest first."""
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file())
+    return sorted(path for path in folder.iterdir() if _is_backup_name(path.name) and path.is_file())
 
 
-def _remove_old_backups(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` backups in the folder, and the partial files of killed processes."""
+def _is_backup_name(name: str) -> bool:
+    try:
+        return _NAME.fullmatch(name) is not None and _parse_backup_time(Path(name)) is not None
+    except ValueError:  # there is no such time
+        return False
+
+
+def _parse_backup_time(path: Path) -> datetime:
+    return datetime.strptime(path.name.split(".")[0], _STAMP).replace(tzinfo=UTC)
+
+
+def _remove_old_backups(folder: Path, keep: int, newest: Path) -> None:
+    """Remove all but the newest `keep` backups in the folder, and the partial files of killed processes.
+
+    The backup `newest` stays, even if the clock was ahead when another one was made.
+    """
     for path in folder.iterdir():
-        if path.name.endswith(PARTIAL_SUFFIX) and _NAME.fullmatch(path.name.removesuffix(PARTIAL_SUFFIX)):
+        if path.name.endswith(PARTIAL_SUFFIX) and _is_backup_name(path.name.removesuffix(PARTIAL_SUFFIX)):
             remove_partial_file(path)
-    for path in _list_backups(folder)[:-keep]:
+    others = [path for path in _list_backups(folder) if path != newest]
+    for path in others[: max(len(others) - (keep - 1), 0)]:
         path.unlink(missing_ok=True)

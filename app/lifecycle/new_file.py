@@ -22,10 +22,14 @@ def writing_new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         CopyFailed: The file exists and may not be overwritten, cannot be written, or is being written.
     """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        partial.exists()
+    except OSError as error:  # its name is too long
+        raise CopyFailed(f"{path} cannot be written: {error.strerror}") from error
     if path.is_dir() or not path.parent.is_dir():
         raise CopyFailed(explain_unwritable(path))
     _refuse_existing_file(path, overwrite=overwrite)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with _locked_file(partial) as descriptor:
         try:
             os.ftruncate(descriptor, 0)
@@ -48,6 +52,8 @@ def remove_partial_file(partial: Path) -> None:
 
 
 def _refuse_existing_file(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not path.is_file():
+        raise CopyFailed(f"{path} is a device, a pipe or a socket: name a file")
     if path.exists() and not overwrite:
         raise CopyFailed(f"{path} exists already: name another file, or give --force")
 

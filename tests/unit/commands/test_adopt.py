@@ -109,11 +109,15 @@ def test_an_audit_trail_shows_the_jobs_that_slurm_has_forgotten(
 
 def test_a_trail_that_cannot_be_read_stops_the_command(site: Site, tmp_path: Path) -> None:
     (tmp_path / "torn.gz").write_bytes(gzip.compress(b"x" * 1000)[:15])
+    packed = bytearray(gzip.compress(bytes(range(256)) * 9))
+    packed[10] ^= 0x06  # a kind of block that does not exist
+    (tmp_path / "damaged.gz").write_bytes(packed)
     (tmp_path / "not.gz").write_bytes(b"not packed")
     for name, words in (
         ("none", "No such file or directory"),
         (".", "Is a directory"),
         ("torn.gz", "ended before"),
+        ("damaged.gz", "invalid"),
         ("not.gz", "Not a gzipped file"),
     ):
         result = run(site, "--audit", tmp_path / name)

@@ -119,6 +119,40 @@ def test_a_folder_keeps_the_newest_backups_and_every_other_file(site: Site, key:
     assert result.stderr == f"The backup {folder / new} is complete.\n"
 
 
+def test_a_new_backup_stays_beside_one_with_a_later_time(site: Site, tmp_path: Path) -> None:
+    later = tmp_path / "slurm-proxy-20990101T000000Z.sqlite3"
+    later.touch()
+    impossible = tmp_path / "slurm-proxy-99999999T999999Z.sqlite3"
+    impossible.touch()
+    result = run(site, "backup", "--keep", 1, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert Path(result.stderr.split()[2]).exists()
+    assert not later.exists()
+    assert impossible.exists()
+
+
+@pytest.mark.parametrize("command", ["backup", "export"])
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_name_that_is_too_long_is_explained(
+    site: Site, key: str, tmp_path: Path, command: str, length: int
+) -> None:
+    result = run(site, command, tmp_path / ("x" * length))
+    assert result.exit_code == 1
+    assert result.stderr.endswith("cannot be written: File name too long\n")
+
+
+@pytest.mark.parametrize("command", ["backup", "export"])
+def test_no_pipe_or_device_is_replaced_by_force(site: Site, key: str, tmp_path: Path, command: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = run(site, command, "--force", pipe)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {pipe} is a device, a pipe or a socket: name a file\n",
+    )
+    assert pipe.is_fifo()
+
+
 def test_a_backup_that_fails_removes_no_earlier_one(site: Site, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -142,6 +176,7 @@ def test_a_backup_that_fails_removes_no_earlier_one(site: Site, tmp_path: Path) 
         (["--keep", "0", "x"], "0 is not in the range x>=1"),
         (["--keep", "2", "--every", "1w", "x"], "1w must be a number with a unit, such as 30m, 24h or 7d"),
         (["--keep", "2", "--every", "0h", "x"], "0h must be a number with a unit"),
+        (["--keep", "2", "--every", "3651d", "x"], "3651d must be at most 3650d"),
         ([], "Missing argument 'FILE'"),
     ],
 )
@@ -291,6 +326,7 @@ def test_the_age_of_the_newest_backup_is_in_its_name(tmp_path: Path) -> None:
         at = datetime.now(UTC) - timedelta(hours=hours)
         (tmp_path / f"slurm-proxy-{at:%Y%m%dT%H%M%SZ}.jsonl.gz").touch()
     (tmp_path / "slurm-proxy-20990101T000000Z.sqlite3.partial").touch()
+    (tmp_path / "slurm-proxy-99999999T999999Z.sqlite3").touch()
     age = find_backup_age(tmp_path)
     assert age is not None
     assert 2 <= age / timedelta(hours=1) < 2.1
