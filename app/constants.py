@@ -247,7 +247,9 @@ class Settings(BaseModel):
     # The store
     MONGODB_URI: SecretStr | None = Field(
         None,
-        description="The MongoDB that stores the records. Without it, the file SQLITE_PATH stores them.",
+        description="The MongoDB that stores the records. Without it, the file SQLITE_PATH stores them. For a"
+        " server that is not in a replica set, add retryWrites=false: it cannot repeat writes, and the driver"
+        " may need a minute to use it again after an outage.",
     )
     MONGODB_MONITOR_DB: str = Field("monitordb", description="The database in MongoDB.")
     MONGODB_MONITOR_JOBS_COLLECTION: str = Field("jobs", description="The collection of the job records.")
