@@ -25,6 +25,15 @@ _MAX_READ_BYTES = 64 * 1024  # of an answer in which user, uuid and job are look
 
 
 @dataclass(frozen=True, slots=True)
+class _Source:
+    """The caller of a request, the address of the client, and the route."""
+
+    caller: str
+    address: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Subject:
     """The user, the task and the job of a request, as far as known."""
 
@@ -40,47 +49,58 @@ def log_request(response: Response) -> Response:
     response.headers["X-Request-Id"] = request_id.get()
     seconds = time.monotonic() - g.get("began", time.monotonic())
     count_request(get_services().operator_view.metrics, response, seconds)
-    if not g.get("is_logged", True):
-        return response
-    name = g.caller.name if "caller" in g else _UNKNOWN
-    route = request.url_rule.rule if request.url_rule else _UNKNOWN
-    address = find_client_address(get_settings())
-    subject = _subject_of(response)
+    if g.get("is_logged", True):
+        source = _Source(
+            caller=g.caller.name if "caller" in g else _UNKNOWN,
+            address=find_client_address(get_settings()),
+            route=request.url_rule.rule if request.url_rule else _UNKNOWN,
+        )
+        subject = _subject_of(response)
+        _write_log_line(response, source, subject, seconds)
+        if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
+            _write_audit_entries(response, source, subject)
+    return response
+
+
+def _write_log_line(response: Response, source: _Source, subject: _Subject, seconds: float) -> None:
     fields = {
         "method": request.method,
-        "route": route,
+        "route": source.route,
         "status": response.status_code,
-        "caller": name,
-        "address": address,
+        "caller": source.caller,
+        "address": source.address,
         "user": subject.username,
         "uuid": subject.task_uuid,
         "slurm_job_id": subject.slurm_job_id,
         "duration": round(seconds, 4),
     }
-    waited = f", of which it waited {g.waited:.1f} s" if "waited" in g else ""
+    waited = ""
     if "waited" in g:
+        waited = f", of which it waited {g.waited:.1f} s"
         fields["waited"] = round(g.waited, 4)
-    values = (request.method, route, response.status_code, name, address, 1000 * seconds, waited)
-    logger.info("%s %s %s by %s from %s in %.0f ms%s", *values, extra=fields)
-    if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
-        entry = AuditEntry(
-            at=utc_now(),
-            request_id=request_id.get(),
-            caller=name,
-            address=address,
-            action=f"{request.method} {route}" + ("?dry_run=true" if g.get("is_dry_run") else ""),
-            username=subject.username,
-            task_uuid=subject.task_uuid,
-            slurm_job_id=subject.slurm_job_id,
-            status=response.status_code,
-            code=subject.code,
-            resubmitted_from=subject.resubmitted_from,
-        )
-        write_audit_entry(entry)
-        for task in g.get("cancelled_tasks", ()):
-            named = {"username": task.slurm_username, "task_uuid": task.uuid, "outcome": task.outcome}
-            write_audit_entry(entry.model_copy(update={**named, "slurm_job_id": task.slurm_job_id}))
-    return response
+    values = (request.method, source.route, response.status_code, source.caller, source.address)
+    logger.info("%s %s %s by %s from %s in %.0f ms%s", *values, 1000 * seconds, waited, extra=fields)
+
+
+def _write_audit_entries(response: Response, source: _Source, subject: _Subject) -> None:
+    """Write an entry about the request, and one for each task of a bulk cancellation."""
+    entry = AuditEntry(
+        at=utc_now(),
+        request_id=request_id.get(),
+        caller=source.caller,
+        address=source.address,
+        action=f"{request.method} {source.route}" + ("?dry_run=true" if g.get("is_dry_run") else ""),
+        username=subject.username,
+        task_uuid=subject.task_uuid,
+        slurm_job_id=subject.slurm_job_id,
+        status=response.status_code,
+        code=subject.code,
+        resubmitted_from=subject.resubmitted_from,
+    )
+    write_audit_entry(entry)
+    for task in g.get("cancelled_tasks", ()):
+        named = {"username": task.slurm_username, "task_uuid": task.uuid, "outcome": task.outcome}
+        write_audit_entry(entry.model_copy(update={**named, "slurm_job_id": task.slurm_job_id}))
 
 
 def _subject_of(response: Response) -> _Subject:
