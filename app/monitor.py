@@ -2,10 +2,8 @@
 
 import logging
 import os
-import random
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
+from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.poll import Poller
@@ -21,13 +19,12 @@ from app.lifecycle.polling_pace import PollingPace
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
+from app.loops import Loops, Step
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
 from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
-
-_STOP_TIMEOUT = 10.0  # seconds that stop() waits for each thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +100,7 @@ class Monitor:
         self._on_change = on_change
         self._cycle_began: float | None = None  # of the polling cycle that runs now
         self._fencing_token: int | None = None  # while this process leads
-        self._stopping = threading.Event()
-        self._wake: dict[str, threading.Event] = {method: threading.Event() for method in delivery.methods}
-        self._threads: list[threading.Thread] = []
+        self._loops = Loops(store.now, self._outages)
 
     def run_cycle(self, now: datetime) -> bool:
         """Run one polling cycle; return False if the process does not lead.
@@ -160,42 +155,35 @@ class Monitor:
     def deliver(self, method: str, now: datetime) -> None:
         """Deliver all notifications of one channel that are due."""
         began = time.monotonic()
-        while not self._stopping.is_set():
+        while not self._loops.are_stopping:
             elapsed = timedelta(seconds=time.monotonic() - began)
             if not self._delivery.deliver_one(method, now + elapsed):
                 break
 
     def start(self) -> None:
         """Start the threads; to be called once, after any fork."""
-        self._stopping.clear()
+        self._loops = Loops(self._store.now, self._outages)
         self._owner = self._given_owner or _new_owner_name()
-        self._start_loop("monitor", self.run_cycle, self._stopping, self._timing.interval)
-        self._start_loop("probe", lambda _: self.probe(), self._stopping, self._lease.total_seconds() / 3)
-        self._start_loop(
-            "late",
-            lambda _: self._reservations.record_unrecorded_jobs(),
-            self._stopping,
-            self._timing.interval,
-        )
-        self._start_loop("slurm", lambda _: self.check_slurm(), self._stopping, self._timing.interval)
-        self._start_loop(
-            "report", lambda _: self._health.write_report(), self._stopping, self._timing.interval
-        )
-        self._start_loop("lease", self.renew_lease, self._stopping, self._lease.total_seconds() / 3)
-        for method, wake in self._wake.items():
-            self._start_loop(f"deliver-{method}", partial(self.deliver, method), wake, self._timing.interval)
+        self._loops.start("monitor", self.run_cycle, self._cycle_pause)
+        for_the_lease: dict[str, Step] = {"probe": lambda _: self.probe(), "lease": self.renew_lease}
+        for name, step in for_the_lease.items():
+            self._loops.start(name, step, lambda: self._timing.lease / 3)
+        at_intervals: dict[str, Step] = {
+            "late": lambda _: self._reservations.record_unrecorded_jobs(),
+            "slurm": lambda _: self.check_slurm(),
+            "report": lambda _: self._health.write_report(),
+            **{_loop_of(method): partial(self.deliver, method) for method in self._delivery.methods},
+        }
+        for name, step in at_intervals.items():
+            self._loops.start(name, step, lambda: self._timing.interval)
 
     def stop(self) -> None:
         """End the threads after their present work, and release the lease. May be called twice."""
-        self._stopping.set()
-        self._wake_channels()
-        for thread in self._threads:
-            thread.join(_STOP_TIMEOUT)
+        were_running = self._loops.stop()
         self._fencing_token = None
-        if self._threads:
-            self._run_step(lambda _: self._store.release_lease(self._owner))
+        if were_running:
+            self._loops.run_step(lambda _: self._store.release_lease(self._owner))
             self._health.delete_report()
-        self._threads.clear()
 
     @contextmanager
     def _timing_cycle(self) -> Iterator[None]:
@@ -228,35 +216,13 @@ class Monitor:
 
     def _wake_channels(self) -> None:
         """Let the channels of the process deliver at once."""
-        for wake in self._wake.values():
-            wake.set()
+        for method in self._delivery.methods:
+            self._loops.wake(_loop_of(method))
 
-    def _start_loop(
-        self, name: str, step: Callable[[datetime], object], wake: threading.Event, interval: float
-    ) -> None:
-        thread = threading.Thread(target=self._run_loop, args=(step, wake, interval), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
-    def _run_loop(self, step: Callable[[datetime], object], wake: threading.Event, interval: float) -> None:
-        while not self._stopping.is_set():
-            self._run_step(step)
-            pause = self._cycle_pause() if step == self.run_cycle else interval
-            woken = wake.wait(pause * random.uniform(1, 1.1))  # noqa: S311 - jitter, no secret
-            if woken and wake is not self._stopping:
-                wake.clear()
-
-    def _run_step(self, step: Callable[[datetime], object]) -> None:
-        """Run one step and log its errors, so that the loop goes on."""
-        loop = threading.current_thread().name
-        try:
-            step(self._store.now())
-        except SlurmProxyError as error:
-            self._outages.record_failure(error.failing_part or f"the loop {loop}", str(error), loop)
-        except Exception as error:
-            self._outages.record_failure(f"the loop {loop}", type(error).__name__, loop, error)
-        else:
-            self._outages.record_success(loop)
+def _loop_of(method: str) -> str:
+    """Return the name of the loop that delivers by this method."""
+    return f"deliver-{method}"
 
 
 def _new_owner_name() -> str:

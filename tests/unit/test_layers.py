@@ -27,6 +27,7 @@ LAYERS = {
     "app.unwritable_file": 0,
     "app.version": 0,
     "app.environment": 1,
+    "app.loops": 1,
     "app.models": 1,
     "app.messages": 2,
     "app.slurm": 3,
