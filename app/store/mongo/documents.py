@@ -119,7 +119,7 @@ def document_to_record(document: Document) -> TaskRecord:
         document = {**document, **translate_fields(document)}
     notifications = [document_to_notification(item) for item in document.get("notifications", ())]
     task, key = unescape_references(document["task"]), document.get("uuid")
-    has_own_key = isinstance(task, dict) and key != task.get("uuid")
+    has_own_key = isinstance(task, dict) and key != str(task.get("uuid"))
     defaults = unescape_references(document.get("defaults", {}))
     fields = {
         "task": task,

@@ -62,6 +62,17 @@ def test_an_operator_sees_the_parts_while_the_store_is_away(ready: Site, tmp_pat
     (tmp_path / "aside").rename(path)
 
 
+def test_a_revoked_key_is_not_remembered_once_it_was_refused(ready: Site, tmp_path: Path) -> None:
+    key = ready.key(WATCHER)
+    assert "parts" in ask(ready, key)[1]
+    assert ready.keys.revoke(key.split("_")[1])
+    assert ask(ready, key)[0] == 401
+    path = tmp_path / "store.sqlite3"
+    path.rename(tmp_path / "aside")
+    assert "parts" not in ask(ready, key)[1]
+    (tmp_path / "aside").rename(path)
+
+
 def test_operators_are_remembered_for_a_quarter_of_an_hour() -> None:
     now = 0.0
     operators = RecentOperators(lambda: now)
