@@ -64,6 +64,17 @@ def test_a_moved_store_has_the_same_content(source: TaskStore, target: TaskStore
     assert len(target.list_reservations(LATER)) == 1
 
 
+def test_a_record_whose_uuid_is_a_number_can_be_imported_again(
+    source: TaskStore, target: TaskStore, file: Path
+) -> None:
+    record = make_running()
+    source.add_record(record.model_copy(update={"task": {**record.task, "uuid": 77}}))
+    export(source, file)
+    import_file(target, file)
+    report, conflicts = import_file(target, file)
+    assert (report.added, report.present, conflicts) == (0, 1, [])
+
+
 def test_an_import_that_is_repeated_changes_nothing(source: TaskStore, target: TaskStore, file: Path) -> None:
     records = fill(source)
     exported = export(source, file)
