@@ -130,7 +130,7 @@ def _one_or_more(item: dict[str, Any], most: int) -> WithJsonSchema:
 _take_words = BeforeValidator(partial(_list_values, most=MAX_WORDS))
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": ONE_LINE}
-_TIME = WithJsonSchema({"type": "string", "minLength": 2})
+_TIME = WithJsonSchema({"type": "string", "minLength": 2, "pattern": ONE_LINE})
 Words = Annotated[tuple[Line, ...], _take_words, _one_or_more(_TEXT, MAX_WORDS)]
 _States = Annotated[
     tuple[Annotated[Line, AfterValidator(_check_state)], ...],

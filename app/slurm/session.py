@@ -223,11 +223,16 @@ class Session:
     def _probe(self) -> None:
         """Send a request to slurmctld, even while the circuit breaker is open.
 
+        A slurmctld that refuses the token is up; each request is then answered with that refusal.
+
         Raises:
             SlurmUnavailable: slurmctld does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        reply = self.read_diagnostics()
+        try:
+            reply = self.read_diagnostics()
+        except SlurmTokenRefused:
+            return
         if reply.status != 200 or reply.fault:
             raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")
 

@@ -32,16 +32,19 @@ COMMANDS = {
 
 
 class CountingCluster(LocalCluster):
-    """The stand-in for Slurm, which counts its requests by method and path."""
+    """The stand-in for Slurm, which counts its requests by method and path, and the readings of each job."""
 
     def __init__(self) -> None:
         super().__init__(KEY, cpus=2)
         self.requests: Counter[str] = Counter()
+        self.readings: Counter[int] = Counter()
         self.url = ""
 
     def _route(self, method: str, url: str, *arguments: Any) -> dict[str, Any]:
         path = re.sub(r"/v[0-9.]+|[0-9]+|\?.*", "", url)
         self.requests[f"{method} {path}"] += 1
+        if method == "GET" and (job := re.search(r"/job/([0-9]+)$", url)):
+            self.readings[int(job[1])] += 1
         return super()._route(method, url, *arguments)
 
 

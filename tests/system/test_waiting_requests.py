@@ -69,14 +69,15 @@ def test_200_waiting_requests_delay_no_others_and_cost_slurm_nothing(
         assert statistics.median(submissions) < SOON
         assert not any(name.startswith("GET /slurm/job/") for name in slurm.requests), slurm.requests
         slurm.requests.clear()
+        slurm.readings.clear()
         server.cancel(task)
         for waiter in waiters:
             response, answer = waiter.read_answer()
             assert response.status == 200
             assert answer["monitor"]["ended"]
             assert "Retry-After" not in response.headers
-        # The cancellation and the poller read the job a few times, however many requests wait.
-        assert slurm.requests["GET /slurm/job/"] <= 8, slurm.requests
+        # The cancellation and the poller read the job a few times, however many requests wait for it.
+        assert 1 <= max(slurm.readings.values()) <= 8, slurm.readings
 
 
 @pytest.mark.parametrize("command", COMMANDS)

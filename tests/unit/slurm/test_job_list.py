@@ -84,6 +84,14 @@ def test_poll_of_a_small_cluster_is_one_list_however_many_jobs_are_ours(ours: in
     assert cluster.take_requests() == ["jobs"] * 3
 
 
+def test_poll_on_a_slow_machine_reads_the_list_of_few_jobs() -> None:
+    cluster = cluster_of(300, list_seconds=3)
+    reader = reader_of(cluster)
+    for _ in range(3):
+        assert reader.poll(running(300)) == {}
+    assert cluster.take_requests() == ["jobs"] * 3
+
+
 def test_poll_without_changes_costs_one_request_without_an_answer() -> None:
     cluster = cluster_of(40_000, list_seconds=8)
     cluster.list_bytes = 1
@@ -113,7 +121,7 @@ def test_an_expensive_list_is_tried_again_after_ten_minutes() -> None:
     reader = reader_of(cluster)
     reader.poll(running(10))
     cluster.take_requests()
-    cluster.list_seconds = 0.1
+    cluster.jobs = dict.fromkeys(range(1, 1001), "RUNNING")
     cluster.now += 599 - 2
     reader.poll(running(10))
     assert "jobs" not in cluster.take_requests()
