@@ -30,6 +30,11 @@ class RecentOperators:
             while len(self._seen_at) > _MAX_REMEMBERED:
                 del self._seen_at[next(iter(self._seen_at))]
 
+    def forget(self, authorization: str) -> None:
+        """Forget a header that is no longer valid."""
+        with self._lock:
+            self._seen_at.pop(_hash_header(authorization), None)
+
     def knows(self, authorization: str) -> bool:
         """Return whether the header was valid a short while ago."""
         with self._lock:

@@ -91,6 +91,9 @@ def require_monitor() -> None:
         if operators.knows(authorization or ""):
             return
         raise
+    except NotAuthenticated:  # such as a key that was revoked
+        operators.forget(authorization or "")
+        raise
     require_scope(g.caller, Scope.MONITOR)
     if authorization is not None:
         operators.remember(authorization)
