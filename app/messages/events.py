@@ -19,6 +19,7 @@ _TIME_LIMIT_SHARES = {
 }
 _DEPENDENCY_FAILED = "DependencyNeverSatisfied"
 _REQUEUED_AND_HELD = (JobState.SPECIAL_EXIT, JobState.REQUEUE_HOLD)
+_HELD_REASONS = ("JobHeldUser", "JobHeldAdmin")
 _DEPENDENCY_CHECK_INTERVAL = timedelta(minutes=1)  # Slurm has no state for a job whose dependency failed
 # Ages of a record at which its waiting job is read, to find out whether it can start. Slurm gives its reason
 # within seconds (22.05, 24.11), but later in a long queue.
@@ -81,7 +82,7 @@ def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Eve
     if name is EventName.BEGIN and job.start_time and job.nodes and state.has_begun:
         return Event("begin", f"begin{again}", "The job has begun.", "begun")
     if name is EventName.REQUEUE and job.restarts > _known_restarts(record):
-        held = ", and is held there until it is released" if state in _REQUEUED_AND_HELD else ""
+        held = ", and is held there until it is released" if _is_requeued_and_held(job) else ""
         words = f"The job was put back into the queue (restart {job.restarts}){held}."
         return Event("requeue", f"requeue{again}", words, "requeued")
     if name is EventName.INVALID_DEPEND and job.reason == _DEPENDENCY_FAILED:
@@ -91,6 +92,12 @@ def _find_state_event(name: EventName, record: TaskRecord, job: SlurmJob) -> Eve
         words = "The job waits in the queue, but cannot start as it is."
         return Event("cannot_start", "cannot_start", words, "cannot start")
     return None
+
+
+def _is_requeued_and_held(job: SlurmJob) -> bool:
+    """Return whether a requeued job is held; while its processes end, only the reason shows that."""
+    is_waiting = job.job_state.is_waiting or job.job_state is JobState.COMPLETING
+    return job.job_state in _REQUEUED_AND_HELD or (is_waiting and job.reason in _HELD_REASONS)
 
 
 def _find_time_limit_event(

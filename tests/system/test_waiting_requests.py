@@ -56,9 +56,10 @@ def test_200_waiting_requests_delay_no_others_and_cost_slurm_nothing(
     task = server.submit()
     with server.waiting(task, MANY) as waiters:
         until(lambda: server.count_threads() > MANY, 30, "a thread for each request")
+        until(lambda: slurm.readings[task["slurm_job_id"]], 30, "the first reading of the poller")
         time.sleep(1)
         assert count_answers(waiters) == 0
-        slurm.requests.clear()
+        slurm.readings.clear()
         pings = [server.measure_seconds("GET", "/ping") for _ in range(20)]
         assert statistics.median(pings) < SOON
         submissions = []
@@ -67,8 +68,8 @@ def test_200_waiting_requests_delay_no_others_and_cost_slurm_nothing(
             server.submit()
             submissions.append(time.monotonic() - began)
         assert statistics.median(submissions) < SOON
-        assert not any(name.startswith("GET /slurm/job/") for name in slurm.requests), slurm.requests
-        slurm.requests.clear()
+        assert slurm.readings[task["slurm_job_id"]] == 0, slurm.readings
+        assert max(slurm.readings.values(), default=0) <= 1, "the poller reads each new job once"
         slurm.readings.clear()
         server.cancel(task)
         for waiter in waiters:

@@ -160,6 +160,22 @@ def test_a_job_held_after_its_exit_is_announced_as_requeued_and_once_it_ends(ser
     assert "did not succeed" not in ended.text
 
 
+@pytest.mark.parametrize(
+    ("state", "is_held"),
+    [(JobState.COMPLETING, True), (JobState.PENDING, True), (JobState.RUNNING, False)],
+)
+def test_a_requeued_job_is_announced_as_held_by_its_reason(
+    service: Service, state: JobState, is_held: bool
+) -> None:
+    _, job_id = service.submit(notification={**make_email(), "events": ["requeue"]})
+    before = JobState.RUNNING if is_held else JobState.SUSPENDED
+    service.move(job_id, before)
+    service.move(job_id, state, restarts=1, reason="JobHeldUser")
+    service.deliver()
+    (requeued,) = service.email.messages
+    assert ("(restart 1), and is held there" in requeued.text) is is_held
+
+
 def requeue(service: Service, job_id: int, **fields: Any) -> None:
     """As `scontrol requeue` does with a job that has ended."""
     submit_time = utc_now().replace(microsecond=0) + MINUTE
