@@ -43,7 +43,7 @@ _WARNING = (
 
 
 class AdoptionOutcome(StrEnum):
-    """AdoptionOutcome for a job that was found."""
+    """Kind of result of adoption for one job."""
 
     ADOPTED = "adopted"
     SETTLED = "settled"  # a reservation of the store got its job
@@ -64,7 +64,7 @@ class FoundJob:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """AdoptionOutcome for one job that was found, and its state in Slurm."""
+    """Result of adoption for one job that was found, with its state in Slurm."""
 
     outcome: AdoptionOutcome
     found: FoundJob
