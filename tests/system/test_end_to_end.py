@@ -476,7 +476,7 @@ def test_a_job_that_is_held_after_its_exit_is_announced_once_it_has_really_ended
     job_id = stage.submit("special", once_held, slurm={"mem": 50, "time": 1}, notification=wish)
     until(lambda: subjects(stage, "special") == ["[requeued] about special"], 100, "the hold")
     assert "is held there until it is released" in stage.mails("special")[0].text()
-    assert stage.state("special") == "SPECIAL_EXIT"
+    until(lambda: stage.state("special") == "SPECIAL_EXIT", 60, "the end of the held job's processes")
     run_again(stage, "release", job_id)
     until(lambda: len(subjects(stage, "special")) == 2, 100, "the end")
     assert subjects(stage, "special")[1] == "about special"
