@@ -280,7 +280,7 @@ class SlurmBusy(SlurmUnavailable):
 
 
 class CancellationBusy(SlurmProxyError):
-    """The server cancels many tasks for another request at the moment; nothing was cancelled."""
+    """The server is busy with the bulk cancellation of another request; nothing was cancelled."""
 
     status = 503
     code = "cancellation_busy"

@@ -19,12 +19,13 @@ from typing import Any
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
-from app.models.task_filter import TaskOrder, parse_filter
+from app.models.task_filter import TaskOrder
 from app.store import TaskStore
 from app.store.mongo import MongoStore, connect
 from app.store.mongo.documents import record_to_document
 from app.store.sqlite import SqliteStore
 from app.store.sqlite.rows import insert_record
+from tests.support.filters import make_filter
 from tests.support.tasks import make_task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,7 +114,7 @@ def _mongo_store(uri: str, count: int) -> Iterator[TaskStore]:
 
 def _seconds_of_page(store: TaskStore, values: dict[str, Any], order: TaskOrder) -> float:
     """Return how long a page after the first one takes."""
-    wanted = parse_filter(values, NOW)
+    wanted = make_filter(values, NOW)
     after = store.find_page(wanted, None, order=order, limit=LIMIT).next
     began = time.perf_counter()
     store.find_page(wanted, None, order=order, limit=LIMIT, after=after)

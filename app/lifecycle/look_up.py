@@ -28,7 +28,6 @@ from app.store.records import RecordStore
 
 _CACHE_SECONDS = 2.0  # for which an answer of Slurm is given to all callers
 _MAX_CACHED_JOBS = 10_000
-_MAX_RECORDS = 1000  # in one answer
 _MAX_RESUBMISSIONS = 100  # of one task in an answer
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -44,8 +44,6 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _AGE = re.compile(f"([0-9]{{1,6}})([{''.join(_UNITS)}])")
 _OFFSET_AFTER_SPACE = re.compile(r"(?<=T..:..) (?=..:..$)|(?<=T..:..:..) (?=..:..$)")
 CONTEXT_KEY = "now"
-
-_Model = TypeVar("_Model", bound="TaskFilter")
 
 
 class TaskOrder(StrEnum):
@@ -223,20 +221,6 @@ class TaskQuery(TaskFilter):
     )
 
 
-def parse_filter(values: Mapping[str, Any], now: datetime, root: str = "") -> TaskFilter:
-    """Return the filter in a JSON object.
-
-    Args:
-        values: By the name of each condition, a text or a list of texts.
-        now: The store's time, to which ages refer.
-        root: The path of the object in the body, for errors.
-
-    Raises:
-        InvalidRequest: There are faults; the error lists all of them, each with its field.
-    """
-    return _parse(TaskFilter, values, now, root)
-
-
 def parse_query(values: Mapping[str, Sequence[str]], now: datetime) -> TaskQuery:
     """Return the query of a list.
 
@@ -247,12 +231,8 @@ def parse_query(values: Mapping[str, Sequence[str]], now: datetime) -> TaskQuery
     Raises:
         InvalidRequest: There are faults; the error lists all of them, each with its parameter.
     """
-    return _parse(TaskQuery, values, now, "")
-
-
-def _parse(model: type[_Model], values: Mapping[str, Any], now: datetime, root: str) -> _Model:
     try:
-        return model.model_validate(values, context={CONTEXT_KEY: now})
+        return TaskQuery.model_validate(values, context={CONTEXT_KEY: now})
     except ValidationError as error:
         faults = ({**fault, "loc": fault["loc"][:1]} for fault in error.errors(include_url=False))
-        raise InvalidRequest(describe_fault(model, fault, root) for fault in faults) from None
+        raise InvalidRequest(describe_fault(TaskQuery, fault, "") for fault in faults) from None

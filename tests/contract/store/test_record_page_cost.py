@@ -9,11 +9,12 @@ import pytest
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import TaskRecord
-from app.models.task_filter import TaskFilter, TaskOrder, parse_filter
+from app.models.task_filter import TaskFilter, TaskOrder
 from app.store.mongo.documents import record_to_document
 from app.store.sqlite import SqliteStore
 from app.store.sqlite.rows import insert_record
 from tests.support.databases import SharedDatabase
+from tests.support.filters import make_filter
 from tests.support.stores import NOW, make_record
 from tests.support.tasks import make_task
 
@@ -108,7 +109,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_page_takes_sqlite_as_many_steps_with_ten_times_the_records(
     files: Any, values: dict[str, Any], order: TaskOrder
 ) -> None:
-    few, many = (count_steps(store, parse_filter(values, NOW), order) for store in files)
+    few, many = (count_steps(store, make_filter(values, NOW), order) for store in files)
     assert many <= 1.1 * few + 2
 
 
@@ -118,7 +119,7 @@ def test_sqlite_sorts_no_records_for_a_page(files: Any, values: dict[str, Any]) 
     statements: list[str] = []
     with store.reading() as connection:
         connection.set_trace_callback(statements.append)
-    read_two_pages(store, parse_filter(values, NOW), TaskOrder.NEWEST)
+    read_two_pages(store, make_filter(values, NOW), TaskOrder.NEWEST)
     with store.reading() as connection:
         connection.set_trace_callback(None)
         read = [statement for statement in statements if "is_wanted" in statement]
@@ -137,7 +138,7 @@ def test_a_page_examines_only_its_own_documents(
     store.tasks.insert_many([record_to_document(make_one(number)) for number in range(50 * RARE_EACH)])
     database = store.client[mongo_database.name]
     database.command("profile", 2)
-    read_two_pages(store, parse_filter(values, NOW), order)
+    read_two_pages(store, make_filter(values, NOW), order)
     database.command("profile", 0)
     commands = list(database["system.profile"].find({"op": "query", "ns": f"{mongo_database.name}.jobs"}))
     database.drop_collection("system.profile")
@@ -161,7 +162,7 @@ COMBINED: dict[str, dict[str, Any]] = {
 def test_a_page_checks_a_bounded_number_of_rows(files: Any, values: dict[str, Any]) -> None:
     """All 10,000 rows take many more steps."""
     store = files[1]
-    wanted, after, pages, found = parse_filter(values, NOW), None, 0, 0
+    wanted, after, pages, found = make_filter(values, NOW), None, 0, 0
     while True:
         page = store.find_page(wanted, None, after=after, limit=1000)
         found, pages, after = found + len(page.tasks), pages + 1, page.next

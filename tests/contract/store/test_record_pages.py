@@ -12,9 +12,10 @@ from app.errors import InvalidRequest
 from app.job_state import JobState
 from app.models.job import SlurmJob
 from app.models.record import NotificationStatus, TaskRecord
-from app.models.task_filter import TaskFilter, TaskOrder, parse_filter
+from app.models.task_filter import TaskFilter, TaskOrder
 from app.models.task_summary import TaskSummary
 from app.store import TaskStore
+from tests.support.filters import make_filter
 from tests.support.stores import NOW, make_notification, make_record, make_running
 from tests.support.tasks import make_task, new_uuid
 
@@ -23,7 +24,7 @@ NAMES = ["train", "train-1", "100%", "a_b", "axb", "[ab]", "a.b", "t?", "tr\\ain
 
 
 def wanted(**values: Any) -> TaskFilter:
-    return parse_filter(values, NOW)
+    return make_filter(values, NOW)
 
 
 def read_pages(
