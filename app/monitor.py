@@ -19,6 +19,7 @@ from app.lifecycle.polling_pace import PollingPace
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
+from app.lifecycle.shared_status import REFRESH_SECONDS, StatusReader
 from app.loops import Loops, Step
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
@@ -61,6 +62,7 @@ class Monitor:
         timing: MonitorTiming,
         health: HealthReporter,
         *,
+        shared_status: StatusReader | None = None,
         callers_slurm: SlurmClient | None = None,
         outages: OutageLog | None = None,
         owner: str | None = None,
@@ -77,6 +79,7 @@ class Monitor:
             clocks: Compares the clocks of this host, of the store and of Slurm.
             timing: The times.
             health: Reports the health of this process to the other ones.
+            shared_status: What all processes know of Slurm, to be kept up to date.
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.
@@ -96,6 +99,7 @@ class Monitor:
         self._clocks = clocks
         self._health = health
         self._outages = outages or OutageLog()
+        self._shared_status = shared_status
         self._callers_slurm = callers_slurm
         self._on_change = on_change
         self._cycle_began: float | None = None  # of the polling cycle that runs now
@@ -176,6 +180,8 @@ class Monitor:
         }
         for name, step in at_intervals.items():
             self._loops.start(name, step, lambda: self._timing.interval)
+        if self._shared_status is not None:
+            self._loops.start("status", self._shared_status.refresh, lambda: REFRESH_SECONDS)
 
     def stop(self) -> None:
         """End the threads after their present work, and release the lease. May be called twice."""

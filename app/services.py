@@ -31,6 +31,7 @@ from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
+from app.lifecycle.shared_status import StatusReader
 from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
@@ -104,6 +105,7 @@ class _Parts:
     reservations: Reservations
     subscriptions: StateSubscriptions
     health: HealthReporter
+    shared_status: StatusReader
 
     @property
     def skew(self) -> timedelta:
@@ -184,6 +186,7 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
         reservations=Reservations(store, slurm, clocks),
         subscriptions=StateSubscriptions(store, outages),
         health=HealthReporter(store, poller_slurm, metrics),
+        shared_status=StatusReader(store),
     )
 
 
@@ -244,6 +247,7 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
             cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
         ),
         parts.health,
+        shared_status=parts.shared_status,
         callers_slurm=parts.slurm,
         outages=parts.outages,
         on_change=parts.subscriptions.read_soon,

@@ -10,6 +10,7 @@ class LeaderReport(BaseModel):
 
     Attributes:
         finished_at: When the last polling cycle that succeeded ended.
+        polled_at: When the last complete poll began.
         seconds: How long that cycle took.
         pause_seconds: How long the leader waits until the next cycle.
         fault: Why a later cycle failed.
@@ -23,6 +24,7 @@ class LeaderReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     finished_at: Utc | None = None
+    polled_at: Utc | None = None
     seconds: float | None = None
     pause_seconds: float | None = None
     fault: str | None = None

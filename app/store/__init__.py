@@ -14,6 +14,7 @@ from app.store.notification_queue import NotificationQueue
 from app.store.rate_limiter import RateLimiter
 from app.store.record_pages import RecordPages
 from app.store.records import RecordStore
+from app.store.shared_status import SharedStatusStore
 from app.store.transfer import StoreTransfer
 
 
@@ -27,6 +28,7 @@ class TaskStore(
     KeyStore,
     StoreTransfer,
     HealthStore,
+    SharedStatusStore,
     Protocol,
 ):
     """A whole store, as the composition root builds it.

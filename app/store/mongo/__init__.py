@@ -12,6 +12,7 @@ from app.store.mongo.notification_queue import MongoNotificationQueue
 from app.store.mongo.rate_limiter import MongoRateLimiter
 from app.store.mongo.record_pages import MongoRecordPages
 from app.store.mongo.records import MongoRecordStore
+from app.store.mongo.shared_status import MongoSharedStatus
 from app.store.mongo.transfer import MongoTransfer
 
 
@@ -25,6 +26,7 @@ class MongoStore(
     MongoKeyStore,
     MongoTransfer,
     MongoHealthStore,
+    MongoSharedStatus,
 ):
     """A TaskStore for any number of hosts."""
 

@@ -8,6 +8,7 @@ from app.store.sqlite.notification_queue import SqliteNotificationQueue
 from app.store.sqlite.rate_limiter import SqliteRateLimiter
 from app.store.sqlite.record_pages import SqliteRecordPages
 from app.store.sqlite.records import SqliteRecordStore
+from app.store.sqlite.shared_status import SqliteSharedStatus
 from app.store.sqlite.transfer import SqliteTransfer
 
 
@@ -21,6 +22,7 @@ class SqliteStore(
     SqliteKeyStore,
     SqliteTransfer,
     SqliteHealthStore,
+    SqliteSharedStatus,
 ):
     """A TaskStore for the processes of one host."""
 
