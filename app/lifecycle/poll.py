@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 from app.errors import SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
+from app.lifecycle.complete_poll import CompletePoll
 from app.lifecycle.ended_jobs import POLL_INTERVAL, EndedJobs, list_array_ids
 from app.lifecycle.job_accounting import find_earliest_submissions, is_same_run, merge_accounting
 from app.lifecycle.job_identity import is_same_job
@@ -64,6 +65,7 @@ class Poller:
         self._ended_since: dict[str, datetime] = {}
         self.slurm_seconds = 0.0  # for which the last poll kept Slurm busy
         self.has_changes = False  # whether the last poll found changes, also those that wait for slurmdbd
+        self.last_complete: CompletePoll | None = None
 
     def poll_once(self, now: datetime, fence: int) -> int:
         """Poll Slurm once and update the records; return how many changed.
@@ -95,7 +97,15 @@ class Poller:
         found = [item for item in found if _is_record_change(item)]
         found += self._find_restarted(ended_jobs, reported)
         applied = self._writer.apply(found, now, fence)
+        if applied == len(found):
+            behind = self._list_behind([*(item.open_job for item in changed), *missing], found)
+            self.last_complete = CompletePoll.make(now, open_jobs, behind) or self.last_complete
         return applied + self._writer.apply(self._check_events(open_jobs, reported, now), now, fence)
+
+    def _list_behind(self, changed: Iterable[OpenJob], recorded: Iterable[Observation]) -> frozenset[int]:
+        """Return the ids of the jobs whose state is not known, or changed and is not recorded yet."""
+        uuids = {item.open_job.uuid for item in recorded}
+        return self._slurm.unread_jobs.union(job.slurm_job_id for job in changed if job.uuid not in uuids)
 
     def probe(self) -> None:
         """Find out whether Slurm is back, and its API version, before a caller has to wait."""

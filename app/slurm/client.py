@@ -165,6 +165,11 @@ class SlurmClient:
         """Return the jobs whose state changed: see JobReader.poll."""
         return self._reader.poll(known, ended_arrays)
 
+    @property
+    def unread_jobs(self) -> frozenset[int]:
+        """Return the ids of the jobs whose state the last poll did not find out: see JobReader.unread."""
+        return self._reader.unread
+
     def read_jobs(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
         """Return these jobs as slurmctld describes them, without unreadable jobs: see JobReader.read."""
         return self._reader.read(job_ids)

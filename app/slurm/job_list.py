@@ -38,7 +38,11 @@ _MAX_ENDED_READS = 100  # in one poll; ended jobs are read only to see whether t
 
 
 class JobList:
-    """Poller of servers without a list of states. Not thread-safe."""
+    """Poller of servers without a list of states. Not thread-safe.
+
+    Attributes:
+        unread: The ids of the jobs whose state the last poll did not find out.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class JobList:
         self._resting: dict[int, float] = {}  # arrays that are not read before a time
         self._unchanged_since = 0
         self._listed_at = 0.0
+        self.unread: frozenset[int] = frozenset()
 
     def poll(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
         """Return the jobs whose state changed: see JobReader.poll.
@@ -110,6 +115,7 @@ class JobList:
         for job_id, read in reads.items():
             if read.records > _MANY_RECORDS:
                 self._resting[job_id] = self._clock() + min(_REST_FACTOR * read.seconds, _MAX_REST)
+        self.unread = frozenset(known.keys() - reads.keys())
         return find_changes(known, {job_id: read.job for job_id, read in reads.items()})
 
     def _poll_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
@@ -127,11 +133,14 @@ class JobList:
                 self._avoid_list(self._clock() - began, _TRIED_AGAIN_AFTER)
             raise
         if is_unchanged(reply):
+            self.unread = self.unread.intersection(known)
             return {}
         jobs = require_jobs(reply)
         self._avoid_list(len(jobs) * _SECONDS_PER_LISTED_JOB, _TRIED_AGAIN_AFTER)
         self._listed_at = asked_at if since == 0 else self._listed_at
-        changes = find_changes(known, jobs_by_id_or_none(list(known), jobs))
+        found = jobs_by_id_or_none(list(known), jobs)
+        self.unread = frozenset(known.keys() - found.keys())
+        changes = find_changes(known, found)
         if not changes:
             self._unchanged_since = int(asked_at - self._clock_skew)
         return changes

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from app.errors import SlurmMisbehaved, SlurmTokenRefused, SlurmUnavailable
@@ -41,6 +41,9 @@ class JobReader:
     The list of all jobs is read only from servers without a list of states. Every call is limited in time,
     and what was read before a request failed is kept. The job whose request failed comes last at the next
     call.
+
+    Attributes:
+        unread: The ids of the jobs whose state the last poll did not find out, without arrays.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class JobReader:
         self._large = LargeArrays(clock)
         self._polled: set[int] = set()  # jobs that an earlier poll has asked for
         self._readings: dict[int, _Reading] = {}  # of small arrays that are active, and of ends
+        self.unread: frozenset[int] = frozenset()
 
     def poll(
         self, known: Mapping[int, JobState], ended_arrays: Collection[int] = ()
@@ -77,19 +81,23 @@ class JobReader:
             SlurmUnavailable: Nothing could be read.
         """
         self._keep_only(known)
+        self.unread = frozenset(known)
         if not self.states.is_offered():
-            return self.list.poll(known)
+            return self._poll_list(known)
         found = self._read_first(known)
         listed = [job_id for job_id in known if job_id not in self._large]
         states = self.states.read([job_id for job_id in listed if job_id not in ended_arrays])
         arrays = self._states_of_arrays([job_id for job_id in listed if job_id in ended_arrays])
         if states is None or arrays is None:
-            return self.list.poll(known)
-        found |= self._read_changed(known, states, arrays)
+            return self._poll_list(known)
+        changed = self._list_changed(known, states)
+        found |= self._read_changed(changed, states, arrays)
         for read in (states, arrays):
             self._large.note_states(read)
-        unread = {job_id: state for job_id, state in known.items() if job_id not in found}
-        found |= self._poll_large_arrays(unread, may_raise=not (states.asked or arrays.asked or found))
+        left = {job_id: state for job_id, state in known.items() if job_id not in found}
+        found |= self._poll_large_arrays(left, may_raise=not (states.asked or arrays.asked or found))
+        unread = (known.keys() - states.asked - arrays.asked).union(changed)
+        self.unread = frozenset(unread - found.keys() - states.own_tasks.keys() - self._large.list_ids())
         return find_changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
 
     def read(self, job_ids: Collection[int]) -> dict[int, SlurmJob | None]:
@@ -101,6 +109,11 @@ class JobReader:
             SlurmUnavailable: Nothing could be read.
         """
         return {job_id: read.job for job_id, read in self.single.read(job_ids).items()}
+
+    def _poll_list(self, known: Mapping[int, JobState]) -> dict[int, SlurmJob | None]:
+        found = self.list.poll(known)
+        self.unread = self.list.unread
+        return found
 
     def _keep_only(self, known: Mapping[int, JobState]) -> None:
         """Forget the jobs that are no longer polled."""
@@ -130,15 +143,18 @@ class JobReader:
             logger.warning("the states of %d ended arrays were not read: %s", len(ended_arrays), error)
             return States()
 
-    def _read_changed(
-        self, known: Mapping[int, JobState], states: States, arrays: States
-    ) -> dict[int, SlurmJob | None]:
-        """Read the jobs whose listed state is another than the known one; an end is read once."""
-        changed = [
+    def _list_changed(self, known: Mapping[int, JobState], states: States) -> list[int]:
+        """Return the jobs whose listed state is another than the known one."""
+        return [
             job_id
             for job_id in states.named & states.asked
             if is_worth_reading(known[job_id], states.states.get(job_id))
         ]
+
+    def _read_changed(
+        self, changed: Iterable[int], states: States, arrays: States
+    ) -> dict[int, SlurmJob | None]:
+        """Read the changed jobs and the ended arrays that may be active again; an end is read once."""
         found: dict[int, SlurmJob | None] = {}
         to_read: list[int] = []
         for job_id in changed:

@@ -27,7 +27,7 @@ class _Array:
 
     Attributes:
         tasks: How many tasks a list of states has.
-        records: How many records the array itself has.
+        records: How many records the array itself has; 0 for a job of which nothing could be read yet.
         by_states: Whether the array is polled by the states of its tasks.
         due_at: When the array is polled again.
         failures: How often polling has failed since the last success.
@@ -64,6 +64,10 @@ class LargeArrays:
         """Forget all other arrays, which are no longer polled."""
         self._arrays = {job_id: array for job_id, array in self._arrays.items() if job_id in job_ids}
 
+    def list_ids(self) -> set[int]:
+        """Return the ids of the large arrays, without those of which nothing could be read yet."""
+        return {job_id for job_id, array in self._arrays.items() if array.is_large and array.records}
+
     def list_due(self, job_ids: Collection[int]) -> Sequence[int]:
         """Return the large arrays to poll now, the one that is due longest first."""
         now = self._clock()
@@ -89,7 +93,7 @@ class LargeArrays:
         """Poll jobs by their records whose states could not be read even alone."""
         for job_id in job_ids:
             if job_id not in self:
-                self._arrays[job_id] = _Array(_MAX_SMALL + 1, 1, by_states=False)
+                self._arrays[job_id] = _Array(_MAX_SMALL + 1, 0, by_states=False)
 
     def note_tasks(
         self, job_id: int, tasks: Sequence[tuple[int | None, JobState | None]], seconds: float

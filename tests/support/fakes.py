@@ -53,6 +53,7 @@ class FakeSlurm:
         self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
         self.accounting_down: SlurmProxyError | None = None
         self.polled_ids: set[int] = set()  # the ids of the last poll
+        self.unread_jobs: frozenset[int] = frozenset()  # which a poll leaves for a later one
         self.search_is_complete = True
         self.search_complete_until: datetime | None = None
         self.proven_until: list[datetime | None] = []  # what the searches had to prove
@@ -206,7 +207,7 @@ class FakeSlurm:
     ) -> dict[int, SlurmJob | None]:
         self._ask("poll")
         self.polled_ids = set(known)
-        found = {job_id: self.jobs.get(job_id) for job_id in known}
+        found = {job_id: self.jobs.get(job_id) for job_id in known if job_id not in self.unread_jobs}
         return {
             job_id: job
             for job_id, job in found.items()

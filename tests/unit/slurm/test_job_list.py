@@ -75,6 +75,19 @@ def cluster_of(count: int, list_seconds: float = 0.1) -> OlderCluster:
     return OlderCluster(dict.fromkeys(range(1, count + 1), "RUNNING"), list_seconds)
 
 
+def test_list_without_changes_does_not_show_the_state_of_an_unreadable_job() -> None:
+    cluster = cluster_of(10)
+    cluster.jobs[3] = "NONSENSE"
+    reader = reader_of(cluster)
+    reader.poll(running(10))
+    cluster.has_changed = False
+    reader.poll(running(10))
+    assert reader.unread == {3}
+    cluster.has_changed, cluster.jobs[3] = True, "RUNNING"
+    reader.poll(running(10))
+    assert reader.unread == set()
+
+
 @pytest.mark.parametrize("ours", [1, 100, 1000])
 def test_poll_of_a_small_cluster_is_one_list_however_many_jobs_are_ours(ours: int) -> None:
     cluster = cluster_of(1000, list_seconds=0.2)

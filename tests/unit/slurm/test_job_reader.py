@@ -119,6 +119,39 @@ def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:
     assert known == {}
 
 
+def test_poll_names_the_jobs_whose_state_it_did_not_find_out() -> None:
+    session = large_cluster(ended=1100)
+    session.unreadable = {7}
+    session.jobs[1200] = ["NONSENSE"]
+    client = client_of(session)
+    known = dict.fromkeys(range(1, 1301), JobState.RUNNING)
+    news = client.poll(known)
+    assert client.unread_jobs == set(range(1, 1101)) - news.keys() | {1200}
+    session.jobs[1200] = ["RUNNING"]
+    news |= client.poll(known)
+    news |= client.poll({job_id: state for job_id, state in known.items() if job_id not in news})
+    assert client.unread_jobs == {7}
+
+
+def test_job_that_may_be_an_array_too_large_to_be_listed_is_unread() -> None:
+    session = large_cluster(3)
+    session.broken = {2}
+    client = client_of(session)
+    for _ in range(4):
+        with suppress(SlurmUnavailable):
+            client.poll(dict.fromkeys((1, 2, 3), JobState.RUNNING))
+    assert client.unread_jobs == {2}
+
+
+def test_poll_that_reads_nothing_names_all_jobs_as_unread() -> None:
+    session = large_cluster(3)
+    session.broken = {1, 2, 3}
+    client = client_of(session)
+    with pytest.raises(SlurmUnavailable):
+        client.poll(dict.fromkeys((1, 2, 3), JobState.RUNNING))
+    assert client.unread_jobs == {1, 2, 3}
+
+
 def test_poll_of_changes_that_cannot_be_recorded_starves_no_other() -> None:
     session = large_cluster(ended=2200)
     client = client_of(session)

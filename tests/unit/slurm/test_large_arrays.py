@@ -100,6 +100,16 @@ def test_array_of_20000_waiting_tasks_costs_one_record_a_poll() -> None:
         assert cluster.bytes < 50_000
 
 
+def test_poll_counts_a_job_as_unread_but_no_array() -> None:
+    cluster = ArrayCluster(waiting=20_000)
+    cluster.jobs = {1: "RUNNING", 2: "RUNNING"}
+    reader = reader_of(cluster)
+    known = {ARRAY: JobState.PENDING} | dict.fromkeys((1, 2), JobState.RUNNING)
+    for _ in range(2):  # the second poll does not read the array
+        reader.poll(known)
+        assert reader.unread == set()
+
+
 def test_change_of_a_large_waiting_array_is_noticed_in_the_next_poll() -> None:
     """The list of states would show only the tasks that still wait."""
     cluster = ArrayCluster(waiting=20_000)

@@ -1,0 +1,34 @@
+"""Name what a poll that read all states has not recorded."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.models.record import OpenJob
+
+_MAX_UNCOVERED = 100  # jobs
+
+
+@dataclass(frozen=True, slots=True)
+class CompletePoll:
+    """A poll after which the records have the states that Slurm reported, at its beginning or later.
+
+    It covers each job whose record was open at its beginning, but no arrays: the state that is listed for the
+    id of an array is that of some of its tasks.
+
+    Attributes:
+        began: The store's time at which it began.
+        uncovered: The ids of the jobs, few at most, whose records may be behind.
+    """
+
+    began: datetime
+    uncovered: frozenset[int]
+
+    @classmethod
+    def make(
+        cls, began: datetime, open_jobs: Iterable[OpenJob], uncovered: Collection[int]
+    ) -> "CompletePoll | None":
+        """Return the poll of these jobs; None if it left too many of them uncovered."""
+        open_ids = {record.slurm_job_id for record in open_jobs} if uncovered else set()
+        left = open_ids.intersection(uncovered)
+        return cls(began, frozenset(left)) if len(left) <= _MAX_UNCOVERED else None
