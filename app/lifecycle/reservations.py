@@ -103,10 +103,13 @@ class Reservations:
     def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
         """Turn the reservation into the record of a job; return further warnings for the caller.
 
-        If the store does not answer, `record_unrecorded_jobs` does so later.
+        If the store does not answer, `record_unrecorded_jobs` does so later. The change is not durable: if a
+        crash of the store loses it, the reservation is open again, and the reconciler finds the job.
         """
         try:
-            self._store.accept_job(record, job_id, JobState.PENDING, self._store.now(), warnings)
+            self._store.accept_job(
+                record, job_id, JobState.PENDING, self._store.now(), warnings, durable=False
+            )
         except StoreUnavailable as error:
             logger.warning("job %s of task %s runs, but is not recorded yet: %s", job_id, record.uuid, error)
             self._unrecorded.append((record, job_id, tuple(warnings)))

@@ -11,10 +11,13 @@ from app.store.clock import NEVER, StoreClock
 
 
 class RecordStore(StoreClock, Protocol):
-    """A store of records. A change that a method has acknowledged survives a crash; each method is atomic.
+    """A store of records; a record without a job is a reservation. Each method is atomic.
 
-    A record without a job is a reservation. Every method raises StoreUnavailable if the database does not
-    answer. `within` is always a number of seconds that a search may take, instead of the configured time.
+    A change that a method has acknowledged survives a crash. With `durable=False`, a crash of the database or
+    of its host, or a move of the primary, may lose it; the next durable change makes it durable, too.
+
+    Every method raises StoreUnavailable if the database does not answer. `within` is always a number of
+    seconds that a search may take, instead of the configured time.
     """
 
     def add_record(self, record: TaskRecord) -> None:
@@ -34,11 +37,19 @@ class RecordStore(StoreClock, Protocol):
         """
 
     def accept_job(
-        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+        self,
+        record: TaskRecord,
+        job_id: int,
+        state: JobState,
+        at: datetime,
+        warnings: Sequence[str] = (),
+        *,
+        durable: bool = True,
     ) -> bool:
         """Turn this reservation, even a failed one, into the record of a job.
 
-        Return False if the reservation is gone, or has a job already.
+        Return False if the reservation is gone, or has a job already. After the loss of a change that was
+        not durable, the reservation is open again.
         """
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:

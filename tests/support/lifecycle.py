@@ -64,10 +64,10 @@ POLICY = DeliveryPolicy(claim_timeout=3 * MINUTE, retry_window=timedelta(days=1)
 class Service:
     """The use cases put together as app/services.py does it, on fakes where the network would be."""
 
-    def __init__(self, path: Path, policy: DeliveryPolicy = POLICY) -> None:
+    def __init__(self, path: Path, policy: DeliveryPolicy = POLICY, cluster: FakeSlurm | None = None) -> None:
         self.store = SqliteStore(path)
         self.store.prepare()
-        self.slurm = FakeSlurm()
+        self.slurm = cluster or FakeSlurm()
         self.email = RecordingSender(rate_limited=True)
         self.test = RecordingSender()
         senders: Any = {"email": self.email, "test": self.test}

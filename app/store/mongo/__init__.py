@@ -1,6 +1,7 @@
 """The store in MongoDB: one document for each task, its notifications inside.
 
-Writes wait for a majority of the servers and its journal. With `w: 1`, a crash loses acknowledged records.
+Writes wait for a majority of the servers and its journal. With `w: 1`, a crash loses acknowledged changes:
+only changes that may be lost are written so.
 """
 
 from app.store.mongo.database import connect

@@ -20,6 +20,9 @@ from app.store.mongo.take_over import take_over
 from app.store.mongo.types import Document
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 
+DURABLE = WriteConcern(w="majority", j=True)
+NOT_DURABLE = WriteConcern(w=1, j=False)  # the primary has the change in memory
+
 _CLOCK_INTERVAL = 30.0  # seconds between two readings of the server's clock
 _CLOCK_TIMEOUT = 1.0  # seconds that a reading may take, once there was one
 _INDEX_BUILD_TIMEOUT = 1800.0  # seconds
@@ -77,22 +80,21 @@ class MongoDatabase:
         self.client = client
         self._clock = RemoteClock(self._server_time)
         self._clock_tried = 0.0
-        concern = WriteConcern(w="majority", j=True)
-        self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=concern)
+        self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=DURABLE)
         self.leases: Collection[Document] = client[database].get_collection(
-            f"{collection}_leases", write_concern=concern
+            f"{collection}_leases", write_concern=DURABLE
         )
         self.windows: Collection[Document] = client[database].get_collection(
-            f"{collection}_windows", write_concern=WriteConcern(w=1)
+            f"{collection}_windows", write_concern=NOT_DURABLE
         )  # losing a count in a crash does no harm
         self.reports: Collection[Document] = client[database].get_collection(
-            f"{collection}_reports", write_concern=concern
+            f"{collection}_reports", write_concern=DURABLE
         )
         self.api_keys: Collection[Document] = client[database].get_collection(
-            f"{collection}_keys", write_concern=concern
+            f"{collection}_keys", write_concern=DURABLE
         )
         self.schema: Collection[Document] = client[database].get_collection(
-            f"{collection}_schema", write_concern=concern
+            f"{collection}_schema", write_concern=DURABLE
         )
 
     def prepare(self) -> None:

@@ -3,12 +3,12 @@
 from contextlib import suppress
 from datetime import datetime
 
-from pymongo import ASCENDING, WriteConcern
+from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from app.models.api_key import ApiKey
 from app.store.keys import KeyStore
-from app.store.mongo.database import MongoDatabase
+from app.store.mongo.database import NOT_DURABLE, MongoDatabase
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 
@@ -55,7 +55,7 @@ class MongoKeyStore(MongoDatabase, KeyStore):
 
     def record_key_use(self, id_: str, at: datetime) -> None:
         """Store the time without waiting for the disk; losing it in a crash does no harm."""
-        keys = self.api_keys.with_options(write_concern=WriteConcern(w=1))
+        keys = self.api_keys.with_options(write_concern=NOT_DURABLE)
         with translating_errors():
             keys.update_one({"_id": id_}, {"$set": {"last_used_at": at}})
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from app.models.leader_report import LeaderReport
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
 from app.store.lease import LEASE_NAME, LeaderLease, Lease
-from app.store.mongo.database import MongoDatabase
+from app.store.mongo.database import NOT_DURABLE, MongoDatabase
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 
@@ -68,7 +68,7 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
     def update_leader_report(self, owner: str, changes: Mapping[str, Any]) -> None:
         """Change the fields; losing them in a crash does no harm, so the write waits for one server only."""
         values = {f"report.{field}": value for field, value in changes.items()}
-        leases = self.leases.with_options(write_concern=WriteConcern(w=1))
+        leases = self.leases.with_options(write_concern=NOT_DURABLE)
         with translating_errors():
             leases.update_one({"_id": LEASE_NAME, "owner": owner}, {"$set": values})
 

@@ -12,7 +12,7 @@ from app.models.record import Change, OpenJob, TaskRecord
 from app.models.record_state import RecordState
 from app.store.clock import NEVER
 from app.store.mongo.changes import change_to_update
-from app.store.mongo.database import MongoDatabase
+from app.store.mongo.database import NOT_DURABLE, MongoDatabase
 from app.store.mongo.documents import (
     OPEN_JOB_FIELDS,
     STATE_FIELDS,
@@ -90,9 +90,17 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             return result.modified_count == 1
 
     def accept_job(
-        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+        self,
+        record: TaskRecord,
+        job_id: int,
+        state: JobState,
+        at: datetime,
+        warnings: Sequence[str] = (),
+        *,
+        durable: bool = True,
     ) -> bool:
         """Store the job, unless the document has a job already."""
+        tasks = self.tasks if durable else self.tasks.with_options(write_concern=NOT_DURABLE)
         changes = {
             "slurm_job_id": job_id,
             "is_reserved": False,
@@ -102,7 +110,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             "submission_error": None,
         }
         with translating_errors():
-            return self.tasks.update_one(_match_reservation(record), {"$set": changes}).modified_count == 1
+            return tasks.update_one(_match_reservation(record), {"$set": changes}).modified_count == 1
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
         """Find the document by idempotency key."""

@@ -128,11 +128,13 @@ class SqliteDatabase:
         self._return_connection(connection)
 
     @contextmanager
-    def writing(self, within: float | None = None) -> Iterator[sqlite3.Connection]:
+    def writing(self, within: float | None = None, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield a connection in a transaction; commit, and check that the file is still in place.
 
         Args:
             within: Seconds to wait for another process's write, instead of the configured time.
+            durable: Whether to wait for the disk. Without that, a crash of the host may lose the change, but
+                no crash of this process. The next durable change makes it durable, too.
 
         Raises:
             StoreRefused: The file was removed or replaced, or cannot be used.
@@ -141,6 +143,7 @@ class SqliteDatabase:
         with self._metrics.timing(STORE_OPERATION_SECONDS, "write"), self._using_connection() as connection:
             if within is not None:
                 connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(within, self._timeout))}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             try:
                 connection.execute("BEGIN IMMEDIATE")
             finally:
@@ -179,7 +182,6 @@ class SqliteDatabase:
                 self._file.remember_identities()
         connection = self._file.connect(self._timeout)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 

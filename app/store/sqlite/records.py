@@ -72,10 +72,17 @@ class SqliteRecordStore(SqliteDatabase, RecordStore):
             return changed.rowcount == 1
 
     def accept_job(
-        self, record: TaskRecord, job_id: int, state: JobState, at: datetime, warnings: Sequence[str] = ()
+        self,
+        record: TaskRecord,
+        job_id: int,
+        state: JobState,
+        at: datetime,
+        warnings: Sequence[str] = (),
+        *,
+        durable: bool = True,
     ) -> bool:
         """Store the job, unless the row has a job already."""
-        with self.writing() as connection:
+        with self.writing(durable=durable) as connection:
             changed = connection.execute(
                 "UPDATE tasks SET slurm_job_id = ?, slurm_job_state = ?, is_open = ?, updated_at = ?,"  # noqa: S608
                 " warnings = ?, submission_error = NULL WHERE " + _THIS_RESERVATION,

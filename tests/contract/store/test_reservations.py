@@ -1,14 +1,22 @@
 """Reservations of uuids, in every store."""
 
+import sqlite3
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change
 from app.store import TaskStore
+from app.store.mongo import MongoStore
+from app.store.sqlite import SqliteStore
+from tests.support.databases import SharedDatabase
 from tests.support.stores import LATER, NOW, fence_of, find, make_notification, make_record, make_running
 
 
@@ -129,3 +137,69 @@ def test_a_reservation_from_what_is_now_the_future_is_found(store: TaskStore) ->
     store.add_record(record)
     assert store.list_reservations(NOW) == []
     assert store.list_reservations(NOW, NOW + timedelta(seconds=5)) == [record]
+
+
+class TracedSqliteStore(SqliteStore):
+    """A store that records how each of its transactions is synced."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.synced: list[str] = []
+
+    def _open_connection(self) -> sqlite3.Connection:
+        connection = super()._open_connection()
+        connection.set_trace_callback(self._note)
+        return connection
+
+    def _note(self, statement: str) -> None:
+        if statement.startswith("PRAGMA synchronous"):
+            self.synced.append(statement.rpartition(" ")[2])
+
+
+class WriteConcerns(CommandListener):
+    """Records the write concern of each insert and update."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name in ("insert", "update"):
+            self.seen.append((event.command["writeConcern"]["w"], event.command["writeConcern"]["j"]))
+
+    def succeeded(self, event: object) -> None:
+        pass
+
+    failed = succeeded
+
+
+def reserve_and_accept(store: TaskStore) -> None:
+    """Add a reservation and accept it, first as a submission does, then as the reconciler does."""
+    for durable in (False, True):
+        record = make_record()
+        store.add_record(record)
+        assert store.accept_job(record, 12, JobState.PENDING, LATER, durable=durable)
+        found = find(store, record.uuid)
+        assert found is not None
+        assert found.slurm_job_id == 12
+
+
+def test_only_the_acceptance_of_a_submission_does_not_wait_for_the_disk_of_sqlite(tmp_path: Path) -> None:
+    store = TracedSqliteStore(tmp_path / "store.sqlite3")
+    store.prepare()
+    store.synced.clear()
+    reserve_and_accept(store)
+    assert store.synced == ["FULL", "NORMAL", "FULL", "FULL"]
+    store.close()
+
+
+@pytest.mark.real
+def test_only_the_acceptance_of_a_submission_does_not_wait_for_the_majority_of_mongodb(
+    mongo_database: SharedDatabase,
+) -> None:
+    concerns = WriteConcerns()
+    client: MongoClient[Any] = MongoClient(mongo_database.uri, tz_aware=True, event_listeners=[concerns])
+    store = MongoStore(client, mongo_database.name, mongo_database.collection)
+    reserve_and_accept(store)
+    durable = ("majority", True)
+    assert concerns.seen == [durable, (1, False), durable, durable]
+    store.close()

@@ -100,7 +100,7 @@ def test_an_unknown_outcome_reserves_the_uuid_until_it_is_settled(service: Servi
 
 def test_a_job_that_runs_is_answered_even_if_the_store_fails_then(service: Service) -> None:
     class FailsOnce(SqliteStore):
-        def accept_job(self, *args: Any) -> bool:
+        def accept_job(self, *args: Any, **kwargs: Any) -> bool:
             raise StoreUnavailable("gone")
 
     broken = FailsOnce(service.store._path)
