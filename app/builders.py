@@ -94,7 +94,7 @@ def build_catalogue(settings: Settings) -> Catalogue:
     return _validate_setting("TASK_METADATA", dict[str, CatalogueEntry], entries)
 
 
-def build_request_guard(settings: Settings, store: TaskStore) -> RequestGuard:
+def build_request_guard(settings: Settings, store: TaskStore, keys: ApiKeys) -> RequestGuard:
     """Return the guard, which authenticates callers.
 
     Raises:
@@ -102,7 +102,7 @@ def build_request_guard(settings: Settings, store: TaskStore) -> RequestGuard:
     """
     authenticators: dict[str, Authenticator] = {}
     if "keys" in settings.ACCESS_METHODS:
-        authenticators["keys"] = ApiKeys(store)
+        authenticators["keys"] = keys
     if "oidc" in settings.ACCESS_METHODS:
         context = {CONTEXT_KEY: settings.TASK_USERNAME_PATTERN}
         grants = _validate_setting("OIDC_GRANTS", tuple[ClaimGrant, ...], settings.OIDC_GRANTS, context)

@@ -126,7 +126,8 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
     parts = _build_parts(settings, slurm)
     delivery = _build_delivery(parts)
     submitter = _build_submitter(parts)
-    request_guard = build_request_guard(settings, parts.store)
+    keys = ApiKeys(parts.store)
+    request_guard = build_request_guard(settings, parts.store, keys)
     return Services(
         store=parts.store,
         slurm=parts.slurm,
@@ -157,7 +158,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
             parts.submission_life,
         ),
         request_guard=request_guard,
-        keys=ApiKeys(parts.store),
+        keys=keys,
         delivery=delivery,
         monitor=_build_monitor(parts, delivery),
         outages=parts.outages,

@@ -8,8 +8,11 @@ import hashlib
 import hmac
 import logging
 import secrets
+import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from app.clock import steady_seconds
 from app.errors import InvalidRequest, NotAuthenticated, StoreUnavailable
 from app.models.api_key import ApiKey
 from app.models.caller import Caller, Grant
@@ -21,14 +24,21 @@ logger = logging.getLogger(__name__)
 PREFIX = "sp_"
 _LOOKUP_TIMEOUT_SECONDS = 1.0  # a made-up key must not hold a thread for longer while the store is away
 _RECORD_USE_EVERY = timedelta(minutes=1)
+_TRUSTED_SECONDS = 0.8  # after the store was asked for a key; less than the second that revocation may take
+_MAX_TRUSTED = 10_000
 
 
 class ApiKeys:
-    """The API keys in the store. Every process refuses a revoked key from the next request on."""
+    """The API keys in the store. Every process refuses a revoked key within a second. Thread-safe."""
 
-    def __init__(self, store: KeyStore) -> None:
-        """Use the keys in `store`."""
+    def __init__(self, store: KeyStore, clock: Callable[[], float] = steady_seconds) -> None:
+        """Use the keys in `store`. `clock`: seconds of a clock that is never set."""
         self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        # The keys that were read a moment ago, with the time before that, by the hash of their text. A text
+        # that is no key never gets here.
+        self._trusted: dict[str, tuple[ApiKey, float]] = {}
         # When this process last recorded the use of each key, by key id; also where that failed.
         self._use_recorded_at: dict[str, datetime] = {}
 
@@ -54,8 +64,11 @@ class ApiKeys:
         return self._store.list_keys()
 
     def revoke(self, id_: str) -> bool:
-        """Revoke a key; return False if there is no such key, or if it is revoked already."""
-        return self._store.revoke_key(id_, self._store.now())
+        """Revoke a key, here at once; return False if there is no such key, or if it is revoked already."""
+        is_revoked = self._store.revoke_key(id_, self._store.now())
+        with self._lock:
+            self._trusted.clear()
+        return is_revoked
 
     def authenticate(self, text: str) -> Caller:
         """Return the caller who has this key.
@@ -64,13 +77,30 @@ class ApiKeys:
             NotAuthenticated: The key is unknown, expired or revoked.
             StoreUnavailable: The store does not answer.
         """
-        parts = text.split("_", 2)
-        key = self._store.find_key(parts[1], _LOOKUP_TIMEOUT_SECONDS) if len(parts) == 3 else None
-        is_match = hmac.compare_digest(_hash(text), key.hash if key else _hash(""))
-        if key is None or not is_match or not key.is_valid(now := self._store.now()):
+        hash_ = _hash(text)
+        key = self._find_trusted(hash_) or self._find_key(text, hash_)
+        if key is None or not key.is_valid(now := self._store.now()):
             raise NotAuthenticated("the key is not valid: it is unknown, expired or revoked")
         self._record_use(key, now)
         return Caller(f"key:{key.name}:{key.id}", (key.grant,))
+
+    def _find_trusted(self, hash_: str) -> ApiKey | None:
+        """Return the key with this hash, if the store was asked for it a moment ago."""
+        with self._lock:
+            key, asked_at = self._trusted.get(hash_, (None, 0.0))
+        return key if self._clock() - asked_at < _TRUSTED_SECONDS else None
+
+    def _find_key(self, text: str, hash_: str) -> ApiKey | None:
+        """Return the key in the store that has this text, and trust it for a moment."""
+        parts, asked_at = text.split("_", 2), self._clock()
+        key = self._store.find_key(parts[1], _LOOKUP_TIMEOUT_SECONDS) if len(parts) == 3 else None
+        if not hmac.compare_digest(hash_, key.hash if key else _hash("")) or key is None:
+            return None
+        with self._lock:
+            if len(self._trusted) >= _MAX_TRUSTED:
+                self._trusted.clear()
+            self._trusted[hash_] = key, asked_at
+        return key
 
     def _record_use(self, key: ApiKey, now: datetime) -> None:
         """Store when the key was last used, at most once a minute.

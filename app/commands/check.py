@@ -13,6 +13,8 @@ import click
 from flask import current_app
 from pydantic import ValidationError
 
+from app.access.keys import ApiKeys
+from app.access.request_guard import RequestGuard
 from app.builders import build_catalogue, build_request_guard, build_store
 from app.commands.application import require_readable_files
 from app.constants import Settings
@@ -85,16 +87,17 @@ def _findings(send: str | None) -> Iterator[Finding]:
         yield _send_test(send, settings)
 
 
+def _build_guard(settings: Settings) -> RequestGuard:
+    store = build_store(settings)
+    return build_request_guard(settings, store, ApiKeys(store))
+
+
 def _check_settings(settings: Settings, faults: list[str]) -> Iterator[Finding]:
     """Yield a line for each fault, including the faults that show when the parts are built."""
     faults = [*faults]
     parts: list[Callable[[], object]] = [
         lambda: build_catalogue(settings),
-        lambda: (
-            build_request_guard(settings, build_store(settings))
-            if "oidc" in settings.ACCESS_METHODS
-            else None
-        ),
+        lambda: _build_guard(settings) if "oidc" in settings.ACCESS_METHODS else None,
         lambda: settings.check_address(settings.FLASK_APP_HOST, "FLASK_APP_HOST"),
         *(partial(settings.check_address, host, "GUNICORN_BIND") for host in _gunicorn_hosts(settings)),
     ]

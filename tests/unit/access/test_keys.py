@@ -2,14 +2,18 @@
 
 import hashlib
 import hmac
+import time
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from app.errors import (
-    InvalidRequest,
-)
+from app.access.keys import ApiKeys
+from app.errors import InvalidRequest, NotAuthenticated, StoreUnavailable
+from app.models.api_key import ApiKey
 from app.models.record import utc_now
+from app.store.sqlite import SqliteStore
 from tests.support.access import ALICE, Site
 
 
@@ -23,14 +27,107 @@ def test_only_the_hash_of_a_key_is_kept(site: Site, tmp_path: Path) -> None:
     assert hashlib.sha256(key.encode()).hexdigest().encode() in kept
 
 
-def test_a_revoked_key_is_refused_at_once_by_every_process(site: Site) -> None:
-    key, other = site.key(), site.another()
-    headers = {"Authorization": f"Bearer {key}"}
-    path = "/monitor/task_uuid/none"
-    assert other.test_client().get(path, headers=headers).status_code == 400
+def test_a_revoked_key_is_refused_at_once_by_the_process_that_revokes_it(site: Site) -> None:
+    key, path = site.key(), "/monitor/task_uuid/none"
+    assert site.call("GET", path, key).status_code == 400
     assert site.keys.revoke(key.split("_")[1])
-    assert other.test_client().get(path, headers=headers).status_code == 401
-    other.extensions["slurm_proxy"].store.close()
+    assert site.call("GET", path, key).status_code == 401
+
+
+class CountingStore(SqliteStore):
+    """A store that counts how often it is asked for a key; `on_find` is called after its answer is known."""
+
+    found = 0
+
+    def find_key(self, id_: str, within: float | None = None) -> ApiKey | None:
+        self.found += 1
+        key = super().find_key(id_, within)
+        self.on_find()
+        return key
+
+    def on_find(self) -> None:
+        pass
+
+
+class Process:
+    """The keys of a process, whose clock stands still."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = CountingStore(path)
+        self.store.prepare()
+        self.time = 100.0
+        self.keys = ApiKeys(self.store, lambda: self.time)
+
+    def accepts(self, text: str) -> bool:
+        try:
+            self.keys.authenticate(text)
+        except NotAuthenticated:
+            return False
+        return True
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path / "keys.sqlite3")
+    yield process
+    process.store.close()
+
+
+def test_a_revoked_key_is_refused_within_a_second_by_every_process(here: Process, tmp_path: Path) -> None:
+    there = Process(tmp_path / "keys.sqlite3")
+    text, key = here.keys.create("ci", ALICE, None)
+    assert there.accepts(text)
+    here.keys.revoke(key.id)
+    there.time += 0.999
+    assert not there.accepts(text)
+    there.store.close()
+
+
+def test_the_second_of_a_revoked_key_begins_before_the_store_is_asked(here: Process) -> None:
+    text, key = here.keys.create("ci", ALICE, None)
+
+    def revoke_during_a_slow_answer() -> None:
+        here.store.revoke_key(key.id, utc_now())
+        here.time += 1
+
+    here.store.on_find = revoke_during_a_slow_answer  # type: ignore[method-assign]
+    assert here.accepts(text), "the request began before the revocation"
+    assert not here.accepts(text)
+
+
+def test_a_busy_key_is_read_once_in_a_moment(here: Process) -> None:
+    text, _ = here.keys.create("ci", ALICE, None)
+    assert [here.accepts(text) for _ in range(20)] == [True] * 20
+    assert here.store.found == 1
+
+
+def test_an_expired_key_is_refused_at_once(here: Process) -> None:
+    text, _ = here.keys.create("ci", ALICE, timedelta(milliseconds=100))
+    assert here.accepts(text)
+    time.sleep(0.1)
+    assert not here.accepts(text)
+
+
+def test_made_up_keys_are_not_remembered(here: Process) -> None:
+    text, _ = here.keys.create("ci", ALICE, None)
+    made_up = [text[:-1] + "~", "sp_unknown_secret", "sp_"]
+    assert not any(here.accepts(text) for text in made_up * 2)
+    assert here.keys._trusted == {}
+    assert here.store.found == 4, "each time anew, if it has the form of a key"
+
+
+def test_a_key_works_for_a_moment_while_the_store_is_away(here: Process) -> None:
+    text, _ = here.keys.create("ci", ALICE, None)
+    assert here.accepts(text)
+
+    def fail() -> None:
+        raise StoreUnavailable("away")
+
+    here.store.on_find = fail  # type: ignore[method-assign]
+    assert here.accepts(text)
+    here.time += 1
+    with pytest.raises(StoreUnavailable):
+        here.accepts(text)
 
 
 def test_keys_are_compared_in_constant_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
