@@ -1,21 +1,27 @@
 """HTTP connections to slurmrestd; every request to slurmrestd passes through this module."""
 
+import json
 import logging
 import threading
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
+from urllib3 import Retry, Timeout, make_headers
 from urllib3.exceptions import HTTPError
 
-from app.errors import SlurmAmbiguous, SlurmAnswerTooLarge, SlurmBusy, SlurmProxyError, SlurmUnavailable
+from app.errors import (
+    SettingsError,
+    SlurmAmbiguous,
+    SlurmAnswerTooLarge,
+    SlurmBusy,
+    SlurmProxyError,
+    SlurmUnavailable,
+)
 from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
-from app.slurm.transport import AnswerTooLarge, limited, make_pool_classes, make_tls_context
+from app.slurm.transport import AnswerTooLarge, limited, make_pool
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ _HEADERS = {
     "Connection": "keep-alive",
     "User-Agent": "slurm-proxy",
 }
+_NO_RETRIES = Retry(False, redirect=False)  # a POST that is sent twice may be two jobs
 
 
 class Connection:
@@ -62,6 +69,9 @@ class Connection:
             ca_path: The certificates of the authorities to trust, in place of the usual ones.
             connections: How many requests may be under way at a time.
             metrics: Where requests are counted.
+
+        Raises:
+            SettingsError: The address is not valid.
         """
         self.host = strip_login(host)  # for messages
         self._tokens = tokens
@@ -69,10 +79,12 @@ class Connection:
         self._read_timeout = read_timeout
         self._metrics = metrics or Metrics()
         self._free = threading.BoundedSemaphore(connections)
-        self._verify: bool | str = str(ca_path) if ca_path else True
-        is_unix = host.startswith("unix://")
-        self._adapter = _Adapter(host.removeprefix("unix://") if is_unix else None)
-        self._base = "http://localhost" if is_unix else host
+        try:
+            self._headers = {**_HEADERS, **_make_login_header(host)}
+            self._pool = make_pool(host, ca_path, connections)
+        except ValueError as error:
+            raise SettingsError(f"SLURM_REST_HOST: {self.host} is not a valid address: {error}") from error
+        self._prefix = "" if host.startswith("unix://") else urlsplit(host).path
 
     @property
     def max_call_seconds(self) -> float:
@@ -107,40 +119,49 @@ class Connection:
         finally:
             self._metrics.count(SLURM_REQUESTS, request.kind, outcome)
 
-    def _send(self, request: SlurmRequest, headers: dict[str, str]) -> Reply:
-        prepared = requests.Request(
-            request.method,
-            self._base + request.path,
-            {**headers, **_HEADERS},
-            params=list(request.query),
-            json=request.body,
-        ).prepare()
+    def _send(self, request: SlurmRequest, token: dict[str, str]) -> Reply:
         is_list = request.method == "GET" and any(word in request.path for word in ("/job", "/nodes"))
         timeout = request.timeout or self._read_timeout
         seconds = self._connect_timeout + timeout
         max_bytes = request.max_bytes or (_MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES)
         with limited(seconds, max_bytes) as allowance:
             try:
-                reply = self._exchange(prepared, timeout)
-            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                reply = self._exchange(request, token, timeout)
+            except (HTTPError, OSError, ValueError) as error:
                 raise _failure(request.method, error, has_sent=allowance.has_sent) from error
         logger.debug("%s %s as %s: %s", request.method, request.path, request.user, reply.status)
         return reply
 
-    def _exchange(self, request: requests.PreparedRequest, timeout: float) -> Reply:
-        """Send a request, without the proxies, .netrc, cookies and redirects of a `requests` session."""
-        with self._adapter.send(
-            request, stream=True, timeout=(self._connect_timeout, timeout), verify=self._verify
-        ) as response:
-            if response.status_code < 200:  # the real answer would be taken for that of the next request
-                response.raw.close()
-                raise ValueError(f"status {response.status_code} where an answer was due")
-            content = b"".join(response.raw.stream(_CHUNK_BYTES, decode_content=False))
-            return Reply.read(response.status_code, content, response.headers.get("Content-Encoding"))
+    def _exchange(self, request: SlurmRequest, token: dict[str, str], timeout: float) -> Reply:
+        """Send a request once, and read its answer; a pool of urllib3 knows no proxy, cookie or .netrc."""
+        target = self._prefix + request.path
+        headers = token | self._headers
+        body = None
+        if request.body is not None:
+            body = json.dumps(request.body, allow_nan=False).encode()
+            headers["Content-Type"] = "application/json"
+        elif request.method != "GET":
+            headers["Content-Length"] = "0"
+        response = self._pool.urlopen(
+            request.method,
+            f"{target}?{urlencode(request.query)}" if request.query else target,
+            body,
+            headers,
+            retries=_NO_RETRIES,
+            redirect=False,
+            timeout=Timeout(connect=self._connect_timeout, read=timeout),
+            preload_content=False,
+            decode_content=False,
+        )
+        with response:  # closes the connection if the answer was not read to its end
+            if response.status < 200:  # the real answer would be taken for that of the next request
+                raise ValueError(f"status {response.status} where an answer was due")
+            content = b"".join(response.stream(_CHUNK_BYTES, decode_content=False))
+            return Reply.read(response.status, content, response.headers.get("Content-Encoding"))
 
     def close(self) -> None:
         """Close all connections."""
-        self._adapter.close()
+        self._pool.close()
 
 
 def strip_login(address: str) -> str:
@@ -151,16 +172,16 @@ def strip_login(address: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-class _Adapter(HTTPAdapter):
-    """Adapter whose connections keep the deadline and the size limit of their request."""
+def _make_login_header(host: str) -> dict[str, str]:
+    """Return the header with the user and the password in an address, if both are there.
 
-    def __init__(self, unix_path: str | None) -> None:
-        self._unix_path = unix_path
-        super().__init__(pool_connections=1, pool_maxsize=CONNECTIONS)
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=make_tls_context(), **options)
-        self.poolmanager.pool_classes_by_scheme = make_pool_classes(self._unix_path)
+    Raises:
+        ValueError: They have characters that a header cannot have.
+    """
+    parts = urlsplit(host)
+    if host.startswith("unix://") or parts.username is None or parts.password is None:
+        return {}
+    return dict(make_headers(basic_auth=f"{unquote(parts.username)}:{unquote(parts.password)}"))
 
 
 def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyError:

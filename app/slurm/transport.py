@@ -1,9 +1,8 @@
 """Sockets that keep one deadline and one size limit for a whole request and its answer.
 
-`requests` and urllib3 apply their time-out to each single read, so that an answer that comes byte by byte
-never ends. They also read lines of any length. Here everything that a thread sends and receives counts
-towards the limits of its request: status line, `100 Continue`, headers, chunk sizes and body, with TLS and
-Unix sockets as well.
+urllib3 applies its time-out to each single read, so that an answer that comes byte by byte never ends. It
+also reads lines of any length. Here everything that a thread sends and receives counts towards the limits of
+its request: status line, `100 Continue`, headers, chunk sizes and body, with TLS and Unix sockets as well.
 """
 
 import socket
@@ -12,8 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import certifi
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -113,7 +115,9 @@ def _counted(received: int) -> int:
 class _TimedConnection(HTTPConnection):
     """Connection that is made within `timeout` in all, however many addresses the host has."""
 
-    unix_path: ClassVar[str | None] = None
+    def __init__(self, *arguments: Any, unix_path: str | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._unix_path = unix_path
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -124,13 +128,21 @@ class _TimedConnection(HTTPConnection):
             raise NewConnectionError(self, f"no connection: {error}") from error
 
     def _addresses(self) -> list[tuple[Any, ...]]:
-        if self.unix_path is not None:
-            return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", self.unix_path)]
+        if self._unix_path is not None:
+            return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", self._unix_path)]
         return list(socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM))
 
 
 class _TimedTlsConnection(_TimedConnection, HTTPSConnection):
     pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _TimedConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TimedTlsConnection
 
 
 def _connect_to_first(addresses: list[tuple[Any, ...]], seconds: float) -> _TimedSocket:
@@ -157,16 +169,37 @@ def _connect_to_first(addresses: list[tuple[Any, ...]], seconds: float) -> _Time
     raise fault
 
 
-def make_pool_classes(unix_path: str | None) -> dict[str, type[HTTPConnectionPool]]:
-    """Return urllib3's pool classes with the connections of this module, over a Unix socket if given."""
-    plain = type("_Connection", (_TimedConnection,), {"unix_path": unix_path})
-    return {
-        "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": _TimedTlsConnection}),
-    }
+def make_pool(host: str, ca_path: Path | None, connections: int) -> HTTPConnectionPool:
+    """Return a pool with the connections of this module, which is empty at first.
+
+    Args:
+        host: An address with http://, https:// or unix://.
+        ca_path: The certificates of the authorities to trust, in a file or a folder; None for those of the
+            package certifi, whatever the environment says.
+        connections: How many connections are kept.
+
+    Raises:
+        ValueError: The address is not valid.
+    """
+    if host.startswith("unix://"):
+        return _Pool("localhost", maxsize=connections, unix_path=host.removeprefix("unix://"))
+    parts = urlsplit(host)
+    if parts.scheme == "http":
+        return _Pool(parts.hostname or "", parts.port, maxsize=connections)
+    trusted = ca_path or Path(certifi.where())
+    is_folder = trusted.is_dir()
+    return _TlsPool(
+        parts.hostname or "",
+        parts.port,
+        maxsize=connections,
+        ssl_context=_make_tls_context(),
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=None if is_folder else str(trusted),
+        ca_cert_dir=str(trusted) if is_folder else None,
+    )
 
 
-def make_tls_context() -> ssl.SSLContext:
+def _make_tls_context() -> ssl.SSLContext:
     """Return a context that verifies certificates, and whose sockets are those of this module."""
     context = create_urllib3_context()
     context.sslsocket_class = _TimedTlsSocket

@@ -70,7 +70,9 @@ SIDEWAYS = {
 ONE_PLACE = {
     "pymongo": ["app.store.mongo"],
     "sqlite3": ["app.store.sqlite"],
-    "requests": ["app.slurm.connection"],
+    "requests": [],
+    "urllib3": ["app.slurm.connection", "app.slurm.transport"],
+    "certifi": ["app.slurm.transport"],
     "http.client": ["app.senders.http"],
     "smtplib": ["app.senders.email", "app.senders.smtp_session"],
     "googleapiclient": ["app.senders.gmail"],

@@ -3,13 +3,10 @@
 import gzip
 import json
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -19,78 +16,12 @@ from app.slurm.connection import Connection
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
-from tests.support.real.certificates import server_context
+from tests.support.scripted_server import CONNECT, OK, READ, Script, Scripted, replying, with_length
 
 pytestmark = pytest.mark.timed
 
-CONNECT, READ = 0.3, 0.4
 LONGEST = 2 * CONNECT + READ
 SLACK = 0.8  # for a busy machine
-OK = b"HTTP/1.1 200 OK\r\n"
-
-Script = Callable[[socket.socket], None]
-
-
-class Scripted:
-    """A server that runs a script on each connection once a request has come, by TCP, TLS or Unix socket."""
-
-    def __init__(self, kind: str, folder: Path, script: Script, handshakes: bool = True) -> None:
-        self._script = script
-        self._handshakes = handshakes
-        self._context: ssl.SSLContext | None = None
-        self.ca_path: Path | None = None
-        self.heads: list[bytes] = []
-        if kind == "unix":
-            self._listener = socket.socket(socket.AF_UNIX)
-            self._listener.bind(str(folder / "rest.sock"))
-            self._listener.listen()
-            self.url = f"unix://{folder}/rest.sock"
-        else:
-            self._listener = socket.create_server(("127.0.0.1", 0))
-            port = self._listener.getsockname()[1]
-            self.url = f"http://127.0.0.1:{port}"
-        if kind == "tls":
-            self.ca_path = folder / "ca.pem"
-            self._context = server_context(self.ca_path, folder / "key.pem")
-            self.url = self.url.replace("http", "https")
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def connection(self) -> Connection:
-        tokens = TokenMint(b"a key for the tests alone, of 32+ bytes", 300)
-        return Connection(self.url, tokens, connect_timeout=CONNECT, read_timeout=READ, ca_path=self.ca_path)
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=[client], daemon=True).start()
-
-    def _answer(self, plain: socket.socket) -> None:
-        with suppress(OSError), plain:
-            if not self._handshakes or self._context is None:
-                self._take(plain)
-                return
-            with self._context.wrap_socket(plain, server_side=True) as client:
-                self._take(client)
-
-    def _take(self, client: socket.socket) -> None:
-        while self._handshakes:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                if not (data := client.recv(65536)):
-                    return
-                head += data
-            self.heads.append(head)
-            self._script(client)
-        self._script(client)
 
 
 def dripping(begun: bytes, drop: bytes) -> Script:
@@ -230,14 +161,6 @@ def test_an_answer_without_an_end_is_cut_off_by_its_size(kind: str, phase: str, 
         connection.close()
     assert type(error) is SlurmAmbiguous
     assert seconds < LONGEST + SLACK
-
-
-def replying(answer: bytes) -> Script:
-    return lambda client: client.sendall(answer)
-
-
-def with_length(content: bytes, head: bytes = b"") -> bytes:
-    return OK + head + b"Content-Length: %d\r\n\r\n" % len(content) + content
 
 
 @pytest.mark.usefixtures("small")
