@@ -1,19 +1,27 @@
-"""Find the user whose process is at the other end of a connection, in the kernel's socket table."""
+"""Find the user whose process is at the other end of a connection: the kernel shows the user of each socket.
+
+The kernel is asked for the two sockets of the connection. Where it answers no such questions, as in some
+containers, its table of all sockets is read, which takes longer the more sockets there are.
+"""
 
 import ipaddress
 import os
 import re
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
+
+from app.connections.sock_diag import Address, find_socket
 
 _PROC = Path("/proc")
 _READINGS = 3  # the kernel may leave a row out while the table changes
 _CREDENTIALS = struct.Struct("3i")  # process, user and group, as SO_PEERCRED gives them
 _USER_IDS = 2**32 - 1
 _NO_TABLE = (FileNotFoundError, NotADirectoryError, PermissionError)
+FindSocket = Callable[[Address, Address], tuple[int, int] | None]
 
 
 class PeerUser(Enum):
@@ -24,12 +32,13 @@ class PeerUser(Enum):
     UNKNOWN = auto()  # this system does not show the user
 
 
-def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
+def find_peer_user(connection: socket.socket, proc: Path = _PROC, find: FindSocket = find_socket) -> PeerUser:
     """Return the kind of user whose process is at the other end of a connection on this machine.
 
     Args:
         connection: The connection, which this process has accepted.
         proc: The folder of the kernel's tables.
+        find: Asks the kernel for one socket.
     """
     if connection.family == socket.AF_UNIX:
         return _find_unix_peer(connection, proc)
@@ -39,16 +48,30 @@ def find_peer_user(connection: socket.socket, proc: Path = _PROC) -> PeerUser:
         own, peer = _get_addresses(connection)
     except OSError:  # the peer has reset the connection
         return PeerUser.OTHER
+    inode = os.fstat(connection.fileno()).st_ino
+    near = find(own, peer)
+    if near is None or near[1] != inode:
+        return _find_in_table(own, peer, inode, proc)
+    far = find(peer, own)
+    return _classify(far[0] if far is not None and far[1] else None, proc)
+
+
+def _find_in_table(own: Address, peer: Address, inode: int, proc: Path) -> PeerUser:
+    """Return the kind of user of the peer's socket, according to the table of all sockets."""
     for _ in range(_READINGS):
         try:
             table = _read_table(proc)
         except OSError as error:  # no such table, or no free file descriptor
             return PeerUser.UNKNOWN if isinstance(error, _NO_TABLE) else PeerUser.OTHER
-        user = _find_user(table, own, peer, os.fstat(connection.fileno()).st_ino)
-        if user is not None:
-            return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
+        if (user := _find_user(table, own, peer, inode)) is not None:
+            return _classify(user, proc)
     # A table of another network namespace lacks even the socket that this service listens on.
     return PeerUser.OTHER if _has_listener(table, own[1]) else PeerUser.UNKNOWN
+
+
+def _classify(user: int | None, proc: Path) -> PeerUser:
+    """Return the kind of a user; None is the user of a socket that is closed already."""
+    return PeerUser.TRUSTED if user is not None and _is_trusted(user, proc) else PeerUser.OTHER
 
 
 def _find_unix_peer(connection: socket.socket, proc: Path) -> PeerUser:
@@ -61,7 +84,7 @@ def _find_unix_peer(connection: socket.socket, proc: Path) -> PeerUser:
     return PeerUser.TRUSTED if _is_trusted(user, proc) else PeerUser.OTHER
 
 
-def _get_addresses(connection: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+def _get_addresses(connection: socket.socket) -> tuple[Address, Address]:
     """Return address and port of both ends, those of this process first.
 
     Raises:
@@ -83,7 +106,7 @@ def _read_table(proc: Path) -> bytes:
     return table
 
 
-def _find_user(table: bytes, own: tuple[str, int], peer: tuple[str, int], inode: int) -> int | None:
+def _find_user(table: bytes, own: Address, peer: Address, inode: int) -> int | None:
     """Return the user id of the peer's socket, if both ends of this very connection are in the table.
 
     The kernel shows a socket that its process has closed as one of root's, with the inode 0. Such a row is
@@ -101,7 +124,7 @@ def _find_user(table: bytes, own: tuple[str, int], peer: tuple[str, int], inode:
     return far[0] if far is not None and far[1] else None
 
 
-def _find_row(table: bytes, local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int] | None:
+def _find_row(table: bytes, local: Address, remote: Address) -> tuple[int, int] | None:
     """Return the user id and the inode of the socket with these addresses; None if the table has none."""
     for here, there in zip(_format_address(*local), _format_address(*remote), strict=True):
         start = table.find(b": %s %s " % (here, there))

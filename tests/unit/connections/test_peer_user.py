@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from app.connections.peer_user import PeerUser, find_peer_user
+from app.connections.peer_user import FindSocket, PeerUser, find_peer_user
+from app.connections.sock_diag import Address, find_socket
 from tests.conftest import not_covered, until
 from tests.support.real import RealPartMissing
 from tests.support.real.nginx import make_daemon, write_main_configuration
@@ -87,57 +88,124 @@ ADDRESSES = [
 ]
 
 
+def find_nothing(*_: object) -> None:
+    """Answer as a kernel that shows no single socket, so that its table is read."""
+
+
+WAYS = pytest.mark.parametrize("find", [find_socket, find_nothing], ids=["netlink", "table"])
+
+
+@WAYS
 @pytest.mark.parametrize(("family", "address", "bind"), ADDRESSES)
 @pytest.mark.parametrize(
     ("user", "expected"), [(0, PeerUser.TRUSTED), (NOBODY, PeerUser.OTHER), (DAEMON, PeerUser.OTHER)]
 )
 def test_the_user_of_the_peer_is_found(
-    family: str, address: str, bind: str, user: int, expected: PeerUser
+    find: FindSocket, family: str, address: str, bind: str, user: int, expected: PeerUser
 ) -> None:
     if ":" in address + bind and not socket.has_ipv6:
         pytest.skip("this system has no IPv6")
     with accepted(family, address, user, bind=bind) as connection:
-        assert find_peer_user(connection) is expected
+        assert find_peer_user(connection, find=find) is expected
 
 
-def test_an_ipv6_client_of_an_ipv4_listener_is_found() -> None:
+@WAYS
+def test_an_ipv6_client_of_an_ipv4_listener_is_found(find: FindSocket) -> None:
     """Its socket stands in the table of IPv6, the server's in that of IPv4."""
     listener = socket.create_server(("127.0.0.1", 0))
     client = socket.socket(socket.AF_INET6)
     client.connect(("::ffff:127.0.0.1", listener.getsockname()[1]))
     connection, _ = listener.accept()
     with listener, client, connection:
-        assert find_peer_user(connection) is PeerUser.TRUSTED
+        assert find_peer_user(connection, find=find) is PeerUser.TRUSTED
 
 
+@WAYS
 @pytest.mark.parametrize("then", ["half", "close", "reset"])
-def test_a_peer_that_has_closed_its_socket_is_not_taken_for_root(then: str) -> None:
+def test_a_peer_that_has_closed_its_socket_is_not_taken_for_root(find: FindSocket, then: str) -> None:
     """The kernel shows such a socket as one of root's."""
     with accepted(user=NOBODY, then=then) as connection:
-        assert find_peer_user(connection) is PeerUser.OTHER
+        assert find_peer_user(connection, find=find) is PeerUser.OTHER
 
 
-def test_a_peer_that_has_only_ended_its_request_is_found() -> None:
+@WAYS
+def test_a_peer_that_has_only_ended_its_request_is_found(find: FindSocket) -> None:
     with accepted(then="half") as connection:
-        assert find_peer_user(connection) is PeerUser.TRUSTED
+        assert find_peer_user(connection, find=find) is PeerUser.TRUSTED
 
 
-def test_a_later_connection_with_the_same_ports_is_not_taken_for_the_peer() -> None:
+@WAYS
+def test_a_later_connection_with_the_same_ports_is_not_taken_for_the_peer(find: FindSocket) -> None:
     with accepted(user=NOBODY, then="reset") as connection, accepted() as other:
         os.dup2(connection.fileno(), other.fileno())
-        assert find_peer_user(other) is PeerUser.OTHER
+        assert find_peer_user(other, find=find) is PeerUser.OTHER
+
+
+def test_a_socket_with_another_inode_proves_nothing_of_the_peer() -> None:
+    """A connection that was closed, and a later one with the same ports."""
+
+    def find_another(local: Address, remote: Address) -> tuple[int, int] | None:
+        found = find_socket(local, remote)
+        return (0, found[1] + 1) if found else None
+
+    with accepted(user=NOBODY) as connection:
+        assert find_peer_user(connection, find=find_another) is PeerUser.OTHER
+
+
+def test_no_table_is_read_if_the_kernel_shows_the_sockets(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with accepted(user=NOBODY) as other, accepted() as own:
+        if find_socket(own.getsockname(), own.getpeername()) is None:
+            not_covered(request, "netlink", "the kernel does not answer its questions")
+        assert find_peer_user(other, tmp_path) is PeerUser.OTHER
+        assert find_peer_user(own, tmp_path) is PeerUser.TRUSTED
+
+
+IN_A_NAMESPACE = """
+import os, socket, sys
+from app.connections.peer_user import find_peer_user
+from app.connections.sock_diag import find_socket
+if sys.argv[2] != "0":
+    os.setuid(int(sys.argv[2]))
+connection = socket.socket(fileno=int(sys.argv[1]))
+own, peer = connection.getsockname()[:2], connection.getpeername()[:2]
+print(find_socket(own, peer) is not None, find_peer_user(connection).name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("unshare", "user", "expected"),
+    [
+        ([], 0, "True TRUSTED"),
+        ([], NOBODY, "True TRUSTED"),
+        ([], DAEMON, "True OTHER"),
+        (["unshare", "--net"], 0, "False UNKNOWN"),
+        (["unshare", "--user"], 0, "True OTHER"),  # here no user is one that the namespace knows
+    ],
+)
+def test_the_kernel_answers_every_user_but_only_about_the_own_network_namespace(
+    request: pytest.FixtureRequest, unshare: list[str], user: int, expected: str
+) -> None:
+    if unshare and subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        not_covered(request, "namespaces", "this system does not let the tests make one")
+    with accepted(user=NOBODY if user else 0) as connection:
+        number = connection.fileno()
+        argv = [*unshare, sys.executable, "-c", IN_A_NAMESPACE, str(number), str(user)]
+        answer = subprocess.run(argv, pass_fds=[number], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == expected
 
 
 def test_peer_user_is_unknown_on_a_system_without_a_socket_table(tmp_path: Path) -> None:
     with accepted(user=NOBODY) as connection:
-        assert find_peer_user(connection, tmp_path) is PeerUser.UNKNOWN
+        assert find_peer_user(connection, tmp_path, find_nothing) is PeerUser.UNKNOWN
 
 
 def test_peer_user_is_unknown_in_the_table_of_another_network_namespace(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "tcp").write_bytes(Path("/proc/net/tcp").read_bytes().split(b"\n")[0] + b"\n")
     with accepted(user=NOBODY) as connection:
-        assert find_peer_user(connection, tmp_path) is PeerUser.UNKNOWN
+        assert find_peer_user(connection, tmp_path, find_nothing) is PeerUser.UNKNOWN
 
 
 @pytest.fixture
@@ -174,7 +242,8 @@ def test_peer_is_not_trusted_if_there_are_no_free_file_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_peer_user_is_found_for_each_of_many_connections_at_once() -> None:
+@WAYS
+def test_peer_user_is_found_for_each_of_many_connections_at_once(find: FindSocket) -> None:
     """Rows may be left out while the table changes."""
     stop = threading.Event()
 
@@ -192,7 +261,7 @@ def test_peer_user_is_found_for_each_of_many_connections_at_once() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             for _ in range(40):
                 with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-                    assert find_peer_user(connection) is PeerUser.TRUSTED
+                    assert find_peer_user(connection, find=find) is PeerUser.TRUSTED
     finally:
         stop.set()
         for thread in threads:
