@@ -279,6 +279,10 @@ class SlurmBusy(SlurmUnavailable):
     """All connections to Slurm are busy; the request was not sent."""
 
 
+class RequestTooLong(SlurmUnavailable):
+    """A long GET was refused, or its connection was broken off, and a shorter one may pass."""
+
+
 class CancellationBusy(SlurmProxyError):
     """The server is busy with the bulk cancellation of another request; nothing was cancelled."""
 

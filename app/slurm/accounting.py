@@ -1,7 +1,7 @@
 """Read jobs from slurmdbd, and decide whether a job that slurmdbd does not know can exist."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -10,10 +10,10 @@ from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
 from app.slurm.answers import merge_by_id, read_jobs, require_job_list, require_jobs_of_users
+from app.slurm.id_chunks import FEWER_IDS, IdChunks
 from app.slurm.reply import Reply
 from app.slurm.request import Query
 from app.slurm.session import Session
-from app.slurm.state_list import split_ids
 from app.slurm.values import as_number, as_object
 
 _NO_ENTRY = 9003
@@ -42,6 +42,7 @@ class AccountingReader:
         self._session = session
         self._clock_skew = clock_skew
         self._has_answered = False
+        self._requests = IdChunks(FEWER_IDS)
 
     def read_jobs(
         self, job_ids: Collection[int], timeout: float | None, not_before: Mapping[int, datetime]
@@ -59,12 +60,12 @@ class AccountingReader:
             SlurmUnavailable: slurmdbd does not answer, which proves nothing.
         """
         found: dict[int, SlurmJob] = {}
-        for chunk in split_ids(job_ids):
-            parts = self._request_jobs(self._session.dialect().jobs_query(chunk), timeout)
-            if parts is None:
-                return None
-            jobs = read_jobs(parts, reading.read_accounting_job)
-            found |= merge_by_id((job for job in jobs if not _is_older(job, not_before)), chunk)
+        for chunk in self._requests.split(job_ids):
+            for ids, parts in self._requests.ask(chunk, lambda ids: self._request_by_id(ids, timeout)):
+                if parts is None:
+                    return None
+                jobs = read_jobs(parts, reading.read_accounting_job)
+                found |= merge_by_id((job for job in jobs if not _is_older(job, not_before)), ids)
         return found
 
     def check(self) -> bool:
@@ -122,6 +123,9 @@ class AccountingReader:
         if reply.status != 200 or size is None:
             raise SlurmUnavailable(f"slurmctld does not report its queue for slurmdbd: {reply.complaint()}")
         return size > 0
+
+    def _request_by_id(self, job_ids: Sequence[int], timeout: float | None) -> list[dict[str, Any]] | None:
+        return self._request_jobs(self._session.dialect().jobs_query(job_ids), timeout)
 
     def _request_jobs(self, query: Query, timeout: float | None) -> list[dict[str, Any]] | None:
         """Return the jobs that match a query; None where there is no slurmdbd.

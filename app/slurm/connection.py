@@ -4,12 +4,13 @@ import json
 import logging
 import threading
 from pathlib import Path
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from urllib3 import Retry, Timeout, make_headers
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, IncompleteRead
 
 from app.errors import (
+    RequestTooLong,
     SettingsError,
     SlurmAmbiguous,
     SlurmAnswerTooLarge,
@@ -32,6 +33,11 @@ _MEGABYTE = 1024 * 1024
 # A job is about 10 kB, and slurmctld keeps 10,000 of them by default: 100 MB. This is for 50,000.
 _MAX_LIST_BYTES = 512 * _MEGABYTE
 _MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of other answers; the largest is slurmrestd's OpenAPI document, 2 MB
+# With the headers, a longer target takes more than one packet of Ethernet, 1,448 bytes: see id_chunks.
+_MAX_PACKET_TARGET = 1000
+# Answers of proxies to a request that is too long, and of slurmrestd (22.05, 24.11) to one of which a part
+# comes late: 401 if the token is in that part.
+_REFUSALS_OF_LENGTH = frozenset({400, 401, 413, 414, 431})
 # No compression: a small answer could be inflated to any size.
 _HEADERS = {
     "Accept": "application/json",
@@ -124,17 +130,22 @@ class Connection:
         timeout = request.timeout or self._read_timeout
         seconds = self._connect_timeout + timeout
         max_bytes = request.max_bytes or (_MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES)
+        target = request.target
+        is_long = request.method == "GET" and len(target) > _MAX_PACKET_TARGET
         with limited(seconds, max_bytes) as allowance:
             try:
-                reply = self._exchange(request, token, timeout)
+                reply = self._exchange(request, target, token, timeout)
             except (HTTPError, OSError, ValueError) as error:
+                if is_long and allowance.has_sent and _is_broken_off(error):
+                    raise RequestTooLong("slurmrestd broke off") from error
                 raise _failure(request.method, error, has_sent=allowance.has_sent) from error
+        if is_long and _is_refusal_of_length(reply):
+            raise RequestTooLong(f"slurmrestd answered {reply.full_complaint()}")
         logger.debug("%s %s as %s: %s", request.method, request.path, request.user, reply.status)
         return reply
 
-    def _exchange(self, request: SlurmRequest, token: dict[str, str], timeout: float) -> Reply:
+    def _exchange(self, request: SlurmRequest, target: str, token: dict[str, str], timeout: float) -> Reply:
         """Send a request once, and read its answer; a pool of urllib3 knows no proxy, cookie or .netrc."""
-        target = self._prefix + request.path
         headers = token | self._headers
         body = None
         if request.body is not None:
@@ -144,7 +155,7 @@ class Connection:
             headers["Content-Length"] = "0"
         response = self._pool.urlopen(
             request.method,
-            f"{target}?{urlencode(request.query)}" if request.query else target,
+            self._prefix + target,
             body,
             headers,
             retries=_NO_RETRIES,
@@ -188,14 +199,24 @@ def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyErro
     """Return the error for a request without a complete answer."""
     if not has_sent:
         return SlurmUnavailable("slurmrestd cannot be reached")
-    if _is_too_large(error):
+    if _has_cause(error, (AnswerTooLarge,)):
         words = "the answer of slurmrestd is too large"
         return SlurmAnswerTooLarge(words) if method == "GET" else SlurmAmbiguous(words)
     words = "slurmrestd did not answer in time or broke off"
     return SlurmUnavailable(words) if method == "GET" else SlurmAmbiguous(words)
 
 
-def _is_too_large(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, AnswerTooLarge):
+def _is_refusal_of_length(reply: Reply) -> bool:
+    """Return whether an answer may mean that the request is too long; 26.05 answers 500 with a text."""
+    return reply.status in _REFUSALS_OF_LENGTH or (reply.status >= 500 and bool(reply.fault))
+
+
+def _is_broken_off(error: BaseException) -> bool:
+    """Return whether the connection ended before the answer did, within the time-out."""
+    return _has_cause(error, (ConnectionError, IncompleteRead))
+
+
+def _has_cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    while error is not None and not isinstance(error, kinds):
         error = error.__cause__ or error.__context__
     return error is not None

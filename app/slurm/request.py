@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlencode
 
 _API = re.compile(r"^/(slurm|slurmdb)/v[0-9.]+/")
 _JOB = re.compile(r"/[0-9_]+(?=/|$)")
@@ -37,7 +38,19 @@ class SlurmRequest:
     max_bytes: int | None = None
 
     @property
+    def target(self) -> str:
+        """Return the path with the query."""
+        return f"{self.path}?{_encode(self.query)}" if self.query else self.path
+
+    @property
     def kind(self) -> str:
         """Return the method and the path without API version and job id, such as "GET jobs/state"."""
         path = _API.sub(lambda found: "slurmdb/" if found[1] == "slurmdb" else "", self.path)
         return f"{self.method} {_JOB.sub('', path)}"
+
+
+def _encode(query: Query) -> str:
+    """Return a query as it stands in a URL; numbers, which come by the thousand, need no escapes."""
+    return "&".join(
+        [f"{name}={value}" if isinstance(value, int) else urlencode([(name, value)]) for name, value in query]
+    )

@@ -11,6 +11,7 @@ from datetime import datetime
 from app.errors import (
     Forbidden,
     NoCommonVersion,
+    RequestTooLong,
     SlurmAmbiguous,
     SlurmBusy,
     SlurmTokenRefused,
@@ -139,6 +140,8 @@ class Session:
             self.require_up()
         try:
             reply = self._exchange(request)
+        except RequestTooLong:
+            raise
         except SlurmUnavailable as error:
             self._outages.record_failure("slurmdbd", str(error), _ACCOUNTING)
             raise
@@ -186,7 +189,7 @@ class Session:
         self._breaker.require_closed()
         try:
             yield
-        except SlurmBusy:
+        except (SlurmBusy, RequestTooLong):
             raise
         except (SlurmUnavailable, SlurmAmbiguous) as error:
             self._breaker.record_failure(str(error))

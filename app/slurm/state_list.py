@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +11,12 @@ from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.outages import RepeatFilter
 from app.slurm.answers import read_states, require_jobs
+from app.slurm.id_chunks import MOST_IDS, IdChunks
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
 
-# Of the ids in one request, with their names: proxies refuse a request line of more than 8,190 characters.
-_MAX_QUERY = 7_700
-_ID_OVERHEAD = len("job_id=&")
 _OFFERED_AGAIN_AFTER = 60.0  # seconds until a missing list is asked for again
 
 
@@ -80,9 +78,10 @@ class StateList:
     def __init__(self, session: Session) -> None:
         """Make a reader, which has no failed requests yet."""
         self._session = session
+        self._requests = IdChunks()
         self._missing_since: float | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
-        self._avoided_per_request = _MAX_QUERY
+        self._avoided_per_request = MOST_IDS
         self._failed_alone: set[int] = set()  # ids of requests that failed with one id
 
     def is_offered(self) -> bool:
@@ -102,35 +101,44 @@ class StateList:
         read = States()
         for chunk in self._chunks(job_ids):
             try:
-                reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in chunk])
-                if reply.status == 404:
-                    self._missing_since = time.monotonic()
-                    return None
-                read.add(chunk, require_jobs(reply))
+                for ids, items in self._requests.ask(chunk, self._request):
+                    if items is None:
+                        return None
+                    read.add(ids, items)
             except SlurmBusy:
                 if not read.asked:
                     raise
                 break
             except SlurmUnavailable as error:
-                self._avoid(chunk)
-                self._failed_alone.update(chunk if len(chunk) == 1 else ())
-                self._avoided_per_request = max(1, min(len(chunk), self._avoided_per_request) // 2)
+                self._note_failure([job_id for job_id in chunk if job_id not in read.asked])
                 if not read.asked:
                     raise
                 logger.warning("%d of %d states were read: %s", len(read.asked), len(job_ids), error)
                 break
             if not self._avoided.keys().isdisjoint(chunk):
                 self._stop_avoiding(chunk)
-                self._avoided_per_request = min(2 * self._avoided_per_request, _MAX_QUERY)
+                self._avoided_per_request = min(2 * self._avoided_per_request, MOST_IDS)
         return read
+
+    def _request(self, job_ids: Sequence[int]) -> list[dict[str, Any]] | None:
+        """Return the items of the list for some ids; None if the server has no list of states.
+
+        Raises:
+            SlurmUnavailable: The states could not be read.
+        """
+        reply = self._session.get("jobs/state", [("job_id", job_id) for job_id in job_ids])
+        if reply.status == 404:
+            self._missing_since = time.monotonic()
+            return None
+        return require_jobs(reply)
 
     def _chunks(self, job_ids: Collection[int]) -> Iterator[Sequence[int]]:
         """Yield the ids of each request; the ids of failed requests come last, and fewer at a time."""
-        yield from split_ids([job_id for job_id in job_ids if job_id not in self._avoided])
+        yield from self._requests.split([job_id for job_id in job_ids if job_id not in self._avoided])
         wanted = set(job_ids)
         avoided = [job_id for job_id in self._avoided if job_id in wanted]
         while avoided:
-            chunk = next(split_ids(avoided))[: self._avoided_per_request]
+            chunk = next(self._requests.split(avoided))[: self._avoided_per_request]
             yield chunk
             avoided = avoided[len(chunk) :]
 
@@ -156,9 +164,12 @@ class StateList:
         failed, self._failed_alone = self._failed_alone, set()
         return failed
 
-    def _avoid(self, chunk: Sequence[int]) -> None:
+    def _note_failure(self, chunk: Sequence[int]) -> None:
+        """Avoid the ids of a failed request, and ask for fewer of them at a time."""
         self._stop_avoiding(chunk)
         self._avoided |= dict.fromkeys(chunk)
+        self._failed_alone.update(chunk if len(chunk) == 1 else ())
+        self._avoided_per_request = max(1, min(len(chunk), self._avoided_per_request) // 2)
 
     def _stop_avoiding(self, chunk: Sequence[int]) -> None:
         for job_id in chunk:
@@ -180,18 +191,3 @@ class StateList:
         if None in ids:
             raise SlurmMisbehaved("slurmrestd lists a job whose id cannot be read")
         return {job_id for job_id in ids if job_id is not None}
-
-
-def split_ids(job_ids: Iterable[int]) -> Iterator[list[int]]:
-    """Yield the ids in chunks; the query of each chunk fits into one request line."""
-    chunk: list[int] = []
-    length = 0
-    for job_id in job_ids:
-        added = len(str(job_id)) + _ID_OVERHEAD
-        if chunk and length + added > _MAX_QUERY:
-            yield chunk
-            chunk, length = [], 0
-        chunk.append(job_id)
-        length += added
-    if chunk:
-        yield chunk

@@ -17,6 +17,7 @@ from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
 from tests.conftest import REAL_CLUSTERS, Cluster
+from tests.support.splitting_network import SplittingNetwork
 from tests.support.tasks import make_task, new_uuid
 
 ARRAY_TASKS = 1000  # as many as Slurm allows by default
@@ -25,8 +26,8 @@ ARRAY_TASKS = 1000  # as many as Slurm allows by default
 class CountingConnection(Connection):
     """A connection that keeps each request, and the size of its answer."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__(cluster.url, TokenMint(cluster.key, 300), connect_timeout=3, read_timeout=30)
+    def __init__(self, cluster: Cluster, url: str) -> None:
+        super().__init__(url, TokenMint(cluster.key, 300), connect_timeout=3, read_timeout=30)
         self.requests: list[str] = []
         self.bytes = 0
 
@@ -44,9 +45,9 @@ class CountingConnection(Connection):
 class Site:
     """A client without a tolerance for clocks, and the held jobs that a test has submitted."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, url: str = "") -> None:
         self.cluster = cluster
-        self.connection = CountingConnection(cluster)
+        self.connection = CountingConnection(cluster, url or cluster.url)
         self.client = SlurmClient(Session(self.connection, "slurm"), clock_skew=0)
         self.client.discover_dialect()
         self._job_ids: list[int] = []
@@ -82,6 +83,21 @@ def test_poll_of_waiting_jobs_is_one_request(site: Site) -> None:
     known = {site.submit(): JobState.PENDING for _ in range(30)}
     assert [len(site.poll(known)) for _ in range(3)] == [1, 1, 1]
     assert site.connection.requests[0] in ("GET jobs/state", "GET jobs")
+
+
+@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
+def test_network_that_splits_long_requests_hides_no_job(cluster: Cluster) -> None:
+    with SplittingNetwork(cluster.url) as network:
+        site = Site(cluster, network.url)
+        first, last = site.submit(), site.submit()
+        unknown = range(last + 100_000, last + 100_600)
+        known = dict.fromkeys([first, *unknown, last], JobState.PENDING)
+        for _ in range(2):
+            assert site.client.poll(known) == dict.fromkeys(unknown)
+            assert site.client.unread_jobs == set()
+        assert site.client.read_accounting(known) is not None
+        assert site.client.outage is None
+        site.close()
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)

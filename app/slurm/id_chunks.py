@@ -1,0 +1,92 @@
+"""Choose how many job ids one request names.
+
+slurmrestd must get the request line and the headers with one read from its socket: it refuses a request of
+which a part comes later (22.05, 24.11, 26.05). On one host a long request comes as a whole, but a network may
+split it. Proxies refuse lines of more than 8,190 bytes by default. Beyond 65,535 bytes, slurmrestd leaves out
+ids without an error (24.11, 26.05).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from app.errors import RequestTooLong, SlurmUnavailable
+
+logger = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+# Ids in one request, each with up to 18 bytes: for slurmrestd itself, for proxies, and at last for a network
+# that splits what is longer than a packet.
+MOST_IDS = 1200
+FEWER_IDS = 480
+_SIZES = (MOST_IDS, FEWER_IDS, 160, 50)
+_MORE_AFTER = 600.0  # seconds after a refusal until more ids are tried again
+
+
+class IdChunks:
+    """The requests that name some job ids each, as many as are not refused. Not thread-safe."""
+
+    def __init__(self, most: int = MOST_IDS, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with the largest requests.
+
+        Args:
+            most: The most ids in one request.
+            clock: Seconds of a monotonic clock.
+        """
+        self._sizes = [size for size in _SIZES if size <= most]
+        self._clock = clock
+        self._step = 0  # the index of the present size
+        self._more_at = 0.0  # when the next larger size is tried
+
+    def split(self, job_ids: Iterable[int]) -> Iterator[list[int]]:
+        """Yield the ids of each request; how many they are is decided when it is due."""
+        left = iter(job_ids)
+        while chunk := list(islice(left, self._choose_size())):
+            yield chunk
+
+    def ask(
+        self, chunk: Sequence[int], request: Callable[[Sequence[int]], _Answer]
+    ) -> Iterator[tuple[Sequence[int], _Answer]]:
+        """Yield the ids with the answer; several answers if the request is refused as too long.
+
+        Raises:
+            SlurmUnavailable: There was no answer, or even short requests are refused.
+        """
+        step = self._step
+        try:
+            yield chunk, request(chunk)
+            return
+        except RequestTooLong as error:
+            if step + 1 == len(self._sizes):
+                raise
+            self._note_refusal(len(chunk), error)
+        has_answer = False
+        try:
+            for part in self.split(chunk):
+                for answered in self.ask(part, request):
+                    has_answer = True
+                    yield answered
+        except SlurmUnavailable:
+            if not has_answer:  # the length was not the reason
+                self._step = step
+            raise
+
+    def _choose_size(self) -> int:
+        if self._step and self._clock() >= self._more_at:
+            self._step -= 1
+            self._more_at = self._clock() + _MORE_AFTER
+        return self._sizes[self._step]
+
+    def _note_refusal(self, count: int, error: RequestTooLong) -> None:
+        while self._step + 1 < len(self._sizes) and self._sizes[self._step] >= count:
+            self._step += 1
+        self._more_at = self._clock() + _MORE_AFTER
+        logger.info(
+            "a request for %d jobs may be too long (%s): the next ones are for %d",
+            count,
+            error,
+            self._sizes[self._step],
+        )
