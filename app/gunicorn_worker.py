@@ -25,6 +25,7 @@ from app.web.request_slots import RequestSlots
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0  # for which a client may read an answer after the connection is shut down
+_NEXT_REQUEST_SECONDS = 0.05  # for which a thread waits for the next request on its connection
 _EVICTION_SECONDS = 0.1  # how often room is made while no connection is accepted
 
 
@@ -176,10 +177,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return False
 
     def _handle_and_finish(self, conn: Connection) -> None:
-        """Handle one request in a thread, and pass its result to the main loop."""
+        """Handle requests in a thread, and pass the result of the last one to the main loop.
+
+        The main loop waits for requests that come later. The way from there to a thread costs a fifth of a
+        short request.
+        """
         result: Future[Any] = Future()
         try:
-            result.set_result(self.handle(conn))
+            keeps_open = self.handle(conn)
+            while keeps_open and self._has_next_request(conn):
+                keeps_open = self.handle(conn)
+            result.set_result(keeps_open)
         except BaseException as error:  # finish_request() raises it again, and closes the connection
             result.set_exception(error)
         self.method_queue.defer(self.finish_request, conn, result)
+
+    def _has_next_request(self, conn: Connection) -> bool:
+        """Wait a moment for another request on a connection; return whether there is one, or its end."""
+        if not self.alive:  # the main loop closes the connection
+            return False
+        has_read_ahead = bool(conn.parser.unreader.buf.getvalue())
+        return has_read_ahead or conn.client_socket.wait_for_data(_NEXT_REQUEST_SECONDS)

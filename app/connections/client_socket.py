@@ -153,11 +153,13 @@ class ClientSocket(socket.socket):
 
     def has_unread_request(self) -> bool:
         """Return whether data of a request has arrived that the connection's thread has not read yet."""
-        if self.phase is not Phase.READING or self._has_answered:
-            return False
+        return self.phase is Phase.READING and not self._has_answered and self.wait_for_data(0)
+
+    def wait_for_data(self, seconds: float) -> bool:
+        """Wait for data of the client, or for the end of the connection; return whether there is either."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(1000 * seconds))
 
     def close(self) -> None:
         """Close the socket, and remove the connection from the table."""

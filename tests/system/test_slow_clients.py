@@ -222,6 +222,29 @@ def test_a_second_request_on_a_connection_has_its_own_deadline(server: Server, s
         assert_request_timeout(rest_of(client).removeprefix(b"pong"))
 
 
+def test_requests_on_one_connection_are_answered_at_once_after_a_pause_and_together(
+    server: Server, stack: ExitStack
+) -> None:
+    client = stack.enter_context(server.connect())
+    client.settimeout(10)
+    ping = request_head("GET", "/ping") + b"\r\n"
+    for pause in (0.0, 0.0, 0.02, 0.3, 0.0):  # a thread waits 0.05 s for the next request, then the main loop
+        time.sleep(pause)
+        client.sendall(ping)
+        answer = client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200")
+        if b"keep-alive" not in answer:  # the development server closes the connection
+            return
+        while not answer.endswith(b"pong"):
+            answer += client.recv(65536)
+    client.sendall(3 * ping)
+    answers = b""
+    while answers.count(b"\r\n\r\npong") < 3:
+        received = client.recv(65536)
+        assert received, answers
+        answers += received
+
+
 def test_clients_that_do_not_read_do_not_stop_the_server_and_are_closed(
     server: Server, stack: ExitStack
 ) -> None:
