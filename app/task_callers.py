@@ -6,7 +6,7 @@ The steps of a new route are in `app/web/openapi/operations.py`.
 from flask import Blueprint, Response
 
 from app.web.json_response import make_json_response
-from app.web.request_context import get_caller, get_requests_left, get_services, read_query
+from app.web.request_context import get_caller, get_services, read_query
 
 blueprint = Blueprint("task_callers", __name__)
 
@@ -15,8 +15,9 @@ blueprint = Blueprint("task_callers", __name__)
 def describe_caller() -> Response:
     """Return the caller's name and permissions, and what is left of the caller's limits."""
     read_query()
-    description = get_services().caller_description
-    return make_json_response(description.describe(get_caller(), get_requests_left()))
+    caller, services = get_caller(), get_services()
+    left = services.request_guard.count_requests_left(caller)
+    return make_json_response(services.caller_description.describe(caller, left))
 
 
 @blueprint.get("/catalogue")

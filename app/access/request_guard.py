@@ -1,21 +1,14 @@
 """Authenticate the caller of a request, and apply the rate limit of requests."""
 
-import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Protocol
 
 from app.access.failed_attempts import FailedAttempts
 from app.access.keys import PREFIX
-from app.clock import steady_seconds
-from app.errors import Forbidden, NotAuthenticated, StoreUnavailable, TooManyRequests
+from app.access.request_limit import RequestLimit
+from app.errors import Forbidden, NotAuthenticated, TooManyRequests
 from app.models.caller import OPERATOR, UNAUTHENTICATED_CALLER, Caller
 from app.store.rate_limiter import RateLimiter
-
-logger = logging.getLogger(__name__)
-
-_RATE_WINDOW = timedelta(minutes=1)
-_COUNT_PAUSE_SECONDS = 10.0  # without counting, after a request that could not be counted
 
 
 class Authenticator(Protocol):
@@ -53,7 +46,7 @@ class RequestGuard:
         self._rate_limiter = rate_limiter
         self._authenticators = authenticators
         self._requests_per_minute = requests_per_minute
-        self._count_again_at = 0.0
+        self._request_limit = RequestLimit(rate_limiter, requests_per_minute)
         self._loopback_only = loopback_only
         self.failed_attempts = failed_attempts
 
@@ -96,30 +89,23 @@ class RequestGuard:
             raise Forbidden(not_local)
         return UNAUTHENTICATED_CALLER
 
-    def count_request(self, caller: Caller) -> int | None:
-        """Count a request of the caller, over all processes; return how many are left in this minute.
-
-        Return None if requests are not counted: without a rate limit, and while the store can be read but
-        not written, as on a full disk.
+    def count_request(self, caller: Caller) -> None:
+        """Count a request of the caller, over all processes.
 
         Raises:
             TooManyRequests: The caller has used up the rate limit.
         """
-        limit = self.requests_per_minute
-        if not limit or steady_seconds() < self._count_again_at:
-            return None
-        now = self._rate_limiter.now()
-        try:
-            use = self._rate_limiter.acquire(f"requests:{caller.name}", limit, now, now + _RATE_WINDOW)
-        except StoreUnavailable as error:
-            self._count_again_at = steady_seconds() + _COUNT_PAUSE_SECONDS
-            logger.warning(
-                "the rate limit is off for %.0f s, because requests cannot be counted: %s",
-                _COUNT_PAUSE_SECONDS,
-                error,
-            )
-            return None
-        if use.full_until is not None:
-            words = f"more than {limit} requests in a minute"
-            raise TooManyRequests(words, (use.full_until - now).total_seconds())
-        return use.left
+        if not (limit := self.requests_per_minute):
+            return
+        use = self._request_limit.count(_name_limit(caller))
+        if use is not None and use.full_until is not None:
+            left = use.full_until - self._rate_limiter.now()
+            raise TooManyRequests(f"more than {limit} requests in a minute", max(0.0, left.total_seconds()))
+
+    def count_requests_left(self, caller: Caller) -> int | None:
+        """Return how many requests are left to the caller in this minute; None if they are not counted."""
+        return self._request_limit.count_left(_name_limit(caller)) if self.requests_per_minute else None
+
+
+def _name_limit(caller: Caller) -> str:
+    return f"requests:{caller.name}"

@@ -15,6 +15,14 @@ class RateLimitUse:
     full_until: datetime | None = None  # if there was no room: when the window ends
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimitWindow:
+    """A window of a limit that runs."""
+
+    count: int  # uses, which may exceed the limit
+    until: datetime
+
+
 class RateLimiter(StoreClock, Protocol):
     """A counter of messages to receivers, and of requests of callers, in windows of time.
 
@@ -36,3 +44,9 @@ class RateLimiter(StoreClock, Protocol):
 
     def refund(self, name: str) -> None:
         """Take back one use, of a message that was not sent."""
+
+    def add_uses(self, name: str, uses: int, now: datetime, until: datetime) -> RateLimitWindow:
+        """Count uses that took place already, whatever the limit is; return the window with these uses.
+
+        The arguments are those of `acquire`, and a window that ends too late is replaced as there.
+        """

@@ -120,7 +120,7 @@ def authenticate_request() -> None:
         return
     guard = get_services().request_guard
     g.caller = _authenticate(guard)
-    g.requests_left = guard.count_request(g.caller)
+    guard.count_request(g.caller)
     if g.caller.remark and not g.caller.grants:
         raise Forbidden(g.caller.remark)
 

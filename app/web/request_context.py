@@ -33,12 +33,6 @@ def get_caller() -> Caller:
     return caller
 
 
-def get_requests_left() -> int | None:
-    """Return how many requests the caller may still send in this minute; None if they are not counted."""
-    left: int | None = g.requests_left
-    return left
-
-
 def read_body() -> dict[str, Any]:
     """Return the JSON object in the body, and keep the object for the request log.
 

@@ -133,7 +133,7 @@ def test_a_get_with_a_key_works_on_a_mongodb_that_is_locked(replica_set: Mongod,
 def test_requests_are_counted_again_after_the_store_could_not_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.access.request_guard._COUNT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("app.access.request_limit._PAUSE_SECONDS", 0)
     site = Site(tmp_path / "store.sqlite3", LIMIT_REQUESTS_PER_MINUTE=2)
     key = site.key()
     with no_larger_files(tmp_path):

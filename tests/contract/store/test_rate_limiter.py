@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.store import TaskStore
+from app.store.rate_limiter import RateLimitWindow
 from tests.support.stores import ANN, LATER, NOW, Factory
 
 
@@ -56,3 +57,31 @@ def test_a_window_never_takes_more_than_it_may(factory: Factory) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(take, stores)) == 10
+
+
+def test_uses_are_added_beyond_the_limit(store: TaskStore) -> None:
+    assert store.add_uses(ANN, 3, NOW, LATER) == RateLimitWindow(3, LATER)
+    later = NOW + timedelta(seconds=1)
+    assert store.add_uses(ANN, 2, later, LATER + timedelta(seconds=1)) == RateLimitWindow(5, LATER), (
+        "the window still runs"
+    )
+    assert store.acquire(ANN, 5, NOW, LATER).full_until == LATER
+    assert store.add_uses(ANN, 0, NOW, LATER) == RateLimitWindow(5, LATER)
+    ends = LATER + timedelta(minutes=1)
+    assert store.add_uses(ANN, 1, LATER, ends) == RateLimitWindow(1, ends)
+
+
+def test_uses_that_are_added_begin_a_window_anew_that_ends_later_than_it_can(
+    store: TaskStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    store.add_uses(ANN, 7, NOW + hour, NOW + hour + minute)
+    assert store.add_uses(ANN, 2, NOW, NOW + minute) == RateLimitWindow(2, NOW + minute)
+    assert f"the rate limit of {ANN} until" in caplog.text
+
+
+def test_uses_that_processes_add_at_once_are_all_counted(factory: Factory) -> None:
+    stores = [factory() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda store: [store.add_uses(ANN, 2, NOW, LATER) for _ in range(10)], stores))
+    assert stores[0].add_uses(ANN, 0, NOW, LATER).count == 80

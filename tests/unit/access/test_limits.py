@@ -113,7 +113,7 @@ def test_whoami_without_limits_reads_nothing_but_the_key(
         raise StoreUnavailable("away")
 
     site = new_site(LIMIT_REQUESTS_PER_MINUTE=0)
-    for name in ("acquire", "count_open_tasks"):
+    for name in ("add_uses", "count_open_tasks"):
         monkeypatch.setattr(site.services.store, name, away)
     answer = site.call("GET", "/whoami", site.key()).json
     assert answer["limits"] == {"requests_per_minute": None, "open_tasks": None}
@@ -126,6 +126,6 @@ def test_whoami_while_requests_cannot_be_counted(
         raise StoreUnavailable("the disk is full")
 
     site = new_site(LIMIT_REQUESTS_PER_MINUTE=10)
-    monkeypatch.setattr(site.services.store, "acquire", full)
+    monkeypatch.setattr(site.services.store, "add_uses", full)
     limits = site.call("GET", "/whoami", site.key()).json["limits"]
     assert limits["requests_per_minute"] == {"limit": 10, "remaining": None}
