@@ -73,13 +73,14 @@ class JobState(StrEnum):
         """
         words = [written] if isinstance(written, str) else list(written)
         known = [cls(word) for word in words if word in cls.__members__]
-        for choice in (_TRANSITIONS, _OVERRIDING, frozenset(cls)):
+        for choice in (_TRANSITIONS, _OVERRIDING, _ALL):
             for state in known:
                 if state in choice:
                     return state
         raise ValueError(f"not a Slurm job state: {written!r}")
 
 
+_ALL = frozenset(JobState)
 _FINAL = frozenset(
     {
         JobState.BOOT_FAIL,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
@@ -171,9 +171,11 @@ class TaskRecord(BaseModel):
         return self.slurm_job_id is None and self.slurm_job_state is None and self.submission_error is None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenJob:
-    """The part of a record that a polling cycle reads, if the job is open or ended a short while ago."""
+class OpenJob(NamedTuple):
+    """The part of a record that a polling cycle reads, if the job is open or ended a short while ago.
+
+    A cycle may read 100,000 of them: a named tuple is made in half the time of a dataclass.
+    """
 
     uuid: str
     slurm_job_id: int

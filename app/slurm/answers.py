@@ -34,6 +34,7 @@ UNREADABLE = (
     TypeError,
     ValueError,
 )
+_STATES = dict(JobState.__members__)
 _LEADING_ID = re.compile(r"\d+")
 
 
@@ -139,10 +140,18 @@ def jobs_by_id_or_none(wanted: Sequence[int], items: Sequence[dict[str, Any]]) -
 
 def read_states(items: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, JobState | None]]:
     """Return id and state of each job in a list of states; None for an unreadable value, which is logged."""
-    return [
-        (_readable(item, "job_id", _leading_id), _readable(item, "state", reading.read_state))
-        for item in items
-    ]
+    return [_read_listed(item) for item in items]
+
+
+def _read_listed(item: Mapping[str, Any]) -> tuple[int | None, JobState | None]:
+    """Return id and state of one job: usually a number, and one word, which are read at little cost."""
+    try:
+        (word,) = item["state"]
+        if (written := item["job_id"]).isdecimal():
+            return int(written), _STATES[word]
+    except UNREADABLE:
+        pass
+    return _readable(item, "job_id", _leading_id), _readable(item, "state", reading.read_state)
 
 
 def _readable(item: Mapping[str, Any], key: str, read: Callable[[Any], _Value]) -> _Value | None:

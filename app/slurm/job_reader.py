@@ -145,11 +145,9 @@ class JobReader:
 
     def _list_changed(self, known: Mapping[int, JobState], states: States) -> list[int]:
         """Return the jobs whose listed state is another than the known one."""
-        return [
-            job_id
-            for job_id in states.named & states.asked
-            if is_worth_reading(known[job_id], states.states.get(job_id))
-        ]
+        listed = states.named & states.asked
+        differing = [job_id for job_id in listed if states.states.get(job_id) is not known[job_id]]
+        return [job_id for job_id in differing if is_worth_reading(known[job_id], states.states.get(job_id))]
 
     def _read_changed(
         self, changed: Iterable[int], states: States, arrays: States

@@ -43,19 +43,20 @@ class States:
         """Add the answer to a request for some ids."""
         asked = set(chunk)
         self.asked |= asked
-        own_tasks: Counter[int] = Counter()
-        others = 0
-        for item, (job_id, state) in zip(items, read_states(items), strict=True):
-            self.named.update(
-                chunk if job_id is None else [job_id]
-            )  # an unreadable id may stand for any id of the request
-            if job_id is not None and state is not None:
+        listed = read_states(items)
+        for job_id, state in listed:
+            if job_id is None:  # it may stand for any id of the request
+                self.named |= asked
+                continue
+            self.named.add(job_id)
+            if state is not None:
                 self.states[job_id] = state
-            if "_" in str(item.get("job_id")):
-                own_tasks[job_id or 0] += job_id in asked
-                others += job_id not in asked
+        tasks = [
+            job_id for item, (job_id, _) in zip(items, listed, strict=True) if "_" in str(item.get("job_id"))
+        ]
+        own_tasks = Counter(job_id for job_id in tasks if job_id in asked)
         self.own_tasks += own_tasks
-        self.other_tasks |= dict.fromkeys(+own_tasks, others)
+        self.other_tasks |= dict.fromkeys(own_tasks, len(tasks) - own_tasks.total())
 
     @property
     def missing(self) -> set[int]:

@@ -14,6 +14,7 @@ from app.store.records import RecordStore
 from app.store.sqlite.database import SqliteDatabase
 from app.store.sqlite.lease import is_newest_fence
 from app.store.sqlite.rows import (
+    OPEN_JOB_COLUMNS,
     add_notifications,
     insert_record,
     row_to_open_job,
@@ -185,8 +186,7 @@ def _read_open_jobs(
 ) -> list[OpenJob]:
     """Return the jobs of the records that meet a condition in SQL; `is_array` is an expression in SQL."""
     rows = connection.execute(
-        "SELECT uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time, alarm_at,"  # noqa: S608
-        f" taken_over_at, {is_array} AS is_array FROM tasks WHERE {condition}",
+        f"SELECT {OPEN_JOB_COLUMNS}, {is_array} AS is_array FROM tasks WHERE {condition}",  # noqa: S608
         values,
     )
     return [row_to_open_job(row) for row in rows]

@@ -22,6 +22,10 @@ _MUTABLE_COLUMNS = (
     "recipient",
     "digest",
 )
+_STATES = dict(JobState.__members__)
+OPEN_JOB_COLUMNS = (  # that `row_to_open_job` needs, in its order
+    "uuid, slurm_job_id, slurm_job_state, slurm_username, created_at, submit_time, alarm_at, taken_over_at"
+)
 _TIME_COLUMNS = ("attempt_after", "sent_at", "revived_at")
 
 
@@ -106,17 +110,18 @@ def row_to_record(connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecor
 
 
 def row_to_open_job(row: sqlite3.Row) -> OpenJob:
-    """Return the job in a row with the columns that a polling cycle reads, and `is_array`."""
+    """Return the job in a row with OPEN_JOB_COLUMNS and `is_array`: by position, which costs less."""
+    uuid, job_id, state, username, created_at, submit_time, alarm_at, taken_over_at, is_array = row
     return OpenJob(
-        row["uuid"],
-        row["slurm_job_id"],
-        JobState(row["slurm_job_state"]),
-        row["slurm_username"],
-        to_datetime(row["created_at"]),
-        to_datetime_or_none(row["submit_time"]),
-        to_datetime_or_none(row["alarm_at"]),
-        bool(row["is_array"]),
-        row["taken_over_at"] is not None,
+        uuid,
+        job_id,
+        _STATES[state],
+        username,
+        to_datetime(created_at),
+        to_datetime_or_none(submit_time),
+        to_datetime_or_none(alarm_at),
+        bool(is_array),
+        taken_over_at is not None,
     )
 
 
