@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ _MAX_PORT = 65535
 _MIN_SIGNING_KEY_BYTES = 24  # as the Standard Webhooks specification has it
 
 
+@lru_cache(32)  # each request asks twice; clients choose their Host, so the cache stays small
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a host, which is a name or an IP address."""
     try:

@@ -78,7 +78,9 @@ def write_audit_entry(entry: AuditEntry) -> None:
     """Write an entry as one line of JSON, with all characters escaped that are not printable."""
     fields = entry.model_dump(mode="json", exclude_none=True)
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    logger.info("%s", "".join(map(_escape_unprintable, text)))
+    if not text.isprintable():
+        text = "".join(map(_escape_unprintable, text))
+    logger.info("%s", text)
 
 
 def _escape_unprintable(character: str) -> str:

@@ -16,6 +16,7 @@ _MAX_KEY_LENGTH = 60  # characters
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 _FORM = re.compile(rb"--\S+\r?\n|[\w.%+-]+(\[[^=]*\])?=")  # multipart, or one field after the other
 _INT64 = range(-(2**63), 2**63)
+_Path = tuple[str | int, ...]  # the keys and indexes that lead to a value
 
 
 def parse_json_object(raw: bytes) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def require_storable(body: dict[str, Any]) -> None:
     """
     if _has_more_values(body, MAX_VALUES):
         raise InvalidRequest([f"body: has more than {MAX_VALUES} values"])
-    faults = _find_faults(body, "", 0)
+    faults = _find_faults(body, ())
     for fault in faults:
         raise InvalidRequest(chain([fault], faults))
 
@@ -86,38 +87,43 @@ def _has_more_values(value: object, most: int) -> bool:
     return False
 
 
-def _find_faults(value: object, path: str, depth: int) -> Iterator[str]:
-    where = path or "body"
-    if depth > MAX_DEPTH:
-        yield f"{where}: is nested deeper than {MAX_DEPTH} levels"
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _find_text_faults(key, f"{where}: its key {_printable(key)}")
-            yield from _find_faults(item, f"{path}.{_printable(key)}".lstrip("."), depth + 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _find_faults(item, f"{path}[{index}]", depth + 1)
-    else:
-        yield from _find_scalar_faults(value, where)
+def _find_faults(container: dict[str, Any] | list[Any], path: _Path) -> Iterator[str]:
+    is_too_deep = len(path) >= MAX_DEPTH
+    for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+        if isinstance(key, str) and (words := _find_text_fault(key)):
+            yield f"{_format_path(path)}: its key {_printable(key)}: {words}"
+        if is_too_deep:
+            yield f"{_format_path((*path, key))}: is nested deeper than {MAX_DEPTH} levels"
+        elif isinstance(item, dict | list):
+            yield from _find_faults(item, (*path, key))
+        elif words := _find_scalar_fault(item):
+            yield f"{_format_path((*path, key))}: {words}"
 
 
-def _find_scalar_faults(value: object, where: str) -> list[str]:
+def _find_scalar_fault(value: object) -> str:
+    """Return what is wrong with a value that is no container; an empty text for a good one."""
     if isinstance(value, str):
-        return _find_text_faults(value, where)
+        return _find_text_fault(value)
     if isinstance(value, int) and value not in _INT64:
-        return [f"{where}: must fit into 64 bits"]
+        return "must fit into 64 bits"
     if isinstance(value, float) and not math.isfinite(value):
-        return [f"{where}: is too large for a number"]
-    return []
+        return "is too large for a number"
+    return ""
 
 
-def _find_text_faults(text: str, where: str) -> list[str]:
+def _find_text_fault(text: str) -> str:
     if len(text) > MAX_TEXT:
-        return [f"{where}: must not be longer than {MAX_TEXT} characters"]
+        return f"must not be longer than {MAX_TEXT} characters"
     if not _NOT_STORABLE.search(text):
-        return []
-    what = "a NUL character" if "\0" in text else "half a surrogate pair"
-    return [f"{where}: must not contain {what}"]
+        return ""
+    return f"must not contain {'a NUL character' if chr(0) in text else 'half a surrogate pair'}"
+
+
+def _format_path(path: _Path) -> str:
+    text = ""
+    for key in path:
+        text = f"{text}[{key}]" if isinstance(key, int) else f"{text}.{_printable(key)}".lstrip(".")
+    return text or "body"
 
 
 def _printable(key: str) -> str:

@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.errors import CancellationBusy, SlurmAmbiguous, SlurmProxyError
+from app.web.json_response import make_object_response
 from app.web.request_context import get_services
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,6 @@ def _answer_unexpected_error(error: Exception) -> Response:
 
 
 def _answer(status: int, sentence: str, code: str, extra: Any = None) -> Response:
-    response = jsonify({"error": sentence, "code": code, **(extra or {})})
+    response = make_object_response({"error": sentence, "code": code, **(extra or {})})
     response.status_code = status
     return response

@@ -1,6 +1,8 @@
 """Make responses: of the answer of a use case, or of slurmrestd's own answer."""
 
-from flask import Response, jsonify
+from typing import Any
+
+from flask import Response, g, jsonify
 from pydantic import BaseModel
 
 from app.errors import SlurmMisbehaved
@@ -8,9 +10,15 @@ from app.models.health_answers import PartStatus, Readiness
 from app.slurm.reply import Reply
 
 
+def make_object_response(body: dict[str, Any]) -> Response:
+    """Return the response whose body is this JSON object, and keep the object for the request log."""
+    g.answer = body
+    return jsonify(body)
+
+
 def make_json_response(answer: BaseModel, retry_after: int | None = None) -> Response:
     """Return the response whose body is this model; `retry_after`: the value of the header, in seconds."""
-    response = jsonify(answer.model_dump(mode="json"))
+    response = make_object_response(answer.model_dump(mode="json"))
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
@@ -31,7 +39,7 @@ def make_slurm_response(reply: Reply) -> Response:
         SlurmMisbehaved: The body is nested too deeply.
     """
     try:
-        response = jsonify(reply.body or {"status": reply.status, "text": reply.text})
+        response = make_object_response(reply.body or {"status": reply.status, "text": reply.text})
     except RecursionError as error:
         raise SlurmMisbehaved("slurmrestd's answer is nested too deeply") from error
     response.status_code = 200 if reply.status in (204, 304) else reply.status

@@ -21,7 +21,6 @@ logger = logging.getLogger("app.requests")
 _REFUSED = (401, 403, 429)
 _AUDITED = ("POST", "DELETE")
 _UNKNOWN = "-"
-_MAX_READ_BYTES = 64 * 1024  # of an answer in which user, uuid and job are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def log_request(response: Response) -> Response:
             address=find_client_address(get_settings()),
             route=request.url_rule.rule if request.url_rule else _UNKNOWN,
         )
-        subject = _subject_of(response)
+        subject = _find_subject()
         _write_log_line(response, source, subject, seconds)
         if request.url_rule and (request.method in _AUDITED or response.status_code in _REFUSED):
             _write_audit_entries(response, source, subject)
@@ -103,8 +102,8 @@ def _write_audit_entries(response: Response, source: _Source, subject: _Subject)
         write_audit_entry(entry.model_copy(update={**named, "slurm_job_id": task.slurm_job_id}))
 
 
-def _subject_of(response: Response) -> _Subject:
-    answer = _read_answer(response)
+def _find_subject() -> _Subject:
+    answer: Mapping[str, Any] = g.get("answer", {})  # there is none for a page or a text
     record = answer["monitor"] if isinstance(answer.get("monitor"), dict) else answer
     task = record["task"] if isinstance(record.get("task"), dict) else {}
     named = _read_request_fields()
@@ -117,14 +116,6 @@ def _subject_of(response: Response) -> _Subject:
         code=_shorten(answer.get("code")),
         resubmitted_from=_shorten(source),
     )
-
-
-def _read_answer(response: Response) -> Mapping[str, Any]:
-    """Return the JSON object of the answer; an empty one for other answers, and for large ones."""
-    if not response.is_json or (response.content_length or 0) > _MAX_READ_BYTES:
-        return {}
-    answer = response.get_json(silent=True)
-    return answer if isinstance(answer, dict) else {}
 
 
 def _read_request_fields() -> Mapping[str, Any]:

@@ -22,15 +22,14 @@ def count_request(metrics: Metrics, response: Response, seconds: float) -> None:
     metrics.count(HTTP_REQUESTS, method, route, str(response.status_code))
     metrics.observe(HTTP_REQUEST_SECONDS, seconds, method, route)
     if response.status_code == 429:
-        metrics.count(RATE_LIMITED_REQUESTS, _read_code(response))
+        metrics.count(RATE_LIMITED_REQUESTS, _find_code())
     is_submission = request.method == "POST" and route.endswith(_SUBMISSION_ROUTES)
     if is_submission and request.blueprint != "task_slurm_rest" and not g.get("is_dry_run"):
-        metrics.count(SUBMISSIONS, "submitted" if response.status_code == 200 else _read_code(response))
+        metrics.count(SUBMISSIONS, "submitted" if response.status_code == 200 else _find_code())
         metrics.observe(SUBMISSION_SECONDS, seconds)
 
 
-def _read_code(response: Response) -> str:
-    """Return the code of an error answer."""
-    answer = response.get_json(silent=True)
-    code = answer.get("code") if isinstance(answer, dict) else None
+def _find_code() -> str:
+    """Return the code of the error that the request is answered with."""
+    code = g.get("answer", {}).get("code")
     return code if isinstance(code, str) else "unknown"
