@@ -19,6 +19,7 @@ from app.models.refused_users import RefusedUsers
 from app.models.username import CONTEXT_KEY
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender
+from app.slurm.breaker import CircuitBreaker
 from app.slurm.client import SlurmClient
 from app.slurm.connection import CONNECTIONS, Connection, strip_login
 from app.slurm.session import Session
@@ -28,6 +29,9 @@ from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
 
 _Value = TypeVar("_Value")
+
+# Of the poller alone, so that callers cannot delay it: three read jobs, one checks, and one pings or probes.
+_POLLER_CONNECTIONS = 5
 
 
 def build_store(settings: Settings, metrics: Metrics | None = None) -> TaskStore:
@@ -48,20 +52,32 @@ def build_outage_log(settings: Settings) -> OutageLog:
     return OutageLog({"Slurm": strip_login(host)} if host else {})
 
 
-def build_slurm_client(
-    settings: Settings,
-    outages: OutageLog,
-    connections: int = CONNECTIONS,
-    metrics: Metrics | None = None,
-) -> SlurmClient:
-    """Return a client of slurmrestd, which connects when it is first used, and counts in `metrics`.
+def build_slurm_clients(
+    settings: Settings, outages: OutageLog, metrics: Metrics | None = None
+) -> tuple[SlurmClient, SlurmClient]:
+    """Return the clients of slurmrestd for the poller and for callers, which share one circuit breaker.
+
+    They connect when they are first used, and count in `metrics`.
 
     Raises:
         SettingsError: SLURM_REST_HOST is not set, or the cluster's key cannot be read.
     """
+    refused = find_refused_users(settings)
+
+    def make_session(connections: int, breaker: CircuitBreaker | None = None) -> Session:
+        connection = _connect_to_slurm(settings, connections, metrics)
+        return Session(connection, settings.SLURM_REST_USERNAME, refused, outages, breaker)
+
+    poller = make_session(_POLLER_CONNECTIONS)
+    callers = make_session(CONNECTIONS, poller.breaker)
+    unit, skew = settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS
+    return SlurmClient(poller, unit, skew), SlurmClient(callers, unit, skew)
+
+
+def _connect_to_slurm(settings: Settings, connections: int, metrics: Metrics | None) -> Connection:
     if settings.SLURM_REST_HOST is None:
         raise SettingsError("SLURM_REST_HOST must be set to the address of slurmrestd (see .env.example)")
-    connection = Connection(
+    return Connection(
         settings.SLURM_REST_HOST,
         TokenMint(settings.slurm_key(), settings.SLURM_REST_JWT_EXPIRATION_TIME),
         connect_timeout=settings.SLURM_REST_CONNECT_TIMEOUT_SECONDS,
@@ -70,8 +86,6 @@ def build_slurm_client(
         connections=connections,
         metrics=metrics,
     )
-    session = Session(connection, settings.SLURM_REST_USERNAME, find_refused_users(settings), outages)
-    return SlurmClient(session, settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS)
 
 
 def build_senders(settings: Settings) -> dict[str, Sender]:

@@ -19,13 +19,16 @@ from app.lifecycle.polling_pace import PollingPace
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
-from app.lifecycle.shared_status import REFRESH_SECONDS, StatusReader
+from app.lifecycle.shared_status import REFRESH_SECONDS
+from app.lifecycle.watch_outages import OutageWatch
 from app.loops import Loops, Step
 from app.outages import OutageLog
 from app.slurm.client import SlurmClient
 from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.1  # between two looks at the calls that wait for Slurm
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Monitor:
         timing: MonitorTiming,
         health: HealthReporter,
         *,
-        shared_status: StatusReader | None = None,
+        outage_watch: OutageWatch | None = None,
         callers_slurm: SlurmClient | None = None,
         outages: OutageLog | None = None,
         owner: str | None = None,
@@ -79,7 +82,7 @@ class Monitor:
             clocks: Compares the clocks of this host, of the store and of Slurm.
             timing: The times.
             health: Reports the health of this process to the other ones.
-            shared_status: What all processes know of Slurm, to be kept up to date.
+            outage_watch: Notices outages of Slurm, and shares them with the other processes.
             callers_slurm: The client that callers use, if it is not the poller's.
             outages: Where failures are logged.
             owner: The name by which this process leads; by default a new one.
@@ -99,7 +102,7 @@ class Monitor:
         self._clocks = clocks
         self._health = health
         self._outages = outages or OutageLog()
-        self._shared_status = shared_status
+        self._outage_watch = outage_watch
         self._callers_slurm = callers_slurm
         self._on_change = on_change
         self._cycle_began: float | None = None  # of the polling cycle that runs now
@@ -180,8 +183,9 @@ class Monitor:
         }
         for name, step in at_intervals.items():
             self._loops.start(name, step, lambda: self._timing.interval)
-        if self._shared_status is not None:
-            self._loops.start("status", self._shared_status.refresh, lambda: REFRESH_SECONDS)
+        if (watch := self._outage_watch) is not None:
+            self._loops.start("status", watch.exchange, lambda: REFRESH_SECONDS)
+            self._loops.start("watch", lambda _: watch.watch(), lambda: _WATCH_SECONDS)
 
     def stop(self) -> None:
         """End the threads after their present work, and release the lease. May be called twice."""
@@ -190,6 +194,8 @@ class Monitor:
         if were_running:
             self._loops.run_step(lambda _: self._store.release_lease(self._owner))
             self._health.delete_report()
+            if (watch := self._outage_watch) is not None:
+                self._loops.run_step(lambda _: watch.withdraw())
 
     @contextmanager
     def _timing_cycle(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from app.builders import (
     build_outage_log,
     build_request_guard,
     build_senders,
-    build_slurm_client,
+    build_slurm_clients,
     build_store,
     find_refused_users,
 )
@@ -27,7 +27,7 @@ from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
-from app.lifecycle.report_health import HealthReporter
+from app.lifecycle.report_health import HealthReporter, make_process_name
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
@@ -36,6 +36,7 @@ from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
 from app.lifecycle.wait import TaskWaiting
+from app.lifecycle.watch_outages import OutageWatch
 from app.messages.plan import Planner
 from app.metrics import Metrics
 from app.monitor import Monitor, MonitorTiming
@@ -45,7 +46,6 @@ from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
 from app.store import TaskStore
 
-_POLLER_CONNECTIONS = 3  # of the poller alone, so that callers cannot delay it
 _MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
 
 
@@ -169,22 +169,24 @@ def _build_parts(settings: Settings, slurm: SlurmClient | None) -> _Parts:
     metrics = Metrics()
     store = build_store(settings, metrics)
     outages = build_outage_log(settings)
-    poller_slurm = slurm or build_slurm_client(settings, outages, _POLLER_CONNECTIONS, metrics)
+    if slurm is not None:
+        poller_slurm = callers_slurm = slurm
+    else:
+        poller_slurm, callers_slurm = build_slurm_clients(settings, outages, metrics)
     senders = build_senders(settings)
     planner = Planner(build_catalogue(settings), senders, find_channel)
-    slurm = slurm or build_slurm_client(settings, outages, metrics=metrics)
     clocks = ClockGuard(poller_slurm, timedelta(seconds=settings.SLURM_CLOCK_SKEW_SECONDS))
     return _Parts(
         settings=settings,
         outages=outages,
         store=store,
-        slurm=slurm,
+        slurm=callers_slurm,
         poller_slurm=poller_slurm,
         senders=senders,
         planner=planner,
         validator=RequestValidator(planner.catalogue, find_refused_users(settings), settings),
         clocks=clocks,
-        reservations=Reservations(store, slurm, clocks),
+        reservations=Reservations(store, callers_slurm, clocks),
         subscriptions=StateSubscriptions(store, outages),
         health=HealthReporter(store, poller_slurm, metrics),
         shared_status=StatusReader(store),
@@ -248,7 +250,7 @@ def _build_monitor(parts: _Parts, delivery: Delivery) -> Monitor:
             cycle_limit=_MAX_CYCLE_CALLS * parts.slurm.max_call_seconds,
         ),
         parts.health,
-        shared_status=parts.shared_status,
+        outage_watch=OutageWatch(parts.store, parts.poller_slurm, parts.shared_status, make_process_name),
         callers_slurm=parts.slurm,
         outages=parts.outages,
         on_change=parts.subscriptions.read_soon,

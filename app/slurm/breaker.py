@@ -7,19 +7,24 @@ from collections.abc import Callable
 
 from app.errors import SlurmUnavailable
 from app.outages import OutageLog
+from app.slurm.call_watch import CallWatch
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 3  # in a row, before the circuit opens
-_MIN_PAUSE = 1.0  # seconds before the first probe; doubles with every probe that fails
-_MAX_PAUSE = 15.0
+_FAILURES = 3  # in a row, before failures that do not prove an outage open the circuit
+_PAUSE = 1.0  # seconds before the first probe, and after each probe that fails
 
 
 class CircuitBreaker:
-    """Circuit breaker that opens after several failures in a row. Thread-safe.
+    """Circuit breaker of one process, for all its sessions with one slurmrestd. Thread-safe.
 
-    While it is open, only a probe waits for Slurm, in a thread of its own. The libraries at hand serialise
-    all calls, or let a caller wait for the time-out of the probe.
+    A failure that proves an outage opens it at once, other failures when several came in a row. While it is
+    open, only a probe waits for Slurm, in a thread of its own; an answer closes it. The libraries at hand
+    serialise all calls, or let a caller wait for the time-out of the probe.
+
+    Attributes:
+        calls: The calls that wait for an answer of slurmctld.
+        clock: Seconds of a monotonic clock.
     """
 
     def __init__(
@@ -35,15 +40,16 @@ class CircuitBreaker:
             clock: Seconds of a monotonic clock.
             outages: The log of outages.
         """
+        self.calls = CallWatch(clock)
         self._outages = outages or OutageLog()
         self._source = f"circuit breaker {id(self)}"
         self._probe = probe
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._failures = 0
-        self._pause = _MIN_PAUSE
         self._probe_at: float | None = None  # None while closed
         self._probing = False
+        self._is_reported = False  # whether another process has reported the outage, which logs it
         self._reason = ""
 
     @property
@@ -57,41 +63,66 @@ class CircuitBreaker:
         return self._reason if self.is_open else None
 
     def require_closed(self) -> None:
-        """Start a probe if one is due.
+        """Check the circuit, and start a probe if one is due.
 
         Raises:
             SlurmUnavailable: The circuit is open.
         """
-        with self._lock:
-            if self._probe_at is None:
-                return
-            if not self._probing and self._clock() >= self._probe_at:
-                self._start_probe()
+        if self.is_open:
+            self.probe_if_due()
             raise SlurmUnavailable(f"Slurm has not been answering: {self._reason}")
+
+    def probe_if_due(self) -> None:
+        """Start a probe if the circuit is open and the pause after the last probe is over."""
+        with self._lock:
+            due = self._probe_at is not None and self.clock() >= self._probe_at
+            if due and not self._probing:
+                self._start_probe()
 
     def record_success(self) -> None:
         """Record an answer, which closes the circuit."""
+        self.calls.record_answer()
         with self._lock:
             was_open = self.is_open
-            self._failures, self._pause, self._probe_at = 0, _MIN_PAUSE, None
-        if was_open:
+            self._failures, self._probe_at = 0, None
+            was_reported, self._is_reported = self._is_reported, False
+        if was_open and was_reported:
+            logger.info("Slurm answers this process")
+        elif was_open:
             self._outages.record_success(self._source)
 
-    def record_failure(self, reason: str, details: str | None = None) -> None:
-        """Record a failure; several in a row open the circuit.
+    def record_failure(
+        self, reason: str, details: str | None = None, *, proven_since: float | None = None
+    ) -> None:
+        """Record a failure; several in a row, or one that proves an outage, open the circuit.
 
         Args:
             reason: The reason, for callers.
             details: The reason for the log, if it differs.
+            proven_since: For a failure that proves an outage, when the call began. It proves nothing if
+                another call has been answered since.
         """
+        is_proof = proven_since is not None and proven_since >= self.calls.answered_at
         with self._lock:
             self._failures += 1
-            self._reason = reason
-            if self._probe_at is None and self._failures >= _FAILURES:
-                self._probe_at = self._clock() + self._pause
+            if self._probe_at is None or is_proof:
+                self._reason = reason
+            if self._probe_at is None and (is_proof or self._failures >= _FAILURES):
+                self._probe_at = self.clock() + _PAUSE
             is_open = self.is_open
         if is_open:
-            self._outages.record_failure("Slurm", details or reason, self._source)
+            self.calls.release_waiting()
+            self._log_failure(details or reason)
+
+    def open_on_report(self, reason: str) -> None:
+        """Open the circuit because another process has reported an outage, and probe at once."""
+        with self._lock:
+            if self._probe_at is not None:
+                return
+            self._probe_at, self._reason, self._is_reported = self.clock(), reason, True
+        self.calls.release_waiting()
+        logger.info("another process reports an outage of Slurm: %s", reason)
+        self.probe_if_due()
 
     def _start_probe(self) -> None:
         probe = threading.Thread(target=self._run_probe, name="slurm-probe", daemon=True)
@@ -107,11 +138,16 @@ class CircuitBreaker:
             self._probe()
         except Exception as error:  # whatever it is, Slurm cannot be used yet
             with self._lock:
-                self._pause = min(2 * self._pause, _MAX_PAUSE)
-                self._probe_at, self._reason = self._clock() + self._pause, str(error)
-            self._outages.record_failure("Slurm", str(error), self._source)
+                if self._probe_at is not None:  # another call may have been answered meanwhile
+                    self._probe_at, self._reason = self.clock() + _PAUSE, str(error)
+            self._log_failure(str(error))
         else:
             self.record_success()
         finally:
             with self._lock:
                 self._probing = False
+
+    def _log_failure(self, reason: str) -> None:
+        """Log a failure while the circuit is open; the reporting process logs a reported outage."""
+        if not self._is_reported:
+            self._outages.record_failure("Slurm", reason, self._source)

@@ -70,6 +70,14 @@ class SlurmClient:
         """Return why Slurm is known to be down, without a request; None while it is not."""
         return self._session.outage
 
+    def heed_outage(self, reason: str) -> None:
+        """Open the circuit breaker because another process has reported an outage, and probe at once."""
+        self._session.breaker.open_on_report(reason)
+
+    def watch(self) -> None:
+        """Probe Slurm if a probe is due, and ping it while calls wait: see Session.watch."""
+        self._session.watch()
+
     @property
     def token_fault(self) -> str | None:
         """Return why Slurm refused the token of this client's last request; None if it did not."""

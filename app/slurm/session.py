@@ -1,7 +1,6 @@
 """The session with one slurmrestd: the API version in use, and a circuit breaker for outages of Slurm."""
 
 import logging
-import re
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,25 +13,30 @@ from app.errors import (
     RequestTooLong,
     SlurmAmbiguous,
     SlurmBusy,
+    SlurmMisbehaved,
     SlurmTokenRefused,
     SlurmUnavailable,
 )
 from app.outages import OutageLog
 from app.slurm.breaker import CircuitBreaker
+from app.slurm.call_watch import PING_SECONDS
 from app.slurm.connection import Connection
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
+from app.slurm.outage_signs import is_controller_up, may_hide_outage, proves_outage
 from app.slurm.reply import Reply
 from app.slurm.request import Query, SlurmRequest
+from app.slurm.unreadable_answers import UnreadableAnswers
 
 logger = logging.getLogger(__name__)
 
 _ACCOUNTING = "requests for accounting"
 _BAD_TOKEN = 1007
+_NO_CONTROLLER = "slurmctld does not answer slurmrestd"
 _NO_ENTRY = 9003  # slurmdbd has no such job
+_DIAGNOSTICS_INTERVAL = 15.0  # seconds; a probe that is quicker does not tell a refused token from an outage
 _REFUSAL_WORDS = (
     "Slurm does not accept this service's token: the key must be the cluster's, and the clocks must agree"
 )
-_JOB_ID = re.compile(r"/job/\d+")
 
 
 class Session:
@@ -47,6 +51,7 @@ class Session:
         service_user: str,
         refused_users: Collection[str] = (),
         outages: OutageLog | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         """Make a session, which connects at the first call.
 
@@ -55,15 +60,17 @@ class Session:
             service_user: The user of requests that no caller asked for.
             refused_users: Users for which no token is made.
             outages: The log of outages.
+            breaker: The circuit breaker of another session with the same slurmrestd, to share it.
         """
         self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
         self._refused_users = refused_users
         self._dialect: Dialect | None = None
-        self._breaker = CircuitBreaker(self._probe, outages=self._outages)
+        self.breaker = breaker or CircuitBreaker(self._probe, outages=self._outages)
+        self._diagnosed_at = float("-inf")  # by the last probe that read slurmctld's diagnostics
         self._announcing = threading.Lock()
-        self._unreadable: set[str] = set()  # requests whose last answer was not JSON
+        self._unreadable = UnreadableAnswers()
         self.token_fault: str | None = None  # why Slurm refused the token of the last request
 
     @property
@@ -74,7 +81,7 @@ class Session:
     @property
     def outage(self) -> str | None:
         """Return why Slurm is known to be down, without a request; None while it is not."""
-        return self._breaker.reason
+        return self.breaker.reason
 
     def require_up(self) -> None:
         """Check the circuit breaker, without a request.
@@ -82,7 +89,7 @@ class Session:
         Raises:
             SlurmUnavailable: Slurm is known to be down.
         """
-        self._breaker.require_closed()
+        self.breaker.require_closed()
 
     def dialect(self) -> Dialect:
         """Return the newest dialect that slurmrestd and this service know, discovered at the first call.
@@ -118,13 +125,13 @@ class Session:
         if request.user and request.user in self._refused_users:
             raise Forbidden(f"this server does not act as {request.user}")
         request = replace(request, path=f"/slurm/{self.dialect().api}/{request.path}")
-        with self._counting_failures():
+        with self._counting_failures(request.timeout) as began:
             reply = self._exchange(request)
         if reply.status == 404 and not reply.body:
             self._dialect = None  # the version is gone: find out again at the next call
         else:
-            self._report_to_breaker(request.path, reply)
-        self._log_unreadable(request, reply)
+            self._report_to_breaker(request.path, reply, began)
+        self._unreadable.check(request, reply)
         return reply
 
     def read_accounting(
@@ -149,7 +156,7 @@ class Session:
             self._outages.record_success(_ACCOUNTING)
         else:
             self._outages.record_failure("slurmdbd", fault, _ACCOUNTING)
-        self._log_unreadable(request, reply)
+        self._unreadable.check(request, reply)
         return reply
 
     def read_diagnostics(self, expires: datetime | None = None) -> Reply:
@@ -164,6 +171,28 @@ class Session:
         """
         dialect = self._dialect or self._discover()
         return self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
+
+    def watch(self) -> None:
+        """Probe if a probe is due, and ping slurmctld while calls wait and none is answered.
+
+        A loop calls this often. A ping proves an outage if it says so, or if nothing answers it, unless a
+        call has been answered since.
+        """
+        self.breaker.probe_if_due()
+        if self.breaker.is_open or not self.breaker.calls.is_ping_due():
+            return
+        with self.breaker.calls.pinging() as began:
+            try:
+                is_up = self._ping()
+            except (SlurmBusy, SlurmMisbehaved):
+                return
+            except SlurmUnavailable as error:
+                self.breaker.record_failure(str(error), proven_since=began)
+                return
+            if is_up:
+                self.breaker.record_success()
+            elif is_up is False:
+                self.breaker.record_failure(_NO_CONTROLLER, proven_since=began)
 
     def close(self) -> None:
         """Close all connections."""
@@ -180,48 +209,61 @@ class Session:
         return reply
 
     @contextmanager
-    def _counting_failures(self) -> Iterator[None]:
-        """Report a request without an answer to the circuit breaker.
+    def _counting_failures(self, timeout: float | None = None) -> Iterator[float]:
+        """Report a request without an answer to the circuit breaker; yield the time of its beginning.
+
+        The request waits for a ping that is late, but no longer than `timeout`.
 
         Raises:
             SlurmUnavailable: The circuit is open.
         """
-        self._breaker.require_closed()
-        try:
-            yield
-        except (SlurmBusy, RequestTooLong):
-            raise
-        except (SlurmUnavailable, SlurmAmbiguous) as error:
-            self._breaker.record_failure(str(error))
-            raise
+        self.breaker.calls.wait_for_ping(PING_SECONDS if timeout is None else timeout)
+        self.breaker.require_closed()
+        with self.breaker.calls.waiting() as began:
+            try:
+                yield began
+            except (SlurmBusy, RequestTooLong):
+                raise
+            except SlurmTokenRefused:
+                self.breaker.calls.record_answer()
+                raise
+            except (SlurmUnavailable, SlurmAmbiguous) as error:
+                self.breaker.record_failure(str(error))
+                raise
 
-    def _report_to_breaker(self, path: str, reply: Reply) -> None:
+    def _report_to_breaker(self, path: str, reply: Reply, began: float) -> None:
         """Report to the circuit breaker whether an answer came from slurmctld.
 
         A server error without a refusal of Slurm's own means that slurmctld does not answer. An answer that
         is not JSON did not come from Slurm and proves nothing. slurmrestd answers a ping itself. A submission
         that a submit plugin refuses is answered with the error number -1.
         """
-        if path.endswith("/ping") or (path.endswith("/submit") and reply.is_unspecified_error):
+        is_refusal_by_plugin = path.endswith("/submit") and reply.is_unspecified_error
+        if path.endswith("/ping") or is_refusal_by_plugin or may_hide_outage(reply):
             return
         if reply.status >= 500 and not reply.refusals():
             answer = f"slurmrestd answered {reply.status}: "
-            self._breaker.record_failure(answer + reply.complaint(), answer + reply.full_complaint())
+            proven_since = began if proves_outage(reply, self.breaker.clock() - began) else None
+            reason, details = answer + reply.complaint(), answer + reply.full_complaint()
+            self.breaker.record_failure(reason, details, proven_since=proven_since)
         elif reply.status != 200 or not reply.fault:
-            self._breaker.record_success()
+            self.breaker.record_success()
 
-    def _log_unreadable(self, sent: SlurmRequest, reply: Reply) -> None:
-        """Log when the answers to a request stop being JSON, and when the next answer is JSON again."""
-        if reply.status != 200:
-            return
-        request = f"{sent.method} {_JOB_ID.sub('/job/<id>', sent.path)}"
-        with self._announcing:
-            was_unreadable = request in self._unreadable
-            (self._unreadable.add if reply.fault else self._unreadable.discard)(request)
-        if reply.fault and not was_unreadable:
-            logger.warning("slurmrestd's answer to %s cannot be read: %s", request, reply.full_complaint())
-        elif was_unreadable and not reply.fault:
-            logger.info("slurmrestd answers %s with JSON again", request)
+    def _ping(self) -> bool | None:
+        """Return whether a slurmctld answers slurmrestd; None if the answer to the ping does not tell.
+
+        Raises:
+            SlurmUnavailable: slurmrestd does not answer, or slurmctld has not answered it for long (22.05).
+            SlurmMisbehaved: Slurm does not accept the token.
+        """
+        if (dialect := self._dialect) is None:
+            return None
+        began = self.breaker.clock()
+        timeout = min(PING_SECONDS, self.max_call_seconds)
+        reply = self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/ping", timeout=timeout))
+        if reply.status >= 500 and proves_outage(reply, self.breaker.clock() - began):
+            raise SlurmUnavailable(f"slurmrestd answered {reply.status}: {reply.complaint()}")
+        return is_controller_up(reply)
 
     def _probe(self) -> None:
         """Send a request to slurmctld, even while the circuit breaker is open.
@@ -233,6 +275,10 @@ class Session:
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
         try:
+            is_recent = self.breaker.clock() - self._diagnosed_at < _DIAGNOSTICS_INTERVAL
+            if self._ping() is False and is_recent:
+                raise SlurmUnavailable(_NO_CONTROLLER)
+            self._diagnosed_at = self.breaker.clock()
             reply = self.read_diagnostics()
         except SlurmTokenRefused:
             return

@@ -1,0 +1,80 @@
+"""Watch the calls that wait for an answer, to notice an outage before the first of them fails.
+
+slurmrestd answers a call only after 9 to 20 s while slurmctld is down, but a ping after 1 ms (24.11, 26.05).
+Therefore slurmctld is pinged while a call waits and no other call is answered.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SUSPICIOUS_SECONDS = 0.1  # without an answer, after which slurmctld is pinged; most answers take 2 ms
+_PING_INTERVAL = 0.5  # seconds between the beginnings of two pings
+_PATIENCE = 0.5  # seconds that a ping may take before further calls wait for its outcome
+PING_SECONDS = 12.0  # that a ping may take; slurmrestd waits up to 10 s for a slurmctld that hangs
+
+
+class CallWatch:
+    """The calls of one process to slurmctld that wait for an answer. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without a call. `clock`: seconds of a monotonic clock."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._calls: dict[object, float] = {}  # when each call began
+        self._ping_began = float("-inf")
+        self._may_call = threading.Event()  # cleared while a ping is under way
+        self._may_call.set()
+        self.answered_at = float("-inf")  # when slurmctld last answered
+
+    @contextmanager
+    def waiting(self) -> Iterator[float]:
+        """Count a call as waiting for its answer; yield the time of its beginning."""
+        call = object()
+        with self._lock:
+            began = self._calls[call] = self._clock()
+        try:
+            yield began
+        finally:
+            with self._lock:
+                del self._calls[call]
+
+    def record_answer(self) -> None:
+        """Record an answer of slurmctld, to any call."""
+        self.answered_at = self._clock()
+        self.release_waiting()
+
+    def is_ping_due(self) -> bool:
+        """Return whether calls wait, none has been answered for a moment, and the last ping was not now."""
+        with self._lock:
+            oldest = min(self._calls.values(), default=None)
+        now = self._clock()
+        return (
+            oldest is not None
+            and now - max(oldest, self.answered_at) >= _SUSPICIOUS_SECONDS
+            and now - self._ping_began >= _PING_INTERVAL
+        )
+
+    @contextmanager
+    def pinging(self) -> Iterator[float]:
+        """Let further calls wait while this ping is unanswered for long; yield the time of its beginning."""
+        self._ping_began = self._clock()
+        self._may_call.clear()
+        try:
+            yield self._ping_began
+        finally:
+            self.release_waiting()
+
+    def wait_for_ping(self, seconds: float = PING_SECONDS) -> None:
+        """Wait while a ping has been unanswered for a moment: a further call would wait as long.
+
+        Any answer, the end of the ping, and the end of these seconds end the waiting.
+        """
+        if not self._may_call.is_set() and self._clock() - self._ping_began >= _PATIENCE:
+            self._may_call.wait(seconds)
+
+    def release_waiting(self) -> None:
+        """Let the calls begin that wait for the outcome of a ping."""
+        if not self._may_call.is_set():
+            self._may_call.set()
