@@ -30,6 +30,7 @@ from app.setting_values import (
     JsonList,
     JsonObject,
     Pattern,
+    PerSecond,
     Port,
     ProjectPath,
     Seconds,
@@ -232,6 +233,12 @@ class Settings(BaseModel):
         30,
         description="How long slurmrestd may take to answer, in seconds. A caller waits at most this time"
         " and two connect timeouts.",
+    )
+    SLURM_REQUESTS_PER_SECOND: PerSecond = Field(
+        2,
+        description="How many requests to Slurm the GETs of tasks may cause in a second, on average, in all"
+        " processes of this host. GUNICORN_WORKERS processes share them equally. Without a request, a GET"
+        " has the last known facts.",
     )
     SLURM_CLOCK_SKEW_SECONDS: Seconds = Field(
         60,

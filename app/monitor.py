@@ -214,7 +214,7 @@ class Monitor:
                 logger.warning("the polling cycle that hung has ended after %.0f s", took)
             poller = self._poller
             self._pause = self._pace.next_pause(poller.slurm_seconds, took, has_changes=poller.has_changes)
-            self._health.report_cycle(self._owner, took, self._pause, failure)
+            self._health.report_cycle(self._owner, took, self._pause, failure, poller.last_complete)
 
     def _cycle_pause(self) -> float:
         """Return the seconds until the next polling cycle, or the next attempt to lead."""

@@ -25,6 +25,7 @@ from app.lifecycle.list_catalogue import CatalogueListing
 from app.lifecycle.list_tasks import TaskListing
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
+from app.lifecycle.present_facts import PresentFacts
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.report_health import HealthReporter, make_process_name
@@ -44,6 +45,7 @@ from app.operator_view import OperatorView, build_operator_view
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender, find_channel
 from app.slurm.client import SlurmClient
+from app.slurm.request_budget import RequestBudget
 from app.store import TaskStore
 
 _MAX_CYCLE_CALLS = 5  # a cycle that takes longer than so many of the longest calls counts as hung
@@ -136,7 +138,7 @@ def build_services(settings: Settings, slurm: SlurmClient | None = None) -> Serv
         submitter=submitter,
         resubmission=Resubmission(parts.store, submitter),
         registration=JobRegistration(parts.store, parts.slurm, parts.planner, parts.validator),
-        lookup=TaskLookup(parts.store, parts.slurm),
+        lookup=_build_lookup(parts),
         waiting=TaskWaiting(parts.subscriptions),
         control=TaskControl(parts.store, parts.slurm, parts.validator.refused_users),
         listing=TaskListing(parts.store),
@@ -203,6 +205,12 @@ def _build_submitter(parts: _Parts) -> TaskSubmitter:
         submission_life=parts.submission_life,
         max_open_tasks=parts.settings.LIMIT_JOBS_IN_FLIGHT,
     )
+
+
+def _build_lookup(parts: _Parts) -> TaskLookup:
+    settings, status = parts.settings, parts.shared_status
+    budget = RequestBudget(settings.SLURM_REQUESTS_PER_SECOND / settings.GUNICORN_WORKERS)
+    return TaskLookup(parts.store, PresentFacts(parts.slurm, budget), lambda: status.last_poll)
 
 
 def _build_delivery(parts: _Parts) -> Delivery:

@@ -198,6 +198,7 @@ JsonObject = BeforeValidator(_parse_json_object)
 JsonList = Annotated[list[Any], BeforeValidator(_parse_json_list)]
 Words = Annotated[tuple[str, ...], CommaSeparated]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+PerSecond = Annotated[float, Field(gt=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 ProjectPath = Annotated[Path, AfterValidator(_resolve_path)]  # relative to the folder that holds app/
 SlurmrestdAddress = Annotated[str, AfterValidator(_check_slurmrestd_address)]

@@ -1,33 +1,21 @@
 """Look up records, and the present facts of their jobs: the routes `GET /monitor/...`."""
 
-import threading
-from datetime import datetime
-from typing import Any, Protocol
-
-from cachetools import TTLCache, cached
+from collections.abc import Callable
+from typing import Protocol
 
 from app.access.authorization import require_scope
-from app.errors import (
-    SlurmMisbehaved,
-    SlurmProxyError,
-    SlurmUnavailable,
-    UnknownJob,
-    UnknownTask,
-)
+from app.errors import UnknownJob, UnknownTask
 from app.job_state import JobState
-from app.lifecycle.job_identity import is_same_job, to_open_job
+from app.lifecycle.present_facts import PresentFacts
 from app.lifecycle.responses import describe_job, describe_record
+from app.lifecycle.shared_status import LastPoll
 from app.models.answers import Shown, SlurmFacts
 from app.models.caller import Caller, Scope
-from app.models.job import SlurmJob
-from app.models.record import TaskRecord, utc_now
+from app.models.record import TaskRecord
 from app.models.rules import parse_job_id
-from app.slurm.client import SlurmClient
 from app.store.lineage import LineageStore
 from app.store.records import RecordStore
 
-_CACHE_SECONDS = 2.0  # for which an answer of Slurm is given to all callers
-_MAX_CACHED_JOBS = 10_000
 _MAX_RESUBMISSIONS = 100  # of one task in an answer
 
 
@@ -36,19 +24,27 @@ class LookupStore(RecordStore, LineageStore, Protocol):
 
 
 class TaskLookup:
-    """The use cases of `GET /monitor/...`. Many callers that ask for a job at once cost Slurm one request.
+    """The use cases of `GET /monitor/...`. What they ask Slurm does not grow with the number of callers.
 
     A record that the caller may not read is answered as if it did not exist. Thread-safe.
     """
 
-    def __init__(self, store: LookupStore, slurm: SlurmClient) -> None:
-        """Create the use cases."""
+    def __init__(
+        self,
+        store: LookupStore,
+        facts: PresentFacts,
+        find_last_poll: Callable[[], LastPoll | None] = lambda: None,
+    ) -> None:
+        """Create the use cases.
+
+        Args:
+            store: The store with the records.
+            facts: Finds the present facts of open jobs.
+            find_last_poll: Returns the last complete poll.
+        """
         self._store = store
-        self._slurm = slurm
-        cache: TTLCache[Any, tuple[SlurmJob | SlurmProxyError | None, datetime]] = TTLCache(
-            _MAX_CACHED_JOBS, ttl=_CACHE_SECONDS
-        )
-        self._read_job = cached(cache, condition=threading.Condition())(self._read_job_uncached)
+        self._facts = facts
+        self._find_last_poll = find_last_poll
 
     def find_by_job_id(self, caller: Caller, text: str) -> Shown:
         """Return the newest record of a job id, and the facts of the job.
@@ -58,7 +54,8 @@ class TaskLookup:
             UnknownJob: No record that the caller may read has this id.
             Forbidden: The caller has no permission to read.
         """
-        return self._describe(caller, self.read_by_job_id(caller, text))
+        poll = self._find_last_poll()
+        return self._describe(caller, self.read_by_job_id(caller, text), poll)
 
     def read_by_job_id(self, caller: Caller, text: str) -> TaskRecord:
         """Return the newest record with a job id, without asking Slurm; raise as `find_by_job_id`."""
@@ -76,7 +73,8 @@ class TaskLookup:
             UnknownTask: No record that the caller may read has this uuid.
             Forbidden: The caller has no permission to read.
         """
-        return self._describe(caller, self.read_by_uuid(caller, uuid))
+        poll = self._find_last_poll()
+        return self._describe(caller, self.read_by_uuid(caller, uuid), poll)
 
     def read_by_uuid(self, caller: Caller, uuid: str) -> TaskRecord:
         """Return the record with a uuid, without asking Slurm; raise as `find_by_uuid`."""
@@ -86,35 +84,23 @@ class TaskLookup:
             raise UnknownTask(f"task_uuid: no task {uuid} is recorded here")
         return record
 
-    def _describe(self, caller: Caller, record: TaskRecord) -> Shown:
+    def _describe(self, caller: Caller, record: TaskRecord, poll: LastPoll | None) -> Shown:
         newest = self._store.list_resubmissions(record.uuid, _MAX_RESUBMISSIONS)
         uuids = [task.uuid for task in newest if caller.is_allowed(Scope.READ, task.slurm_username)]
         shown = describe_record(record).model_copy(update={"resubmitted_as": uuids})
-        return Shown(slurm=self._describe_job(record), monitor=shown)
+        return Shown(slurm=self._describe_job(record, poll), monitor=shown)
 
-    def _describe_job(self, record: TaskRecord) -> SlurmFacts:
+    def _describe_job(self, record: TaskRecord, poll: LastPoll | None) -> SlurmFacts:
         """Return the facts of the record's job.
 
         For a job that has ended these are the stored facts. While Slurm does not answer, they are the last
         known facts, marked as stale.
         """
-        is_from_slurm = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
-        stored = describe_job(record, record.job, record.updated_at if is_from_slurm else None)
         if record.slurm_job_id is None or not record.is_open:
-            return stored
-        job, as_of = self._read_job(record.slurm_job_id)
-        if isinstance(job, SlurmProxyError):
-            return stored.model_copy(update={"stale": True, "error": job.for_callers})
-        if not is_same_job(to_open_job(record, record.slurm_job_id), job):
-            return describe_job(record, None, as_of).model_copy(update={"job_state": JobState.UNKNOWN})
-        return describe_job(record, job, as_of)
-
-    def _read_job_uncached(self, job_id: int) -> tuple[SlurmJob | SlurmProxyError | None, datetime]:
-        """Return the job, or the error of the request, and the time of the answer.
-
-        An error is cached like a job, so that the requests that wait for it do not try one after another.
-        """
-        try:
-            return self._slurm.find_job(job_id), utc_now()
-        except (SlurmUnavailable, SlurmMisbehaved) as error:
-            return error, utc_now()
+            is_from_slurm = record.slurm_job_id is not None and record.slurm_job_state is not JobState.UNKNOWN
+            return describe_job(record, record.job, record.updated_at if is_from_slurm else None)
+        facts = self._facts.find(record, record.slurm_job_id, poll)
+        shown = describe_job(record, facts.job, facts.as_of)
+        if facts.error is not None:
+            return shown.model_copy(update={"stale": True, "error": facts.error.for_callers})
+        return shown if facts.job is not None else shown.model_copy(update={"job_state": facts.state})

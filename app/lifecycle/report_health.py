@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.errors import SlurmProxyError, StoreUnavailable
+from app.lifecycle.complete_poll import CompletePoll
 from app.metrics import POLL_SECONDS, Metrics
 from app.slurm.client import SlurmClient
 from app.store.health import HealthStore, ProcessReport
@@ -91,7 +92,9 @@ class HealthReporter:
         except StoreUnavailable as error:
             logger.debug("the report of this process stays for a day: %s", error)
 
-    def report_cycle(self, owner: str, seconds: float, pause: float, error: Exception | None) -> None:
+    def report_cycle(
+        self, owner: str, seconds: float, pause: float, error: Exception | None, poll: CompletePoll | None
+    ) -> None:
         """Report the end of a polling cycle, as the leader.
 
         Args:
@@ -99,12 +102,15 @@ class HealthReporter:
             seconds: How long the cycle took.
             pause: Seconds until the next cycle.
             error: Why the cycle failed; None if it succeeded.
+            poll: The last complete poll.
         """
+        polled = {"polled_at": poll.began, "uncovered": sorted(poll.uncovered)} if poll else {}
         self.metrics.observe(POLL_SECONDS, seconds, "failed" if error else "finished")
         if error is not None:
-            self._update(owner, fault=_describe_failure(error), pause_seconds=pause)
+            self._update(owner, fault=_describe_failure(error), pause_seconds=pause, **polled)
         else:
-            self._update(owner, seconds=seconds, pause_seconds=pause, fault=None, finished_at=self._now())
+            finished = {"seconds": seconds, "fault": None, "finished_at": self._now()}
+            self._update(owner, pause_seconds=pause, **finished, **polled)
 
     def check_slurm(self, owner: str) -> None:
         """Ask slurmctld and slurmdbd whether they answer, and report the result, as the leader."""

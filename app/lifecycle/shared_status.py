@@ -1,11 +1,38 @@
 """Keep what all processes know of Slurm at hand, so that a request reads it without the store."""
 
-from collections.abc import Mapping
-from datetime import datetime
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from app.store.shared_status import OutageReport, SharedStatus, SharedStatusStore
 
 REFRESH_SECONDS = 0.25  # between two readings
+_WRITE_TIME = timedelta(seconds=5)  # after the time of a change, until others can read it
+
+
+@dataclass(frozen=True, slots=True)
+class LastPoll:
+    """The last complete poll, after which a record has the state of its job at the beginning or later.
+
+    Attributes:
+        began: When it began, by the store's clock.
+        age: How many seconds ago it began.
+        uncovered: The ids of the jobs whose records may have been behind.
+    """
+
+    began: datetime
+    age: float
+    uncovered: frozenset[int]
+
+    def covers(self, job_id: int, changed_at: datetime) -> bool:
+        """Return whether a record had the state of its job when the poll began. Arrays are never covered.
+
+        Args:
+            job_id: The id of the job, which is no array.
+            changed_at: When the record of the job last changed; the poll may have missed a new record.
+        """
+        return job_id not in self.uncovered and changed_at + _WRITE_TIME <= self.began
 
 
 class StatusReader:
@@ -14,20 +41,30 @@ class StatusReader:
     Nothing is known until a loop of the monitor calls `refresh`.
     """
 
-    def __init__(self, store: SharedStatusStore) -> None:
-        """Begin without knowledge. `store`: where all processes share their status."""
+    def __init__(self, store: SharedStatusStore, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without knowledge.
+
+        Args:
+            store: Where all processes share their status.
+            clock: Seconds of a monotonic clock.
+        """
         self._store = store
-        self._status = SharedStatus()
+        self._clock = clock
+        self._last = (SharedStatus(), datetime.min.replace(tzinfo=UTC), clock())  # with the times of reading
 
     @property
-    def polled_at(self) -> datetime | None:
-        """Return when the last complete poll of the leader began, by the store's clock; None if unknown."""
-        return self._status.polled_at
+    def last_poll(self) -> LastPoll | None:
+        """Return the last complete poll of the leader; None if none is known."""
+        status, read_at, clock = self._last
+        if status.polled_at is None:
+            return None
+        age = (read_at - status.polled_at).total_seconds() + self._clock() - clock
+        return LastPoll(status.polled_at, age, status.uncovered)
 
     @property
     def outages(self) -> Mapping[str, OutageReport]:
         """Return the outages of Slurm that processes report, by the name of the process."""
-        return self._status.outages
+        return self._last[0].outages
 
     def refresh(self, now: datetime) -> None:
         """Read the shared status. `now`: the store's time.
@@ -35,4 +72,5 @@ class StatusReader:
         Raises:
             StoreUnavailable: The store does not answer; the last status stays.
         """
-        self._status = self._store.read_shared_status(now)
+        clock = self._clock()
+        self._last = (self._store.read_shared_status(now), now, clock)

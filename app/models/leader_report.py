@@ -11,6 +11,7 @@ class LeaderReport(BaseModel):
     Attributes:
         finished_at: When the last polling cycle that succeeded ended.
         polled_at: When the last complete poll began.
+        uncovered: The ids of the jobs whose records may have been behind after that poll.
         seconds: How long that cycle took.
         pause_seconds: How long the leader waits until the next cycle.
         fault: Why a later cycle failed.
@@ -25,6 +26,7 @@ class LeaderReport(BaseModel):
 
     finished_at: Utc | None = None
     polled_at: Utc | None = None
+    uncovered: tuple[int, ...] = ()
     seconds: float | None = None
     pause_seconds: float | None = None
     fault: str | None = None

@@ -24,6 +24,7 @@ from app.slurm.job_search import JobSearch, Search
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
+from app.slurm.state_list import StateList
 from app.slurm.submission import build_submission
 from app.slurm.submission_answer import make_submission_error, read_job_id, read_warnings
 from app.slurm.tagged_jobs import ReportProgress, TaggedJobReader, TaggedJobs
@@ -49,6 +50,7 @@ class SlurmClient:
         self._reader = JobReader(session, clock_skew)
         self._search = JobSearch(session, self._reader, self._accounting, clock_skew)
         self.control = JobControl(session, clock_skew)
+        self._looked_up = StateList(session)
         self._tagged = TaggedJobReader(session, self._reader, self._accounting)
         self._time_unit = time_unit
 
@@ -213,6 +215,21 @@ class SlurmClient:
         job = self.read_job(job_id)
         left = self.max_call_seconds - (time.monotonic() - began)
         return job or (self.read_accounting([job_id], max(left, 1)) or {}).get(job_id)
+
+    def offers_states(self) -> bool:
+        """Return whether slurmrestd offers a list of states (24.05 and newer)."""
+        return self._looked_up.is_offered()
+
+    def read_states(self, job_ids: Collection[int]) -> dict[int, JobState | None] | None:
+        """Return the states of jobs in slurmctld's list; None if slurmrestd has no such list.
+
+        A job of which the list does not tell the state has None: an array, a job that slurmctld does not
+        know, or an unreadable one. A job whose request failed is left out. Not thread-safe.
+        """
+        read = self._looked_up.read(job_ids)
+        if read is None:
+            return None
+        return {job_id: None if read.own_tasks[job_id] else read.states.get(job_id) for job_id in read.asked}
 
     # --- diagnostics ------------------------------------------------------------------------
 

@@ -40,14 +40,18 @@ class SharedStatus:
     Attributes:
         polled_at: When the last complete poll began, by the store's clock; None before the first one.
         outages: The reports that have not ended, by the name of the reporting process.
+        uncovered: The ids of the jobs whose records may have been behind after that poll.
     """
 
     polled_at: datetime | None = None
     outages: Mapping[str, OutageReport] = field(default_factory=dict)
+    uncovered: frozenset[int] = frozenset()
 
 
 class SharedStatusStore(StoreClock, Protocol):
-    """The store of the shared status. `polled_at` is a field of the leader's report: see `lease.py`.
+    """The store of the shared status.
+
+    `polled_at` and `uncovered` are fields of the leader's report: see `lease.py`.
 
     Every method raises StoreUnavailable if the database does not answer.
     """

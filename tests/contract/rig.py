@@ -71,6 +71,7 @@ class Rig:
             "SLURM_JWT_HS256_KEY_BASE64": base64.b64encode(KEY).decode(),
             "MONGODB_URI": None,
             "SQLITE_PATH": self.path,
+            "SLURM_REQUESTS_PER_SECOND": 1000,  # the scenarios take no time
             **settings,
         }
         self.app: Flask = create_app(config) if slurm_url else make_app(config, self.slurm)

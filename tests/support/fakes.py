@@ -242,6 +242,16 @@ class FakeSlurm:
         self._ask("find_job")
         return self.jobs.get(job_id) or self.ended.get(job_id)
 
+    def offers_states(self) -> bool:
+        return Dialect(self.api).has_state_list
+
+    def read_states(self, job_ids: Collection[int]) -> dict[int, JobState | None] | None:
+        self._ask("read_states")
+        found = {job_id: self.jobs.get(job_id) for job_id in job_ids}
+        return {
+            job_id: None if job is None or job.array_tasks else job.job_state for job_id, job in found.items()
+        }
+
     def search(
         self,
         usernames: Collection[str],

@@ -15,12 +15,14 @@ from app.lifecycle.clock_guard import ClockGuard
 from app.lifecycle.deliver import Delivery
 from app.lifecycle.look_up import TaskLookup
 from app.lifecycle.poll import Poller
+from app.lifecycle.present_facts import PresentFacts
 from app.lifecycle.reconcile import Reconciler
 from app.lifecycle.register_job import JobRegistration
 from app.lifecycle.report_health import HealthReporter
 from app.lifecycle.reservations import Reservations
 from app.lifecycle.resubmit import Resubmission
 from app.lifecycle.retry_policy import DeliveryPolicy
+from app.lifecycle.shared_status import StatusReader
 from app.lifecycle.state_subscriptions import StateSubscriptions
 from app.lifecycle.submit import TaskSubmitter
 from app.lifecycle.validation import RequestValidator
@@ -32,6 +34,7 @@ from app.models.record import TaskRecord, utc_now
 from app.monitor import Monitor, MonitorTiming
 from app.senders import find_channel
 from app.slurm.client import SlurmClient
+from app.slurm.request_budget import RequestBudget
 from app.store.sqlite import SqliteStore
 from tests.support.answers import body_of
 from tests.support.fakes import FakeSlurm, RecordingSender
@@ -81,7 +84,10 @@ class Service:
         )
         self.resubmission = Resubmission(self.store, self.submitter)
         self.registration = JobRegistration(self.store, slurm, planner, validator)
-        self.lookup = TaskLookup(self.store, slurm)
+        self.status = StatusReader(self.store)
+        self.lookup = TaskLookup(
+            self.store, PresentFacts(slurm, RequestBudget(5)), lambda: self.status.last_poll
+        )
         self.subscriptions = StateSubscriptions(self.store, interval=0.02)
         self.waiting = TaskWaiting(self.subscriptions)
         self.poller = Poller(self.store, slurm, planner, unknown_after=10 * MINUTE)

@@ -12,7 +12,7 @@ from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 from app.store.shared_status import REPORT_PREFIX, OutageReport, SharedStatus, SharedStatusStore
 
-_FIELDS = {"report.polled_at": 1, "reason": 1, "since": 1, "until": 1}
+_FIELDS = {"report.polled_at": 1, "report.uncovered": 1, "reason": 1, "since": 1, "until": 1}
 
 
 class MongoSharedStatus(MongoDatabase, SharedStatusStore):
@@ -28,7 +28,7 @@ class MongoSharedStatus(MongoDatabase, SharedStatusStore):
             for name, item in documents.items()
             if item["until"] >= now
         }
-        return SharedStatus(leader.polled_at, outages)
+        return SharedStatus(leader.polled_at, outages, frozenset(leader.uncovered))
 
     def report_outage(self, reporter: str, report: OutageReport, now: datetime) -> None:
         """Replace the document of the process."""

@@ -17,16 +17,16 @@ class SqliteSharedStatus(SqliteDatabase, SharedStatusStore):
         """Read the whole table, which has few rows."""
         with self.reading() as connection:
             rows = connection.execute("SELECT name, until, report FROM leases").fetchall()
-        polled_at: datetime | None = None
+        leader = LeaderReport()
         outages = {}
         for row in rows:
             if row["name"] == LEASE_NAME:
-                polled_at = LeaderReport.model_validate_json(row["report"] or "{}").polled_at
+                leader = LeaderReport.model_validate_json(row["report"] or "{}")
             elif row["name"].startswith(REPORT_PREFIX) and row["until"] >= to_milliseconds(now):
                 reason, since = json.loads(row["report"])
                 report = OutageReport(reason, to_datetime(since), to_datetime(row["until"]))
                 outages[row["name"].removeprefix(REPORT_PREFIX)] = report
-        return SharedStatus(polled_at, outages)
+        return SharedStatus(leader.polled_at, outages, frozenset(leader.uncovered))
 
     def report_outage(self, reporter: str, report: OutageReport, now: datetime) -> None:
         """Replace the row of the process."""

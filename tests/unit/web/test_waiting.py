@@ -139,7 +139,7 @@ def test_many_requests_that_wait_for_a_job_cost_slurm_one_request(
     poll(app)
     slurm.calls.clear()
     assert {answer.result(30).status_code for answer in answers} == {200}
-    assert slurm.calls == ["find_job"]
+    assert slurm.calls == ["read_states"]
 
 
 def test_a_job_that_has_ended_costs_slurm_no_request(

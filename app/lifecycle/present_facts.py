@@ -1,0 +1,189 @@
+"""Find the present facts of an open job for a look-up: from the last poll, or from Slurm.
+
+Each answer says how old it is (`as_of`). So facts that cannot be read now are given as they were.
+
+- The state is that of the record if the last complete poll covered the job and began within two seconds. If
+  not, the batcher reads it with the states of other jobs in one request (Slurm 24.05 and newer).
+- A job that runs has the facts that are known, as long as its state is the known one. The job itself is read
+  if its state has changed, if no facts are known, or if its state cannot be listed. It is less urgent to read
+  a job that waits, because only its reason may have changed, or an array.
+- Every request needs a token of the budget. If there is none, the last known facts are the answer.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
+from app.job_state import JobState
+from app.lifecycle.job_identity import is_same_job, to_open_job
+from app.lifecycle.job_readings import JobReading, JobReadings
+from app.lifecycle.shared_status import LastPoll
+from app.models.job import SlurmJob
+from app.models.record import RecordKind, TaskRecord, utc_now
+from app.slurm.client import SlurmClient
+from app.slurm.request_budget import RequestBudget
+from app.slurm.state_batcher import MAX_AGE, StateBatcher, StateReading
+
+_URGENT = 0.25  # of the budget stays for requests for states
+_OPTIONAL = 0.5  # of the budget stays for all other requests
+_REREAD_AFTER = timedelta(seconds=60)  # such as the time limit of a running job, which its user may change
+_AT_ONCE = 1.0  # seconds; a request that fails so soon may have failed because of one of its jobs
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Facts about the job of a record.
+
+    Attributes:
+        job: What Slurm reported about the job; None if only the state is known.
+        state: The state of the job.
+        as_of: When Slurm reported the facts.
+        error: Why Slurm does not answer: these are the last known facts.
+    """
+
+    job: SlurmJob | None
+    state: JobState | None
+    as_of: datetime
+    error: SlurmProxyError | None = None
+
+    def is_younger(self, age: timedelta) -> bool:
+        """Return whether Slurm reported facts within a time."""
+        return self.job is not None and timedelta(0) <= utc_now() - self.as_of <= age
+
+
+class PresentFacts:
+    """Finder of the present facts of open jobs. Thread-safe."""
+
+    def __init__(
+        self, slurm: SlurmClient, budget: RequestBudget, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Make a finder that knows nothing yet.
+
+        Args:
+            slurm: The client of Slurm.
+            budget: The requests that may be made.
+            clock: Seconds of a monotonic clock.
+        """
+        self._slurm = slurm
+        self._clock = clock
+        self._readings = JobReadings(slurm, budget, clock)
+        self._batcher = StateBatcher(slurm.read_states, budget, clock)
+
+    def find(self, record: TaskRecord, job_id: int, poll: LastPoll | None) -> JobFacts:
+        """Return the facts about the job of an open record.
+
+        Args:
+            record: The record.
+            job_id: The id of its job.
+            poll: The last complete poll, as it was known before the record was read.
+        """
+        job = _Job(record, job_id, poll, self._find_known(record, job_id))
+        reading = self._readings.find_recent(job_id)
+        if reading is not None and reading.at >= job.known.as_of:
+            return job.describe(reading)
+        if job.known.job is None:
+            return self._find_first(job)
+        if job.known.job.array_tasks is not None:  # its tasks are listed under ids of their own
+            return self._read_job(job, _OPTIONAL) or job.known
+        return self._check_state(job)
+
+    def _find_known(self, record: TaskRecord, job_id: int) -> JobFacts:
+        """Return the newest facts that were read."""
+        last = self._readings.find_last(job_id)
+        job = last.job if last is not None and last.at > record.updated_at else None
+        if last is not None and job is not None and is_same_job(to_open_job(record, job_id), job):
+            return JobFacts(job, job.job_state, last.at)
+        return JobFacts(record.job, record.slurm_job_state, record.updated_at)
+
+    def _find_first(self, job: "_Job") -> JobFacts:
+        """Return the facts about a job of which only the state is known, or its present state.
+
+        A list does not tell whose job has an id. So it does not prove the end of this job.
+        """
+        if (facts := self._read_job(job, _URGENT)) is not None:
+            return facts
+        if job.may_be_array:
+            return job.known
+        listed = self._read_state(job)
+        if listed is None or listed.state is None or listed.state.is_final:
+            return job.give_known(listed)
+        return JobFacts(None, listed.state, listed.at)
+
+    def _check_state(self, job: "_Job") -> JobFacts:
+        """Return the known facts if the job is still in the same state; if not, read the job."""
+        began = self._clock()
+        listed = self._read_state(job)
+        if listed is not None and listed.error is not None and self._clock() - began > _AT_ONCE:
+            return job.give_known(listed)
+        if listed is None or listed.state is None or listed.state is not job.known.state:
+            return self._read_job(job, _URGENT) or job.give_known(listed)
+        if listed.state.is_waiting:
+            return self._read_job(job, _OPTIONAL) or job.known
+        if not job.known.is_younger(_REREAD_AFTER) and (facts := self._read_job(job, _OPTIONAL)) is not None:
+            return facts
+        return job.confirm(listed)
+
+    def _read_state(self, job: "_Job") -> StateReading | None:
+        """Return the present state of a job, or an error; None if it cannot be listed now."""
+        if job.poll is not None and 0 <= job.poll.age <= MAX_AGE and (polled := job.find_polled_state()):
+            return polled
+        try:
+            self._slurm.require_up()
+            return self._batcher.read(job.job_id) if self._slurm.offers_states() else None
+        except (SlurmUnavailable, SlurmMisbehaved) as error:
+            return StateReading(None, utc_now(), error)
+
+    def _read_job(self, job: "_Job", reserve: float) -> JobFacts | None:
+        """Return the facts about a job, or an error; None if it may not be read now."""
+        reading = self._readings.read(job.job_id, reserve)
+        return None if reading is None else job.describe(reading)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The job of an open record, the last complete poll, and the newest facts that were read."""
+
+    record: TaskRecord
+    job_id: int
+    poll: LastPoll | None
+    known: JobFacts
+
+    @property
+    def may_be_array(self) -> bool:
+        """Return whether the task does not exclude an array; a registered task may hold anything."""
+        if self.record.kind is not RecordKind.SUBMITTED or self.record.taken_over_at is not None:
+            return True
+        options = self.record.full_task.get("slurm")
+        return isinstance(options, dict) and bool(options.get("array"))
+
+    def find_polled_state(self) -> StateReading | None:
+        """Return the state in the last complete poll, unless newer facts are known."""
+        poll, record = self.poll, self.record
+        if poll is None or poll.began < self.known.as_of or not poll.covers(self.job_id, record.updated_at):
+            return None
+        return StateReading(record.slurm_job_state, poll.began)
+
+    def confirm(self, listed: StateReading) -> JobFacts:
+        """Return the known facts as of a later time at which the job was in the same state.
+
+        The reason of a job that waits may have changed since then.
+        """
+        is_same = listed.state is self.known.state
+        may_differ = self.known.job is not None and listed.state is not None and listed.state.is_waiting
+        return replace(self.known, as_of=listed.at) if is_same and not may_differ else self.known
+
+    def give_known(self, listed: StateReading | None) -> JobFacts:
+        """Return the facts that are known without a request, with the error of a request if it failed."""
+        polled = self.find_polled_state()
+        facts = self.known if polled is None else self.confirm(polled)
+        return replace(facts, error=listed.error if listed else None)
+
+    def describe(self, reading: JobReading) -> JobFacts:
+        """Return the facts in a reading; another job may have the id by now."""
+        if reading.error is not None:
+            return replace(self.known, error=reading.error)
+        if reading.job is not None and is_same_job(to_open_job(self.record, self.job_id), reading.job):
+            return JobFacts(reading.job, reading.job.job_state, reading.at)
+        return JobFacts(None, JobState.UNKNOWN, reading.at)

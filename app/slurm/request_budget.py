@@ -1,0 +1,42 @@
+"""Limit the requests to Slurm that look-ups make, however many callers there are."""
+
+import threading
+import time
+from collections.abc import Callable
+
+_BURST_SECONDS = 10.0  # a process that made no requests for so long may make all of them at once
+_MIN_CAPACITY = 4.0  # requests; with fewer, a reserve would leave nothing
+
+
+class RequestBudget:
+    """Token bucket with one token for each request. Thread-safe."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with a full bucket.
+
+        Args:
+            per_second: How many requests a second this process may make, on average.
+            clock: Seconds of a monotonic clock.
+        """
+        self._per_second = per_second
+        self._capacity = max(per_second * _BURST_SECONDS, _MIN_CAPACITY)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens = self._capacity
+        self._filled_at = clock()
+
+    def take(self, reserve: float = 0.0) -> bool:
+        """Take a token for a request; return False if there is none.
+
+        Args:
+            reserve: The share of the bucket that is left to more important requests, from 0 to 1.
+        """
+        with self._lock:
+            now = self._clock()
+            gained = (now - self._filled_at) * self._per_second
+            self._tokens = min(self._tokens + gained, self._capacity)
+            self._filled_at = now
+            if self._tokens - 1 < reserve * self._capacity:
+                return False
+            self._tokens -= 1
+            return True
