@@ -1,4 +1,4 @@
-"""A gateway in front of slurmrestd, in a process of its own: counts requests, and fails on demand."""
+"""A gateway in front of slurmrestd, in a process of its own: measures its load, and fails on demand."""
 
 import asyncio
 import multiprocessing
@@ -11,6 +11,7 @@ from enum import IntEnum, auto
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from app.slurm.busy_time import BusyTime
 from benchmarks.http_server import (
     MAX_MESSAGE,
     answer_requests,
@@ -35,10 +36,11 @@ class Fault(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests by kind, and the bytes of all answers."""
+    """Requests by kind, the bytes of all answers, and the seconds in which slurmrestd had a request."""
 
     requests: Mapping[str, int]
     answer_bytes: int
+    busy_seconds: float
 
     @property
     def total(self) -> int:
@@ -48,7 +50,9 @@ class Traffic:
     def __sub__(self, earlier: "Traffic") -> "Traffic":
         """Return what came since an earlier reading."""
         requests = {kind: count - earlier.requests[kind] for kind, count in self.requests.items()}
-        return Traffic(requests, self.answer_bytes - earlier.answer_bytes)
+        return Traffic(
+            requests, self.answer_bytes - earlier.answer_bytes, self.busy_seconds - earlier.busy_seconds
+        )
 
 
 class Gateway:
@@ -62,7 +66,7 @@ class Gateway:
             delay: Seconds after which slurmrestd answers while slurmctld is down.
         """
         context = multiprocessing.get_context("spawn")
-        self._counts = context.Array("q", len(KINDS) + 1)
+        self._counts = context.Array("q", len(KINDS) + 2)
         self._fault = context.Value("i", Fault.NONE)
         self._listener, self.url = listen()
         arguments = (self._listener, target, delay, self._counts, self._fault)
@@ -83,8 +87,8 @@ class Gateway:
 
     def read_traffic(self) -> Traffic:
         """Return the traffic since the start."""
-        *counts, answer_bytes = self._counts[:]
-        return Traffic(dict(zip(KINDS, counts, strict=True)), answer_bytes)
+        *counts, answer_bytes, busy_microseconds = self._counts[:]
+        return Traffic(dict(zip(KINDS, counts, strict=True)), answer_bytes, busy_microseconds / 1e6)
 
 
 def find_kind(method: str, target: str) -> str:
@@ -111,6 +115,7 @@ class _Handler:
         self._delay = delay
         self._counts = counts
         self._fault = fault
+        self._busy = BusyTime()
 
     async def handle(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Pass the requests of one connection on, each on the same connection to slurmrestd."""
@@ -125,10 +130,12 @@ class _Handler:
             self._counts[KINDS.index(find_kind(method, target))] += 1
             reply = await self._fail(target)
             if reply is None:
-                upstream.write(request)
-                await upstream.drain()
-                reply = await read_message(source)
+                with self._busy:
+                    upstream.write(request)
+                    await upstream.drain()
+                    reply = await read_message(source)
             self._counts[len(KINDS)] += len(reply)
+            self._counts[len(KINDS) + 1] = round(1e6 * self._busy.seconds)
             return reply
 
         try:

@@ -3,9 +3,10 @@
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.poll [--mongodb mongodb://…] [--jobs 100000]
 
 Records open jobs in each store, and lets a service with one worker poll them. A gateway counts requests and
-bytes. The base of the ratio is a caller who reads the states of the same jobs from slurmrestd itself, by way
-of the same gateway. Up to --real jobs are held jobs of the real cluster; more jobs, and an array with many
-waiting tasks, are those of a stand-in: there the figures show the service, and not slurmctld.
+bytes, and the time in which slurmrestd has a request. The base of the ratio is a caller who reads the states
+of the same jobs from slurmrestd itself, by way of the same gateway. Up to --real jobs are held jobs of the
+real cluster; more jobs, and an array with many waiting tasks, are those of a stand-in: there the figures show
+the service, and not slurmctld.
 """
 
 import argparse
@@ -106,7 +107,7 @@ def measure(
             traffic.total / cycle["count"],
             traffic.answer_bytes / 1000 / cycle["count"],
             1000 * (service.read_cpu_seconds() - cpu) / cycle["count"],
-            f"{100 * parts['poll']['sum'] / 1000 / elapsed:.1f} %",
+            f"{100 * traffic.busy_seconds / elapsed:.1f} %",
             elapsed / cycle["count"],
             service.read_memory() / 1e6,
         ]

@@ -1,9 +1,8 @@
 """Poll Slurm once for the states of all open jobs, and update their records."""
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -79,11 +78,16 @@ class Poller:
             SlurmMisbehaved: An answer of slurmrestd cannot be used; nothing was changed.
             StoreUnavailable: The store does not answer.
         """
-        self.slurm_seconds, self.has_changes = 0.0, False
+        began, self.has_changes = self._slurm.busy_seconds, False
+        try:
+            return self._poll_once(now, fence)
+        finally:
+            self.slurm_seconds = self._slurm.busy_seconds - began
+
+    def _poll_once(self, now: datetime, fence: int) -> int:
         open_jobs = self._store.list_open_jobs()
         ended_jobs = self._ended.list_due(now)
-        with self._timing_slurm():
-            reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), list_array_ids(ended_jobs))
+        reported = self._slurm.poll(_known_states([*open_jobs, *ended_jobs]), list_array_ids(ended_jobs))
         changed: list[Observation] = []
         missing: list[OpenJob] = []
         for record in open_jobs:
@@ -111,14 +115,6 @@ class Poller:
         """Find out whether Slurm is back, and its API version, before a caller has to wait."""
         with suppress(SlurmUnavailable, SlurmMisbehaved):
             self._slurm.discover_dialect()
-
-    @contextmanager
-    def _timing_slurm(self) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.slurm_seconds += time.monotonic() - began
 
     def _find_restarted(
         self, ended_jobs: Iterable[OpenJob], reported: Mapping[int, SlurmJob | None]
@@ -170,9 +166,8 @@ class Poller:
         if not records:
             return _NoAccounting.NOT_SET_UP
         try:
-            with self._timing_slurm():
-                earliest = find_earliest_submissions(records)
-                accounted = self._slurm.read_accounting(earliest.keys(), not_before=earliest)
+            earliest = find_earliest_submissions(records)
+            accounted = self._slurm.read_accounting(earliest.keys(), not_before=earliest)
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             logger.warning(
                 "%d jobs have ended or left slurmctld, without accounting: %s", len(records), error
@@ -194,8 +189,7 @@ class Poller:
         ]
         if not due:
             return []
-        with self._timing_slurm():
-            jobs = self._slurm.read_jobs([record.slurm_job_id for record in due])
+        jobs = self._slurm.read_jobs([record.slurm_job_id for record in due])
         return [item for item in _same_jobs(due, jobs) if not item.job.job_state.is_final]
 
     def _resolve_missing(

@@ -42,5 +42,5 @@ class PollingPace:
         self._updated_at = now
         pause = max((self._used - _BURST) / _SHARE, cycle_seconds)
         if not has_changes:
-            pause = max(pause, slurm_seconds * (1 / _SHARE - 1))
+            pause = max(pause, slurm_seconds / _SHARE - cycle_seconds)
         return max(self._min_pause, min(pause, MAX_PAUSE))

@@ -59,6 +59,11 @@ class SlurmClient:
         """Return the seconds that one call may take at most: the time-outs of the settings."""
         return self._session.max_call_seconds
 
+    @property
+    def busy_seconds(self) -> float:
+        """Return for how long slurmrestd has been busy with the requests of this client: see BusyTime."""
+        return self._session.busy_seconds
+
     def require_up(self) -> None:
         """Check the circuit breaker, without a request.
 

@@ -19,6 +19,7 @@ from app.errors import (
     SlurmUnavailable,
 )
 from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
+from app.slurm.busy_time import BusyTime
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
@@ -85,6 +86,7 @@ class Connection:
         self._read_timeout = read_timeout
         self._metrics = metrics or Metrics()
         self._free = threading.BoundedSemaphore(connections)
+        self.busy_time = BusyTime()
         try:
             self._headers = {**_HEADERS, **_make_login_header(host)}
             self._pool = make_pool(host, ca_path, connections)
@@ -153,22 +155,24 @@ class Connection:
             headers["Content-Type"] = "application/json"
         elif request.method != "GET":
             headers["Content-Length"] = "0"
-        response = self._pool.urlopen(
-            request.method,
-            self._prefix + target,
-            body,
-            headers,
-            retries=_NO_RETRIES,
-            redirect=False,
-            timeout=Timeout(connect=self._connect_timeout, read=timeout),
-            preload_content=False,
-            decode_content=False,
-        )
-        with response:  # closes the connection if the answer was not read to its end
+        with (
+            self.busy_time,
+            self._pool.urlopen(
+                request.method,
+                self._prefix + target,
+                body,
+                headers,
+                retries=_NO_RETRIES,
+                redirect=False,
+                timeout=Timeout(connect=self._connect_timeout, read=timeout),
+                preload_content=False,
+                decode_content=False,
+            ) as response,  # leaving closes the connection if the answer was not read to its end
+        ):
             if response.status < 200:  # the real answer would be taken for that of the next request
                 raise ValueError(f"status {response.status} where an answer was due")
             content = b"".join(response.stream(_CHUNK_BYTES, decode_content=False))
-            return Reply.read(response.status, content, response.headers.get("Content-Encoding"))
+        return Reply.read(response.status, content, response.headers.get("Content-Encoding"))
 
     def close(self) -> None:
         """Close all connections."""

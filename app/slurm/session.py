@@ -79,6 +79,11 @@ class Session:
         return self._connection.max_call_seconds
 
     @property
+    def busy_seconds(self) -> float:
+        """Return for how long slurmrestd has been busy with requests: see BusyTime."""
+        return self._connection.busy_time.seconds
+
+    @property
     def outage(self) -> str | None:
         """Return why Slurm is known to be down, without a request; None while it is not."""
         return self.breaker.reason

@@ -53,6 +53,8 @@ class FakeSlurm:
         self.accounting_is_behind = False  # it has not heard yet of what slurmctld has forgotten
         self.accounting_down: SlurmProxyError | None = None
         self.polled_ids: set[int] = set()  # the ids of the last poll
+        self.busy_seconds = 0.0
+        self.seconds_per_call = 0.0
         self.unread_jobs: frozenset[int] = frozenset()  # which a poll leaves for a later one
         self.search_is_complete = True
         self.search_complete_until: datetime | None = None
@@ -303,6 +305,7 @@ class FakeSlurm:
         pass
 
     def _ask(self, name: str) -> None:
+        self.busy_seconds += self.seconds_per_call
         self.calls.append(name)
         if self.down is not None:
             raise self.down

@@ -114,6 +114,17 @@ def test_a_job_that_comes_back_is_not_missing_any_more(service: Service) -> None
     assert service.record(task).slurm_job_state is JobState.PENDING, "the clock starts anew"
 
 
+def test_poll_reports_for_how_long_it_kept_slurm_busy_also_if_it_fails(service: Service) -> None:
+    service.submit()
+    service.slurm.seconds_per_call = 3.0
+    service.refresh(utc_now())
+    assert service.poller.slurm_seconds == 3.0
+    service.slurm.down = SlurmUnavailable("slurmctld is down")
+    with pytest.raises(SlurmUnavailable):
+        service.refresh(utc_now())
+    assert service.poller.slurm_seconds == 3.0
+
+
 def test_down_is_not_gone(service: Service) -> None:
     task, job_id = service.submit()
     service.slurm.forget(job_id)

@@ -61,5 +61,9 @@ def test_the_setting_is_the_shortest_pause(min_pause: float, pause: float) -> No
     assert set(pauses(min_pause, 0.001, 10)) == {pause}
 
 
+def test_the_time_that_the_cycle_itself_takes_counts_as_part_of_the_pause() -> None:
+    assert PollingPace(None).next_pause(0.5, 2.0, has_changes=False) == 3.0
+
+
 def test_poller_pauses_at_least_as_long_as_its_cycle_took() -> None:
     assert PollingPace(None).next_pause(0.1, 4.0, has_changes=True) == 4.0
