@@ -14,6 +14,7 @@ from app.models.record import utc_now
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 from app.store.sqlite.file import DatabaseFile
 from app.store.sqlite.schema import SCHEMA, add_missing_columns
+from app.store.sqlite.write_turns import WriteTurns
 
 _MAX_IDLE_CONNECTIONS = 8
 
@@ -45,6 +46,7 @@ class SqliteDatabase:
         self._path = path
         self._file = DatabaseFile(path)
         self._timeout = timeout
+        self._turns = WriteTurns(timeout)
         self._opening = threading.Lock()
         self._first: sqlite3.Connection | None = None  # never used; see _open_connection
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_CONNECTIONS)
@@ -132,7 +134,7 @@ class SqliteDatabase:
         """Yield a connection in a transaction; commit, and check that the file is still in place.
 
         Args:
-            within: Seconds to wait for another process's write, instead of the configured time.
+            within: Seconds to wait for other writes, instead of the configured time.
             durable: Whether to wait for the disk. Without that, a crash of the host may lose the change, but
                 no crash of this process. The next durable change makes it durable, too.
 
@@ -140,22 +142,10 @@ class SqliteDatabase:
             StoreRefused: The file was removed or replaced, or cannot be used.
             StoreUnavailable: SQLite reports another failure.
         """
+        seconds = self._timeout if within is None else min(within, self._timeout)
         with self._metrics.timing(STORE_OPERATION_SECONDS, "write"), self._using_connection() as connection:
-            if within is not None:
-                connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(within, self._timeout))}")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            finally:
-                if within is not None:
-                    connection.execute(f"PRAGMA busy_timeout = {int(1000 * self._timeout)}")
-            try:
+            with self._turns.transaction(connection, seconds, durable=durable):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk has ended it already
-                    connection.execute("ROLLBACK")
-                raise
             self._file.check_identities()  # a file that was removed meanwhile would lose the change
 
     def _take_connection(self) -> sqlite3.Connection:
