@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,15 +12,26 @@ from app.job_state import JobState
 from app.models.task import Task
 from app.slurm.client import SlurmClient
 from app.slurm.connection import Connection
+from app.slurm.dialect import Dialect
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
 from app.slurm.tokens import TokenMint
-from tests.conftest import REAL_CLUSTERS, Cluster
+from tests.conftest import REAL_CLUSTERS, Cluster, not_covered
 from tests.support.splitting_network import SplittingNetwork
 from tests.support.tasks import make_task, new_uuid
 
 ARRAY_TASKS = 1000  # as many as Slurm allows by default
+DIALECTS = [
+    pytest.param((cluster, api), id=api, marks=pytest.mark.real)
+    for cluster, api in (
+        ("distribution", "v0.0.38"),
+        ("given", "v0.0.40"),
+        ("given", "v0.0.42"),
+        ("next", "v0.0.43"),
+        ("next", "v0.0.45"),
+    )
+]
 
 
 class CountingConnection(Connection):
@@ -42,13 +53,25 @@ class CountingConnection(Connection):
         self.bytes = 0
 
 
+class SessionOfDialect(Session):
+    """A session that uses one API version, although the server may have newer ones."""
+
+    def __init__(self, connection: Connection, api: str) -> None:
+        super().__init__(connection, "slurm")
+        self._api = api
+
+    def dialect(self) -> Dialect:
+        return Dialect(self._api)
+
+
 class Site:
     """A client without a tolerance for clocks, and the held jobs that a test has submitted."""
 
-    def __init__(self, cluster: Cluster, url: str = "") -> None:
+    def __init__(self, cluster: Cluster, url: str = "", api: str = "") -> None:
         self.cluster = cluster
         self.connection = CountingConnection(cluster, url or cluster.url)
-        self.client = SlurmClient(Session(self.connection, "slurm"), clock_skew=0)
+        session = SessionOfDialect(self.connection, api) if api else Session(self.connection, "slurm")
+        self.client = SlurmClient(session, clock_skew=0)
         self.client.discover_dialect()
         self._job_ids: list[int] = []
 
@@ -66,9 +89,17 @@ class Site:
         assert self.client.poll(known) == {}
         return self.connection.requests
 
-    def close(self) -> None:
-        for job_id in self._job_ids:
+    def read_changes(self, known: dict[int, JobState]) -> dict[int, JobState]:
+        """Poll, and return the states of the jobs that changed."""
+        self.connection.forget()
+        return {job_id: job.job_state for job_id, job in self.client.poll(known).items() if job}
+
+    def cancel(self, job_ids: Iterable[int]) -> None:
+        for job_id in job_ids:
             self.client.send_raw("DELETE", f"job/{job_id}", user=self.cluster.user)
+
+    def close(self) -> None:
+        self.cancel(self._job_ids)
         self.client.close()
 
 
@@ -77,6 +108,42 @@ def site(cluster: Cluster) -> Iterator[Site]:
     site = Site(cluster)
     yield site
     site.close()
+
+
+@pytest.fixture(params=DIALECTS)
+def site_of_dialect(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site for each dialect of a real cluster."""
+    name, api = request.param
+    cluster = request.getfixturevalue(f"{name}_cluster")
+    site = Site(cluster, api=api)
+    if site.client.send_raw("GET", "ping").status == 404:
+        not_covered(request, f"Slurm with {api}", f"{cluster.name} does not offer it")
+    yield site
+    site.close()
+
+
+def test_poll_costs_one_request_for_the_states_and_one_for_each_change(site_of_dialect: Site) -> None:
+    site, requests = site_of_dialect, site_of_dialect.connection.requests
+    jobs = [site.submit() for _ in range(20)]
+    ended, changed = jobs[:3], jobs[3:6]
+    known = dict.fromkeys(jobs, JobState.PENDING)
+    has_states = "GET jobs/state" in site.poll(known)
+    states = ["GET jobs/state"] if has_states else ["GET jobs"]
+    assert requests == states
+    assert site.poll(known) == states
+
+    as_known = known | dict.fromkeys(changed, JobState.RUNNING)
+    assert site.read_changes(as_known) == dict.fromkeys(changed, JobState.PENDING)
+    assert sorted(requests) == sorted(states + [f"GET job/{job_id}" for job_id in changed] * has_states)
+
+    site.cancel(ended)
+    assert site.read_changes(known) == dict.fromkeys(ended, JobState.CANCELLED)
+    assert sorted(requests) == sorted(states + [f"GET job/{job_id}" for job_id in ended] * has_states)
+    assert site.read_changes(known).keys() == set(ended), "they are not recorded yet"
+    assert requests == states, "an end is read once"
+    site.connection.forget()
+    site.client.read_accounting(ended)
+    assert len(requests) == 1
 
 
 def test_poll_of_waiting_jobs_is_one_request(site: Site) -> None:
@@ -100,8 +167,8 @@ def test_network_that_splits_long_requests_hides_no_job(cluster: Cluster) -> Non
         site.close()
 
 
-@pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
-def test_waiting_array_of_many_tasks_costs_one_record_a_poll(site: Site) -> None:
+def test_waiting_array_of_many_tasks_costs_one_record_a_poll(site_of_dialect: Site) -> None:
+    site = site_of_dialect
     known = {site.submit(array=f"0-{ARRAY_TASKS - 1}"): JobState.PENDING}
     for _ in range(3):
         requests = site.poll(known)

@@ -11,7 +11,7 @@ import pytest
 from app.errors import SlurmBusy, SlurmUnavailable
 from app.job_state import JobState
 from app.slurm.client import SlurmClient
-from app.slurm.dialect import Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_reader import JobReader
 from app.slurm.reply import Reply
 from app.slurm.request import Query
@@ -33,9 +33,10 @@ class LargeCluster:
         self.has_states = True
         self.left: set[int] = set()  # listed, but gone when they are asked for
         self.requests: list[tuple[str, list[int]]] = []
+        self.api = "v0.0.42"
 
     def dialect(self) -> Dialect:
-        return Dialect("v0.0.42")
+        return Dialect(self.api)
 
     def get(self, path: str, query: Query = (), timeout: float | None = None) -> Reply:
         assert path != "jobs", "the list of all jobs is asked for"
@@ -105,6 +106,23 @@ def test_poll_reads_thirty_ends_among_many_jobs_without_the_list_of_all() -> Non
         range(1, 31)
     )
     assert len(session.requests) == 1 + 30
+
+
+@pytest.mark.parametrize("api", [api for api in SUPPORTED_API_VERSIONS if Dialect(api).has_state_list])
+def test_poll_costs_one_request_for_1200_jobs_and_one_for_each_change(api: str) -> None:
+    session = large_cluster(12_000)
+    session.api = api
+    client = client_of(session)
+    known = dict.fromkeys(session.jobs, JobState.RUNNING)
+    for _ in range(2):
+        session.requests.clear()
+        assert client.poll(known) == {}
+        assert [path for path, _ in session.requests] == ["jobs/state"] * 10
+    session.jobs |= {5: ["COMPLETED"], 7_000: ["SUSPENDED"]}
+    session.requests.clear()
+    assert client.poll(known).keys() == {5, 7_000}
+    assert session.single_reads() == [5, 7_000]
+    assert len(session.requests) == 10 + 2
 
 
 def test_poll_reads_a_bounded_number_of_jobs_and_comes_to_all_of_them() -> None:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from app.errors import SlurmUnavailable
 from app.job_state import JobState
 from app.models.job import SlurmJob
-from app.slurm.dialect import Dialect
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.job_reader import JobReader
 from app.slurm.reply import Reply
 from app.slurm.request import Query
@@ -29,9 +31,10 @@ class ArrayCluster:
         self.too_slow: set[str] = set()  # paths whose requests end with a time-out
         self.now = 0.0
         self.costs_of_records = 0.0  # seconds
+        self.api = "v0.0.42"
 
     def dialect(self) -> Dialect:
-        return Dialect("v0.0.42")
+        return Dialect(self.api)
 
     def get(
         self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
@@ -87,8 +90,10 @@ def states_of(news: Mapping[int, SlurmJob | None]) -> dict[int, JobState | None]
     return {job_id: job.job_state if job else None for job_id, job in news.items()}
 
 
-def test_array_of_20000_waiting_tasks_costs_one_record_a_poll() -> None:
+@pytest.mark.parametrize("api", [api for api in SUPPORTED_API_VERSIONS if Dialect(api).has_state_list])
+def test_array_of_20000_waiting_tasks_costs_one_record_a_poll(api: str) -> None:
     cluster = ArrayCluster(waiting=20_000)
+    cluster.api = api
     cluster.jobs = dict.fromkeys(range(1, 101), "RUNNING")
     reader = reader_of(cluster)
     known = {ARRAY: JobState.PENDING} | dict.fromkeys(range(1, 101), JobState.RUNNING)
