@@ -19,7 +19,7 @@ from app.models.task import Task
 from app.store import TaskStore
 from tests.conftest import Cluster, until
 from tests.contract.test_slurm_client import ended, in_a_minute
-from tests.support.chaos import LEASE, Chaos, on_mongodb, on_sqlite
+from tests.support.chaos.stage import LEASE, SqliteStage, Stage, make_mongodb_stage
 from tests.support.real.mongod import Mongod
 from tests.support.real.network import Fault
 from tests.support.tasks import make_task
@@ -39,19 +39,19 @@ class Lease:
 
 class Hosts:
     def __init__(
-        self, chaos: Chaos, cluster: Cluster, lease: Callable[[], Lease | None], folder: Path
+        self, stage: Stage, cluster: Cluster, lease: Callable[[], Lease | None], folder: Path
     ) -> None:
-        self.chaos = chaos
+        self.stage = stage
         self.cluster = cluster
         self.folder = folder
         self._lease = lease
 
     @property
     def store(self) -> TaskStore:
-        return self.chaos.store
+        return self.stage.store
 
     def workers(self) -> set[int]:
-        return {pid for host in self.chaos.hosts for pid in host.workers()}
+        return {pid for host in self.stage.hosts for pid in host.workers()}
 
     def leader(self) -> Lease:
         """The one of the workers that holds the lease."""
@@ -69,23 +69,20 @@ class Hosts:
 
 @pytest.fixture(params=["sqlite", "mongodb"])
 def hosts(request: pytest.FixtureRequest, local_cluster: Cluster, tmp_path: Path) -> Iterator[Hosts]:
+    stage: Stage
     if request.param == "sqlite":
-        chaos = on_sqlite(local_cluster, tmp_path)
+        stage = SqliteStage(local_cluster, tmp_path)
         lease = lease_in_sqlite(tmp_path / "chaos.sqlite3")
     else:
         mongod: Mongod = request.getfixturevalue("mongod")
-        chaos = on_mongodb(local_cluster, tmp_path, mongod, may_kill=False)
-        lease = lease_in_mongodb(mongod, chaos.hosts[0].settings["MONGODB_MONITOR_DB"])
-    with chaos.network:
-        for host in chaos.hosts:
-            host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = (
-                "60"  # an answer outlasts the pause of its reader
-            )
-            host.start()
-        yield Hosts(chaos, local_cluster, lease, tmp_path)
-        for host in chaos.hosts:
+        stage = make_mongodb_stage(local_cluster, tmp_path, mongod.uri)
+        lease = lease_in_mongodb(mongod, stage.settings["MONGODB_MONITOR_DB"])
+    for host in stage.hosts:
+        host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = "60"  # an answer outlasts the pause of its reader
+    with stage:
+        yield Hosts(stage, local_cluster, lease, tmp_path)
+        for host in stage.hosts:
             host.stop()
-    chaos.store.close()
 
 
 def lease_in_sqlite(path: Path) -> Callable[[], Lease | None]:
@@ -130,7 +127,7 @@ def test_another_takes_over_within_two_lease_times(hosts: Hosts, number: signal.
 
 def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts: Hosts) -> None:
     """The frozen leader has read the end of a job, which another leader has announced since."""
-    network = hosts.chaos.network
+    network = hosts.stage.network
     first = hosts.leader()
     # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.
     until(lambda: hosts.log().count("slurmrestd at") == 10, 20, "what every worker asks at its start")

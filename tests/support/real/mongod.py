@@ -44,7 +44,7 @@ class Mongod:
         if not self.uri:
             self._folder = Path(tempfile.mkdtemp(prefix="slurm-proxy-mongod-"))
             self._port = free_port()
-            argv = [*_program(), "--dbpath", str(self._folder), "--port", str(self._port)]
+            argv = [*list_program(), "--dbpath", str(self._folder), "--port", str(self._port)]
             argv += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
             argv += ["--replSet", "tests"] if self._own_replica_set else []
             self._daemon = Daemon(argv, self._folder / "log")
@@ -84,7 +84,7 @@ class Mongod:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _program() -> list[str]:
+def list_program() -> list[str]:
     """TEST_MONGOD is the command of a mongod that is not on PATH."""
     return shlex.split(os.environ.get("TEST_MONGOD", "")) or [shutil.which("mongod") or str(_downloaded())]
 

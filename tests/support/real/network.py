@@ -56,10 +56,22 @@ class Network:
                 _reset(end)
             self._sockets.clear()
 
+    def on_data(self, port: int, data: bytes, is_answer: bool) -> None:
+        """Do nothing; a subclass may wait here, or raise OSError to break the connection off.
+
+        Args:
+            port: The port of the client's end.
+            data: What came, and is passed on afterwards.
+            is_answer: Whether the server sent it.
+        """
+
+    def on_end(self, port: int) -> None:
+        """Do nothing; a subclass may forget the connection."""
+
     def _serve(self) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, (_, port) = self._listener.accept()
             except OSError:
                 return
             self.connections += 1
@@ -75,11 +87,14 @@ class Network:
             with self._lock:
                 self._sockets |= {client, server}
             for source, sink, is_answer in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._carry, args=(source, sink, is_answer), daemon=True).start()
+                threading.Thread(
+                    target=self._carry, args=(port, source, sink, is_answer), daemon=True
+                ).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+    def _carry(self, port: int, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         try:
             while data := source.recv(_CHUNK):
+                self.on_data(port, data, is_answer)
                 if self.fault is Fault.HOLD and not is_answer:
                     self.asked.append(data.partition(b"\r\n")[0])
                 if self.fault is Fault.RESET or (self.fault is Fault.SWALLOW and is_answer):
@@ -90,6 +105,7 @@ class Network:
                     sink.sendall(data)
         except OSError:
             pass
+        self.on_end(port)
         for end in (source, sink):
             _reset(end)
             with self._lock:
