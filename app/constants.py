@@ -279,7 +279,8 @@ class Settings(BaseModel):
         5,
         description="The shortest pause of the poller between two cycles, and how often each channel looks"
         " for messages that are due, in seconds. If it is not set, the poller's shortest pause is 1 s. The"
-        " pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most.",
+        " pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most. With a"
+        " value of more than 30, every pause is as long as the value.",
     )
     MONITOR_LEASE_SECONDS: Seconds = Field(
         30,

@@ -22,7 +22,10 @@ class TaskSummary(BaseModel):
     succeeded: bool | None = Field(
         description="Whether the task has succeeded; null before its end, and if the outcome is unknown."
     )
-    reason: str | None = Field(description="Slurm's reason why the job waits, or why it failed.")
+    reason: str | None = Field(
+        description="Slurm's reason when the state was last recorded: why the job failed, or why it waits."
+        " Null for a job that has waited since its submission; a GET of the task has the present reason."
+    )
     slurm_username: str
     name: str | None = Field(description="The name of the task.")
     job_name: str | None = Field(description="The name of the job in Slurm, or else in the task.")

@@ -12,6 +12,8 @@ from app.models.rules import MAX_JOB_ID
 from app.slurm.reply import Reply
 
 _NO_CONTROLLER = 1800
+# Before a warning that follows without it, too (24.11, 26.05).
+_RETURN_CODE = "Job submission resulted in non-zero return code: "
 # Statuses of a request that was not passed on, and that may succeed later.
 _TRY_LATER = frozenset({425, 429})
 _TOO_LARGE = frozenset({413, 414, 431})
@@ -27,8 +29,9 @@ def read_job_id(reply: Reply) -> int | None:
 
 
 def read_warnings(reply: Reply) -> list[str]:
-    """Return Slurm's warnings about an accepted job; up to v0.0.38 they are among the errors."""
-    remarks = [*(words for _, words in reply.errors()), *reply.warnings(), *_user_message(reply)]
+    """Return Slurm's warnings about an accepted job, each once; up to v0.0.38 they are among the errors."""
+    warnings = [words.removeprefix(_RETURN_CODE) for words in reply.warnings()]
+    remarks = [*(words for _, words in reply.errors()), *warnings, *_user_message(reply)]
     return [f"Slurm: {remark}" for remark in dict.fromkeys(remarks) if remark]
 
 

@@ -249,7 +249,8 @@ def test_a_recorded_submission_has_a_job_id(server: Path) -> None:
     recorded = recording(server, "submission_accepted")
     job_id, warnings = submit(client_of(server, "submission_accepted"))
     assert job_id == recorded.reply.body["job_id"]
-    assert any("held" in warning for warning in warnings)
+    held = [warning for warning in warnings if "held" in warning]
+    assert held == ["Slurm: Job is in held state, pending scheduler release"]
 
 
 def test_a_recorded_refusal_has_the_reason_of_slurm(server: Path) -> None:
