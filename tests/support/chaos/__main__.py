@@ -7,6 +7,7 @@ python -m tests.support.chaos [--store mongodb|sqlite] [--cluster given|distribu
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from tests.support.real.slurm_cluster import SlurmCluster
 
 def main() -> int:
     options = parse_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends with its servers stopped
     with ExitStack() as stack:
         folder = options.logs or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-proxy-chaos-"))

@@ -1,4 +1,4 @@
-"""Callers that submit without a pause, most of whom insist on an answer."""
+"""Callers that submit one task after another, most of whom insist on an answer."""
 
 import random
 import threading
@@ -23,6 +23,8 @@ class Callers:
         answered: The job id in the answer, by uuid.
         abandoned: The uuids of tasks that were sent once and got no answer.
         faulty: Answers that no caller should get.
+        submitted: How many tasks were sent.
+        allowed: How many may be sent so far.
     """
 
     def __init__(self, stage: Stage, patience: float) -> None:
@@ -30,6 +32,7 @@ class Callers:
         self.abandoned: set[str] = set()
         self.faulty: list[str] = []
         self.submitted = 0
+        self.allowed = 0
         self._stage = stage
         self._patience = patience
         self._tasks: dict[str, dict[str, Any]] = {}
@@ -37,9 +40,9 @@ class Callers:
         self._may_end = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def start(self, submissions: int) -> None:
-        """Start the callers; they submit so many tasks, and more until `finish`."""
-        self._threads = [threading.Thread(target=self._run, args=(submissions,)) for _ in range(_CALLERS)]
+    def start(self) -> None:
+        """Start the callers; they submit until there are `allowed` tasks, which may grow, and `finish`."""
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_CALLERS)]
         for thread in self._threads:
             thread.start()
 
@@ -60,19 +63,20 @@ class Callers:
 
     def insist(self) -> str:
         """Submit a new task until there is an answer, and return its uuid."""
-        task = self._make_task()
+        with self._lock:
+            task = self._make_task()
         self._guard(self._insist, task)
         return str(task["uuid"])
 
-    def _run(self, submissions: int) -> None:
+    def _run(self) -> None:
         while True:
             with self._lock:
-                if self.submitted >= submissions and self._may_end.is_set():
+                task = self._make_task() if self.submitted < self.allowed else None
+            if task is None:
+                if self._may_end.is_set():
                     return
-                is_enough = self.submitted >= submissions
-            if is_enough:  # while there are still faults to come; Slurm has to run all of them in the end
-                time.sleep(random.uniform(0, 2))
-            task = self._make_task()
+                time.sleep(random.uniform(0, 1))
+                continue
             self._guard(random.choice([self._insist, self._insist, self._race, self._try_once]), task)
 
     def _guard(self, call: Callable[[dict[str, Any]], None], task: dict[str, Any]) -> None:
@@ -93,9 +97,8 @@ class Callers:
             slurm={"mem": 10, "job_name": name, "cpus_per_task": 1, "time": 1, "output": "out.txt"},
             notification=self._stage.receiver.make_request(name),
         )
-        with self._lock:
-            self.submitted += 1
-            self._tasks[name] = task
+        self.submitted += 1
+        self._tasks[name] = task
         return task
 
     def _insist(self, task: dict[str, Any]) -> None:

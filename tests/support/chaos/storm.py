@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from math import ceil
 
 from tests.support.chaos.callers import Callers
 from tests.support.chaos.hosts import send_signal
@@ -70,18 +71,19 @@ class Storm:
             self._faults += [partial(stop_daemon, control, name) for name in ("slurmdbd", "slurmctld")]
 
     def run(self, submissions: int, faults: int, pace: float, patience: float = PATIENCE) -> Result:
-        """Make at least so many of both.
+        """Make so many of both; the submissions are spread over the faults.
 
         Args:
-            submissions: The tasks that are submitted at least.
-            faults: The faults that happen at least.
+            submissions: The tasks that are submitted.
+            faults: The faults that happen.
             pace: Seconds between two faults, on average.
             patience: Seconds in which something must move, until all has settled.
         """
         began, counts = datetime.now(UTC), Counter[str]()
         callers = Callers(self._stage, 2 * patience)
-        callers.start(submissions)
+        callers.start()
         while counts.total() < faults:
+            callers.allowed = ceil(submissions * (counts.total() + 1) / faults)
             fault = random.choice(self._faults)
             counts[str(fault() or getattr(fault, "__name__", "?"))] += 1
             time.sleep(random.uniform(0, 2 * pace))
