@@ -49,6 +49,7 @@ class CircuitBreaker:
         self._failures = 0
         self._probe_at: float | None = None  # None while closed
         self._probing = False
+        self._on_outage: list[Callable[[], object]] = []
         self._is_reported = False  # whether another process has reported the outage, which logs it
         self._reason = ""
 
@@ -61,6 +62,10 @@ class CircuitBreaker:
     def reason(self) -> str | None:
         """Return why Slurm is known to be down; None while the circuit is closed."""
         return self._reason if self.is_open else None
+
+    def call_on_outage(self, function: Callable[[], object]) -> None:
+        """Call a function from now on when this process has found that Slurm is down."""
+        self._on_outage.append(function)
 
     def require_closed(self) -> None:
         """Check the circuit, and start a probe if one is due.
@@ -111,7 +116,7 @@ class CircuitBreaker:
                 self._probe_at = self.clock() + _PAUSE
             is_open = self.is_open
         if is_open:
-            self.calls.release_waiting()
+            self._end_calls()
             self._log_failure(details or reason)
 
     def open_on_report(self, reason: str) -> None:
@@ -140,12 +145,19 @@ class CircuitBreaker:
             with self._lock:
                 if self._probe_at is not None:  # another call may have been answered meanwhile
                     self._probe_at, self._reason = self.clock() + _PAUSE, str(error)
+            self._end_calls()
             self._log_failure(str(error))
         else:
             self.record_success()
         finally:
             with self._lock:
                 self._probing = False
+
+    def _end_calls(self) -> None:
+        """Let no call wait any longer, of those that can be ended."""
+        self.calls.release_waiting()
+        for function in self._on_outage:
+            function()
 
     def _log_failure(self, reason: str) -> None:
         """Log a failure while the circuit is open; the reporting process logs a reported outage."""

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 _SUSPICIOUS_SECONDS = 0.1  # without an answer, after which slurmctld is pinged; most answers take 2 ms
 _PING_INTERVAL = 0.5  # seconds between the beginnings of two pings
 _PATIENCE = 0.5  # seconds that a ping may take before further calls wait for its outcome
-PING_SECONDS = 12.0  # that a ping may take; slurmrestd waits up to 10 s for a slurmctld that hangs
 
 
 class CallWatch:
@@ -66,13 +65,15 @@ class CallWatch:
         finally:
             self.release_waiting()
 
-    def wait_for_ping(self, seconds: float = PING_SECONDS) -> None:
-        """Wait while a ping has been unanswered for a moment: a further call would wait as long.
+    def is_ping_late(self) -> bool:
+        """Return whether a ping has been unanswered for a moment: a further call would wait as long."""
+        return not self._may_call.is_set() and self._clock() - self._ping_began >= _PATIENCE
 
-        Any answer, the end of the ping, and the end of these seconds end the waiting.
-        """
-        if not self._may_call.is_set() and self._clock() - self._ping_began >= _PATIENCE:
-            self._may_call.wait(seconds)
+    def wait_for_ping(self, seconds: float) -> float:
+        """Wait until anything is answered, the ping ends, or the seconds are over; return how long."""
+        began = self._clock()
+        self._may_call.wait(seconds)
+        return self._clock() - began
 
     def release_waiting(self) -> None:
         """Let the calls begin that wait for the outcome of a ping."""

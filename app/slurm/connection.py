@@ -20,6 +20,7 @@ from app.errors import (
 )
 from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
 from app.slurm.busy_time import BusyTime
+from app.slurm.pending_reads import PendingReads
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.tokens import TokenMint
@@ -87,6 +88,7 @@ class Connection:
         self._metrics = metrics or Metrics()
         self._free = threading.BoundedSemaphore(connections)
         self.busy_time = BusyTime()
+        self._pending_reads = PendingReads()
         try:
             self._headers = {**_HEADERS, **_make_login_header(host)}
             self._pool = make_pool(host, ca_path, connections)
@@ -101,6 +103,15 @@ class Connection:
         Only the resolution of the host's name can take longer; nothing is sent after the deadline.
         """
         return 2 * self._connect_timeout + self._read_timeout
+
+    @property
+    def read_timeout(self) -> float:
+        """Return the seconds that slurmrestd has to answer a request."""
+        return self._read_timeout
+
+    def abort_reads(self) -> None:
+        """Let the GETs that wait for slurmctld end at once, as requests without an answer."""
+        self._pending_reads.abort()
 
     def send(self, request: SlurmRequest) -> Reply:
         """Make one request, and return its answer.
@@ -134,10 +145,12 @@ class Connection:
         max_bytes = request.max_bytes or (_MAX_LIST_BYTES if is_list else _MAX_ANSWER_BYTES)
         target = request.target
         is_long = request.method == "GET" and len(target) > _MAX_PACKET_TARGET
-        with limited(seconds, max_bytes) as allowance:
+        with limited(seconds, max_bytes) as allowance, self._pending_reads.listing(request, allowance):
             try:
                 reply = self._exchange(request, target, token, timeout)
             except (HTTPError, OSError, ValueError) as error:
+                if allowance.is_aborted:
+                    raise SlurmUnavailable("the request was ended because of an outage of Slurm") from error
                 if is_long and allowance.has_sent and _is_broken_off(error):
                     raise RequestTooLong("slurmrestd broke off") from error
                 raise _failure(request.method, error, has_sent=allowance.has_sent) from error

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from app.errors import (
     Forbidden,
-    NoCommonVersion,
     RequestTooLong,
     SlurmAmbiguous,
     SlurmBusy,
@@ -19,10 +18,11 @@ from app.errors import (
 )
 from app.outages import OutageLog
 from app.slurm.breaker import CircuitBreaker
-from app.slurm.call_watch import PING_SECONDS
 from app.slurm.connection import Connection
-from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
-from app.slurm.outage_signs import is_controller_up, may_hide_outage, proves_outage
+from app.slurm.dialect import Dialect
+from app.slurm.discovery import find_dialect
+from app.slurm.outage_signs import may_hide_outage, proves_outage
+from app.slurm.prober import NO_CONTROLLER, Prober
 from app.slurm.reply import Reply
 from app.slurm.request import Query, SlurmRequest
 from app.slurm.unreadable_answers import UnreadableAnswers
@@ -31,9 +31,7 @@ logger = logging.getLogger(__name__)
 
 _ACCOUNTING = "requests for accounting"
 _BAD_TOKEN = 1007
-_NO_CONTROLLER = "slurmctld does not answer slurmrestd"
 _NO_ENTRY = 9003  # slurmdbd has no such job
-_DIAGNOSTICS_INTERVAL = 15.0  # seconds; a probe that is quicker does not tell a refused token from an outage
 _REFUSAL_WORDS = (
     "Slurm does not accept this service's token: the key must be the cluster's, and the clocks must agree"
 )
@@ -67,8 +65,9 @@ class Session:
         self._service_user = service_user
         self._refused_users = refused_users
         self._dialect: Dialect | None = None
-        self.breaker = breaker or CircuitBreaker(self._probe, outages=self._outages)
-        self._diagnosed_at = float("-inf")  # by the last probe that read slurmctld's diagnostics
+        self.breaker = breaker or CircuitBreaker(lambda: self._prober.probe(), outages=self._outages)
+        self.breaker.call_on_outage(connection.abort_reads)
+        self._prober = Prober(self, self.breaker.clock)
         self._announcing = threading.Lock()
         self._unreadable = UnreadableAnswers()
         self.token_fault: str | None = None  # why Slurm refused the token of the last request
@@ -82,6 +81,11 @@ class Session:
     def busy_seconds(self) -> float:
         """Return for how long slurmrestd has been busy with requests: see BusyTime."""
         return self._connection.busy_time.seconds
+
+    @property
+    def known_dialect(self) -> Dialect | None:
+        """Return the dialect, without a request; None if it was never discovered, or is gone."""
+        return self._dialect
 
     @property
     def outage(self) -> str | None:
@@ -105,7 +109,7 @@ class Session:
         dialect = self._dialect
         if dialect is None:
             with self._counting_failures():
-                dialect = self._discover()
+                dialect = find_dialect(self.exchange)
             with self._announcing:
                 if self._dialect is None:
                     logger.info("slurmrestd at %s: %s", self._connection.host, dialect.api)
@@ -129,9 +133,10 @@ class Session:
         """
         if request.user and request.user in self._refused_users:
             raise Forbidden(f"this server does not act as {request.user}")
-        request = replace(request, path=f"/slurm/{self.dialect().api}/{request.path}")
-        with self._counting_failures(request.timeout) as began:
-            reply = self._exchange(request)
+        path = f"/slurm/{self.dialect().api}/{request.path}"
+        request = self._wait_for_ping(replace(request, path=path))
+        with self._counting_failures() as began:
+            reply = self.exchange(request)
         if reply.status == 404 and not reply.body:
             self._dialect = None  # the version is gone: find out again at the next call
         else:
@@ -151,7 +156,7 @@ class Session:
         if not even_while_down:
             self.require_up()
         try:
-            reply = self._exchange(request)
+            reply = self.exchange(request)
         except RequestTooLong:
             raise
         except SlurmUnavailable as error:
@@ -174,8 +179,8 @@ class Session:
             SlurmUnavailable: slurmrestd does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        dialect = self._dialect or self._discover()
-        return self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
+        dialect = self._dialect or find_dialect(self.exchange)
+        return self.exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
 
     def watch(self) -> None:
         """Probe if a probe is due, and ping slurmctld while calls wait and none is answered.
@@ -188,7 +193,7 @@ class Session:
             return
         with self.breaker.calls.pinging() as began:
             try:
-                is_up = self._ping()
+                is_up = self._prober.ping()
             except (SlurmBusy, SlurmMisbehaved):
                 return
             except SlurmUnavailable as error:
@@ -197,14 +202,17 @@ class Session:
             if is_up:
                 self.breaker.record_success()
             elif is_up is False:
-                self.breaker.record_failure(_NO_CONTROLLER, proven_since=began)
+                self.breaker.record_failure(NO_CONTROLLER, proven_since=began)
 
     def close(self) -> None:
         """Close all connections."""
         self._connection.close()
 
-    def _exchange(self, request: SlurmRequest) -> Reply:
-        """Make a request with a whole path, as the service's own user if it names none."""
+    def exchange(self, request: SlurmRequest) -> Reply:
+        """Make a request with a whole path, as the service's own user if it names none.
+
+        The circuit breaker is neither asked nor told.
+        """
         reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
             self.token_fault = _REFUSAL_WORDS
@@ -213,16 +221,28 @@ class Session:
             self.token_fault = None  # slurmrestd answers a ping itself, whatever the token
         return reply
 
-    @contextmanager
-    def _counting_failures(self, timeout: float | None = None) -> Iterator[float]:
-        """Report a request without an answer to the circuit breaker; yield the time of its beginning.
+    def _wait_for_ping(self, request: SlurmRequest) -> SlurmRequest:
+        """Wait while a ping is late; return the request with the rest of its time.
 
-        The request waits for a ping that is late, but no longer than `timeout`.
+        Raises:
+            SlurmUnavailable: The ping has not been answered in the time of the request.
+        """
+        calls = self.breaker.calls
+        if not calls.is_ping_late():
+            return request
+        timeout = request.timeout or self._connection.read_timeout
+        left = timeout - calls.wait_for_ping(timeout)
+        if left <= 0:
+            raise SlurmUnavailable("slurmctld has not answered a ping in time")
+        return replace(request, timeout=left)
+
+    @contextmanager
+    def _counting_failures(self) -> Iterator[float]:
+        """Report a request without an answer to the circuit breaker; yield the time of its beginning.
 
         Raises:
             SlurmUnavailable: The circuit is open.
         """
-        self.breaker.calls.wait_for_ping(PING_SECONDS if timeout is None else timeout)
         self.breaker.require_closed()
         with self.breaker.calls.waiting() as began:
             try:
@@ -253,56 +273,6 @@ class Session:
             self.breaker.record_failure(reason, details, proven_since=proven_since)
         elif reply.status != 200 or not reply.fault:
             self.breaker.record_success()
-
-    def _ping(self) -> bool | None:
-        """Return whether a slurmctld answers slurmrestd; None if the answer to the ping does not tell.
-
-        Raises:
-            SlurmUnavailable: slurmrestd does not answer, or slurmctld has not answered it for long (22.05).
-            SlurmMisbehaved: Slurm does not accept the token.
-        """
-        if (dialect := self._dialect) is None:
-            return None
-        began = self.breaker.clock()
-        timeout = min(PING_SECONDS, self.max_call_seconds)
-        reply = self._exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/ping", timeout=timeout))
-        if reply.status >= 500 and proves_outage(reply, self.breaker.clock() - began):
-            raise SlurmUnavailable(f"slurmrestd answered {reply.status}: {reply.complaint()}")
-        return is_controller_up(reply)
-
-    def _probe(self) -> None:
-        """Send a request to slurmctld, even while the circuit breaker is open.
-
-        A slurmctld that refuses the token is up; each request is then answered with that refusal.
-
-        Raises:
-            SlurmUnavailable: slurmctld does not answer.
-            SlurmMisbehaved: slurmrestd offers no version that is supported here.
-        """
-        try:
-            is_recent = self.breaker.clock() - self._diagnosed_at < _DIAGNOSTICS_INTERVAL
-            if self._ping() is False and is_recent:
-                raise SlurmUnavailable(_NO_CONTROLLER)
-            self._diagnosed_at = self.breaker.clock()
-            reply = self.read_diagnostics()
-        except SlurmTokenRefused:
-            return
-        if reply.status != 200 or reply.fault:
-            raise SlurmUnavailable(f"slurmrestd answered {reply.complaint()}")
-
-    def _discover(self) -> Dialect:
-        for api in SUPPORTED_API_VERSIONS:
-            if self._exchange(SlurmRequest("GET", f"/slurm/{api}/ping")).status != 404:
-                return Dialect(api)
-        reply = self._exchange(SlurmRequest("GET", "/openapi/v3"))
-        paths = reply.body.get("paths")
-        listed = [path for path in paths if path.startswith("/slurm/v")] if isinstance(paths, dict) else []
-        offered = sorted({path.split("/")[2] for path in listed})
-        raise NoCommonVersion(
-            f"slurmrestd offers {', '.join(offered) or 'no version'}; "
-            f"slurm-proxy supports {SUPPORTED_API_VERSIONS[-1]} to {SUPPORTED_API_VERSIONS[0]}",
-            offered,
-        )
 
 
 def _accounting_fault(reply: Reply) -> str | None:

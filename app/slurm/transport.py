@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,8 @@ class Allowance:
         self._ends = time.monotonic() + seconds
         self._bytes_left = max_bytes
         self.has_sent = False  # whether any byte of the request went out
+        self.is_aborted = False  # whether the request was ended from outside
+        self._socket: socket.socket | None = None
 
     def seconds_left(self) -> float:
         """Return the time until the deadline.
@@ -45,6 +47,23 @@ class Allowance:
         if left <= 0:
             raise TimeoutError("the request was not answered in time")
         return left
+
+    def apply_to(self, sock: "_TimedSocket | _TimedTlsSocket") -> None:
+        """Let the next read or write of a socket end at the deadline.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        sock.settimeout(self.seconds_left())
+        self._socket, sock.allowance = sock, self
+
+    def abort(self) -> None:
+        """End the request at once, from another thread."""
+        self.is_aborted = True
+        sock = self._socket
+        if isinstance(sock, _TimedSocket | _TimedTlsSocket) and sock.allowance is self:
+            with suppress(OSError):  # it may be closed already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS says no farewell
 
     def count(self, received: int) -> None:
         """Count received bytes.
@@ -79,6 +98,8 @@ def limited(seconds: float, max_bytes: int) -> Iterator[Allowance]:
 class _TimedSocket(socket.socket):
     """Socket whose reads and writes end at the deadline of the thread's request."""
 
+    allowance: Allowance | None = None  # of the request that used the socket last
+
     def recv_into(self, *args: Any) -> int:
         _apply_deadline(self)
         return _counted(super().recv_into(*args))
@@ -91,6 +112,8 @@ class _TimedSocket(socket.socket):
 class _TimedTlsSocket(ssl.SSLSocket):
     """TLS socket with the same deadline; its handshake has the time that is left to connect."""
 
+    allowance: Allowance | None = None
+
     def recv_into(self, *args: Any) -> int:
         _apply_deadline(self)
         return _counted(super().recv_into(*args))
@@ -100,9 +123,9 @@ class _TimedTlsSocket(ssl.SSLSocket):
         return super().send(*args)
 
 
-def _apply_deadline(sock: socket.socket, *, sends: bool = False) -> None:
+def _apply_deadline(sock: _TimedSocket | _TimedTlsSocket, *, sends: bool = False) -> None:
     if (allowance := _current.allowance) is not None:
-        sock.settimeout(allowance.seconds_left())
+        allowance.apply_to(sock)
         allowance.has_sent = allowance.has_sent or sends
 
 

@@ -50,9 +50,11 @@ class Scripted:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def connection(self) -> Connection:
+    def connection(self, read_timeout: float = READ) -> Connection:
         tokens = TokenMint(b"a key for the tests alone, of 32+ bytes", 300)
-        return Connection(self.url, tokens, connect_timeout=CONNECT, read_timeout=READ, ca_path=self.ca_path)
+        return Connection(
+            self.url, tokens, connect_timeout=CONNECT, read_timeout=read_timeout, ca_path=self.ca_path
+        )
 
     def _serve(self) -> None:
         with suppress(OSError):

@@ -27,10 +27,14 @@ class Slurmrestd:
 
     host = "http://slurm.example"
     max_call_seconds = 36.0
+    read_timeout = 30.0
 
     def __init__(self) -> None:
         self.is_down = False
         self.asked: list[str] = []
+
+    def abort_reads(self) -> None:
+        pass
 
     def send(self, request: SlurmRequest) -> Reply:
         self.asked.append(request.path)

@@ -46,12 +46,13 @@ def test_pings_are_half_a_second_apart() -> None:
 def test_further_calls_wait_for_a_ping_that_is_late_until_anything_is_answered() -> None:
     clock = Clock()
     calls = CallWatch(clock)
-    calls.wait_for_ping()
+    assert not calls.is_ping_late()
     with calls.pinging():
-        clock.now += 0.4
-        calls.wait_for_ping()  # the ping may still be answered at once
-        clock.now += 0.2
-        waiting = [threading.Thread(target=calls.wait_for_ping) for _ in range(3)]
+        clock.now += 0.25
+        assert not calls.is_ping_late(), "the ping may still be answered at once"
+        clock.now += 0.25
+        assert calls.is_ping_late()
+        waiting = [threading.Thread(target=calls.wait_for_ping, args=(10,)) for _ in range(3)]
         for thread in waiting:
             thread.start()
         assert all(thread.is_alive() for thread in waiting)
@@ -59,7 +60,7 @@ def test_further_calls_wait_for_a_ping_that_is_late_until_anything_is_answered()
         for thread in waiting:
             thread.join(5)
         assert not any(thread.is_alive() for thread in waiting)
-        calls.wait_for_ping()
+        assert not calls.is_ping_late()
 
 
 def test_the_end_of_a_ping_ends_the_waiting() -> None:
@@ -67,6 +68,6 @@ def test_the_end_of_a_ping_ends_the_waiting() -> None:
     calls = CallWatch(clock)
     with calls.pinging():
         clock.now += 1
-        thread = threading.Thread(target=calls.wait_for_ping)
+        thread = threading.Thread(target=calls.wait_for_ping, args=(10,))
         thread.start()
     until(lambda: not thread.is_alive(), 5, "the end of the waiting")

@@ -25,6 +25,9 @@ class OneAnswer:
 
     max_call_seconds = 36.0
 
+    def abort_reads(self) -> None:
+        pass
+
     def __init__(self, api: str, status: int = 200, body: dict[str, Any] | None = None) -> None:
         self._dialect = Dialect(api)
         self._reply = Reply(status, {"errors": []} if body is None else body, "")

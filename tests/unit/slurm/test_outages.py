@@ -28,6 +28,7 @@ class Slurmrestd:
 
     host = "http://slurm.example"
     max_call_seconds = 36.0
+    read_timeout = 30.0
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,6 +38,9 @@ class Slurmrestd:
 
     def clock(self) -> float:
         return self.now
+
+    def abort_reads(self) -> None:
+        pass
 
     def send(self, request: SlurmRequest) -> Reply:
         what = request.path.rpartition("/")[2]
@@ -221,7 +225,7 @@ class Probing(Stage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker._probe = self.poller._probe
+        self.breaker._probe = self.poller._prober.probe
         self.breaker.record_failure("down", proven_since=self.slurmrestd.now + 1)
         self.slurmrestd.asked.clear()
 

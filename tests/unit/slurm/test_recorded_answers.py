@@ -64,6 +64,9 @@ class Replay:
     host = "http://slurm.example"
     max_call_seconds = 36.0
 
+    def abort_reads(self) -> None:
+        pass
+
     def __init__(self, server: Path, names: tuple[str, ...]) -> None:
         self._recordings = [recording(server, name) for name in ("ping", *names)]
         self._other_version = recording(server, "version_unknown").reply

@@ -54,10 +54,14 @@ class Wire:
 
     host = "http://slurm.example"
     max_call_seconds = 36.0
+    read_timeout = 30.0
 
     def __init__(self, api: str, answers: Answers) -> None:
         self.api = api
         self.answers = {"GET ping": b"{}", "GET diag": IDLE, **answers}
+
+    def abort_reads(self) -> None:
+        pass
 
     def send(self, request: SlurmRequest) -> Reply:
         parts = request.path.split("/")
