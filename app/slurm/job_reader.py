@@ -5,23 +5,22 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from app.errors import SlurmMisbehaved, SlurmTokenRefused, SlurmUnavailable
+from app.errors import SlurmUnavailable
 from app.job_state import JobState
-from app.models.array_merging import merge_states
 from app.models.job import SlurmJob
 from app.outages import RepeatFilter
 from app.slurm.job_list import JobList
+from app.slurm.large_array_reader import LargeArrayReader
 from app.slurm.large_arrays import LargeArrays
 from app.slurm.session import Session
 from app.slurm.single_reads import SingleRead, SingleReader
-from app.slurm.state_changes import find_changes, is_change, is_worth_reading
+from app.slurm.state_changes import find_changes, is_worth_reading
 from app.slurm.state_list import StateList, States
 
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
 
 _ARRAY_INTERVAL = 15.0  # seconds between two readings of a small array whose own id shows no change
-_MAX_ARRAY_SECONDS = 1.0  # in one poll, for large arrays
 _MAX_FIRST_READS = 10  # in one poll, of jobs whose states were never listed
 _REUSED_SECONDS = 30.0  # how long an end that was read is not read again, until it is recorded
 
@@ -61,6 +60,7 @@ class JobReader:
         self.single = SingleReader(session, clock)
         self.list = JobList(session, self.single, clock_skew, clock)
         self._large = LargeArrays(clock)
+        self._large_reader = LargeArrayReader(self._large, self.states, self.single, clock)
         self._polled: set[int] = set()  # jobs that an earlier poll has asked for
         self._readings: dict[int, _Reading] = {}  # of small arrays that are active, and of ends
         self.unread: frozenset[int] = frozenset()
@@ -95,7 +95,7 @@ class JobReader:
         for read in (states, arrays):
             self._large.note_states(read)
         left = {job_id: state for job_id, state in known.items() if job_id not in found}
-        found |= self._poll_large_arrays(left, may_raise=not (states.asked or arrays.asked or found))
+        found |= self._large_reader.poll(left, may_raise=not (states.asked or arrays.asked or found))
         unread = (known.keys() - states.asked - arrays.asked).union(changed)
         self.unread = frozenset(unread - found.keys() - states.own_tasks.keys() - self._large.list_ids())
         return find_changes(known, found) | dict.fromkeys(states.missing | arrays.missing)
@@ -188,51 +188,3 @@ class JobReader:
             self._large.note_read(job_id, read)
             if read.job is not None and bool(read.job.array_tasks) is not read.job.job_state.is_final:
                 self._readings[job_id] = _Reading(self._clock(), states.states.get(job_id), read.job)
-
-    def _poll_large_arrays(
-        self, known: Mapping[int, JobState], *, may_raise: bool
-    ) -> dict[int, SlurmJob | None]:
-        """Return the large arrays that were read, after all other jobs and for a limited time.
-
-        Raises:
-            SlurmUnavailable: No array could be read, and `may_raise` is set.
-        """
-        self._large.note_unlistable(self.states.take_failed_alone())
-        found: dict[int, SlurmJob | None] = {}
-        was_polled, failure = False, None
-        began = self._clock()
-        for job_id in self._large.list_due(known):
-            asked_at = self._clock()
-            if asked_at - began > _MAX_ARRAY_SECONDS:
-                break
-            try:
-                found |= self._poll_large_array(job_id, known[job_id])
-                was_polled = True
-            except (SlurmUnavailable, SlurmMisbehaved) as error:
-                if isinstance(error, SlurmTokenRefused):
-                    raise
-                self._large.note_failure(job_id, self._clock() - asked_at)
-                failure = error
-                logger.warning("the array %d was not read: %s", job_id, error)
-        if failure is not None and may_raise and not was_polled:
-            raise failure
-        return found
-
-    def _poll_large_array(self, job_id: int, before: JobState) -> dict[int, SlurmJob | None]:
-        """Return the array if it was read: its records are read only if the states show a change."""
-        began = self._clock()
-        timeout = self._large.timeout(job_id)
-        if self._large.is_polled_by_states(job_id):
-            tasks = self.states.read_tasks(job_id, timeout)
-            self._large.note_tasks(job_id, tasks, self._clock() - began)
-            if not tasks:
-                return {job_id: None}
-            states = {state for _, state in tasks if state is not None}
-            is_readable = all(state is not None for _, state in tasks)
-            if is_readable and not is_change(before, merge_states(states)):
-                return {}
-        read = self.single.time_one(job_id, timeout)
-        if read is None:
-            return {}
-        self._large.note_read(job_id, read)
-        return {job_id: read.job}
