@@ -6,6 +6,7 @@ from typing import Protocol
 from app.access.authorization import require_scope
 from app.errors import UnknownJob, UnknownTask
 from app.job_state import JobState
+from app.lifecycle.covered_users import find_covered_users
 from app.lifecycle.present_facts import PresentFacts
 from app.lifecycle.responses import describe_job, describe_record
 from app.lifecycle.shared_status import LastPoll
@@ -13,6 +14,7 @@ from app.models.answers import Shown, SlurmFacts
 from app.models.caller import Caller, Scope
 from app.models.record import TaskRecord
 from app.models.rules import parse_job_id
+from app.models.task_filter import TaskFilter
 from app.store.lineage import LineageStore
 from app.store.records import RecordStore
 
@@ -85,10 +87,21 @@ class TaskLookup:
         return record
 
     def _describe(self, caller: Caller, record: TaskRecord, poll: LastPoll | None) -> Shown:
-        newest = self._store.list_resubmissions(record.uuid, _MAX_RESUBMISSIONS)
-        uuids = [task.uuid for task in newest if caller.is_allowed(Scope.READ, task.slurm_username)]
-        shown = describe_record(record).model_copy(update={"resubmitted_as": uuids})
+        shown = describe_record(record)
+        if not record.never_resubmitted:
+            uuids = self._list_resubmissions(caller, record.uuid)
+            shown = shown.model_copy(update={"resubmitted_as": uuids})
         return Shown(slurm=self._describe_job(record, poll), monitor=shown)
+
+    def _list_resubmissions(self, caller: Caller, uuid: str) -> list[str]:
+        """Return the uuids of the newest resubmissions of a task that the caller may read."""
+        newest = self._store.list_resubmissions(uuid, _MAX_RESUBMISSIONS)
+        uuids = [task.uuid for task in newest if caller.is_allowed(Scope.READ, task.slurm_username)]
+        if len(newest) == _MAX_RESUBMISSIONS > len(uuids):  # older ones may be readable
+            usernames = find_covered_users(self._store, caller, [Scope.READ], TaskFilter())
+            newest = self._store.list_resubmissions(uuid, _MAX_RESUBMISSIONS, usernames)
+            uuids = [task.uuid for task in newest]
+        return uuids
 
     def _describe_job(self, record: TaskRecord, poll: LastPoll | None) -> SlurmFacts:
         """Return the facts of the record's job.

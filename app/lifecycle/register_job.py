@@ -70,6 +70,7 @@ class JobRegistration:
             updated_at=now,
             job=job,
             caller=caller.name,
+            never_resubmitted=True,
             warnings=tuple(suggest_misspelt_keys(task)),
         )
         plan = self._planner.plan_submission(record, now)

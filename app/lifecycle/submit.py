@@ -176,6 +176,7 @@ class TaskSubmitter:
             idempotency_key=make_stored_key(caller.name, key) if key is not None else None,
             caller=caller.name,
             resubmitted_from=resubmitted_from,
+            never_resubmitted=True,
             defaults=self._planner.catalogue[task.name].select_defaults(body),
         )
         plan = self._planner.plan_submission(record, now)

@@ -1,5 +1,6 @@
 """The lineage of tasks in a store: which task was resubmitted from which."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from app.store.clock import StoreClock
@@ -18,5 +19,10 @@ class LineageStore(StoreClock, Protocol):
     Every method raises StoreUnavailable if the database does not answer.
     """
 
-    def list_resubmissions(self, uuid: str, limit: int) -> list[Descendant]:
-        """Return up to `limit` tasks that were resubmitted from the task with this uuid, the newest first."""
+    def list_resubmissions(
+        self, uuid: str, limit: int, usernames: Sequence[str] | None = None
+    ) -> list[Descendant]:
+        """Return up to `limit` tasks that were resubmitted from the task with this uuid, the newest first.
+
+        `usernames`: the users whose tasks to return; None for all users.
+        """

@@ -103,8 +103,11 @@ def _release_claim(item: Notification) -> Notification:
 
 
 def record_to_json(record: TaskRecord) -> dict[str, Any]:
-    """Return all fields of a record as values of JSON; `parse_record` reads them."""
-    fields = record.model_dump(mode="json", exclude={"task", "notifications"})
+    """Return the fields of a record as values of JSON, which `TaskRecord` reads.
+
+    `never_resubmitted` is left out: where the record is imported, the other task may be already.
+    """
+    fields = record.model_dump(mode="json", exclude={"task", "notifications", "never_resubmitted"})
     items = [
         {**item.model_dump(mode="json", exclude={"params"}), "params": item.params}
         for item in record.notifications

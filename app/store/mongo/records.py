@@ -23,6 +23,7 @@ from app.store.mongo.documents import (
     record_to_document,
 )
 from app.store.mongo.errors import translating_errors
+from app.store.mongo.lineage import mark_resubmitted
 from app.store.mongo.older_server import list_stored_forms, parse_stored_job_id
 from app.store.mongo.read_documents import read_all
 from app.store.mongo.take_over import NEWEST_FIRST
@@ -38,6 +39,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         document = record_to_document(record)
         with translating_errors():
             self._refuse_uuid_of_older_server(record.uuid)
+            mark_resubmitted(self.tasks, [record.resubmitted_from])
             try:
                 self.tasks.insert_one(document)
             except DuplicateKeyError as error:
@@ -64,6 +66,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         """
         failed = {**_match_reservation(record), "submission_error": {"$ne": None}}
         del failed["created_at"], document["_id"]
+        document.pop("never_resubmitted", None)  # the failed one may have been
         try:
             if self.tasks.replace_one(failed, document).modified_count == 1:
                 return

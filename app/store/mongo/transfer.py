@@ -25,6 +25,7 @@ from app.store.mongo.entries import (
 )
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.keys import document_to_key, key_to_document
+from app.store.mongo.lineage import mark_resubmitted
 from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, parse_stored_task
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
@@ -110,6 +111,8 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         with translating_errors(_IMPORT_TIMEOUT):
             results = self._find_present(entries)
             missing = [number for number in range(len(entries)) if number not in results]
+            records = [record for number in missing if (record := entries[number].record) is not None]
+            mark_resubmitted(self.tasks, (record.resubmitted_from for record in records))
             refused = self._insert([entry_to_document(entries[number]) for number in missing])
             for place, number in enumerate(missing):
                 results[number] = (

@@ -4,19 +4,16 @@ import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pymongo import MongoClient
-from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from app.errors import DuplicateUuid
 from app.job_state import JobState
 from app.models.record import Change
 from app.store import TaskStore
-from app.store.mongo import MongoStore
 from app.store.sqlite import SqliteStore
 from tests.support.databases import SharedDatabase
+from tests.support.mongo_commands import make_observed_store
 from tests.support.stores import LATER, NOW, fence_of, find, make_notification, make_record, make_running
 
 
@@ -156,22 +153,6 @@ class TracedSqliteStore(SqliteStore):
             self.synced.append(statement.rpartition(" ")[2])
 
 
-class WriteConcerns(CommandListener):
-    """Records the write concern of each insert and update."""
-
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-
-    def started(self, event: CommandStartedEvent) -> None:
-        if event.command_name in ("insert", "update"):
-            self.seen.append((event.command["writeConcern"]["w"], event.command["writeConcern"]["j"]))
-
-    def succeeded(self, event: object) -> None:
-        pass
-
-    failed = succeeded
-
-
 def reserve_and_accept(store: TaskStore) -> None:
     """Add a reservation and accept it, first as a submission does, then as the reconciler does."""
     for durable in (False, True):
@@ -196,10 +177,9 @@ def test_only_the_acceptance_of_a_submission_does_not_wait_for_the_disk_of_sqlit
 def test_only_the_acceptance_of_a_submission_does_not_wait_for_the_majority_of_mongodb(
     mongo_database: SharedDatabase,
 ) -> None:
-    concerns = WriteConcerns()
-    client: MongoClient[Any] = MongoClient(mongo_database.uri, tz_aware=True, event_listeners=[concerns])
-    store = MongoStore(client, mongo_database.name, mongo_database.collection)
+    store, seen = make_observed_store(mongo_database, "insert", "update")
     reserve_and_accept(store)
-    durable = ("majority", True)
-    assert concerns.seen == [durable, (1, False), durable, durable]
+    durable = {"w": "majority", "j": True}
+    concerns = [command["writeConcern"] for command in seen.commands]
+    assert concerns == [durable, {"w": 1, "j": False}, durable, durable]
     store.close()

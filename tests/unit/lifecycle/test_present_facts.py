@@ -1,5 +1,6 @@
 """What look-ups of open jobs ask Slurm, and how fresh their answers are."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -36,8 +37,10 @@ class OlderRecords:
         updated_at = record.updated_at - self.recorded_ago if record else None
         return record and record.model_copy(update={"updated_at": updated_at})
 
-    def list_resubmissions(self, uuid: str, limit: int) -> list[Descendant]:
-        return list(self._store.list_resubmissions(uuid, limit))
+    def list_resubmissions(
+        self, uuid: str, limit: int, usernames: Sequence[str] | None = None
+    ) -> list[Descendant]:
+        return list(self._store.list_resubmissions(uuid, limit, usernames))
 
 
 class Callers:

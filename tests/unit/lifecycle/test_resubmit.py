@@ -48,6 +48,15 @@ def lineage(service: Service, task_uuid: str, caller: Caller = OPERATOR) -> tupl
     return monitor.get("resubmitted_from"), monitor.get("resubmitted_as", [])
 
 
+def test_resubmissions_that_the_caller_may_not_read_hide_no_older_ones(service: Service) -> None:
+    task, _ = service.submit()
+    older = resubmit(service, task["uuid"])["uuid"]
+    for _ in range(100):
+        resubmit(service, task["uuid"], {"task": {"username": "bob"}})
+    assert lineage(service, task["uuid"], ALICE)[1] == [older]
+    assert len(lineage(service, task["uuid"])[1]) == 100
+
+
 def test_a_task_is_submitted_again_under_a_new_uuid(service: Service) -> None:
     task, job_id = service.submit(own={"z": 1, "a": [1.0]})
     answer = resubmit(service, task["uuid"])
