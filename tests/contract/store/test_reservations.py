@@ -1,19 +1,22 @@
 """Reservations of uuids, in every store."""
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from app.errors import DuplicateUuid
+from app.errors import DuplicateUuid, StoreUnavailable
 from app.job_state import JobState
 from app.models.record import Change
 from app.store import TaskStore
 from app.store.sqlite import SqliteStore
+from tests.conftest import until
 from tests.support.databases import SharedDatabase
 from tests.support.mongo_commands import make_observed_store
+from tests.support.real.mongod import Mongod
 from tests.support.stores import LATER, NOW, fence_of, find, make_notification, make_record, make_running
 
 
@@ -183,3 +186,26 @@ def test_only_the_acceptance_of_a_submission_does_not_wait_for_the_majority_of_m
     concerns = [command["writeConcern"] for command in seen.commands]
     assert concerns == [durable, {"w": 1, "j": False}, durable, durable]
     store.close()
+
+
+@pytest.mark.real
+def test_a_crash_of_mongodb_may_lose_an_acceptance_but_no_reservation(replica_set: Mongod) -> None:
+    database = SharedDatabase(replica_set.uri)
+    store, record = database.store(), make_record()
+    store.add_record(record)
+    assert store.accept_job(record, 12, JobState.PENDING, LATER, durable=False)
+    replica_set.kill()
+    replica_set.start()
+
+    def is_primary_again() -> bool:
+        with suppress(StoreUnavailable):
+            return fence_of(store) > 0
+        return False
+
+    until(is_primary_again, what="an election")
+    found = find(store, record.uuid)
+    assert found is not None
+    assert store.accept_job(found, 12, JobState.PENDING, LATER) == found.is_reserved, "as the reconciler does"
+    assert [job.slurm_job_id for job in store.list_open_jobs()] == [12]
+    store.close()
+    database.close()
