@@ -27,7 +27,7 @@ _MORE_AFTER = 600.0  # seconds after a refusal until more ids are tried again
 
 
 class IdChunks:
-    """The requests that name some job ids each, as many as are not refused. Not thread-safe."""
+    """The requests that name some job ids each, as many as are not refused. Thread-safe."""
 
     def __init__(self, most: int = MOST_IDS, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with the largest requests.
@@ -38,7 +38,7 @@ class IdChunks:
         """
         self._sizes = [size for size in _SIZES if size <= most]
         self._clock = clock
-        self._step = 0  # the index of the present size
+        self._step = 0  # the index of the present size; each change is one assignment of a valid index
         self._more_at = 0.0  # when the next larger size is tried
 
     def split(self, job_ids: Iterable[int]) -> Iterator[list[int]]:
@@ -75,18 +75,19 @@ class IdChunks:
             raise
 
     def _choose_size(self) -> int:
-        if self._step and self._clock() >= self._more_at:
-            self._step -= 1
+        step = self._step
+        if step and self._clock() >= self._more_at:
             self._more_at = self._clock() + _MORE_AFTER
-        return self._sizes[self._step]
+            self._step = step = step - 1
+        return self._sizes[step]
 
     def _note_refusal(self, count: int, error: RequestTooLong) -> None:
-        while self._step + 1 < len(self._sizes) and self._sizes[self._step] >= count:
-            self._step += 1
+        smaller = (step for step, size in enumerate(self._sizes) if size < count)
+        self._step = step = next(smaller, len(self._sizes) - 1)
         self._more_at = self._clock() + _MORE_AFTER
         logger.info(
             "a request for %d jobs may be too long (%s): the next ones are for %d",
             count,
             error,
-            self._sizes[self._step],
+            self._sizes[step],
         )
