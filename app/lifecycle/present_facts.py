@@ -83,9 +83,13 @@ class PresentFacts:
         reading = self._readings.find_recent(job_id)
         if reading is not None and reading.at >= job.known.as_of:
             return job.describe(reading)
+        try:
+            self._slurm.require_up()
+        except SlurmUnavailable as error:
+            return job.give_known(error)
         if job.known.job is None:
             return self._find_first(job)
-        if job.known.job.array_tasks is not None:  # its tasks are listed under ids of their own
+        if job.may_be_array:  # its tasks are listed under ids of their own
             return self._read_job(job, _OPTIONAL) or job.known
         return self._check_state(job)
 
@@ -108,17 +112,18 @@ class PresentFacts:
             return job.known
         listed = self._read_state(job)
         if listed is None or listed.state is None or listed.state.is_final:
-            return job.give_known(listed)
+            return job.give_known(listed.error if listed else None)
         return JobFacts(None, listed.state, listed.at)
 
     def _check_state(self, job: "_Job") -> JobFacts:
         """Return the known facts if the job is still in the same state; if not, read the job."""
         began = self._clock()
         listed = self._read_state(job)
-        if listed is not None and listed.error is not None and self._clock() - began > _AT_ONCE:
-            return job.give_known(listed)
+        error = listed.error if listed else None
+        if error is not None and self._clock() - began > _AT_ONCE:
+            return job.give_known(error)
         if listed is None or listed.state is None or listed.state is not job.known.state:
-            return self._read_job(job, _URGENT) or job.give_known(listed)
+            return self._read_job(job, _URGENT) or job.give_known(error)
         if listed.state.is_waiting:
             return self._read_job(job, _OPTIONAL) or job.known
         if not job.known.is_younger(_REREAD_AFTER) and (facts := self._read_job(job, _OPTIONAL)) is not None:
@@ -130,7 +135,6 @@ class PresentFacts:
         if job.poll is not None and 0 <= job.poll.age <= MAX_AGE and (polled := job.find_polled_state()):
             return polled
         try:
-            self._slurm.require_up()
             return self._batcher.read(job.job_id) if self._slurm.offers_states() else None
         except (SlurmUnavailable, SlurmMisbehaved) as error:
             return StateReading(None, utc_now(), error)
@@ -152,7 +156,9 @@ class _Job:
 
     @property
     def may_be_array(self) -> bool:
-        """Return whether the task does not exclude an array; a registered task may hold anything."""
+        """Return whether neither facts nor the task exclude an array; a registered task may hold anything."""
+        if self.known.job is not None:
+            return self.known.job.array_tasks is not None
         if self.record.kind is not RecordKind.SUBMITTED or self.record.taken_over_at is not None:
             return True
         options = self.record.full_task.get("slurm")
@@ -174,11 +180,10 @@ class _Job:
         may_differ = self.known.job is not None and listed.state is not None and listed.state.is_waiting
         return replace(self.known, as_of=listed.at) if is_same and not may_differ else self.known
 
-    def give_known(self, listed: StateReading | None) -> JobFacts:
+    def give_known(self, error: SlurmProxyError | None) -> JobFacts:
         """Return the facts that are known without a request, with the error of a request if it failed."""
-        polled = self.find_polled_state()
-        facts = self.known if polled is None else self.confirm(polled)
-        return replace(facts, error=listed.error if listed else None)
+        polled = None if self.may_be_array else self.find_polled_state()
+        return replace(self.confirm(polled) if polled else self.known, error=error)
 
     def describe(self, reading: JobReading) -> JobFacts:
         """Return the facts in a reading; another job may have the id by now."""

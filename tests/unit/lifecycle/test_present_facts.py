@@ -336,3 +336,26 @@ def test_one_job_that_fifty_callers_ask_for_costs_one_request(callers: Callers, 
         answers = list(pool.map(callers.ask, [running] * 50))
     assert {slurm["job_state"] for slurm in answers} == {"RUNNING"}
     assert len(callers.requests()) == 1
+
+
+def test_the_poll_of_the_leader_is_known_to_look_ups(service: Service) -> None:
+    _, job_id = service.submit()
+    service.move(job_id, JobState.RUNNING)
+    began = utc_now() + SOON
+    assert service.monitor.run_cycle(began)
+    service.status.refresh(began)
+    service.slurm.calls.clear()
+    slurm = body_of(service.lookup.find_by_job_id(OPERATOR, str(job_id)))["slurm"]
+    assert (slurm["job_state"], as_of(slurm)) == ("RUNNING", began)
+    assert service.slurm.calls == []
+
+
+def test_an_open_circuit_uses_up_no_budget(service: Service) -> None:
+    callers = Callers(service, per_second=0.1)
+    _, job_id = service.submit()
+    callers.slurm.known_down = SlurmUnavailable("Slurm has not been answering")
+    for _ in range(20):
+        assert callers.ask(job_id)["stale"]
+    assert callers.requests() == []
+    callers.slurm.known_down = None
+    assert "stale" not in callers.ask(job_id)

@@ -12,6 +12,7 @@ from app.job_state import JobState
 from app.slurm.request_budget import RequestBudget
 from app.slurm.state_batcher import StateBatcher, StateReading
 from tests.conftest import until
+from tests.unit.slurm.test_job_reader import client_of, large_cluster
 
 
 class Cluster:
@@ -194,3 +195,44 @@ def test_a_caller_waits_a_few_seconds_for_the_request_of_another(
         reading = ask(2).result()
     assert reading is not None
     assert "in time" in str(reading.error)
+
+
+def test_one_bad_job_keeps_no_other_from_being_read() -> None:
+    """Whatever asks for job 7 fails; the jobs of its request are then asked for last, and fewer at a time."""
+    session = large_cluster(300)
+    client = client_of(session)
+    cluster = Cluster()
+    batcher = StateBatcher(client.read_states, RequestBudget(100, cluster.clock), cluster.clock)
+    for job_id in range(1, 301):
+        batcher.read(job_id)
+    session.broken = {7}
+    known: dict[int, JobState | None] = {}
+    cluster.seconds += 3
+    for _ in range(2):
+        for job_id in range(1, 301):
+            reading = batcher.read(job_id)
+            if reading is not None and reading.error is None:
+                known[job_id] = reading.state
+    assert known == dict.fromkeys(set(range(1, 301)) - {7}, JobState.RUNNING)
+    session.requests.clear()
+    for job_id in range(1, 301):
+        cluster.seconds += 0.01
+        batcher.read(job_id)
+    assert [job_ids for _, job_ids in session.requests if 7 in job_ids] == [[7]]
+
+
+def test_states_that_a_list_does_not_tell_are_none() -> None:
+    session = large_cluster(5)
+    session.array_tasks = {3: [(3, 1, "RUNNING"), (9, 2, "RUNNING")]}
+    session.jobs[4] = ["NONSENSE"]
+    states = client_of(session).read_states([1, 3, 4, 6])
+    assert states == {1: JobState.RUNNING, 3: None, 4: None, 6: None}
+
+
+def test_states_are_none_where_the_list_is_missing() -> None:
+    session = large_cluster(5)
+    session.has_states = False
+    client = client_of(session)
+    assert client.offers_states()
+    assert client.read_states([1]) is None
+    assert not client.offers_states()
