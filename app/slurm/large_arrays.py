@@ -71,8 +71,8 @@ class LargeArrays:
     def list_due(self, job_ids: Collection[int]) -> Sequence[int]:
         """Return the large arrays to poll now, the one that is due longest first."""
         now = self._clock()
-        due = [job_id for job_id in job_ids if job_id in self and self._arrays[job_id].due_at <= now]
-        return sorted(due, key=lambda job_id: self._arrays[job_id].due_at)
+        large = [(array.due_at, job_id) for job_id, array in self._arrays.items() if array.is_large]
+        return [job_id for due_at, job_id in sorted(large) if due_at <= now and job_id in job_ids]
 
     def is_polled_by_states(self, job_id: int) -> bool:
         """Return whether the states of the array's tasks are cheaper to read than its records."""
