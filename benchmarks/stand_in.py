@@ -31,7 +31,15 @@ from benchmarks.http_server import answer_requests, encode_answer, listen, serve
 
 USER = "alice"
 FIRST_ID = 1_000_001
-_ACCOUNT = pwd.struct_passwd((USER, "x", 1000, 1000, "", "/tmp", "/bin/sh"))
+_ACCOUNT = (
+    USER,
+    "x",
+    1000,
+    1000,
+    "",
+    "/tmp",
+    "/bin/sh",
+)  # of struct_passwd, of which none may live at the exit
 _BEGAN = time.time()
 Query = dict[str, list[str]]
 
@@ -174,7 +182,7 @@ class _Cluster:
 
 def _to_local_job(job_id: int, job: _Job) -> LocalJob:
     return LocalJob(
-        account=_ACCOUNT,
+        account=pwd.struct_passwd(_ACCOUNT),
         name="benchmark",
         partition="debug",
         script="",
