@@ -4,7 +4,7 @@ VENV := .venv
 # How many processes share the tests; 0 for one after the other. Most tests wait, so 5 suit a machine with 2 processors.
 TEST_PROCESSES := 0
 
-.PHONY: demo test check lint serve docs reference lock clean
+.PHONY: demo test check lint serve docs reference benchmarks lock clean
 
 demo: $(VENV)/.serves
 	$(VENV)/bin/python run.py --demo
@@ -32,6 +32,10 @@ docs: $(VENV)-tools/.installed
 # The parts of docs/reference/ that come from the code.
 reference: $(VENV)/.serves
 	$(VENV)/bin/python -m docs.generate_reference
+
+# The figures of docs/explanation/performance.md, in benchmarks.md: a quarter of an hour, on a machine that does nothing else.
+benchmarks: $(VENV)/.tests
+	$(VENV)/bin/python -m benchmarks.report --output benchmarks.md
 
 # Every file that the Docker image installs, with its hashes, for each platform and Python from 3.11 on. Versions that
 # the lock has already stay; `rm requirements.lock` first to renew those that the requirements leave open.

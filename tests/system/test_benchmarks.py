@@ -3,9 +3,11 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from benchmarks.report import Part, main
 from tests.support.service import ROOT
 
 SMALLEST = {
@@ -15,6 +17,7 @@ SMALLEST = {
     "poll": ["--jobs", "3", "--array", "4", "--seconds", "0.2"],
     "ends": ["--number", "1", "--together", "2", "--among", "1"],
     "million": ["--records", "20", "--number", "2"],
+    "workers": ["--workers", "1", "2", "--clients", "2", "--seconds", "0.2"],
     "outage": ["--seconds", "1", "--delay", "0.1", "--every", "0.2", "--workers", "1"],
 }
 
@@ -46,6 +49,18 @@ def test_a_benchmark_of_copies_or_space_has_a_line_for_each_of_its_figures(
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
     assert [word for word in words if not any(line.startswith(word) for line in lines)] == []
+
+
+def test_the_report_has_a_part_for_each_benchmark_and_says_which_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [Part("Records", "scrape", ("--records", "2000")), Part("Nothing", "no_such_benchmark")]
+    report = tmp_path / "report.md"
+    assert main(["--output", str(report), "--no-mongodb"], parts) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("failed: no_such_benchmark")
+    text = report.read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Records", "## Nothing"]
+    assert "SQLite" in text
 
 
 def test_the_benchmark_of_scrapes_has_a_row_for_few_and_for_many_records(

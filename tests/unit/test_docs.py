@@ -253,10 +253,13 @@ EXECUTED = {  # how a command begins, and the test that executes it
     "python -m benchmarks.ends": "tests/system/test_benchmarks.py",
     "python -m benchmarks.million": "tests/system/test_benchmarks.py",
     "python -m benchmarks.outage": "tests/system/test_benchmarks.py",
+    "python -m benchmarks.workers": "tests/system/test_benchmarks.py",
+    "python -m benchmarks.report": "tests/system/test_benchmarks.py",
     "python -m tests.support.chaos": "tests/system/test_chaos.py",
 }
 NOT_EXECUTED = {  # how a command begins, and why no test executes it
     "make check": "runs the tests themselves",
+    "make benchmarks": "takes a quarter of an hour; tests/system/test_benchmarks.py runs its parts",
     "NOTIFICATIONS_NTFY_URL=https://ntfy.sh .venv/bin/flask": "needs the code that its page adds",
     "cd docker": "needs a Docker engine",
     "docker ": "needs a Docker engine",

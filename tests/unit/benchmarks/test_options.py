@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.command import list_stores
 
-NAMES = ("submit", "look_up", "herd", "poll", "ends", "million", "outage")
+NAMES = ("submit", "look_up", "herd", "poll", "ends", "million", "outage", "workers")
 
 
 def parse(name: str, *arguments: str) -> Any:
