@@ -4,7 +4,7 @@
 
 Starts a service on each store for each number of workers, without keys. In turns, all clients submit held
 jobs, and then get one job each, from slurmrestd itself and from each service. Every client keeps its
-connection. More workers help only while processors are free: the clients, slurmrestd and MongoDB need some, too.
+connection. More workers help only while processors are free: clients, slurmrestd and MongoDB need some, too.
 """
 
 import argparse
