@@ -44,6 +44,10 @@ def served_names(metric: Metric) -> set[str]:
     return {metric.name + ending for ending in endings}
 
 
+def test_every_panel_says_what_it_shows() -> None:
+    assert [panel["title"] for panel in panels() if not panel.get("description")] == []
+
+
 def test_every_metric_of_an_expression_is_served_with_its_labels(site: Site) -> None:
     served = {name: metric for metric in METRICS.values() for name in served_names(metric)}
     for expression in expressions():
