@@ -247,13 +247,6 @@ EXECUTED = {  # how a command begins, and the test that executes it
     "curl localhost:5001/monitor/task_uuid/align-17/resubmit": "tests/system/test_documented_commands.py",
     "openapi-python-client generate": "tests/system/test_generated_client.py",
     "python -m benchmarks.submit": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.look_up": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.herd": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.poll": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.ends": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.million": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.outage": "tests/system/test_benchmarks.py",
-    "python -m benchmarks.workers": "tests/system/test_benchmarks.py",
     "python -m benchmarks.report": "tests/system/test_benchmarks.py",
     "python -m tests.support.chaos": "tests/system/test_chaos.py",
 }
