@@ -8,9 +8,8 @@ from app.slurm.client import SlurmClient
 from app.store.shared_status import OutageReport, SharedStatusStore
 
 _LIFE = timedelta(seconds=15)  # of a report that is not renewed, because its process has died
-_QUIET = timedelta(
-    seconds=3
-)  # without reports of others, in which this process's own probe closes its circuit
+_RENEWED = timedelta(seconds=10)  # before its end
+_QUIET = timedelta(seconds=3)  # after the reports of others; until then the own probe closes the circuit
 
 
 class OutageWatch:
@@ -97,8 +96,9 @@ class OutageWatch:
         return self._others_at is None or not timedelta() <= now - self._others_at < _QUIET
 
     def _report(self, reason: str, now: datetime) -> None:
-        """Report the outage, or renew the report after a third of its life."""
-        if self._own is None or not now <= self._own.until - 2 * _LIFE / 3 <= now + _LIFE:
+        """Report the outage, or renew the report."""
+        if self._own is None or not _RENEWED <= self._own.until - now <= _LIFE:
             since = self._own.since if self._own is not None else now
-            self._own = OutageReport(reason, since, now + _LIFE)
-            self._store.report_outage(self._get_name(), self._own, now)
+            report = OutageReport(reason, since, now + _LIFE)
+            self._store.report_outage(self._get_name(), report, now)
+            self._own = report

@@ -41,10 +41,10 @@ class CircuitBreaker:
             outages: The log of outages.
         """
         self.calls = CallWatch(clock)
+        self.clock = clock
         self._outages = outages or OutageLog()
         self._source = f"circuit breaker {id(self)}"
         self._probe = probe
-        self.clock = clock
         self._lock = threading.Lock()
         self._failures = 0
         self._probe_at: float | None = None  # None while closed
@@ -112,11 +112,13 @@ class CircuitBreaker:
             self._failures += 1
             if self._probe_at is None or is_proof:
                 self._reason = reason
-            if self._probe_at is None and (is_proof or self._failures >= _FAILURES):
+            opens = self._probe_at is None and (is_proof or self._failures >= _FAILURES)
+            if opens:
                 self._probe_at = self.clock() + _PAUSE
             is_open = self.is_open
-        if is_open:
+        if opens:
             self._end_calls()
+        if is_open:
             self._log_failure(details or reason)
 
     def open_on_report(self, reason: str) -> None:

@@ -199,8 +199,8 @@ class Session:
             except SlurmUnavailable as error:
                 self.breaker.record_failure(str(error), proven_since=began)
                 return
-            if is_up:
-                self.breaker.record_success()
+            if is_up:  # a slurmctld that answers nothing else is still to be noticed
+                self.breaker.calls.record_answer()
             elif is_up is False:
                 self.breaker.record_failure(NO_CONTROLLER, proven_since=began)
 

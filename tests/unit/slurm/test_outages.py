@@ -1,5 +1,6 @@
 """A session whose slurmctld goes down: what opens the circuit, with a clock and without a network."""
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,7 @@ class Slurmrestd:
         self.now = 1000.0
         self.answers: dict[str, tuple[Answer, float]] = {}
         self.asked: list[str] = []
+        self.timeout: float | None = None  # of the last request
         self.meanwhile: Callable[[], object] = lambda: None  # happens while a request to diag waits
 
     def clock(self) -> float:
@@ -45,6 +47,7 @@ class Slurmrestd:
     def send(self, request: SlurmRequest) -> Reply:
         what = request.path.rpartition("/")[2]
         self.asked.append(what)
+        self.timeout = request.timeout
         if what == "diag":
             self.meanwhile()
         answer, seconds = self.answers.get(what, (UP if what == "ping" else FINE, 0.002))
@@ -148,6 +151,13 @@ def test_a_slow_slurmctld_is_not_taken_for_down(stage: Stage, answer: Reply) -> 
     assert stage.callers.outage is None
 
 
+def test_a_slurmctld_that_answers_pings_alone_is_noticed_by_time_outs(stage: Stage) -> None:
+    for _ in range(3):
+        assert stage.callers.outage is None
+        watching(stage, after=30.0)
+    assert stage.callers.outage is not None
+
+
 def test_a_ping_that_slurmctld_answers_after_a_stall_keeps_the_circuit_closed(stage: Stage) -> None:
     stage.slurmrestd.answers["ping"] = UP, 6.0
     watching(stage, after=0.2)
@@ -186,6 +196,36 @@ def test_a_ping_proves_nothing_if_a_call_was_answered_meanwhile(stage: Stage) ->
     wire.send = send_ping
     watching(stage, after=0.2)
     assert stage.callers.outage is None
+
+
+def test_reads_end_once_when_the_circuit_opens(stage: Stage) -> None:
+    ended: list[str] = []
+    stage.breaker.call_on_outage(lambda: ended.append("reads"))
+    for _ in range(5):
+        stage.breaker.record_failure("time-out")
+    assert ended == ["reads"], "the probe's own request must not be ended by a failure that comes late"
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(12.0, 18.0), (29.0, 1.0), (30.0, None)])
+def test_a_request_waits_for_a_late_ping_within_its_own_time(
+    stage: Stage, seconds: float, left: float | None
+) -> None:
+    def end_ping() -> None:
+        until(lambda: stage.breaker.calls.is_ping_late(), 5, "a late ping")
+        stage.slurmrestd.now += seconds
+        stage.breaker.calls.release_waiting()
+
+    with stage.breaker.calls.pinging():
+        stage.slurmrestd.now += 1
+        ending = threading.Timer(0.1, end_ping)
+        ending.start()
+        if left is None:
+            with pytest.raises(SlurmUnavailable, match="ping"):
+                stage.callers.get("diag")
+        else:
+            assert stage.callers.get("diag").status == 200
+            assert stage.slurmrestd.timeout == left
+        ending.join()
 
 
 def test_the_watch_probes_without_a_caller(stage: Stage) -> None:
@@ -257,7 +297,7 @@ def test_probes_only_ping_while_that_tells_of_the_outage_but_for_one_in_a_while(
     assert stage.callers.outage is None, "a slurmctld that refuses the token is up"
 
 
-def test_a_slurmctld_that_answers_pings_alone_is_down() -> None:
+def test_a_slurmctld_that_answers_pings_alone_stays_down() -> None:
     stage = Probing()
     stage.slurmrestd.answers["diag"] = NO_CONTROLLER, 9.0
     stage.probe()
