@@ -184,7 +184,8 @@ class Settings(BaseModel):
     LIMIT_REQUESTS_PER_MINUTE: int = Field(
         600,
         ge=0,
-        description="The rate limit: how many requests one caller may send in a minute. 0: no limit.",
+        description="The rate limit: how many requests one caller may send in a minute. Each process after"
+        " the first may admit up to a sixtieth more. 0: no limit.",
     )
     LIMIT_FAILED_ATTEMPTS_PER_MINUTE: int = Field(
         30,
