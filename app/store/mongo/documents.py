@@ -151,7 +151,7 @@ def document_to_open_job(document: Document) -> OpenJob:
         job_id,
         parse_stored_state(document.get("slurm_job_state")),
         username,
-        max(created_at, _LONG_AGO),
+        created_at if created_at.year >= _LONG_AGO.year else _LONG_AGO,
         job.get("submit_time"),
         document.get("alarm_at"),
         job.get("array_tasks") is not None,

@@ -17,6 +17,7 @@ OF_OLDER_SERVER: tuple[Document, ...] = (
     {"notifications": {"$exists": False}},
 )
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+_STATES = dict(JobState.__members__)
 
 
 def is_of_older_server(document: Document) -> bool:
@@ -26,7 +27,7 @@ def is_of_older_server(document: Document) -> bool:
 
 def parse_stored_state(value: object) -> JobState:
     """Return the state that a stored value stands for; UNKNOWN for a value that is no state of Slurm."""
-    return JobState(value) if isinstance(value, str) and value in JobState.__members__ else JobState.UNKNOWN
+    return _STATES.get(value, JobState.UNKNOWN) if isinstance(value, str) else JobState.UNKNOWN
 
 
 def match_state(state: JobState) -> object:
