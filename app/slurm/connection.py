@@ -224,8 +224,13 @@ def _failure(method: str, error: Exception, *, has_sent: bool) -> SlurmProxyErro
 
 
 def _is_refusal_of_length(reply: Reply) -> bool:
-    """Return whether an answer may mean that the request is too long; 26.05 answers 500 with a text."""
-    return reply.status in _REFUSALS_OF_LENGTH or (reply.status >= 500 and bool(reply.fault))
+    """Return whether an answer may mean that the request is too long.
+
+    26.05 answers 500 with a text, and a proxy 502 to an answer such as "HTTP/0.9 400" of 24.11. 504 is the
+    time-out of a proxy.
+    """
+    is_server_error = reply.status >= 500 and reply.status != 504
+    return reply.status in _REFUSALS_OF_LENGTH or (is_server_error and bool(reply.fault))
 
 
 def _is_broken_off(error: BaseException) -> bool:

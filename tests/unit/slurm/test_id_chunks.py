@@ -89,6 +89,16 @@ def test_a_token_that_slurm_refuses_is_reported_as_such(tmp_path: Path) -> None:
             client.poll(KNOWN)
 
 
+def test_time_out_of_a_proxy_is_not_taken_for_a_refusal(tmp_path: Path) -> None:
+    with (
+        RefusingServer(tmp_path, refusal(b"504 Gateway Time-out"), 50) as server,
+        closing(server.connection()) as connection,
+    ):
+        with pytest.raises(SlurmUnavailable):
+            SlurmClient(Session(connection, "slurm")).poll(KNOWN)
+        assert server.refused == 1
+
+
 class Requests:
     """Counts the ids of each request, and refuses those with more than `most`."""
 
