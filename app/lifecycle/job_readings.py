@@ -13,8 +13,8 @@ from app.models.job import SlurmJob
 from app.models.record import utc_now
 from app.slurm.client import SlurmClient
 from app.slurm.request_budget import RequestBudget
+from app.slurm.state_batcher import MAX_AGE
 
-MAX_AGE = 2.0  # seconds for which a reading is given to all callers
 _MAX_JOBS = 5000  # of which the last reading is remembered
 
 

@@ -15,7 +15,7 @@ from app.models.record import utc_now
 from app.slurm.id_chunks import MOST_IDS
 from app.slurm.request_budget import RequestBudget
 
-MAX_AGE = 2.0  # seconds for which a state is given to all callers
+MAX_AGE = 2.0  # seconds for which what Slurm reported is given to all callers
 _REFRESHED_AFTER = 1.0  # age of a state in seconds from which a request that is made anyway reads it again
 _REMEMBERED_SECONDS = 5.0  # for which a job that was asked for is refreshed
 _MAX_WAIT = 5.0  # seconds

@@ -24,6 +24,15 @@ def test_every_process_reads_the_beginning_of_the_last_complete_poll(factory: Fa
     assert other.read_shared_status(NOW).polled_at == NOW, "only the leader reports its polls"
 
 
+def test_every_process_reads_which_jobs_the_last_poll_did_not_cover(factory: Factory) -> None:
+    leader, other = factory(), factory()
+    leader.acquire_lease("a", NOW, LATER)
+    leader.update_leader_report("a", {"polled_at": NOW.isoformat(), "uncovered": [7, 9]})
+    assert other.read_shared_status(NOW).uncovered == {7, 9}
+    leader.update_leader_report("a", {"polled_at": LATER.isoformat(), "uncovered": []})
+    assert other.read_shared_status(NOW) == SharedStatus(LATER)
+
+
 def test_every_process_reads_the_outages_that_others_report(factory: Factory) -> None:
     one, other = factory(), factory()
     one.report_outage("host.one:1", DOWN, NOW)
