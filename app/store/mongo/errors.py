@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import pymongo
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
 from app.errors import RecordTooLarge, StoreRefused, StoreUnavailable
@@ -40,6 +41,11 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
         raise _translate_operation_failure(error) from error
     except PyMongoError as error:
         raise _build_unavailable(error) from error
+    except AttributeError as error:
+        # pymongo 4.20 fails so to report that a primary steps down during find_one_and_update().
+        if not isinstance(error.obj, RawBSONDocument):
+            raise
+        raise StoreUnavailable("MongoDB does not answer: its primary has changed") from error
 
 
 def _translate_operation_failure(error: OperationFailure) -> StoreUnavailable:
@@ -52,6 +58,7 @@ def _translate_operation_failure(error: OperationFailure) -> StoreUnavailable:
 
 
 def _build_unavailable(error: PyMongoError) -> StoreUnavailable:
-    """Return the error with the driver's message, without its time-outs and its list of servers."""
-    message = re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(error), flags=re.DOTALL)
+    """Return the error with the driver's message, without its time-outs, its servers and the raw answer."""
+    noise = r" \(configured timeouts: [^)]*\)|, (Timeout|full error): .*"
+    message = re.sub(noise, "", str(error), flags=re.DOTALL)
     return StoreUnavailable(f"MongoDB does not answer: {message}")

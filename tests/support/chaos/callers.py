@@ -1,5 +1,6 @@
 """Callers that submit one task after another, most of whom insist on an answer."""
 
+import math
 import random
 import threading
 import time
@@ -28,6 +29,7 @@ class Callers:
     """
 
     def __init__(self, stage: Stage, patience: float) -> None:
+        """Describe the callers; from now on, or from `finish` on, they insist for `patience` seconds."""
         self.answered: dict[str, int] = {}
         self.abandoned: set[str] = set()
         self.faulty: list[str] = []
@@ -35,6 +37,7 @@ class Callers:
         self.allowed = 0
         self._stage = stage
         self._patience = patience
+        self._gives_up_at = time.monotonic() + patience
         self._tasks: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._may_end = threading.Event()
@@ -42,18 +45,21 @@ class Callers:
 
     def start(self) -> None:
         """Start the callers; they submit until there are `allowed` tasks, which may grow, and `finish`."""
+        self._gives_up_at = math.inf  # while there are faults, nothing has to settle
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_CALLERS)]
         for thread in self._threads:
             thread.start()
 
     def finish(self) -> None:
         """Wait until all callers have an answer."""
+        self._gives_up_at = time.monotonic() + self._patience
         self._may_end.set()
         for thread in self._threads:
             thread.join()
 
     def submit_abandoned(self) -> None:
         """Send the tasks again that nobody insisted on: each is answered with its job, old or new."""
+        self._gives_up_at = time.monotonic() + self._patience
         for name in sorted(self.abandoned):
             self._guard(self._insist, self._tasks[name])
 
@@ -108,11 +114,10 @@ class Callers:
             TimeoutError: There is no answer after a long time.
             RuntimeError: The task is refused.
         """
-        deadline = time.monotonic() + self._patience
         key = {"Idempotency-Key": task["uuid"]}
         while (answer := self._post(task, key)) is None:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"there was no answer in {self._patience:.0f} s")
+            if time.monotonic() > self._gives_up_at:
+                raise TimeoutError(f"there was no answer within {self._patience:.0f} s")
             time.sleep(random.uniform(0.2, 1))
         again = self._post(task, key)
         if again not in (None, answer):

@@ -1,0 +1,26 @@
+"""How errors of the driver become those of the service."""
+
+import bson
+import pytest
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
+
+from app.errors import StoreUnavailable
+from app.store.mongo.errors import translating_errors
+
+
+def test_the_drivers_fault_at_a_change_of_the_primary_is_an_outage_of_the_store() -> None:
+    answer = RawBSONDocument(bson.encode({"code": 189, "errmsg": "Primary stepped down"}))
+    with pytest.raises(StoreUnavailable, match="its primary has changed"), translating_errors():
+        answer.update({})  # type: ignore[attr-defined]  # as pymongo 4.20 does
+
+
+def test_any_other_missing_attribute_remains_a_fault() -> None:
+    with pytest.raises(AttributeError), translating_errors():
+        object().missing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_raw_answer_of_the_server_is_not_in_the_message() -> None:
+    with pytest.raises(StoreUnavailable) as failure, translating_errors():
+        raise OperationFailure("operation exceeded time limit", 50, {"ok": 0, "code": 50})
+    assert str(failure.value) == "MongoDB does not answer: operation exceeded time limit"
