@@ -21,7 +21,7 @@ from tests.support.chaos.receiver import MessageReceiver
 from tests.support.real.replica_set import ReplicaSet
 
 LEASE = 3.0  # seconds
-_ANSWER_SECONDS = 15.0  # until Slurm answers one of the submissions that come meanwhile
+_ANSWER_SECONDS = 5.0  # until Slurm answers one of the submissions that come meanwhile
 Control = Callable[[Literal["stop", "start"], str], object]  # of a daemon of the cluster
 
 
