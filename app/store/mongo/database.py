@@ -16,6 +16,7 @@ from app.metrics import Metrics
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.indexes import create_key_index, create_task_indexes, create_window_index
 from app.store.mongo.latency import LatencyListener
+from app.store.mongo.resubmission_marks import mark_sources_of_earlier_versions
 from app.store.mongo.take_over import take_over
 from app.store.mongo.types import Document
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
@@ -113,6 +114,7 @@ class MongoDatabase:
             create_key_index(self.api_keys)
         with translating_errors():
             take_over(self.tasks)
+            mark_sources_of_earlier_versions(self.tasks)
             if version < SCHEMA_VERSION:
                 latest = {"$max": {"version": SCHEMA_VERSION}}  # another host may be newer
                 self.schema.update_one({"_id": _SCHEMA_ID}, latest, upsert=True)

@@ -66,7 +66,7 @@ def record_to_document(record: TaskRecord) -> Document:
     }
     if record.resubmitted_from is not None:  # its index has only the documents with this field
         document["resubmitted_from"] = record.resubmitted_from
-    if record.never_resubmitted:  # until `mark_resubmitted`
+    if record.never_resubmitted:  # until it is: see resubmission_marks.py
         document["never_resubmitted"] = True
     if record.defaults:
         document["defaults"] = escape_references(record.defaults)

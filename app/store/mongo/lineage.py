@@ -1,25 +1,12 @@
 """Resubmitted tasks in MongoDB."""
 
-from collections.abc import Iterable, Sequence
-
-from pymongo.collection import Collection
+from collections.abc import Sequence
 
 from app.store.lineage import Descendant, LineageStore
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
-
-
-def mark_resubmitted(tasks: Collection[Document], uuids: Iterable[str | None]) -> None:
-    """Remove the field `never_resubmitted` of the documents with these uuids; None is no uuid.
-
-    This must be durable before a task that is resubmitted from them is stored. If no such task is stored
-    then, their next look-ups search in vain, and no harm is done.
-    """
-    if known := [uuid for uuid in uuids if uuid is not None]:
-        marked = {"uuid": {"$in": known}, "never_resubmitted": True}
-        tasks.update_many(marked, {"$unset": {"never_resubmitted": ""}})
 
 
 class MongoLineageStore(MongoDatabase, LineageStore):

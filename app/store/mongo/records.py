@@ -23,9 +23,9 @@ from app.store.mongo.documents import (
     record_to_document,
 )
 from app.store.mongo.errors import translating_errors
-from app.store.mongo.lineage import mark_resubmitted
 from app.store.mongo.older_server import list_stored_forms, parse_stored_job_id
 from app.store.mongo.read_documents import read_all
+from app.store.mongo.resubmission_marks import mark_resubmitted
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 from app.store.records import RecordStore

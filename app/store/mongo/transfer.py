@@ -25,8 +25,8 @@ from app.store.mongo.entries import (
 )
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.keys import document_to_key, key_to_document
-from app.store.mongo.lineage import mark_resubmitted
 from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, parse_stored_task
+from app.store.mongo.resubmission_marks import mark_resubmitted
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 from app.store.transfer import (

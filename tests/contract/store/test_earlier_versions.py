@@ -11,9 +11,10 @@ from app.models.job import SlurmJob
 from app.models.record import JOB_TAG, RecordKind
 from app.store import TaskStore
 from app.store.mongo import MongoStore
+from app.store.mongo.documents import record_to_document
 from app.store.sqlite import SqliteStore
 from tests.support.databases import SharedDatabase
-from tests.support.stores import find, make_notification, make_record, make_running
+from tests.support.stores import Factory, find, make_notification, make_record, make_running
 
 
 def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
@@ -108,3 +109,17 @@ def _forget_kinds(store: TaskStore) -> None:
             connection.execute("UPDATE tasks SET kind = NULL")
     elif isinstance(store, MongoStore):
         store.tasks.update_many({}, {"$unset": {"kind": ""}})
+
+
+def test_a_start_finds_tasks_that_an_earlier_version_has_resubmitted(factory: Factory) -> None:
+    """Another host may run an earlier version during an upgrade."""
+    store, first = factory(), make_running(never_resubmitted=True)
+    other = make_running(never_resubmitted=True)
+    for record in (first, other):
+        store.add_record(record)
+    if isinstance(store, MongoStore):
+        again = record_to_document(make_running(resubmitted_from=first.uuid))
+        store.tasks.insert_one(again)  # as an earlier version does
+    later = factory()
+    assert not later.find_by_uuids([first.uuid])[first.uuid].never_resubmitted
+    assert later.find_by_uuids([other.uuid])[other.uuid].never_resubmitted == isinstance(store, MongoStore)
