@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _SUSPICIOUS_SECONDS = 0.1  # without an answer, after which slurmctld is pinged; most answers take 2 ms
-_PING_INTERVAL = 0.5  # seconds between the beginnings of two pings
+_PING_INTERVAL = 0.5  # seconds between the beginnings of the first two pings; doubles with each further one
+_MAX_PING_INTERVAL = 2.0  # a slurmctld that is only slow, for long, must not be pinged as often
+_RECENT_PING = 10.0  # seconds, after which a ping is a first one again
 _PATIENCE = 0.5  # seconds that a ping may take before further calls wait for its outcome
 
 
@@ -23,6 +25,7 @@ class CallWatch:
         self._lock = threading.Lock()
         self._calls: dict[object, float] = {}  # when each call began
         self._ping_began = float("-inf")
+        self._ping_interval = _PING_INTERVAL
         self._may_call = threading.Event()  # cleared while a ping is under way
         self._may_call.set()
         self.answered_at = float("-inf")  # when slurmctld last answered
@@ -52,13 +55,16 @@ class CallWatch:
         return (
             oldest is not None
             and now - max(oldest, self.answered_at) >= _SUSPICIOUS_SECONDS
-            and now - self._ping_began >= _PING_INTERVAL
+            and now - self._ping_began >= self._ping_interval
         )
 
     @contextmanager
     def pinging(self) -> Iterator[float]:
         """Let further calls wait while this ping is unanswered for long; yield the time of its beginning."""
-        self._ping_began = self._clock()
+        now = self._clock()
+        is_first = now - self._ping_began > _RECENT_PING
+        self._ping_interval = _PING_INTERVAL if is_first else min(2 * self._ping_interval, _MAX_PING_INTERVAL)
+        self._ping_began = now
         self._may_call.clear()
         try:
             yield self._ping_began

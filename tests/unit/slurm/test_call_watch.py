@@ -30,17 +30,22 @@ def test_a_ping_is_due_when_a_call_waits_and_none_is_answered() -> None:
     assert not calls.is_ping_due()
 
 
-def test_pings_are_half_a_second_apart() -> None:
+def test_pings_grow_rarer_while_slurmctld_is_only_slow() -> None:
     clock = Clock()
     calls = CallWatch(clock)
     with calls.waiting():
-        clock.now = 1
+        for interval in (0.5, 1, 2, 2):
+            with calls.pinging():
+                pass
+            clock.now += interval - 0.125
+            assert not calls.is_ping_due()
+            clock.now += 0.125
+            assert calls.is_ping_due()
+        clock.now += 20
         with calls.pinging():
             pass
-        clock.now = 1.4
-        assert not calls.is_ping_due()
-        clock.now = 1.5
-        assert calls.is_ping_due()
+        clock.now += 0.5
+        assert calls.is_ping_due(), "the last ping was long ago"
 
 
 def test_further_calls_wait_for_a_ping_that_is_late_until_anything_is_answered() -> None:
