@@ -279,6 +279,10 @@ class SlurmBusy(SlurmUnavailable):
     """All connections to Slurm are busy; the request was not sent."""
 
 
+class SlurmReadAborted(SlurmUnavailable):
+    """A GET was ended because an outage of Slurm was noticed."""
+
+
 class RequestTooLong(SlurmUnavailable):
     """A long GET was refused, or its connection was broken off, and a shorter one may pass."""
 

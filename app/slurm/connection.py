@@ -16,6 +16,7 @@ from app.errors import (
     SlurmAnswerTooLarge,
     SlurmBusy,
     SlurmProxyError,
+    SlurmReadAborted,
     SlurmUnavailable,
 )
 from app.metrics import SLURM_REQUEST_SECONDS, SLURM_REQUESTS, Metrics
@@ -150,7 +151,7 @@ class Connection:
                 reply = self._exchange(request, target, token, timeout)
             except (HTTPError, OSError, ValueError) as error:
                 if allowance.is_aborted:
-                    raise SlurmUnavailable("the request was ended because of an outage of Slurm") from error
+                    raise SlurmReadAborted("the request was ended because of an outage of Slurm") from error
                 if is_long and allowance.has_sent and _is_broken_off(error):
                     raise RequestTooLong("slurmrestd broke off") from error
                 raise _failure(request.method, error, has_sent=allowance.has_sent) from error

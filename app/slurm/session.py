@@ -13,6 +13,7 @@ from app.errors import (
     SlurmAmbiguous,
     SlurmBusy,
     SlurmMisbehaved,
+    SlurmReadAborted,
     SlurmTokenRefused,
     SlurmUnavailable,
 )
@@ -106,15 +107,10 @@ class Session:
         Raises:
             NoCommonVersion: slurmrestd offers no version that this service supports.
         """
-        dialect = self._dialect
-        if dialect is None:
-            with self._counting_failures():
-                dialect = find_dialect(self.exchange)
-            with self._announcing:
-                if self._dialect is None:
-                    logger.info("slurmrestd at %s: %s", self._connection.host, dialect.api)
-                self._dialect = dialect
-        return dialect
+        if (dialect := self._dialect) is not None:
+            return dialect
+        with self._counting_failures():
+            return self._discover_dialect()
 
     def get(
         self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
@@ -137,9 +133,7 @@ class Session:
         request = self._wait_for_ping(replace(request, path=path))
         with self._counting_failures() as began:
             reply = self.exchange(request)
-        if reply.status == 404 and not reply.body:
-            self._dialect = None  # the version is gone: find out again at the next call
-        else:
+        if not self._forget_dialect_if_gone(reply):
             self._report_to_breaker(request.path, reply, began)
         self._unreadable.check(request, reply)
         return reply
@@ -151,7 +145,7 @@ class Session:
 
         With `even_while_down`, the request is made even while the circuit breaker is open.
         """
-        dialect = (self._dialect if even_while_down else None) or self.dialect()
+        dialect = (self._dialect or self._discover_dialect()) if even_while_down else self.dialect()
         request = SlurmRequest("GET", f"/slurmdb/{dialect.api}/jobs", query=query, timeout=timeout)
         if not even_while_down:
             self.require_up()
@@ -179,8 +173,10 @@ class Session:
             SlurmUnavailable: slurmrestd does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        dialect = self._dialect or find_dialect(self.exchange)
-        return self.exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
+        dialect = self._dialect or self._discover_dialect()
+        reply = self.exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
+        self._forget_dialect_if_gone(reply)
+        return reply
 
     def watch(self) -> None:
         """Probe if a probe is due, and ping slurmctld while calls wait and none is answered.
@@ -221,6 +217,22 @@ class Session:
             self.token_fault = None  # slurmrestd answers a ping itself, whatever the token
         return reply
 
+    def _discover_dialect(self) -> Dialect:
+        """Discover the dialect, and keep it. The circuit breaker is neither asked nor told."""
+        dialect = find_dialect(self.exchange)
+        with self._announcing:
+            if self._dialect is None:
+                logger.info("slurmrestd at %s: %s", self._connection.host, dialect.api)
+            self._dialect = dialect
+        return dialect
+
+    def _forget_dialect_if_gone(self, reply: Reply) -> bool:
+        """Return whether slurmrestd no longer offers the version; it is then discovered at the next call."""
+        is_gone = reply.status == 404 and not reply.body
+        if is_gone:
+            self._dialect = None
+        return is_gone
+
     def _wait_for_ping(self, request: SlurmRequest) -> SlurmRequest:
         """Wait while a ping is late; return the request with the rest of its time.
 
@@ -247,7 +259,7 @@ class Session:
         with self.breaker.calls.waiting() as began:
             try:
                 yield began
-            except (SlurmBusy, RequestTooLong):
+            except (SlurmBusy, SlurmReadAborted, RequestTooLong):
                 raise
             except SlurmTokenRefused:
                 self.breaker.calls.record_answer()

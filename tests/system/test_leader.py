@@ -17,6 +17,7 @@ from app.lifecycle.job_identity import make_tag
 from app.models.record import TaskRecord, utc_now
 from app.models.task import Task
 from app.store import TaskStore
+from app.store.lease import LEASE_NAME
 from tests.conftest import Cluster, until
 from tests.contract.test_slurm_client import ended, in_a_minute
 from tests.support.chaos.stage import LEASE, SqliteStage, Stage, make_mongodb_stage
@@ -89,7 +90,9 @@ def lease_in_sqlite(path: Path) -> Callable[[], Lease | None]:
     def read() -> Lease | None:
         connection = sqlite3.connect(path, timeout=5)
         try:
-            row = connection.execute("SELECT owner, fence FROM leases").fetchone()
+            row = connection.execute(
+                "SELECT owner, fence FROM leases WHERE name = ?", (LEASE_NAME,)
+            ).fetchone()
         finally:
             connection.close()
         return Lease(*row) if row else None
@@ -100,7 +103,7 @@ def lease_in_sqlite(path: Path) -> Callable[[], Lease | None]:
 def lease_in_mongodb(mongod: Mongod, database: str) -> Callable[[], Lease | None]:
     def read() -> Lease | None:
         with MongoClient[Any](mongod.uri) as client:
-            found = client[database]["jobs_leases"].find_one()
+            found = client[database]["jobs_leases"].find_one({"_id": LEASE_NAME})
         return Lease(found["owner"], found["fence"]) if found else None
 
     return read

@@ -20,7 +20,7 @@ def is_newest_fence(connection: sqlite3.Connection, fence: int) -> bool:
 
 
 class SqliteLeaderLease(SqliteDatabase, LeaderLease):
-    """The lease as the only row of the table `leases`."""
+    """The lease as a row of the table `leases`, beside the reports of outages."""
 
     def acquire_lease(self, owner: str, now: datetime, until: datetime) -> int | None:
         """Update the lease if `owner` may have it, in one transaction."""

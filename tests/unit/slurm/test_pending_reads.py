@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import SlurmProxyError, SlurmUnavailable
+from app.errors import SlurmProxyError, SlurmReadAborted
 from app.slurm.connection import Connection
 from app.slurm.request import SlurmRequest
 from tests.conftest import until
@@ -63,7 +63,7 @@ def test_a_read_from_slurmctld_ends_when_reads_are_aborted(kind: str, tmp_path: 
         until(lambda: waiting.is_over, 10, "the end of the request")
         silent.released.set()
         connection.close()
-    assert type(waiting.error) is SlurmUnavailable
+    assert type(waiting.error) is SlurmReadAborted
     assert "because of an outage" in str(waiting.error)
 
 
