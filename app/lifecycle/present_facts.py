@@ -10,10 +10,13 @@ Each answer says how old it is (`as_of`). So facts that cannot be read now are g
 - Every request needs a token of the budget. If there is none, the last known facts are the answer.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+from cachetools import LRUCache
 
 from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.job_state import JobState
@@ -29,6 +32,7 @@ from app.slurm.state_batcher import MAX_AGE, StateBatcher, StateReading
 _URGENT = 0.25  # of the budget stays for requests for states
 _OPTIONAL = 0.5  # of the budget stays for all other requests
 _REREAD_AFTER = timedelta(seconds=60)  # such as the time limit of a running job, which its user may change
+_MAX_LISTED = 5000  # jobs of which the last listed state is remembered
 _AT_ONCE = 1.0  # seconds; a request that fails so soon may have failed because of one of its jobs
 
 
@@ -70,6 +74,9 @@ class PresentFacts:
         self._clock = clock
         self._readings = JobReadings(slurm, budget, clock)
         self._batcher = StateBatcher(slurm.read_states, budget, clock)
+        # By uuid, the states that were listed for jobs of which no facts are known.
+        self._listed: LRUCache[str, JobFacts] = LRUCache(_MAX_LISTED)
+        self._lock = threading.Lock()
 
     def find(self, record: TaskRecord, job_id: int, poll: LastPoll | None) -> JobFacts:
         """Return the facts about the job of an open record.
@@ -99,6 +106,10 @@ class PresentFacts:
         job = last.job if last is not None and last.at > record.updated_at else None
         if last is not None and job is not None and is_same_job(to_open_job(record, job_id), job):
             return JobFacts(job, job.job_state, last.at)
+        with self._lock:
+            listed = self._listed.get(record.uuid)
+        if record.job is None and listed is not None and listed.as_of > record.updated_at:
+            return listed
         return JobFacts(record.job, record.slurm_job_state, record.updated_at)
 
     def _find_first(self, job: "_Job") -> JobFacts:
@@ -113,7 +124,10 @@ class PresentFacts:
         listed = self._read_state(job)
         if listed is None or listed.state is None or listed.state.is_final:
             return job.give_known(listed.error if listed else None)
-        return JobFacts(None, listed.state, listed.at)
+        facts = JobFacts(None, listed.state, listed.at)
+        with self._lock:
+            self._listed[job.record.uuid] = facts
+        return facts
 
     def _check_state(self, job: "_Job") -> JobFacts:
         """Return the known facts if the job is still in the same state; if not, read the job."""
@@ -174,10 +188,13 @@ class _Job:
     def confirm(self, listed: StateReading) -> JobFacts:
         """Return the known facts as of a later time at which the job was in the same state.
 
-        The reason of a job that waits may have changed since then.
+        The reason of a job that waits may have changed since then. If only a state is known, return the later
+        one.
         """
+        if self.known.job is None:
+            return JobFacts(None, listed.state, listed.at)
+        may_differ = listed.state is not None and listed.state.is_waiting
         is_same = listed.state is self.known.state
-        may_differ = self.known.job is not None and listed.state is not None and listed.state.is_waiting
         return replace(self.known, as_of=listed.at) if is_same and not may_differ else self.known
 
     def give_known(self, error: SlurmProxyError | None) -> JobFacts:

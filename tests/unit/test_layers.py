@@ -86,7 +86,7 @@ ONE_PLACE = {
     "gunicorn": ["app.gunicorn_worker"],
     "click": ["app.commands", "app.errors"],
     "prometheus_client": ["app.web.metrics_page"],
-    "cachetools": ["app.lifecycle.job_readings", "app.slurm.state_batcher"],
+    "cachetools": ["app.lifecycle.job_readings", "app.lifecycle.present_facts", "app.slurm.state_batcher"],
 }
 
 

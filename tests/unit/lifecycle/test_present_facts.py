@@ -195,6 +195,21 @@ def test_a_new_job_that_cannot_be_read_has_its_polled_state(service: Service) ->
     }
 
 
+def test_the_listed_state_of_a_new_job_is_not_followed_by_an_older_one(service: Service) -> None:
+    callers = Callers(service, per_second=0.1)
+    ids = [service.submit()[1] for _ in range(4)]
+    for job_id in ids:
+        callers.slurm.put(job_id, JobState.RUNNING)
+    answers = [callers.ask(job_id) for job_id in ids]
+    assert callers.requests() == ["find_job"] * 3 + ["read_states"]
+    callers.seconds += 2.1
+    assert callers.ask(ids[-1]) == answers[-1]
+    assert answers[-1]["job_state"] == "RUNNING"
+    began = callers.note_poll(20)  # which found the job as it is recorded: it was requeued
+    assert callers.ask(ids[-1]) == {**answers[-1], "job_state": "PENDING", "as_of": began.isoformat()}
+    assert callers.requests() == []
+
+
 def test_a_list_does_not_prove_the_end_of_a_job_that_was_never_read(service: Service) -> None:
     callers = Callers(service, per_second=0.1)
     ids = [service.submit()[1] for _ in range(6)]
