@@ -237,9 +237,9 @@ class Settings(BaseModel):
     )
     SLURM_REQUESTS_PER_SECOND: PerSecond = Field(
         2,
-        description="How many requests to Slurm the GETs of tasks may cause in a second, on average, in all"
-        " processes of this host. GUNICORN_WORKERS processes share them equally. Without a request, a GET"
-        " has the last known facts.",
+        description="How many requests to Slurm the GETs of tasks on this host may cause in a second, on"
+        " average. The worker processes share this budget equally. A GET that exceeds it returns the last"
+        " known facts.",
     )
     SLURM_CLOCK_SKEW_SECONDS: Seconds = Field(
         60,
@@ -281,7 +281,7 @@ class Settings(BaseModel):
         description="The shortest pause of the poller between two cycles, and how often each channel looks"
         " for messages that are due, in seconds. If it is not set, the poller's shortest pause is 1 s. The"
         " pause grows up to 30 s, so that polling keeps Slurm busy for a tenth of the time at most. With a"
-        " value of more than 30, every pause is as long as the value.",
+        " value above 30, every pause is as long as the value.",
     )
     MONITOR_LEASE_SECONDS: Seconds = Field(
         30,

@@ -179,8 +179,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _handle_and_finish(self, conn: Connection) -> None:
         """Handle requests in a thread, and pass the result of the last one to the main loop.
 
-        The main loop waits for requests that come later. The way from there to a thread costs a fifth of a
-        short request.
+        The main loop waits for requests that come later. Passing a request from the main loop to a thread
+        takes a fifth of the time of a short request.
         """
         result: Future[Any] = Future()
         try:

@@ -36,8 +36,8 @@ class ApiKeys:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
-        # The keys that were read a moment ago, with the time before that, by the hash of their text. A text
-        # that is no key never gets here.
+        # The keys that were read a moment ago, each with the time before the read, by the hash of the key's
+        # text. A text that is no valid key never gets here.
         self._trusted: dict[str, tuple[ApiKey, float]] = {}
         # When this process last recorded the use of each key, by key id; also where that failed.
         self._use_recorded_at: dict[str, datetime] = {}
@@ -64,7 +64,7 @@ class ApiKeys:
         return self._store.list_keys()
 
     def revoke(self, id_: str) -> bool:
-        """Revoke a key, here at once; return False if there is no such key, or if it is revoked already."""
+        """Revoke a key, in this process at once; return False if it does not exist or is revoked already."""
         is_revoked = self._store.revoke_key(id_, self._store.now())
         with self._lock:
             self._trusted.clear()

@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 _WINDOW: Final = timedelta(minutes=1)
 _BATCHES_IN_LIMIT = 60
 _MAX_CALLERS = 10_000  # whose windows a process remembers
-_PAUSE_SECONDS = 10.0  # without counting, after a request that could not be counted
+_PAUSE_SECONDS = 10.0  # for which requests are not counted after one could not be counted
 
 
 @dataclass(slots=True)
 class _Window:
-    """The last window of one caller, as far as this process knows it."""
+    """Last window of one caller, as far as this process knows it."""
 
     until: datetime | None = None  # None before the store was asked
     shared: int = 0  # requests of all processes that the store has counted
@@ -30,11 +30,11 @@ class _Window:
 
 
 class RequestLimit:
-    """A count of the requests of each caller in windows of one minute. Thread-safe.
+    """Rate limit of requests, which are counted for each caller in windows of one minute. Thread-safe.
 
     Each process counts in memory, and adds its count to the store's after each batch: a sixtieth of the
     limit. With less than a batch left, each request is counted in the store. So one process never exceeds the
-    limit, and each further process by less than a batch. A full window costs the store nothing.
+    limit, and each further process exceeds it by less than a batch. A full window costs the store nothing.
 
     If the store can be read but not written, as on a full disk, requests are not counted for a while.
     """

@@ -1,7 +1,7 @@
 """Find the user whose process is at the other end of a connection: the kernel shows the user of each socket.
 
-The kernel is asked for the two sockets of the connection. Where it answers no such questions, as in some
-containers, its table of all sockets is read, which takes longer the more sockets there are.
+The service asks the kernel for the two sockets of the connection. Where the kernel does not answer, as in
+some containers, the service reads the table of all sockets. This takes longer the more sockets there are.
 """
 
 import ipaddress

@@ -33,8 +33,8 @@ def find_socket(local: Address, remote: Address) -> tuple[int, int] | None:
     The kernel shows a socket that its process has closed as one of root's, with the inode 0.
 
     Returns:
-        None if the kernel shows no such socket. That alone proves nothing: the kernel may lack the module for
-        such questions, or a rule may forbid them.
+        None if the kernel shows no such socket. The socket may exist all the same: the kernel may lack the
+        module for such requests, or a rule may forbid them.
     """
     with suppress(OSError, AttributeError, struct.error):  # AttributeError: not on Linux
         wanted = (local[1], remote[1], _pack(local[0]), _pack(remote[0]))

@@ -1,4 +1,4 @@
-"""Name what a poll that read all states has not recorded."""
+"""Describe a complete poll: when it began, and which jobs it did not cover."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ _MAX_UNCOVERED = 100  # jobs
 
 @dataclass(frozen=True, slots=True)
 class CompletePoll:
-    """A poll after which the records have the states that Slurm reported, at its beginning or later.
+    """Poll after which the records have the states that Slurm reported when it began, or later ones.
 
-    It covers each job whose record was open at its beginning, but no arrays: the state that is listed for the
-    id of an array is that of some of its tasks.
+    A complete poll covers each job whose record was open when it began, but no arrays: the state that is
+    listed for the id of an array is that of some of its tasks.
 
     Attributes:
-        began: The store's time at which it began.
+        began: The store's time at which the poll began.
         uncovered: The ids of the jobs, few at most, whose records may be behind.
     """
 
@@ -28,7 +28,7 @@ class CompletePoll:
     def make(
         cls, began: datetime, open_jobs: Iterable[OpenJob], uncovered: Collection[int]
     ) -> "CompletePoll | None":
-        """Return the poll of these jobs; None if it left too many of them uncovered."""
+        """Return the complete poll of these jobs; None if too many of them are uncovered."""
         open_ids = {record.slurm_job_id for record in open_jobs} if uncovered else set()
         left = open_ids.intersection(uncovered)
         return cls(began, frozenset(left)) if len(left) <= _MAX_UNCOVERED else None

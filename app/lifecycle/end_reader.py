@@ -1,4 +1,4 @@
-"""Read the ends of jobs from slurmdbd: the measurements, and jobs that slurmctld has forgotten."""
+"""Read the ends of jobs from slurmdbd: their accounting, and jobs that slurmctld has forgotten."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ class _NoAccounting(Enum):
 
 
 class EndReader:
-    """Reader of ends, which remembers since when it waits for slurmdbd. Not thread-safe."""
+    """Reader of the ends of jobs, which remembers since when each end waits for slurmdbd. Not thread-safe."""
 
     def __init__(self, slurm: SlurmClient, unknown_after: timedelta) -> None:
         """Make a reader.

@@ -64,7 +64,7 @@ class JobReadings:
             return self._last.get(job_id)
 
     def read(self, job_id: int, reserve: float) -> JobReading | None:
-        """Return a recent reading of a job, after a request if necessary; None if none may be made now.
+        """Return a recent reading of a job, after a request if necessary; None if no request may be made now.
 
         An error is shared like a job, so that callers do not try one after another.
 

@@ -26,7 +26,7 @@ class LookupStore(RecordStore, LineageStore, Protocol):
 
 
 class TaskLookup:
-    """The use cases of `GET /monitor/...`. What they ask Slurm does not grow with the number of callers.
+    """The use cases of `GET /monitor/...`. Their load on Slurm does not grow with the number of callers.
 
     A record that the caller may not read is answered as if it did not exist. Thread-safe.
     """

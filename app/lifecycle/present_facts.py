@@ -1,12 +1,13 @@
 """Find the present facts of an open job for a look-up: from the last poll, or from Slurm.
 
-Each answer says how old it is (`as_of`). So facts that cannot be read now are given as they were.
+Each answer has the time of its facts (`as_of`). If the facts cannot be read now, the answer is the last known
+ones.
 
 - The state is that of the record if the last complete poll covered the job and began within two seconds. If
   not, the batcher reads it with the states of other jobs in one request (Slurm 24.05 and newer).
-- A job that runs has the facts that are known, as long as its state is the known one. The job itself is read
-  if its state has changed, if no facts are known, or if its state cannot be listed. It is less urgent to read
-  a job that waits, because only its reason may have changed, or an array.
+- The known facts of a running job hold as long as its state has not changed. The job itself is read if its
+  state has changed, if no facts are known, or if its state cannot be listed.
+- A job that waits is read for its reason, and an array for the states of its tasks. Both are less urgent.
 - Every request needs a token of the budget. If there is none, the last known facts are the answer.
 """
 
@@ -29,11 +30,11 @@ from app.slurm.client import SlurmClient
 from app.slurm.request_budget import RequestBudget
 from app.slurm.state_batcher import MAX_AGE, StateBatcher, StateReading
 
-_URGENT = 0.25  # of the budget stays for requests for states
-_OPTIONAL = 0.5  # of the budget stays for all other requests
-_REREAD_AFTER = timedelta(seconds=60)  # such as the time limit of a running job, which its user may change
+_STATES_RESERVE = 0.25  # the share of the budget that only requests for states may use
+_URGENT_RESERVE = 0.5  # the share of the budget that requests of little urgency leave to all others
+_REREAD_AFTER = timedelta(seconds=60)  # the user may change a running job, such as its time limit
 _MAX_LISTED = 5000  # jobs of which the last listed state is remembered
-_AT_ONCE = 1.0  # seconds; a request that fails so soon may have failed because of one of its jobs
+_QUICK_FAILURE_SECONDS = 1.0  # a request that fails so soon may have failed because of one of its jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class JobFacts:
         job: What Slurm reported about the job; None if only the state is known.
         state: The state of the job.
         as_of: When Slurm reported the facts.
-        error: Why Slurm does not answer: these are the last known facts.
+        error: Why Slurm did not answer; the other fields are then the last known facts.
     """
 
     job: SlurmJob | None
@@ -53,7 +54,7 @@ class JobFacts:
     error: SlurmProxyError | None = None
 
     def is_younger(self, age: timedelta) -> bool:
-        """Return whether Slurm reported facts within a time."""
+        """Return whether Slurm reported these facts no longer ago than `age`."""
         return self.job is not None and timedelta(0) <= utc_now() - self.as_of <= age
 
 
@@ -97,11 +98,11 @@ class PresentFacts:
         if job.known.job is None:
             return self._find_first(job)
         if job.may_be_array:  # its tasks are listed under ids of their own
-            return self._read_job(job, _OPTIONAL) or job.known
+            return self._read_job(job, _URGENT_RESERVE) or job.known
         return self._check_state(job)
 
     def _find_known(self, record: TaskRecord, job_id: int) -> JobFacts:
-        """Return the newest facts that were read."""
+        """Return the newest known facts: those that this process has read, or those of the record."""
         last = self._readings.find_last(job_id)
         job = last.job if last is not None and last.at > record.updated_at else None
         if last is not None and job is not None and is_same_job(to_open_job(record, job_id), job):
@@ -115,9 +116,9 @@ class PresentFacts:
     def _find_first(self, job: "_Job") -> JobFacts:
         """Return the facts about a job of which only the state is known, or its present state.
 
-        A list does not tell whose job has an id. So it does not prove the end of this job.
+        Slurm reuses ids, and a list of states has no users. So a final state may be that of another job.
         """
-        if (facts := self._read_job(job, _URGENT)) is not None:
+        if (facts := self._read_job(job, _STATES_RESERVE)) is not None:
             return facts
         if job.may_be_array:
             return job.known
@@ -130,17 +131,20 @@ class PresentFacts:
         return facts
 
     def _check_state(self, job: "_Job") -> JobFacts:
-        """Return the known facts if the job is still in the same state; if not, read the job."""
+        """Return the known facts if the job is still in the same state; otherwise read the job."""
         began = self._clock()
         listed = self._read_state(job)
         error = listed.error if listed else None
-        if error is not None and self._clock() - began > _AT_ONCE:
+        if error is not None and self._clock() - began > _QUICK_FAILURE_SECONDS:
             return job.give_known(error)
         if listed is None or listed.state is None or listed.state is not job.known.state:
-            return self._read_job(job, _URGENT) or job.give_known(error)
+            return self._read_job(job, _STATES_RESERVE) or job.give_known(error)
         if listed.state.is_waiting:
-            return self._read_job(job, _OPTIONAL) or job.known
-        if not job.known.is_younger(_REREAD_AFTER) and (facts := self._read_job(job, _OPTIONAL)) is not None:
+            return self._read_job(job, _URGENT_RESERVE) or job.known
+        if (
+            not job.known.is_younger(_REREAD_AFTER)
+            and (facts := self._read_job(job, _URGENT_RESERVE)) is not None
+        ):
             return facts
         return job.confirm(listed)
 
@@ -170,7 +174,7 @@ class _Job:
 
     @property
     def may_be_array(self) -> bool:
-        """Return whether neither facts nor the task exclude an array; a registered task may hold anything."""
+        """Return whether the job may be an array, by its facts or by the task that was submitted."""
         if self.known.job is not None:
             return self.known.job.array_tasks is not None
         if self.record.kind is not RecordKind.SUBMITTED or self.record.taken_over_at is not None:

@@ -103,8 +103,9 @@ class Reservations:
     def accept(self, record: TaskRecord, job_id: int, warnings: Sequence[str]) -> list[str]:
         """Turn the reservation into the record of a job; return further warnings for the caller.
 
-        If the store does not answer, `record_unrecorded_jobs` does so later. The change is not durable: if a
-        crash of the store loses it, the reservation is open again, and the reconciler finds the job.
+        If the store does not answer, `record_unrecorded_jobs` repeats the change later. The change is not
+        durable. If a crash of the store loses it, the reservation is open again, and the reconciler finds the
+        job.
         """
         try:
             self._store.accept_job(

@@ -1,4 +1,4 @@
-"""Keep what all processes know of Slurm at hand, so that a request reads it without the store."""
+"""Keep the shared status in memory, so that requests need no read from the store."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,16 +8,16 @@ from datetime import UTC, datetime, timedelta
 from app.store.shared_status import OutageReport, SharedStatus, SharedStatusStore
 
 REFRESH_SECONDS = 0.25  # between two readings
-_WRITE_TIME = timedelta(seconds=5)  # after the time of a change, until others can read it
+_WRITE_TIME = timedelta(seconds=5)  # from the time of a change until other processes can read the change
 
 
 @dataclass(frozen=True, slots=True)
 class LastPoll:
-    """The last complete poll, after which a record has the state of its job at the beginning or later.
+    """The last complete poll: see CompletePoll.
 
     Attributes:
-        began: When it began, by the store's clock.
-        age: How many seconds ago it began.
+        began: When the poll began, by the store's clock.
+        age: How many seconds ago the poll began.
         uncovered: The ids of the jobs whose records may have been behind.
     """
 
@@ -36,13 +36,13 @@ class LastPoll:
 
 
 class StatusReader:
-    """The last shared status that this process has read. Thread-safe.
+    """Reader of the shared status, which keeps the last one. Thread-safe.
 
     Nothing is known until a loop of the monitor calls `refresh`.
     """
 
     def __init__(self, store: SharedStatusStore, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin without knowledge.
+        """Make a reader that has read nothing.
 
         Args:
             store: Where all processes share their status.

@@ -1,4 +1,4 @@
-"""Watch for outages of Slurm, and share what is noticed with the other processes."""
+"""Watch for outages of Slurm, and share them with the other processes."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -7,17 +7,17 @@ from app.lifecycle.shared_status import StatusReader
 from app.slurm.client import SlurmClient
 from app.store.shared_status import OutageReport, SharedStatusStore
 
-_LIFE = timedelta(seconds=15)  # of a report that is not renewed, because its process has died
-_RENEWED = timedelta(seconds=10)  # before its end
-_QUIET = timedelta(seconds=3)  # after the reports of others; until then the own probe closes the circuit
+_REPORT_LIFETIME = timedelta(seconds=15)  # without a renewal, as when the process of a report has died
+_RENEWAL_TIME = timedelta(seconds=10)  # before the end of a report, when it is renewed
+_TAKE_OVER_AFTER = timedelta(seconds=3)  # after the end of all other reports, because the outage may be over
 
 
 class OutageWatch:
-    """The watch of one process for outages that it or another process notices.
+    """Watch of one process for outages, its own and those that other processes report.
 
-    A report only opens the circuit of another process, which probes Slurm at once. Only an answer to one of
-    its own requests closes its circuit. A report that an answer has refuted, such as that of a host without a
-    network, is ignored from then on.
+    A report of another process opens the circuit of this one, which then probes Slurm at once. Only an
+    answer to a request of this process closes its circuit. After that, the report is ignored: it may come
+    from a host without a network.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OutageWatch:
         self._slurm.watch()
 
     def exchange(self, now: datetime) -> None:
-        """Read the shared status, open the circuit for a new report, and report the own outage.
+        """Read the shared status, open the circuit for a new report, and report this process's outage.
 
         Only one thread may call this.
 
@@ -60,7 +60,7 @@ class OutageWatch:
             StoreUnavailable: The store does not answer.
         """
         self._status.refresh(now)
-        self._heed_others(now)
+        self._apply_reports(now)
         if self._slurm.outage is None:
             self.withdraw()
         elif self._own is not None or self._is_alone(now):
@@ -76,7 +76,7 @@ class OutageWatch:
             self._store.withdraw_outage(self._get_name())
             self._own = None
 
-    def _heed_others(self, now: datetime) -> None:
+    def _apply_reports(self, now: datetime) -> None:
         own_name = self._get_name()
         others = {
             (name, report.since): report.reason
@@ -86,19 +86,19 @@ class OutageWatch:
         if self._slurm.outage is None:
             self._refuted = self._seen & others.keys()
             if new := others.keys() - self._seen:
-                self._slurm.heed_outage(others[min(new)])
+                self._slurm.open_circuit(others[min(new)])
         self._seen = set(others)
         if self._seen - self._refuted:
             self._others_at = now
 
     def _is_alone(self, now: datetime) -> bool:
         """Return whether no other process has reported this outage, now or a moment ago."""
-        return self._others_at is None or not timedelta() <= now - self._others_at < _QUIET
+        return self._others_at is None or not timedelta() <= now - self._others_at < _TAKE_OVER_AFTER
 
     def _report(self, reason: str, now: datetime) -> None:
         """Report the outage, or renew the report."""
-        if self._own is None or not _RENEWED <= self._own.until - now <= _LIFE:
+        if self._own is None or not _RENEWAL_TIME <= self._own.until - now <= _REPORT_LIFETIME:
             since = self._own.since if self._own is not None else now
-            report = OutageReport(reason, since, now + _LIFE)
+            report = OutageReport(reason, since, now + _REPORT_LIFETIME)
             self._store.report_outage(self._get_name(), report, now)
             self._own = report

@@ -10,7 +10,7 @@ from app.errors import SlurmUnavailable
 from app.models.job import SlurmJob
 from app.slurm import reading
 from app.slurm.answers import merge_by_id, read_jobs, require_job_list, require_jobs_of_users
-from app.slurm.id_chunks import FEWER_IDS, IdChunks
+from app.slurm.id_chunks import PROXY_SAFE_IDS, IdChunks
 from app.slurm.reply import Reply
 from app.slurm.request import Query
 from app.slurm.session import Session
@@ -42,7 +42,7 @@ class AccountingReader:
         self._session = session
         self._clock_skew = clock_skew
         self._has_answered = False
-        self._requests = IdChunks(FEWER_IDS)
+        self._requests = IdChunks(PROXY_SAFE_IDS)
 
     def read_jobs(
         self, job_ids: Collection[int], timeout: float | None, not_before: Mapping[int, datetime]

@@ -18,9 +18,9 @@ _PAUSE = 1.0  # seconds before the first probe, and after each probe that fails
 class CircuitBreaker:
     """Circuit breaker of one process, for all its sessions with one slurmrestd. Thread-safe.
 
-    A failure that proves an outage opens it at once, other failures when several came in a row. While it is
-    open, only a probe waits for Slurm, in a thread of its own; an answer closes it. The libraries at hand
-    serialise all calls, or let a caller wait for the time-out of the probe.
+    A failure that proves an outage opens the circuit at once, other failures open it after three in a row.
+    While the circuit is open, only a probe waits for Slurm, in a thread of its own. An answer closes it.
+    The available libraries serialise all calls, or let a caller wait for the time-out of the probe.
 
     Attributes:
         calls: The calls that wait for an answer of slurmctld.
@@ -64,7 +64,7 @@ class CircuitBreaker:
         return self._reason if self.is_open else None
 
     def call_on_outage(self, function: Callable[[], object]) -> None:
-        """Call a function from now on when this process has found that Slurm is down."""
+        """Call a function each time this process finds that Slurm is down."""
         self._on_outage.append(function)
 
     def require_closed(self) -> None:
@@ -92,7 +92,7 @@ class CircuitBreaker:
             self._failures, self._probe_at = 0, None
             was_reported, self._is_reported = self._is_reported, False
         if was_open and was_reported:
-            logger.info("Slurm answers this process")
+            logger.info("Slurm answers this process: the outage that another process reported is over here")
         elif was_open:
             self._outages.record_success(self._source)
 
@@ -156,12 +156,12 @@ class CircuitBreaker:
                 self._probing = False
 
     def _end_calls(self) -> None:
-        """Let no call wait any longer, of those that can be ended."""
+        """End the calls that wait, as far as they can be ended."""
         self.calls.release_waiting()
         for function in self._on_outage:
             function()
 
     def _log_failure(self, reason: str) -> None:
-        """Log a failure while the circuit is open; the reporting process logs a reported outage."""
+        """Log a failure while the circuit is open, unless another process reported and logs it."""
         if not self._is_reported:
             self._outages.record_failure("Slurm", reason, self._source)

@@ -1,6 +1,6 @@
 """Watch the calls that wait for an answer, to notice an outage before the first of them fails.
 
-slurmrestd answers a call only after 9 to 20 s while slurmctld is down, but a ping after 1 ms (24.11, 26.05).
+While slurmctld is down, slurmrestd answers a call after 9 to 20 s, but a ping after 1 ms (24.11, 26.05).
 Therefore slurmctld is pinged while a call waits and no other call is answered.
 """
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 _SUSPICIOUS_SECONDS = 0.1  # without an answer, after which slurmctld is pinged; most answers take 2 ms
 _PING_INTERVAL = 0.5  # seconds between the beginnings of the first two pings; doubles with each further one
-_MAX_PING_INTERVAL = 2.0  # a slurmctld that is only slow, for long, must not be pinged as often
-_RECENT_PING = 10.0  # seconds, after which a ping is a first one again
-_PATIENCE = 0.5  # seconds that a ping may take before further calls wait for its outcome
+_MAX_PING_INTERVAL = 2.0  # so that a slurmctld that stays slow is pinged less often
+_RECENT_PING = 10.0  # seconds after a ping until the next one counts as a first one
+_LATE_PING_SECONDS = 0.5  # that a ping may take before further calls wait for its outcome
 
 
 class CallWatch:
-    """The calls of one process to slurmctld that wait for an answer. Thread-safe."""
+    """Watch of the calls of one process to slurmctld that wait for an answer. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin without a call. `clock`: seconds of a monotonic clock."""
@@ -48,7 +48,7 @@ class CallWatch:
         self.release_waiting()
 
     def is_ping_due(self) -> bool:
-        """Return whether calls wait, none has been answered for a moment, and the last ping was not now."""
+        """Return whether a call has waited for a moment without any answer, and no ping was sent recently."""
         with self._lock:
             oldest = min(self._calls.values(), default=None)
         now = self._clock()
@@ -60,7 +60,7 @@ class CallWatch:
 
     @contextmanager
     def pinging(self) -> Iterator[float]:
-        """Let further calls wait while this ping is unanswered for long; yield the time of its beginning."""
+        """Make further calls wait while this ping is late; yield the time at which it began."""
         now = self._clock()
         is_first = now - self._ping_began > _RECENT_PING
         self._ping_interval = _PING_INTERVAL if is_first else min(2 * self._ping_interval, _MAX_PING_INTERVAL)
@@ -72,16 +72,16 @@ class CallWatch:
             self.release_waiting()
 
     def is_ping_late(self) -> bool:
-        """Return whether a ping has been unanswered for a moment: a further call would wait as long."""
-        return not self._may_call.is_set() and self._clock() - self._ping_began >= _PATIENCE
+        """Return whether a ping is late, so that a further call would have to wait, too."""
+        return not self._may_call.is_set() and self._clock() - self._ping_began >= _LATE_PING_SECONDS
 
     def wait_for_ping(self, seconds: float) -> float:
-        """Wait until anything is answered, the ping ends, or the seconds are over; return how long."""
+        """Wait for any answer, the end of the ping, or the end of the time; return the seconds waited."""
         began = self._clock()
         self._may_call.wait(seconds)
         return self._clock() - began
 
     def release_waiting(self) -> None:
-        """Let the calls begin that wait for the outcome of a ping."""
+        """Start the calls that wait for the outcome of a ping."""
         if not self._may_call.is_set():
             self._may_call.set()

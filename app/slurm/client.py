@@ -77,7 +77,7 @@ class SlurmClient:
         """Return why Slurm is known to be down, without a request; None while it is not."""
         return self._session.outage
 
-    def heed_outage(self, reason: str) -> None:
+    def open_circuit(self, reason: str) -> None:
         """Open the circuit breaker because another process has reported an outage, and probe at once."""
         self._session.breaker.open_on_report(reason)
 

@@ -38,8 +38,8 @@ _MAX_LIST_BYTES = 512 * _MEGABYTE
 _MAX_ANSWER_BYTES = 16 * _MEGABYTE  # of other answers; the largest is slurmrestd's OpenAPI document, 2 MB
 # With the headers, a longer target takes more than one packet of Ethernet, 1,448 bytes: see id_chunks.
 _MAX_PACKET_TARGET = 1000
-# Answers of proxies to a request that is too long, and of slurmrestd (22.05, 24.11) to one of which a part
-# comes late: 401 if the token is in that part.
+# Answers of proxies to a request that is too long, and of slurmrestd (22.05, 24.11) to a request of which a
+# part arrives late: 401 if the token is in that part.
 _REFUSALS_OF_LENGTH = frozenset({400, 401, 413, 414, 431})
 # No compression: a small answer could be inflated to any size.
 _HEADERS = {

@@ -1,7 +1,7 @@
 """Choose how many job ids one request names.
 
-slurmrestd must get the request line and the headers with one read from its socket: it refuses a request of
-which a part comes later (22.05, 24.11, 26.05). On one host a long request comes as a whole, but a network may
+slurmrestd must get the request line and the headers with one read from its socket. If a part arrives later,
+it refuses the request (22.05, 24.11, 26.05). On one host a long request arrives as a whole, but a network may
 split it. Proxies refuse lines of more than 8,190 bytes by default. Beyond 65,535 bytes, slurmrestd leaves out
 ids without an error (24.11, 26.05).
 """
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
 
-# Ids in one request, each with up to 18 bytes: for slurmrestd itself, for proxies, and at last for a network
-# that splits what is longer than a packet.
-MOST_IDS = 1200
-FEWER_IDS = 480
-_SIZES = (MOST_IDS, FEWER_IDS, 160, 50)
+# Ids in one request, each with up to 18 bytes. The first size suits slurmrestd itself, the second most
+# proxies, and the last a network that splits requests longer than a packet.
+MAX_IDS = 1200
+PROXY_SAFE_IDS = 480
+_SIZES = (MAX_IDS, PROXY_SAFE_IDS, 160, 50)
 _MORE_AFTER = 600.0  # seconds after a refusal until more ids are tried again
 
 
 class IdChunks:
-    """The requests that name some job ids each, as many as are not refused. Thread-safe."""
+    """Sizes of requests that name job ids: as many ids as are not refused. Thread-safe."""
 
-    def __init__(self, most: int = MOST_IDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int = MAX_IDS, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with the largest requests.
 
         Args:
@@ -42,7 +42,7 @@ class IdChunks:
         self._more_at = 0.0  # when the next larger size is tried
 
     def split(self, job_ids: Iterable[int]) -> Iterator[list[int]]:
-        """Yield the ids of each request; how many they are is decided when it is due."""
+        """Yield the ids of each request. Their number is chosen only when the request is due."""
         left = iter(job_ids)
         while chunk := list(islice(left, self._choose_size())):
             yield chunk
@@ -50,7 +50,7 @@ class IdChunks:
     def ask(
         self, chunk: Sequence[int], request: Callable[[Sequence[int]], _Answer]
     ) -> Iterator[tuple[Sequence[int], _Answer]]:
-        """Yield the ids with the answer; several answers if the request is refused as too long.
+        """Yield the ids with their answer, in several parts if the request is refused as too long.
 
         Raises:
             SlurmUnavailable: There was no answer, or even short requests are refused.

@@ -9,8 +9,8 @@ While slurmctld accepts connections and answers nothing (a stall, SIGSTOP), a pi
 and is answered after 10 s like one of a slurmctld that is down. Other requests are answered after 10 to 20 s
 with status 504 and error 5004, or with error -1.
 
-A token that Slurm refuses is answered at once: by 22.05 with error -1, too. The answer to a ping is then that
-of a slurmctld that is down (24.11).
+A request with a token that Slurm refuses is answered at once, by 22.05 with error -1, too. 24.11 then
+answers a ping as if slurmctld were down.
 """
 
 from app.slurm.reply import Reply
@@ -19,15 +19,15 @@ from app.slurm.values import Raw, as_object
 _NO_CONTROLLER = 1800
 _NOT_PERMITTED = 1
 _BAD_GATEWAY = 502
-_QUICK_SECONDS = 5.0  # within which slurmctld of 22.05 refuses a token, and no outage is noticed
+_QUICK_SECONDS = 5.0  # error -1 that comes sooner is the refusal of a token (22.05), and no outage
 
 
 def proves_outage(reply: Reply, seconds: float) -> bool:
     """Return whether a server error proves that slurmctld, or slurmrestd behind a proxy, does not answer.
 
     Args:
-        reply: The answer, which has no refusal of slurmctld.
-        seconds: How long it took.
+        reply: The answer, which contains no refusal of slurmctld.
+        seconds: How long the answer took.
     """
     numbers = {number for number, _ in reply.errors()}
     if reply.status == _BAD_GATEWAY or _NO_CONTROLLER in numbers:
@@ -36,12 +36,12 @@ def proves_outage(reply: Reply, seconds: float) -> bool:
 
 
 def may_hide_outage(reply: Reply) -> bool:
-    """Return whether a refusal may stand for an outage: 26.05 answers a cancellation so (403, error 1)."""
+    """Return whether a refusal may be due to an outage: 26.05 answers a cancellation so (403, error 1)."""
     return reply.status < 500 and any(number == _NOT_PERMITTED for number, _ in reply.errors())
 
 
 def is_controller_up(ping: Reply) -> bool | None:
-    """Return whether a slurmctld of the cluster answers, by an answer to `ping`; None if it does not tell."""
+    """Return whether any slurmctld answers, according to the answer to a ping; None if that is unclear."""
     if ping.status != 200:
         return None
     pings = ping.body.get("pings")

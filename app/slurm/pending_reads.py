@@ -1,7 +1,7 @@
-"""End the requests that only read when slurmctld is known to be down.
+"""End the requests that only read, as soon as slurmctld is known to be down.
 
-slurmrestd would answer them 9 to 20 s after their beginning. A submission goes on: slurmrestd tries to reach
-slurmctld for 9 s, and its answer then tells for certain whether there is a job.
+slurmrestd would answer them 9 to 20 s after they began. A submission is not ended. slurmrestd tries to reach
+slurmctld for 9 s, and then its answer tells for certain whether there is a job.
 """
 
 import threading
@@ -13,7 +13,7 @@ from app.slurm.transport import Allowance
 
 
 class PendingReads:
-    """The GETs to slurmctld that one Connection has under way. Thread-safe."""
+    """List of the GETs to slurmctld that one Connection has under way. Thread-safe."""
 
     def __init__(self) -> None:
         """Begin without a request."""
@@ -35,7 +35,7 @@ class PendingReads:
                 self._allowances.discard(allowance)
 
     def abort(self) -> None:
-        """End the requests at once; each is then a request without an answer."""
+        """End the requests at once, as requests without an answer."""
         with self._lock:
             for allowance in self._allowances:
                 allowance.abort()

@@ -42,7 +42,7 @@ class Prober:
         self._diagnosed_at = float("-inf")
 
     def ping(self) -> bool | None:
-        """Return whether a slurmctld answers slurmrestd; None if the answer to the ping does not tell.
+        """Return whether any slurmctld answers slurmrestd; None if the answer to the ping is unclear.
 
         Raises:
             SlurmUnavailable: slurmrestd does not answer, or slurmctld has not answered it for long (22.05).
@@ -58,10 +58,10 @@ class Prober:
         return is_controller_up(reply)
 
     def probe(self) -> None:
-        """Send a request to slurmctld, after a ping, which is enough while it tells of the outage.
+        """Find out whether slurmctld answers: by a ping, and unless that reports an outage, by a request.
 
-        A slurmctld that refuses the token is up; each request is then answered with that refusal. A ping of
-        24.11 does not tell this from an outage, so a request follows it every 15 s in any case.
+        A slurmctld that refuses the token is up; each request is then answered with that refusal. On 24.11 a
+        ping does not distinguish such a refusal from an outage. So every 15 s a request follows in any case.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.

@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
-_BURST_SECONDS = 10.0  # a process that made no requests for so long may make all of them at once
-_MIN_CAPACITY = 4.0  # requests; with fewer, a reserve would leave nothing
+_BURST_SECONDS = 10.0  # the requests of this time may be made at once, after a time without requests
+_MIN_CAPACITY = 4.0  # tokens; with fewer, less important requests would never get a token
 
 
 class RequestBudget:

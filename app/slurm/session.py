@@ -181,8 +181,8 @@ class Session:
     def watch(self) -> None:
         """Probe if a probe is due, and ping slurmctld while calls wait and none is answered.
 
-        A loop calls this often. A ping proves an outage if it says so, or if nothing answers it, unless a
-        call has been answered since.
+        A loop calls this often. A ping proves an outage if its answer reports one, or if it gets no answer,
+        unless a call has been answered since the ping began.
         """
         self.breaker.probe_if_due()
         if self.breaker.is_open or not self.breaker.calls.is_ping_due():
@@ -207,7 +207,7 @@ class Session:
     def exchange(self, request: SlurmRequest) -> Reply:
         """Make a request with a whole path, as the service's own user if it names none.
 
-        The circuit breaker is neither asked nor told.
+        The circuit breaker neither stops the request nor learns its outcome.
         """
         reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):

@@ -1,4 +1,4 @@
-"""Let all look-ups of a process that wait at a moment share one request for states."""
+"""Let all look-ups of a process that wait at the same time share one request for states."""
 
 import math
 import threading
@@ -12,10 +12,10 @@ from cachetools import TTLCache
 from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.job_state import JobState
 from app.models.record import utc_now
-from app.slurm.id_chunks import MOST_IDS
+from app.slurm.id_chunks import MAX_IDS
 from app.slurm.request_budget import RequestBudget
 
-MAX_AGE = 2.0  # seconds for which what Slurm reported is given to all callers
+MAX_AGE = 2.0  # seconds for which all callers get the same facts
 _REFRESHED_AFTER = 1.0  # age of a state in seconds from which a request that is made anyway reads it again
 _REMEMBERED_SECONDS = 5.0  # for which a job that was asked for is refreshed
 _MAX_WAIT = 5.0  # seconds
@@ -51,11 +51,11 @@ class _Batch:
 
 
 class StateBatcher:
-    """Batcher of look-ups. One of the waiting callers makes the request for all of them. Thread-safe.
+    """Batcher of requests for states: one of the waiting callers makes the request for all. Thread-safe.
 
-    While a request is under way, newcomers wait for the next one. If it fails, they get its error, so that
-    no caller waits for two failures. A request also reads the states of other jobs that were asked for a
-    short while ago, as many as fit: a thousand jobs cost two requests in two seconds.
+    While a request is under way, further callers wait for the next one. If the request fails, they get its
+    error, so that no caller waits for two failures. A request also reads the states of other jobs that
+    callers asked for a short while ago, as many as fit. So a thousand jobs cost one request a second.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class StateBatcher:
     def read(self, job_id: int) -> StateReading | None:
         """Return the state of a job, at most two seconds old.
 
-        None if no request may be made now, or if the request did not read the state of this job.
+        Returns:
+            None if no request may be made now, or if the request did not read the state of this job.
         """
         with self._condition:
             self._asked[job_id] = None
@@ -123,7 +124,7 @@ class StateBatcher:
         before = self._clock() - _REFRESHED_AFTER
         self._read_at = {job_id: self._read_at.get(job_id, -math.inf) for job_id in self._asked}
         others = {job_id for job_id, at in self._read_at.items() if at < before}.difference(wanted)
-        return [*wanted, *sorted(others, key=self._read_at.__getitem__)][:MOST_IDS]
+        return [*wanted, *sorted(others, key=self._read_at.__getitem__)][:MAX_IDS]
 
     def _make_request(self, batch: _Batch, job_ids: Collection[int]) -> None:
         """Make the request, and wake up all callers."""

@@ -11,7 +11,7 @@ from app.errors import SlurmBusy, SlurmMisbehaved, SlurmUnavailable
 from app.job_state import JobState
 from app.outages import RepeatFilter
 from app.slurm.answers import read_states, require_jobs
-from app.slurm.id_chunks import MOST_IDS, IdChunks
+from app.slurm.id_chunks import MAX_IDS, IdChunks
 from app.slurm.session import Session
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class StateList:
         self._requests = IdChunks()
         self._missing_since: float | None = None
         self._avoided: dict[int, None] = {}  # ids of requests that failed, the latest last
-        self._avoided_per_request = MOST_IDS
+        self._avoided_per_request = MAX_IDS
         self._failed_alone: set[int] = set()  # ids of requests that failed with one id
 
     def is_offered(self) -> bool:
@@ -118,7 +118,7 @@ class StateList:
                 break
             if not self._avoided.keys().isdisjoint(chunk):
                 self._stop_avoiding(chunk)
-                self._avoided_per_request = min(2 * self._avoided_per_request, MOST_IDS)
+                self._avoided_per_request = min(2 * self._avoided_per_request, MAX_IDS)
         return read
 
     def _request(self, job_ids: Sequence[int]) -> list[dict[str, Any]] | None:

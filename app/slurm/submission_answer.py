@@ -12,7 +12,7 @@ from app.models.rules import MAX_JOB_ID
 from app.slurm.reply import Reply
 
 _NO_CONTROLLER = 1800
-# Before a warning that follows without it, too (24.11, 26.05).
+# The beginning of a warning that slurmrestd sends once with it and once without it (24.11, 26.05).
 _RETURN_CODE = "Job submission resulted in non-zero return code: "
 # Statuses of a request that was not passed on, and that may succeed later.
 _TRY_LATER = frozenset({425, 429})

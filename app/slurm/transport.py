@@ -63,7 +63,7 @@ class Allowance:
         sock = self._socket
         if isinstance(sock, _TimedSocket | _TimedTlsSocket) and sock.allowance is self:
             with suppress(OSError):  # it may be closed already
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS says no farewell
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # without the closing message of TLS
 
     def count(self, received: int) -> None:
         """Count received bytes.

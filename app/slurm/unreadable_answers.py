@@ -13,10 +13,10 @@ _JOB_ID = re.compile(r"/job/\d+")
 
 
 class UnreadableAnswers:
-    """The requests whose last answer was not JSON. Thread-safe."""
+    """Log of the requests whose last answer was not JSON. Thread-safe."""
 
     def __init__(self) -> None:
-        """Begin without one."""
+        """Begin without such a request."""
         self._lock = threading.Lock()
         self._requests: set[str] = set()
 

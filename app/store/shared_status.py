@@ -1,7 +1,7 @@
-"""What all processes that share a store know of Slurm: reported outages, and the time of the last poll.
+"""The shared status of Slurm: the outages that processes report, and the last complete poll.
 
 Each process reads the shared status a few times a second: see `app/lifecycle/shared_status.py`. The report of
-an outage ends with its `until` unless it is renewed, so that a process that has died keeps no other process
+an outage ends at its `until` unless it is renewed. So a process that has died does not keep other processes
 from using Slurm.
 
 `mongo/shared_status.py` and `sqlite/shared_status.py` are the two implementations. Both keep the reports

@@ -105,7 +105,7 @@ def _release_claim(item: Notification) -> Notification:
 def record_to_json(record: TaskRecord) -> dict[str, Any]:
     """Return the fields of a record as values of JSON, which `TaskRecord` reads.
 
-    `never_resubmitted` is left out: where the record is imported, the other task may be already.
+    `never_resubmitted` is left out: the other store may have a task that was resubmitted from this one.
     """
     fields = record.model_dump(mode="json", exclude={"task", "notifications", "never_resubmitted"})
     items = [

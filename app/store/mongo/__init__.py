@@ -1,7 +1,7 @@
 """The store in MongoDB: one document for each task, its notifications inside.
 
-Writes wait for a majority of the servers and its journal. With `w: 1`, a crash loses acknowledged changes:
-only changes that may be lost are written so.
+Writes wait for a majority of the servers and its journal. With `w: 1`, a crash may lose acknowledged
+changes; this is used only for changes whose loss does no harm.
 """
 
 from app.store.mongo.database import connect

@@ -42,7 +42,7 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
     except PyMongoError as error:
         raise _build_unavailable(error) from error
     except AttributeError as error:
-        # pymongo 4.20 fails so to report that a primary steps down during find_one_and_update().
+        # pymongo 4.20 raises this in place of its own error if a primary steps down in find_one_and_update().
         if not isinstance(error.obj, RawBSONDocument):
             raise
         raise StoreUnavailable("MongoDB does not answer: its primary has changed") from error

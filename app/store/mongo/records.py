@@ -66,7 +66,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         """
         failed = {**_match_reservation(record), "submission_error": {"$ne": None}}
         del failed["created_at"], document["_id"]
-        document.pop("never_resubmitted", None)  # the failed one may have been
+        document.pop("never_resubmitted", None)  # a task may have been resubmitted from the failed one
         try:
             if self.tasks.replace_one(failed, document).modified_count == 1:
                 return

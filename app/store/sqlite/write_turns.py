@@ -1,7 +1,7 @@
-"""Transactions that write: one at a time in each process, and each soon after that of another process.
+"""Let the threads of a process write one at a time, and soon after another process has written.
 
 SQLite's own way to wait sleeps for up to 100 ms between two attempts, in each thread. With eight threads that
-write, the unlucky one waits for half a second although the file is free most of the time.
+write, one of them may wait for half a second although the file is free most of the time.
 """
 
 import sqlite3
@@ -15,7 +15,7 @@ _LOCKED = "database is locked"  # SQLite's own words
 
 
 class WriteTurns:
-    """The turns in which the threads of this process write to one file. Thread-safe."""
+    """Turns of the threads of this process to write to one file. Thread-safe."""
 
     def __init__(self, timeout: float) -> None:
         """Begin with no thread writing. `timeout`: seconds that other statements wait for a lock."""
@@ -32,7 +32,7 @@ class WriteTurns:
             durable: Whether the commit waits for the disk.
 
         Raises:
-            sqlite3.Error: It never was this thread's turn, or SQLite reports another failure.
+            sqlite3.Error: The turn did not come in time, or SQLite reports another failure.
         """
         deadline = time.monotonic() + seconds
         if not self._lock.acquire(timeout=seconds):

@@ -11,7 +11,7 @@ import pytest
 from app.errors import RequestTooLong, SlurmTokenRefused, SlurmUnavailable
 from app.job_state import JobState
 from app.slurm.client import SlurmClient
-from app.slurm.id_chunks import FEWER_IDS, IdChunks
+from app.slurm.id_chunks import PROXY_SAFE_IDS, IdChunks
 from app.slurm.session import Session
 from tests.support.scripted_server import Scripted, with_length
 
@@ -151,5 +151,5 @@ def test_the_size_stays_where_even_short_requests_fail() -> None:
 def test_another_failure_is_not_taken_for_a_refusal() -> None:
     request = Requests(most=0, error=SlurmUnavailable("did not answer in time"))
     with pytest.raises(SlurmUnavailable):
-        list(ask_all(IdChunks(FEWER_IDS), request, 1500))
+        list(ask_all(IdChunks(PROXY_SAFE_IDS), request, 1500))
     assert request.sizes == [480]

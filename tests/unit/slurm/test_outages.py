@@ -255,7 +255,7 @@ def test_a_reported_outage_is_logged_as_one_line_each_at_its_beginning_and_end(
     stage.breaker.record_success()
     assert [record.getMessage() for record in caplog.records if record.name == "app.slurm.breaker"] == [
         "another process reports an outage of Slurm: slurmctld is down",
-        "Slurm answers this process",
+        "Slurm answers this process: the outage that another process reported is over here",
     ]
     assert "app.outages" not in {record.name for record in caplog.records}
 
