@@ -1,6 +1,7 @@
 """The threaded worker of gunicorn, with a thread for each connection and a deadline for each client."""
 
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0  # for which a client may read an answer after the connection is shut down
 _NEXT_REQUEST_SECONDS = 0.05  # for which a thread waits for the next request on its connection
+_ARRIVAL_SECONDS = 0.5  # for which a worker that stops waits for requests
 _EVICTION_SECONDS = 0.1  # how often room is made while no connection is accepted
 
 
@@ -149,11 +151,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return keeps_open
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop, without waiting for requests that have not arrived yet, or for changes of tasks."""
+        """Begin to stop, without waiting long for requests that are arriving, or for changes of tasks."""
         super().handle_exit(sig, frame)
         # At a SIGTERM during the start there is no table of clients yet; the queue is read after the start.
-        self.method_queue.defer(lambda: self.clients.evict_reading())
+        self.method_queue.defer(self._evict_reading_soon)
         self.method_queue.defer(lambda: self.wsgi.extensions["slurm_proxy"].waiting.stop())
+
+    def _evict_reading_soon(self) -> None:
+        """Give requests that are arriving now a moment, because a client may send head and body apart.
+
+        No signal handler may start a thread: the main loop may be starting one.
+        """
+        timer = threading.Timer(_ARRIVAL_SECONDS, self.clients.evict_reading)
+        timer.daemon = True
+        with suppress(RuntimeError):  # no thread can be started; the graceful time-out ends the requests
+            timer.start()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be read or answered; the JSON quotes nothing of the request.

@@ -360,3 +360,24 @@ def test_the_server_stops_soon_although_clients_hold_half_requests(
     finally:
         server.process.kill()
         server.process.wait(10)
+
+
+def test_a_request_that_is_arriving_when_gunicorn_stops_is_answered(tmp_path: Path, stack: ExitStack) -> None:
+    """Most clients send the body in a packet of its own."""
+    server = Server(tmp_path, COMMANDS["gunicorn"])
+    try:
+        body = b'{"task": {}}'
+        head = request_head("POST", "/submit", f"Content-Length: {len(body)}") + b"\r\n"
+        clients = opened(server, stack, head, count=5)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        for client in clients:
+            client.sendall(body)
+        for client in clients:
+            status, answer = parsed(rest_of(client))
+            assert (status, answer["code"]) == (400, "invalid_request")
+        assert server.process.wait(8) == 0
+    finally:
+        server.process.kill()
+        server.process.wait(10)
