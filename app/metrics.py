@@ -129,6 +129,11 @@ SLURM_REQUESTS = Metric(
     "Requests to slurmrestd by kind and outcome: ok, error (status), unanswered, or busy (not sent).",
     ("kind", "outcome"),
 )
+LOOK_UPS_OVER_BUDGET = Metric(
+    "slurm_proxy_look_ups_over_budget_total",
+    Kind.COUNTER,
+    "Requests to Slurm that look-ups did not make, because SLURM_REQUESTS_PER_SECOND was used up.",
+)
 SLURM_REQUEST_SECONDS = Metric(
     "slurm_proxy_slurm_request_seconds",
     Kind.HISTOGRAM,
@@ -173,6 +178,7 @@ PROCESS_METRICS = (
     SUBMISSION_SECONDS,
     RATE_LIMITED_REQUESTS,
     SLURM_REQUESTS,
+    LOOK_UPS_OVER_BUDGET,
     SLURM_REQUEST_SECONDS,
     SLURM_CIRCUIT_OPEN,
     POLL_SECONDS,

@@ -209,7 +209,8 @@ def _build_submitter(parts: _Parts) -> TaskSubmitter:
 
 def _build_lookup(parts: _Parts) -> TaskLookup:
     settings, status = parts.settings, parts.shared_status
-    budget = RequestBudget(settings.SLURM_REQUESTS_PER_SECOND / settings.GUNICORN_WORKERS)
+    per_process = settings.SLURM_REQUESTS_PER_SECOND / settings.GUNICORN_WORKERS
+    budget = RequestBudget(per_process, metrics=parts.health.metrics)
     return TaskLookup(parts.store, PresentFacts(parts.slurm, budget), lambda: status.last_poll)
 
 

@@ -120,12 +120,13 @@ def judge_key(known: SlurmKnowledge) -> Part:
 
 def judge_accounting(report: LeaderReport) -> AccountingPart:
     """Judge slurmdbd, without which exit codes and accounting of forgotten jobs are missing."""
-    status = PartStatus.READY
     if report.accounting_fault:
-        status = PartStatus.DEGRADED
+        part = AccountingPart(status=PartStatus.DEGRADED, reason=report.accounting_fault)
     elif report.has_accounting is None:
-        status = PartStatus.UNKNOWN
-    return AccountingPart(status=status, reason=report.accounting_fault, present=report.has_accounting)
+        part = AccountingPart(status=PartStatus.UNKNOWN, reason="slurmdbd could not be checked yet")
+    else:
+        part = AccountingPart(status=PartStatus.READY)
+    return part.model_copy(update={"present": report.has_accounting})
 
 
 def judge_reservations(backlog: Backlog, now: datetime, limits: HealthLimits) -> ReservationsPart:

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.metrics import LOOK_UPS_OVER_BUDGET, Metrics
+
 _BURST_SECONDS = 10.0  # the requests of this time may be made at once, after a time without requests
 _MIN_CAPACITY = 4.0  # tokens; with fewer, less important requests would never get a token
 
@@ -11,13 +13,20 @@ _MIN_CAPACITY = 4.0  # tokens; with fewer, less important requests would never g
 class RequestBudget:
     """Token bucket with one token for each request. Thread-safe."""
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_second: float,
+        clock: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
+    ) -> None:
         """Begin with a full bucket.
 
         Args:
             per_second: How many requests a second this process may make, on average.
             clock: Seconds of a monotonic clock.
+            metrics: Where the requests are counted for which there was no token.
         """
+        self._metrics = metrics or Metrics()
         self._per_second = per_second
         self._capacity = max(per_second * _BURST_SECONDS, _MIN_CAPACITY)
         self._clock = clock
@@ -36,7 +45,8 @@ class RequestBudget:
             gained = (now - self._filled_at) * self._per_second
             self._tokens = min(self._tokens + gained, self._capacity)
             self._filled_at = now
-            if self._tokens - 1 < reserve * self._capacity:
-                return False
-            self._tokens -= 1
-            return True
+            is_taken = self._tokens - 1 >= reserve * self._capacity
+            self._tokens -= is_taken
+        if not is_taken:
+            self._metrics.count(LOOK_UPS_OVER_BUDGET)
+        return is_taken

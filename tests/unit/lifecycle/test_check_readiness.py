@@ -140,6 +140,7 @@ def test_a_late_poll_is_degraded_and_not_ready_when_no_other_leader_polls_either
     assert "ended 1" in (operator.parts().poll.reason or "")
     operator.ahead = 100 * SECOND
     assert operator.faults() == {"poll": NOT_READY, "leader": NOT_READY, "accounting": UNKNOWN}
+    assert operator.parts().accounting.reason == "slurmdbd could not be checked yet"
     operator.ahead = timedelta(0)
     assert operator.faults() == {}
 

@@ -1,5 +1,6 @@
 """The budget of requests that look-ups may make to Slurm."""
 
+from app.metrics import LOOK_UPS_OVER_BUDGET, Metrics
 from app.slurm.request_budget import RequestBudget
 
 
@@ -44,3 +45,11 @@ def test_a_budget_that_was_not_used_grows_only_to_its_burst() -> None:
 
 def test_the_least_important_request_is_possible_at_any_rate() -> None:
     assert take_all(RequestBudget(0.01, Clock()), reserve=0.5) == 2
+
+
+def test_budget_counts_the_requests_without_a_token() -> None:
+    metrics = Metrics()
+    budget = RequestBudget(2, Clock(), metrics)
+    take_all(budget)
+    assert not budget.take()
+    assert metrics.snapshot()[LOOK_UPS_OVER_BUDGET.name] == [[[], 2]]
