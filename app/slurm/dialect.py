@@ -87,6 +87,15 @@ class Dialect:
         return self.is_structured
 
     @property
+    def tolerates_hang_ups(self) -> bool:
+        """Return whether slurmrestd may be left by a client that waits for its answer, as seen on 24.11.
+
+        22.05.8 was seen to poll such a connection without a pause from then on, with a line in its log each
+        time. No release between these two was tried.
+        """
+        return self._minor >= 42
+
+    @property
     def has_tres_fields(self) -> bool:
         """Return whether GRES and GPUs are submitted as trackable resources, such as `tres_per_job`."""
         return self.is_structured

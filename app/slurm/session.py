@@ -67,7 +67,7 @@ class Session:
         self._refused_users = refused_users
         self._dialect: Dialect | None = None
         self.breaker = breaker or CircuitBreaker(lambda: self._prober.probe(), outages=self._outages)
-        self.breaker.call_on_outage(connection.abort_reads)
+        self.breaker.call_on_outage(self._abort_reads)
         self._prober = Prober(self, self.breaker.clock)
         self._announcing = threading.Lock()
         self._unreadable = UnreadableAnswers()
@@ -232,6 +232,11 @@ class Session:
         if is_gone:
             self._dialect = None
         return is_gone
+
+    def _abort_reads(self) -> None:
+        """End the reads that wait for slurmctld, where slurmrestd is known to allow that."""
+        if self._dialect is not None and self._dialect.tolerates_hang_ups:
+            self._connection.abort_reads()
 
     def _wait_for_ping(self, request: SlurmRequest) -> SlurmRequest:
         """Wait while a ping is late; return the request with the rest of its time.

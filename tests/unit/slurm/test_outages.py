@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import SlurmAmbiguous, SlurmProxyError, SlurmUnavailable
 from app.slurm.breaker import CircuitBreaker
+from app.slurm.dialect import SUPPORTED_API_VERSIONS
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from app.slurm.session import Session
@@ -33,6 +34,8 @@ class Slurmrestd:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.api = SUPPORTED_API_VERSIONS[0]
+        self.aborted = 0
         self.answers: dict[str, tuple[Answer, float]] = {}
         self.asked: list[str] = []
         self.timeout: float | None = None  # of the last request
@@ -42,9 +45,11 @@ class Slurmrestd:
         return self.now
 
     def abort_reads(self) -> None:
-        pass
+        self.aborted += 1
 
     def send(self, request: SlurmRequest) -> Reply:
+        if f"/{self.api}/" not in request.path:
+            return Reply(404, {}, "")
         what = request.path.rpartition("/")[2]
         self.asked.append(what)
         self.timeout = request.timeout
@@ -204,6 +209,18 @@ def test_reads_end_once_when_the_circuit_opens(stage: Stage) -> None:
     for _ in range(5):
         stage.breaker.record_failure("time-out")
     assert ended == ["reads"], "the probe's own request must not be ended by a failure that comes late"
+
+
+@pytest.mark.parametrize(("api", "aborted"), [("v0.0.45", 1), ("v0.0.42", 1), ("v0.0.40", 0), ("v0.0.38", 0)])
+def test_reads_go_on_where_slurmrestd_may_not_stand_hang_ups(api: str, aborted: int) -> None:
+    slurmrestd = Slurmrestd()
+    slurmrestd.api = api
+    wire: Any = slurmrestd
+    session = Session(wire, "slurm")
+    session.get("partitions")
+    session.breaker.record_failure("time-out", proven_since=session.breaker.clock())
+    assert session.outage is not None
+    assert slurmrestd.aborted == aborted
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(12.0, 18.0), (29.0, 1.0), (30.0, None)])

@@ -9,7 +9,6 @@ from app.slurm.accounting import AccountingReader
 from app.slurm.dialect import SUPPORTED_API_VERSIONS
 from app.slurm.health_check import check_slurm_health
 from app.slurm.reply import Reply
-from app.slurm.request import SlurmRequest
 from tests.conftest import until
 from tests.unit.slurm.test_outages import DOWN, TIME_OUT, UNSPECIFIED, Probing, Stage
 
@@ -17,23 +16,11 @@ NEW, OLD = SUPPORTED_API_VERSIONS[0], SUPPORTED_API_VERSIONS[-1]
 REFUSED = Reply(511, {"errors": [{"error_number": 1007, "error": "Protocol authentication error"}]}, "")
 
 
-def offer(stage: Stage, version: str) -> None:
-    """Let slurmrestd offer one API version from now on."""
-    send = type(stage.slurmrestd).send
-
-    def send_to(request: SlurmRequest) -> Reply:
-        if f"/{version}/" in request.path:
-            return send(stage.slurmrestd, request)
-        return Reply(404, {}, "")
-
-    stage.slurmrestd.send = send_to  # type: ignore[method-assign]
-
-
 def test_an_outage_in_which_slurm_is_upgraded_ends() -> None:
     stage = Probing()
     assert stage.poller.known_dialect is not None
     assert stage.poller.known_dialect.api == NEW
-    offer(stage, OLD)
+    stage.slurmrestd.api = OLD
     for _ in range(2):
         stage.probe()
     assert stage.callers.outage is None
@@ -43,7 +30,7 @@ def test_an_outage_in_which_slurm_is_upgraded_ends() -> None:
 def test_a_version_that_a_probe_finds_is_discovered_once() -> None:
     stage = Probing()
     stage.poller._dialect = None
-    offer(stage, OLD)
+    stage.slurmrestd.api = OLD
     stage.slurmrestd.answers |= {"ping": (DOWN, 0.001), "diag": (UNSPECIFIED, 0.01)}
     stage.probe()
     assert stage.poller.known_dialect is not None
