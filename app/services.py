@@ -211,7 +211,9 @@ def _build_lookup(parts: _Parts) -> TaskLookup:
     settings, status = parts.settings, parts.shared_status
     per_process = settings.SLURM_REQUESTS_PER_SECOND / settings.GUNICORN_WORKERS
     budget = RequestBudget(per_process, metrics=parts.health.metrics)
-    return TaskLookup(parts.store, PresentFacts(parts.slurm, budget), lambda: status.last_poll)
+    return TaskLookup(
+        parts.store, PresentFacts(parts.slurm, budget, now=parts.store.now), lambda: status.last_poll
+    )
 
 
 def _build_delivery(parts: _Parts) -> Delivery:

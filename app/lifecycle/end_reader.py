@@ -22,7 +22,7 @@ _ACCOUNTING_DELAY = timedelta(seconds=10)
 
 
 class _NoAccounting(Enum):
-    """The reason why there is no accounting of jobs that have ended."""
+    """Reason why there is no accounting of jobs that have ended."""
 
     NOT_SET_UP = auto()  # the cluster has no slurmdbd
     NO_ANSWER = auto()  # slurmdbd does not answer now

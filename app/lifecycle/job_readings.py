@@ -37,7 +37,11 @@ class JobReadings:
     """Reader of single jobs. Callers that ask for a job at the same time share one request. Thread-safe."""
 
     def __init__(
-        self, slurm: SlurmClient, budget: RequestBudget, clock: Callable[[], float] = time.monotonic
+        self,
+        slurm: SlurmClient,
+        budget: RequestBudget,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Make a reader that has read nothing.
 
@@ -45,9 +49,11 @@ class JobReadings:
             slurm: The client of Slurm.
             budget: The requests that may be made.
             clock: Seconds of a monotonic clock.
+            now: Returns the time of readings, by the store's clock.
         """
         self._slurm = slurm
         self._budget = budget
+        self._now = now
         self._condition = threading.Condition()
         self._under_way: set[int] = set()
         self._recent: TTLCache[int, JobReading] = TTLCache(_MAX_JOBS, MAX_AGE, clock)
@@ -71,6 +77,9 @@ class JobReadings:
         Args:
             job_id: The id of the job.
             reserve: The share of the budget that is left to more important requests.
+
+        Raises:
+            StoreUnavailable: The store's time is not known.
         """
         with self._condition:
             self._condition.wait_for(lambda: job_id not in self._under_way)
@@ -93,7 +102,7 @@ class JobReadings:
         return reading
 
     def _request(self, job_id: int) -> JobReading:
-        at = utc_now()
+        at = self._now()
         try:
             return JobReading(self._slurm.find_job(job_id), at)
         except (SlurmUnavailable, SlurmMisbehaved) as error:

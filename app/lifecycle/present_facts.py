@@ -53,16 +53,20 @@ class JobFacts:
     as_of: datetime
     error: SlurmProxyError | None = None
 
-    def is_younger(self, age: timedelta) -> bool:
-        """Return whether Slurm reported these facts no longer ago than `age`."""
-        return self.job is not None and timedelta(0) <= utc_now() - self.as_of <= age
+    def is_younger(self, age: timedelta, now: datetime) -> bool:
+        """Return whether Slurm reported these facts no longer than `age` before `now`."""
+        return self.job is not None and timedelta(0) <= now - self.as_of <= age
 
 
 class PresentFacts:
     """Finder of the present facts of open jobs. Thread-safe."""
 
     def __init__(
-        self, slurm: SlurmClient, budget: RequestBudget, clock: Callable[[], float] = time.monotonic
+        self,
+        slurm: SlurmClient,
+        budget: RequestBudget,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Make a finder that knows nothing yet.
 
@@ -70,11 +74,13 @@ class PresentFacts:
             slurm: The client of Slurm.
             budget: The requests that may be made.
             clock: Seconds of a monotonic clock.
+            now: Returns the time by the store's clock, which records and polls have, too.
         """
         self._slurm = slurm
         self._clock = clock
-        self._readings = JobReadings(slurm, budget, clock)
-        self._batcher = StateBatcher(slurm.read_states, budget, clock)
+        self._now = now
+        self._readings = JobReadings(slurm, budget, clock, now)
+        self._batcher = StateBatcher(slurm.read_states, budget, clock, now=now)
         # By uuid, the states that were listed for jobs of which no facts are known.
         self._listed: LRUCache[str, JobFacts] = LRUCache(_MAX_LISTED)
         self._lock = threading.Lock()
@@ -86,6 +92,9 @@ class PresentFacts:
             record: The record.
             job_id: The id of its job.
             poll: The last complete poll, as it was known before the record was read.
+
+        Raises:
+            StoreUnavailable: The store's time is not known.
         """
         job = _Job(record, job_id, poll, self._find_known(record, job_id))
         reading = self._readings.find_recent(job_id)
@@ -142,7 +151,7 @@ class PresentFacts:
         if listed.state.is_waiting:
             return self._read_job(job, _URGENT_RESERVE) or job.known
         if (
-            not job.known.is_younger(_REREAD_AFTER)
+            not job.known.is_younger(_REREAD_AFTER, self._now())
             and (facts := self._read_job(job, _URGENT_RESERVE)) is not None
         ):
             return facts
@@ -155,7 +164,7 @@ class PresentFacts:
         try:
             return self._batcher.read(job.job_id) if self._slurm.offers_states() else None
         except (SlurmUnavailable, SlurmMisbehaved) as error:
-            return StateReading(None, utc_now(), error)
+            return StateReading(None, self._now(), error)
 
     def _read_job(self, job: "_Job", reserve: float) -> JobFacts | None:
         """Return the facts about a job, or an error; None if it may not be read now."""
@@ -165,7 +174,7 @@ class PresentFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """The job of an open record, the last complete poll, and the newest facts that were read."""
+    """Job of an open record, with the last complete poll and the newest facts that were read."""
 
     record: TaskRecord
     job_id: int

@@ -13,7 +13,7 @@ _WRITE_TIME = timedelta(seconds=5)  # from the time of a change until other proc
 
 @dataclass(frozen=True, slots=True)
 class LastPoll:
-    """The last complete poll: see CompletePoll.
+    """Last complete poll of the leader: see CompletePoll.
 
     Attributes:
         began: When the poll began, by the store's clock.

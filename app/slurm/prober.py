@@ -15,15 +15,15 @@ _DIAGNOSTICS_INTERVAL = 15.0  # seconds between two probes that can tell a refus
 
 
 class ProbedSession(Protocol):
-    """The part of a session with slurmrestd that a prober needs."""
+    """Session with slurmrestd, as far as a prober needs it."""
 
     @property
     def max_call_seconds(self) -> float:
-        """The seconds that one request may take."""
+        """Return the seconds that one request may take."""
 
     @property
     def known_dialect(self) -> Dialect | None:
-        """The dialect, if it is known."""
+        """Return the dialect, if it is known."""
 
     def exchange(self, request: SlurmRequest) -> Reply:
         """Make a request, without the circuit breaker."""

@@ -43,7 +43,7 @@ class StateReading:
 
 @dataclass(slots=True)
 class _Batch:
-    """The jobs of callers that wait for the same request."""
+    """Batch of the jobs whose callers wait for the same request."""
 
     job_ids: dict[int, None] = field(default_factory=dict)
     is_done: bool = False
@@ -64,6 +64,7 @@ class StateBatcher:
         budget: RequestBudget,
         clock: Callable[[], float] = time.monotonic,
         *,
+        now: Callable[[], datetime] = utc_now,
         max_wait: float = _MAX_WAIT,
     ) -> None:
         """Make a batcher that knows no state.
@@ -72,12 +73,14 @@ class StateBatcher:
             read_states: Makes the request; is called by one thread at a time.
             budget: The requests that may be made.
             clock: Seconds of a monotonic clock.
+            now: Returns the time of readings, by the store's clock.
             max_wait: Seconds that a caller waits for the request of another caller.
         """
         self._max_wait = max_wait
         self._read_states = read_states
         self._budget = budget
         self._clock = clock
+        self._now = now
         self._condition = threading.Condition()
         self._is_busy = False  # while a request is under way
         self._next = _Batch()
@@ -90,7 +93,11 @@ class StateBatcher:
 
         Returns:
             None if no request may be made now, or if the request did not read the state of this job.
+
+        Raises:
+            StoreUnavailable: The store's time is not known.
         """
+        asked_at = self._now()
         with self._condition:
             self._asked[job_id] = None
             batch = self._join(job_id)
@@ -99,12 +106,12 @@ class StateBatcher:
             if batch.is_done:
                 return batch.error
             if self._is_busy:
-                return _give_error(SlurmUnavailable("slurmctld does not answer in time"))
+                return _give_error(SlurmUnavailable("slurmctld does not answer in time"), asked_at)
             if not self._budget.take():
                 return None
             self._next, self._is_busy = _Batch(), True
             job_ids = self._choose_jobs(job_id, batch)
-        self._make_request(batch, job_ids)
+        self._make_request(batch, job_ids, asked_at)
         with self._condition:
             return batch.error or self._readings.get(job_id)
 
@@ -126,13 +133,14 @@ class StateBatcher:
         others = {job_id for job_id, at in self._read_at.items() if at < before}.difference(wanted)
         return [*wanted, *sorted(others, key=self._read_at.__getitem__)][:MAX_IDS]
 
-    def _make_request(self, batch: _Batch, job_ids: Collection[int]) -> None:
-        """Make the request, and wake up all callers."""
-        began, at = self._clock(), utc_now()
+    def _make_request(self, batch: _Batch, job_ids: Collection[int], asked_at: datetime) -> None:
+        """Make the request, and wake up all callers, whatever happens."""
+        began, at = self._clock(), asked_at
         states: Mapping[int, JobState | None] = {}
         failure: SlurmProxyError = SlurmUnavailable("the request for states was not made")
         is_answered = False
         try:
+            at = self._now()
             states = self._read_states(job_ids) or {}
             is_answered = True
         except (SlurmUnavailable, SlurmMisbehaved) as error:
@@ -145,17 +153,17 @@ class StateBatcher:
                         self._read_at[job_id] = began
                     else:  # it may be the reason why a request fails: only its own callers ask for it again
                         self._asked.pop(job_id, None)
-                self._finish(batch, None if is_answered else failure)
+                self._finish(batch, None if is_answered else _give_error(failure, at))
 
-    def _finish(self, batch: _Batch, failure: SlurmProxyError | None) -> None:
+    def _finish(self, batch: _Batch, error: StateReading | None) -> None:
         batch.is_done = True
-        if failure is not None:
-            batch.error = self._next.error = _give_error(failure)
+        if error is not None:
+            batch.error = self._next.error = error
             self._next.is_done = True
             self._next = _Batch()
         self._is_busy = False
         self._condition.notify_all()
 
 
-def _give_error(error: SlurmProxyError) -> StateReading:
-    return StateReading(None, utc_now(), error)
+def _give_error(error: SlurmProxyError, at: datetime) -> StateReading:
+    return StateReading(None, at, error)

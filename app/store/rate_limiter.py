@@ -17,7 +17,7 @@ class RateLimitUse:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitWindow:
-    """A window of a limit that runs."""
+    """Window of a limit that runs."""
 
     count: int  # uses, which may exceed the limit
     until: datetime

@@ -86,7 +86,9 @@ class Service:
         self.registration = JobRegistration(self.store, slurm, planner, validator)
         self.status = StatusReader(self.store)
         self.lookup = TaskLookup(
-            self.store, PresentFacts(slurm, RequestBudget(5)), lambda: self.status.last_poll
+            self.store,
+            PresentFacts(slurm, RequestBudget(5), now=self.store.now),
+            lambda: self.status.last_poll,
         )
         self.subscriptions = StateSubscriptions(self.store, interval=0.02)
         self.waiting = TaskWaiting(self.subscriptions)

@@ -49,14 +49,18 @@ class Callers:
     def __init__(self, service: Service, per_second: float = 5) -> None:
         self.slurm = service.slurm
         self.seconds = 100.0
+        self.store_ahead = timedelta(0)  # of the host's clock
         self.poll: LastPoll | None = None
         budget = RequestBudget(per_second, self.clock)
-        facts = PresentFacts(cast(SlurmClient, service.slurm), budget, self.clock)
+        facts = PresentFacts(cast(SlurmClient, service.slurm), budget, self.clock, self.now)
         self._store = OlderRecords(service)
         self._lookup = TaskLookup(cast(LookupStore, self._store), facts, lambda: self.poll)
 
     def clock(self) -> float:
         return self.seconds
+
+    def now(self) -> datetime:
+        return utc_now() + self.store_ahead
 
     def ask(self, job_id: int, recorded_ago: timedelta = timedelta(0)) -> dict[str, Any]:
         self._store.recorded_ago = recorded_ago
@@ -374,3 +378,13 @@ def test_an_open_circuit_uses_up_no_budget(service: Service) -> None:
     assert callers.requests() == []
     callers.slurm.known_down = None
     assert "stale" not in callers.ask(job_id)
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.COMPLETING])
+def test_facts_have_the_time_of_the_store(callers: Callers, running: int, state: JobState) -> None:
+    callers.store_ahead = timedelta(minutes=5)
+    callers.slurm.put(running, state)
+    before = callers.now()
+    slurm = callers.ask(running)
+    assert slurm["job_state"] == state.value
+    assert before <= as_of(slurm) <= callers.now()
