@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from app.lifecycle.resubmit import ResubmissionCall
 from app.models.rules import parse_idempotency_key
 from app.web.json_response import make_json_response
-from app.web.request_context import get_caller, get_services, read_dry_run, read_optional_body
+from app.web.request_context import get_caller, get_services, read_only_dry_run, read_optional_body
 
 blueprint = Blueprint("task_resubmission", __name__, url_prefix="/monitor")
 
@@ -35,4 +35,4 @@ def resubmit_task_by_job_id(slurm_job_id: str) -> Response:
 
 def _read_call() -> ResubmissionCall:
     key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
-    return ResubmissionCall(is_dry_run=read_dry_run(), body=read_optional_body(), key=key)
+    return ResubmissionCall(is_dry_run=read_only_dry_run(), body=read_optional_body(), key=key)

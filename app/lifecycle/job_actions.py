@@ -149,12 +149,8 @@ class JobActions:
             words = "was submitted so that it cannot be requeued; resubmit the task"
             raise RequeueDisabled(f"{target.name} {words}")
         _require_known(target, outcome)
-        after = self._read_again(target, job)
-        if outcome is not JobOutcome.PENDING:
-            return after
-        if not after.restarts:
-            raise _not_started(target)
-        return None
+        # A job that Slurm calls pending, but that has begun, is about to wait again: it was requeued already.
+        return None if outcome is JobOutcome.PENDING else self._read_again(target, job)
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -189,18 +189,15 @@ class EndsRequeue(FakeSlurm):
         return self.outcome
 
 
-@pytest.mark.parametrize(("restarts", "is_requeued"), [(1, True), (0, False)])
-def test_a_job_that_waits_only_for_slurm_was_requeued_if_it_restarts(
-    service: Service, restarts: int, is_requeued: bool
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_job_that_ends_its_processes_after_a_requeue_is_requeued_already(
+    service: Service, restarts: int
 ) -> None:
+    """The restart may be counted only when the processes have ended."""
     service.slurm.__class__ = EndsRequeue
     _, job_id = service.submit()
     service.move(job_id, JobState.COMPLETING, restarts=restarts)
-    if is_requeued:
-        assert answer(service, REQUEUE, job_id) == (False, JobState.COMPLETING)
-    else:
-        with pytest.raises(NotStarted):
-            control(service, REQUEUE, job_id)
+    assert answer(service, REQUEUE, job_id) == (False, JobState.COMPLETING)
 
 
 class ForbidsRequeue(EndsRequeue):

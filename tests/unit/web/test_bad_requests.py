@@ -422,6 +422,19 @@ def test_one_method_under_two_names_is_refused(
     assert registered.json["details"] == [f"monitor.{fault}"]
 
 
+@pytest.mark.parametrize("query", ["limit=1", "dry_run=true&other=1"])
+def test_a_resubmission_with_an_unknown_parameter_submits_nothing(
+    client: FlaskClient, slurm: FakeSlurm, query: str
+) -> None:
+    task = make_task()
+    job_id = post(client, "/submit", {"task": task}).json["slurm_job_id"]
+    for of_task in (f"task_uuid/{task['uuid']}", f"slurm_job_id/{job_id}"):
+        answer = client.post(f"/monitor/{of_task}/resubmit?{query}")
+        assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_request")
+        assert "is not known here" in answer.get_json()["error"]
+    assert len(slurm.submitted) == 1
+
+
 @pytest.mark.parametrize("action", ["cancel", "hold", "release", "requeue"])
 @pytest.mark.parametrize(
     ("query", "body", "fault"),
