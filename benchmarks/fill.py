@@ -69,7 +69,9 @@ def _add_templates(store: TaskStore) -> None:
     now = datetime.now(UTC)
     for uuid, state in (("open", JobState.PENDING), ("ended", JobState.COMPLETED)):
         task = held_task(uuid=f"template-{uuid}")
-        record = TaskRecord(task=task, slurm_username=USER, created_at=now, updated_at=now)
+        record = TaskRecord(
+            task=task, slurm_username=USER, created_at=now, updated_at=now, never_resubmitted=True
+        )
         store.add_record(record)
         store.accept_job(record, 1, JobState.PENDING, now)
         job = SlurmJob(job_id=1, username=USER, job_state=state, submit_time=now, end_time=now, exit_code=0)

@@ -1,5 +1,6 @@
 """gunicorn's settings: `gunicorn -c docker/gunicorn.conf.py 'app:create_app()'`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from app.errors import SettingsError
 from app.gunicorn_settings import get_gunicorn_settings
 from app.logs import configure_gunicorn_logging, configure_logging
+from app.processors import choose_processor, list_allowed_processors
 
 _source = get_gunicorn_settings(Path(__file__).parent.parent / ".env")
 
@@ -38,6 +40,19 @@ def on_starting(server: Any) -> None:
 def on_reload(server: Any) -> None:
     """Give gunicorn's own log lines their form again."""
     configure_gunicorn_logging(_settings)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Choose the processor of a worker: its threads run in turns, and changing processors takes them long."""
+    allowed = list_allowed_processors() if _settings.GUNICORN_PIN_WORKERS else set()
+    taken = [other.processor for other in server.WORKERS.values() if other.processor is not None]
+    worker.processor = choose_processor(allowed, taken, server.pid) if allowed else None
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Use the processor that was chosen."""
+    if worker.processor is not None:
+        os.sched_setaffinity(0, {worker.processor})
 
 
 def post_worker_init(worker: Any) -> None:

@@ -1,0 +1,25 @@
+"""Choose one processor for each worker process."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+
+def choose_processor(allowed: Collection[int], taken: Iterable[int], first: int = 0) -> int:
+    """Return the allowed processor that the fewest workers have.
+
+    Args:
+        allowed: The numbers of the processors that this process may use; at least one.
+        taken: The processors of the other workers.
+        first: Where to begin with equal ones, so that several servers on a host do not all begin with the
+            same processor: any number, which counts modulo the number of processors.
+    """
+    counts = Counter(taken)
+    ordered = sorted(allowed)
+    start = first % len(ordered)
+    return min(ordered[start:] + ordered[:start], key=lambda processor: counts[processor])
+
+
+def list_allowed_processors() -> set[int]:
+    """Return the processors that this process may use; none if the system cannot tell or cannot pin."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
