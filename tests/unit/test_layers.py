@@ -24,6 +24,7 @@ LAYERS = {
     "app.setting_names": 0,
     "app.setting_values": 0,
     "app.slow_patterns": 0,
+    "app.processors": 0,
     "app.unwritable_file": 0,
     "app.version": 0,
     "app.environment": 1,
