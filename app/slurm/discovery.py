@@ -1,11 +1,70 @@
 """Discover the API version of slurmrestd."""
 
+import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from app.errors import NoCommonVersion
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
+
+logger = logging.getLogger(__name__)
+
+
+class Discovery:
+    """Discovery of the dialect of one slurmrestd. Thread-safe.
+
+    All threads that need the dialect at the same time share the requests of one of them, and its error.
+
+    Attributes:
+        known: The dialect; None if it was never discovered, or is gone.
+    """
+
+    def __init__(self, host: str, exchange: Callable[[SlurmRequest], Reply]) -> None:
+        """Discover nothing yet.
+
+        Args:
+            host: The address of slurmrestd, for the log.
+            exchange: Makes a request.
+        """
+        self.known: Dialect | None = None
+        self._host = host
+        self._exchange = exchange
+        self._lock = threading.Lock()
+        self._under_way: Future[Dialect] | None = None
+
+    def find(self) -> Dialect:
+        """Return the dialect, discovered if it is not known.
+
+        Raises:
+            NoCommonVersion: slurmrestd offers no version that this service supports.
+        """
+        with self._lock:
+            if self.known is not None:
+                return self.known
+            found, is_shared = self._under_way, self._under_way is not None
+            if found is None:
+                found = self._under_way = Future()
+        if not is_shared:
+            self._discover(found)
+        return found.result()
+
+    def _discover(self, found: "Future[Dialect]") -> None:
+        try:
+            dialect = find_dialect(self._exchange)
+        except BaseException as error:
+            self._finish(None)
+            found.set_exception(error)
+        else:
+            logger.info("slurmrestd at %s: %s", self._host, dialect.api)
+            self._finish(dialect)
+            found.set_result(dialect)
+
+    def _finish(self, dialect: Dialect | None) -> None:
+        with self._lock:
+            self.known, self._under_way = dialect, None
 
 
 def find_dialect(exchange: Callable[[SlurmRequest], Reply]) -> Dialect:

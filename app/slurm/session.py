@@ -1,7 +1,5 @@
 """The session with one slurmrestd: the API version in use, and a circuit breaker for outages of Slurm."""
 
-import logging
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,14 +19,12 @@ from app.outages import OutageLog
 from app.slurm.breaker import CircuitBreaker
 from app.slurm.connection import Connection
 from app.slurm.dialect import Dialect
-from app.slurm.discovery import find_dialect
+from app.slurm.discovery import Discovery
 from app.slurm.outage_signs import may_hide_outage, proves_outage
 from app.slurm.prober import NO_CONTROLLER, Prober
 from app.slurm.reply import Reply
 from app.slurm.request import Query, SlurmRequest
 from app.slurm.unreadable_answers import UnreadableAnswers
-
-logger = logging.getLogger(__name__)
 
 _ACCOUNTING = "requests for accounting"
 _BAD_TOKEN = 1007
@@ -65,11 +61,10 @@ class Session:
         self._connection = connection
         self._service_user = service_user
         self._refused_users = refused_users
-        self._dialect: Dialect | None = None
+        self._discovery = Discovery(connection.host, self.exchange)
         self.breaker = breaker or CircuitBreaker(lambda: self._prober.probe(), outages=self._outages)
         self.breaker.call_on_outage(self._abort_reads)
         self._prober = Prober(self, self.breaker.clock)
-        self._announcing = threading.Lock()
         self._unreadable = UnreadableAnswers()
         self.token_fault: str | None = None  # why Slurm refused the token of the last request
 
@@ -86,7 +81,7 @@ class Session:
     @property
     def known_dialect(self) -> Dialect | None:
         """Return the dialect, without a request; None if it was never discovered, or is gone."""
-        return self._dialect
+        return self._discovery.known
 
     @property
     def outage(self) -> str | None:
@@ -107,10 +102,10 @@ class Session:
         Raises:
             NoCommonVersion: slurmrestd offers no version that this service supports.
         """
-        if (dialect := self._dialect) is not None:
+        if (dialect := self.known_dialect) is not None:
             return dialect
         with self._counting_failures():
-            return self._discover_dialect()
+            return self._discovery.find()
 
     def get(
         self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
@@ -145,7 +140,7 @@ class Session:
 
         With `even_while_down`, the request is made even while the circuit breaker is open.
         """
-        dialect = (self._dialect or self._discover_dialect()) if even_while_down else self.dialect()
+        dialect = self._discovery.find() if even_while_down else self.dialect()
         request = SlurmRequest("GET", f"/slurmdb/{dialect.api}/jobs", query=query, timeout=timeout)
         if not even_while_down:
             self.require_up()
@@ -173,7 +168,7 @@ class Session:
             SlurmUnavailable: slurmrestd does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        dialect = self._dialect or self._discover_dialect()
+        dialect = self._discovery.find()
         reply = self.exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
         self._forget_dialect_if_gone(reply)
         return reply
@@ -217,25 +212,16 @@ class Session:
             self.token_fault = None  # slurmrestd answers a ping itself, whatever the token
         return reply
 
-    def _discover_dialect(self) -> Dialect:
-        """Discover the dialect, and keep it. The circuit breaker is neither asked nor told."""
-        dialect = find_dialect(self.exchange)
-        with self._announcing:
-            if self._dialect is None:
-                logger.info("slurmrestd at %s: %s", self._connection.host, dialect.api)
-            self._dialect = dialect
-        return dialect
-
     def _forget_dialect_if_gone(self, reply: Reply) -> bool:
         """Return whether slurmrestd no longer offers the version; it is then discovered at the next call."""
         is_gone = reply.status == 404 and not reply.body
         if is_gone:
-            self._dialect = None
+            self._discovery.known = None
         return is_gone
 
     def _abort_reads(self) -> None:
         """End the reads that wait for slurmctld, where slurmrestd is known to allow that."""
-        if self._dialect is not None and self._dialect.tolerates_hang_ups:
+        if (dialect := self.known_dialect) is not None and dialect.tolerates_hang_ups:
             self._connection.abort_reads()
 
     def _wait_for_ping(self, request: SlurmRequest) -> SlurmRequest:

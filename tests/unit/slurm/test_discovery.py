@@ -1,0 +1,76 @@
+"""The discovery of the API version, with threads and without a network."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.errors import SlurmUnavailable
+from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
+from app.slurm.discovery import Discovery
+from app.slurm.reply import Reply
+from app.slurm.request import SlurmRequest
+from tests.conftest import until
+
+_THREADS = 20
+_OFFERED = SUPPORTED_API_VERSIONS[3]
+
+
+class Slurmrestd:
+    """Answers the first request as soon as all threads wait for the dialect."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.is_down = False
+        self.may_answer = threading.Event()
+
+    def exchange(self, request: SlurmRequest) -> Reply:
+        self.asked.append(request.path)
+        assert self.may_answer.wait(10)
+        if self.is_down:
+            raise SlurmUnavailable("slurmrestd cannot be reached")
+        return Reply(200 if _OFFERED in request.path else 404, {}, "")
+
+
+def find_in_threads(discovery: Discovery, slurmrestd: Slurmrestd) -> list[Dialect | BaseException | None]:
+    """Let many threads need the dialect at the same time; return what each gets, or its error."""
+    waiting = threading.Semaphore(0)
+
+    def find() -> Dialect:
+        waiting.release()
+        return discovery.find()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [pool.submit(find) for _ in range(_THREADS)]
+        for _ in range(_THREADS):
+            waiting.acquire()
+        until(lambda: bool(slurmrestd.asked), 5, "the first request")
+        slurmrestd.may_answer.set()
+        return [item.exception() or item.result() for item in found]
+
+
+def test_threads_that_need_the_dialect_at_once_share_the_requests_of_one() -> None:
+    slurmrestd = Slurmrestd()
+    discovery = Discovery("slurm.example", slurmrestd.exchange)
+    assert find_in_threads(discovery, slurmrestd) == [Dialect(_OFFERED)] * _THREADS
+    assert discovery.find() == Dialect(_OFFERED)
+    assert slurmrestd.asked == [f"/slurm/{api}/ping" for api in SUPPORTED_API_VERSIONS[:4]]
+
+
+def test_a_discovery_that_fails_is_made_again_by_the_next_thread() -> None:
+    slurmrestd = Slurmrestd()
+    slurmrestd.is_down = True
+    slurmrestd.may_answer.set()
+    discovery = Discovery("slurm.example", slurmrestd.exchange)
+    with pytest.raises(SlurmUnavailable):
+        discovery.find()
+    assert discovery.known is None
+    slurmrestd.is_down = False
+    assert discovery.find() == Dialect(_OFFERED)
+
+
+def test_threads_that_share_a_discovery_share_its_error() -> None:
+    slurmrestd = Slurmrestd()
+    slurmrestd.is_down = True
+    errors = find_in_threads(Discovery("slurm.example", slurmrestd.exchange), slurmrestd)
+    assert all(isinstance(error, SlurmUnavailable) for error in errors)
