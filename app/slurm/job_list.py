@@ -67,6 +67,7 @@ class JobList:
         self._avoided_until = 0.0  # an expensive list is not read before this time
         self._resting: dict[int, float] = {}  # arrays that are not read before a time
         self._unchanged_since = 0
+        self._compared: dict[int, JobState] = {}  # the states that the list had no change of at that time
         self._listed_at = 0.0
         self.unread: frozenset[int] = frozenset()
 
@@ -122,10 +123,12 @@ class JobList:
         """Return the changes in the list of all jobs.
 
         slurmrestd sends the list only if a job changed since `_unchanged_since`. That time advances only
-        after a list without changes, so that a change that could not be stored is read again.
+        after a list without changes, so that a change that could not be stored is read again. It counts only
+        for the states that were compared: a job may have changed before its record was stored.
         """
         asked_at, began = time.time(), self._clock()
-        since = 0 if asked_at - self._listed_at > _FULL_LIST_EVERY else self._unchanged_since
+        is_recent = asked_at - self._listed_at <= _FULL_LIST_EVERY
+        since = self._unchanged_since if is_recent and known.items() <= self._compared.items() else 0
         try:
             reply = self._session.get("jobs", self.since(since), max_bytes=_MAX_LIST_BYTES)
         except SlurmUnavailable:  # perhaps the list takes longer than the time-out
@@ -142,5 +145,5 @@ class JobList:
         self.unread = frozenset(known.keys() - found.keys())
         changes = find_changes(known, found)
         if not changes:
-            self._unchanged_since = int(asked_at - self._clock_skew)
+            self._unchanged_since, self._compared = int(asked_at - self._clock_skew), dict(known)
         return changes

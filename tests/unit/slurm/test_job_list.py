@@ -88,6 +88,26 @@ def test_list_without_changes_does_not_show_the_state_of_an_unreadable_job() -> 
     assert reader.unread == set()
 
 
+def test_job_that_changed_before_it_was_polled_is_found_although_the_list_has_not_changed_since() -> None:
+    """Its record may be stored long after Slurm took the job, while other jobs are polled."""
+    cluster = cluster_of(10)
+    reader = reader_of(cluster)
+    cluster.jobs[7] = "COMPLETED"
+    assert reader.poll(running(6)) == {}
+    cluster.has_changed = False
+    for _ in range(2):
+        assert reader.poll(running(8)).keys() == {7}, "it is not recorded yet"
+    assert reader.poll(running(6)) == {}
+
+
+def test_job_whose_record_shows_another_state_than_before_is_compared_with_the_list_again() -> None:
+    cluster = cluster_of(10)
+    reader = reader_of(cluster)
+    assert reader.poll(running(10)) == {}
+    cluster.has_changed = False
+    assert reader.poll({**running(10), 3: JobState.PENDING}).keys() == {3}
+
+
 @pytest.mark.parametrize("ours", [1, 100, 1000])
 def test_poll_of_a_small_cluster_is_one_list_however_many_jobs_are_ours(ours: int) -> None:
     cluster = cluster_of(1000, list_seconds=0.2)
