@@ -91,7 +91,7 @@ class SlurmClient:
         return self._session.token_fault
 
     def check_health(self) -> SlurmHealth:
-        """Ask slurmctld and slurmdbd, with one request each, whether they answer."""
+        """Find out whether slurmctld and slurmdbd answer: see check_slurm_health."""
         return check_slurm_health(self._session, self._accounting)
 
     def read_partitions(self) -> list[Partition]:

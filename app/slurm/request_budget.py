@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from app.metrics import LOOK_UPS_OVER_BUDGET, Metrics
 
-_BURST_SECONDS = 10.0  # the requests of this time may be made at once, after a time without requests
+_BURST_SECONDS = 5.0  # the requests of this time may be made at once, after a time without requests
 _MIN_CAPACITY = 4.0  # tokens; with fewer, less important requests would never get a token
 
 

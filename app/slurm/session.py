@@ -66,6 +66,7 @@ class Session:
         self.breaker.call_on_outage(self._abort_reads)
         self._prober = Prober(self, self.breaker.clock)
         self._unreadable = UnreadableAnswers()
+        self._answered_at = float("-inf")  # when slurmctld answered its last request, unless with a fault
         self.token_fault: str | None = None  # why Slurm refused the token of the last request
 
     @property
@@ -87,6 +88,10 @@ class Session:
     def outage(self) -> str | None:
         """Return why Slurm is known to be down, without a request; None while it is not."""
         return self.breaker.reason
+
+    def has_answer_of_last(self, seconds: float) -> bool:
+        """Return whether slurmctld has accepted and answered the last request, within the last seconds."""
+        return self.outage is None and self.breaker.clock() - self._answered_at <= seconds
 
     def require_up(self) -> None:
         """Check the circuit breaker, without a request.
@@ -204,12 +209,17 @@ class Session:
 
         The circuit breaker neither stops the request nor learns its outcome.
         """
+        is_for_controller = request.path.startswith("/slurm/") and not request.path.endswith("/ping")
+        if is_for_controller:
+            self._answered_at = float("-inf")
         reply = self._connection.send(replace(request, user=request.user or self._service_user))
         if reply.status in (401, 511) or any(number == _BAD_TOKEN for number, _ in reply.errors()):
             self.token_fault = _REFUSAL_WORDS
             raise SlurmTokenRefused(_REFUSAL_WORDS)
         if reply.status == 200 and not reply.fault and not request.path.endswith("/ping"):
             self.token_fault = None  # slurmrestd answers a ping itself, whatever the token
+            if is_for_controller:
+                self._answered_at = self.breaker.clock()
         return reply
 
     def _forget_dialect_if_gone(self, reply: Reply) -> bool:

@@ -72,7 +72,7 @@ def test_look_ups_of_many_jobs_cost_what_the_budget_allows(site: Site) -> None:
         assert [found.state for found in facts] == [JobState.PENDING] * JOBS
         assert all(found.error is None and found.job is not None for found in facts)
         callers.seconds += 1
-    assert len(site.connection.requests) <= 10 + 5
+    assert len(site.connection.requests) <= 5 + 5
 
 
 def test_look_ups_of_one_job_share_a_request(site: Site) -> None:
