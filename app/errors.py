@@ -351,6 +351,10 @@ class StoreUnavailable(SlurmProxyError):
     retry_after = 5
 
 
+class StoreTimeout(StoreUnavailable):
+    """The database has not answered in time, or could not be reached in that time."""
+
+
 class StoreRefused(StoreUnavailable):
     """The store refuses this service, because of a wrong password or a file that cannot be used."""
 

@@ -136,7 +136,7 @@ class ReadinessCheck:
             StoreUnavailable: The store cannot be read.
         """
         now, limits = self._store.now(), self._limits
-        lease = self._store.read_lease()
+        lease = self._store.read_lease(WRITE_SECONDS)
         backlog = self._store.measure_backlog(now)
         report = lease.report if lease else LeaderReport()
         known = self._find_slurm_knowledge(report if lease and lease.is_held(now) else LeaderReport())

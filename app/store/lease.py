@@ -77,8 +77,11 @@ class LeaderLease(StoreClock, Protocol):
     def release_lease(self, owner: str) -> None:
         """Release the lease if `owner` holds the lease, so that another process can lead at once."""
 
-    def read_lease(self) -> Lease | None:
-        """Return the lease with the report of the leader; None before the first leader."""
+    def read_lease(self, within: float | None = None) -> Lease | None:
+        """Return the lease with the report of the leader; None before the first leader.
+
+        `within`: seconds that the search may take, instead of the configured time.
+        """
 
     def update_leader_report(self, owner: str, changes: Mapping[str, Any]) -> None:
         """Change fields of the report beside the lease, if `owner` holds the lease.

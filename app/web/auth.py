@@ -19,6 +19,7 @@ from app.errors import (
 )
 from app.logs import request_id
 from app.models.caller import Caller, Scope
+from app.store.breaker import allow_refusal
 from app.web.origin import explain_not_local, find_client_address
 from app.web.request_context import get_caller, get_services, get_settings
 from app.web.request_log import log_request
@@ -115,6 +116,7 @@ def authenticate_request() -> None:
     g.began = time.monotonic()
     given = request.headers.get("X-Request-Id", "")
     request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+    allow_refusal()
     view = current_app.view_functions.get(request.endpoint or "")
     if view is None or getattr(view, "is_public", False):
         return

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -394,6 +395,43 @@ def test_mongodb_killed_and_its_primary_moved(
             replica_set.start()
             stage.heals()
             until(partial(is_completed, service, task), 60, "the end of the job")
+        assert service.stop() == 0
+
+
+@pytest.mark.real
+def test_one_request_at_a_time_waits_for_a_mongodb_that_hangs(
+    local_cluster: Cluster, tmp_path: Path, replica_set: Mongod
+) -> None:
+    timeout = 3.0
+    settings = {
+        "MONGODB_URI": replica_set.uri,
+        "MONGODB_MONITOR_DB": new_uuid(),
+        "MONGODB_TIMEOUT_SECONDS": str(timeout),
+        "TASK_ALLOWED_SERVICE_USERS": local_cluster.user,
+    }
+    with (
+        Network(local_cluster.url) as network,
+        SmtpServer(tmp_path) as smtp,
+        Service(tmp_path, local_cluster, smtp, **settings) as service,
+    ):
+        service.start()
+        stage = Stage(service, local_cluster, network)
+        task = stage.task(cmd="sleep 3; echo")
+        assert stage.submit(task)[0] == 200
+        with replica_set.frozen():
+            assert stage.submit()[0] == 503  # after the time-out
+            with ThreadPoolExecutor(20) as pool:
+                answers = [pool.submit(stage.submit) for _ in range(20)]
+            waited = 0
+            for status, body, seconds in (answer.result() for answer in answers):
+                assert (status, body["code"]) == (503, "store_unavailable")
+                waited += seconds > timeout - 0.5
+            assert waited <= 1
+            assert service.answer("/readyz").status_code == 503
+        began = time.monotonic()
+        stage.heals()
+        assert time.monotonic() - began < ANSWERED_AT_ONCE
+        until(partial(is_completed, service, task), 60, "the end of the job")
         assert service.stop() == 0
 
 

@@ -1,7 +1,8 @@
 """The connection to MongoDB, and the collections."""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from bson import Int64
@@ -13,6 +14,7 @@ from pymongo.errors import ConfigurationError
 from app.clock import RemoteClock, steady_seconds
 from app.errors import SettingsError, StoreUnavailable
 from app.metrics import Metrics
+from app.store.breaker import StoreBreaker
 from app.store.mongo.errors import translating_errors
 from app.store.mongo.indexes import create_key_index, create_task_indexes, create_window_index
 from app.store.mongo.latency import LatencyListener
@@ -79,6 +81,7 @@ class MongoDatabase:
     def __init__(self, client: "MongoClient[Document]", database: str, collection: str) -> None:
         """Use a database of `client`; the names of all collections begin with `collection`."""
         self.client = client
+        self._breaker = StoreBreaker()
         self._clock = RemoteClock(self._server_time)
         self._clock_tried = 0.0
         self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=DURABLE)
@@ -98,6 +101,19 @@ class MongoDatabase:
             f"{collection}_schema", write_concern=DURABLE
         )
 
+    @contextmanager
+    def operating(self, within: float | None = None) -> Iterator[None]:
+        """Guard the operations in the block by the circuit breaker, and translate their errors.
+
+        Args:
+            within: Seconds for the whole block, instead of the configured time for each operation.
+
+        Raises:
+            StoreUnavailable: The circuit is open. `translating_errors` raises further exceptions.
+        """
+        with self._breaker.guarding(within), translating_errors(within):
+            yield
+
     def prepare(self) -> None:
         """Create the indexes, and take over the documents of the older server; safe in several processes.
 
@@ -108,11 +124,11 @@ class MongoDatabase:
         self.ping()  # within the configured time; building an index of many documents takes longer
         version = self.read_schema_version()
         require_known_version(version)
-        with translating_errors(_INDEX_BUILD_TIMEOUT):
+        with self.operating(_INDEX_BUILD_TIMEOUT):
             create_task_indexes(self.tasks)
             create_window_index(self.windows)
             create_key_index(self.api_keys)
-        with translating_errors():
+        with self.operating():
             take_over(self.tasks)
             mark_sources_of_earlier_versions(self.tasks)
             if version < SCHEMA_VERSION:
@@ -121,13 +137,13 @@ class MongoDatabase:
 
     def read_schema_version(self) -> int:
         """Return the version in the only document of the collection `…_schema`."""
-        with translating_errors():
+        with self.operating():
             found = self.schema.find_one({"_id": _SCHEMA_ID})
             return int(found["version"]) if found else UNVERSIONED
 
     def count_records(self) -> int | None:
         """Return about how many records there are; None if the collection does not exist yet."""
-        with translating_errors():
+        with self.operating():
             count = self.tasks.estimated_document_count()
             if count or self.tasks.database.list_collection_names(filter={"name": self.tasks.name}):
                 return count
@@ -145,7 +161,7 @@ class MongoDatabase:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def _server_time(self) -> datetime:
-        with translating_errors(_CLOCK_TIMEOUT if self._clock.is_known else None):
+        with self.operating(_CLOCK_TIMEOUT if self._clock.is_known else None):
             local_time: datetime = self.client.admin.command("hello")["localTime"]
             return local_time.replace(tzinfo=UTC)
 
@@ -155,7 +171,7 @@ class MongoDatabase:
         Raises:
             StoreUnavailable: MongoDB does not answer.
         """
-        with translating_errors():
+        with self.operating():
             self.client.admin.command("ping")
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, PyMongoError
 
-from app.errors import RecordTooLarge, StoreRefused, StoreUnavailable
+from app.errors import RecordTooLarge, StoreRefused, StoreTimeout, StoreUnavailable
 
 _WRONG_LOGIN = {18, 8000}  # of MongoDB, and of MongoDB Atlas
 _NOT_AUTHORIZED = 13
@@ -25,7 +25,8 @@ def translating_errors(within: float | None = None) -> Iterator[None]:
     Raises:
         RecordTooLarge: A document is too large for MongoDB.
         StoreRefused: MongoDB refuses the login, or does not let the user write.
-        StoreUnavailable: MongoDB does not answer, or reports another failure.
+        StoreTimeout: MongoDB does not answer in time.
+        StoreUnavailable: MongoDB reports another failure.
     """
     try:
         with pymongo.timeout(within) if within is not None else nullcontext():
@@ -61,4 +62,5 @@ def _build_unavailable(error: PyMongoError) -> StoreUnavailable:
     """Return the error with the driver's message, without its time-outs, its servers and the raw answer."""
     noise = r" \(configured timeouts: [^)]*\)|, (Timeout|full error): .*"
     message = re.sub(noise, "", str(error), flags=re.DOTALL)
-    return StoreUnavailable(f"MongoDB does not answer: {message}")
+    is_timeout = error.timeout and not isinstance(error, OperationFailure)  # which the server reports
+    return (StoreTimeout if is_timeout else StoreUnavailable)(f"MongoDB does not answer: {message}")

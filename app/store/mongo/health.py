@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from app.models.record import NotificationStatus
 from app.store.health import Backlog, DueMessages, HealthStore, ProcessReport
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.older_server import parse_stored_state
 from app.store.mongo.types import Document
 
@@ -25,24 +24,24 @@ class MongoHealthStore(MongoDatabase, HealthStore):
     def write_report(self, report: ProcessReport, within: float) -> None:
         """Replace the document of that name, as durably as a task is stored."""
         document = {"host": report.host, "at": report.at, "figures": dict(report.figures)}
-        with translating_errors(within):
+        with self.operating(within):
             self.reports.replace_one({"_id": report.name}, document, upsert=True)
             self.reports.delete_many({"at": {"$lt": report.at - _KEPT}})
 
     def list_reports(self, host: str, since: datetime) -> list[ProcessReport]:
         """Find the documents of the host."""
-        with translating_errors():
+        with self.operating():
             found = self.reports.find({"host": host, "at": {"$gte": since}}).sort("_id")
             return [ProcessReport(item["_id"], item["host"], item["at"], item["figures"]) for item in found]
 
     def delete_report(self, name: str) -> None:
         """Delete the document."""
-        with translating_errors():
+        with self.operating():
             self.reports.delete_one({"_id": name})
 
     def measure_backlog(self, now: datetime) -> Backlog:
         """Read the documents that are reserved, or have an open notification or a dead letter."""
-        with translating_errors():
+        with self.operating():
             reserved = self.tasks.find({"is_reserved": True}, {"created_at": 1})
             made = [document["created_at"] for document in reserved]
             due = self._group_notifications(
@@ -64,7 +63,7 @@ class MongoHealthStore(MongoDatabase, HealthStore):
     def count_tasks(self) -> dict[str, int]:
         """Count the entries of the index for each state; the older server has stored other words, too."""
         counts: dict[str, int] = {}
-        with translating_errors():
+        with self.operating():
             for value in self.tasks.distinct("slurm_job_state"):
                 name = "none" if value is None else parse_stored_state(value).value
                 found = self.tasks.count_documents({"slurm_job_state": {"$eq": value}})
@@ -75,7 +74,7 @@ class MongoHealthStore(MongoDatabase, HealthStore):
         """Count the notifications of each status but `sent`."""
         unsent = [status for status in NotificationStatus if status is not NotificationStatus.SENT]
         key = {"method": "$notifications.method", "status": "$notifications.status"}
-        with translating_errors():
+        with self.operating():
             found = self._group_notifications(unsent, {}, {"_id": key})
         return {(item["_id"]["method"], item["_id"]["status"]): item["count"] for item in found}
 

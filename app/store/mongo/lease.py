@@ -11,7 +11,6 @@ from app.models.leader_report import LeaderReport
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
 from app.store.lease import LEASE_NAME, LeaderLease, Lease
 from app.store.mongo.database import NOT_DURABLE, MongoDatabase
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -34,7 +33,7 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
         free = {"_id": LEASE_NAME, "$or": [{"owner": owner}, *over]}
         grown = {"$add": [{"$ifNull": ["$fence", 0]}, {"$cond": [{"$eq": ["$owner", owner]}, 0, 1]}]}
         taken = {"owner": {"$literal": owner}, "until": until, "fence": grown}
-        with translating_errors():
+        with self.operating():
             try:
                 held = self.leases.find_one_and_update(
                     free, [{"$set": taken}], upsert=True, return_document=ReturnDocument.BEFORE
@@ -51,14 +50,14 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
 
     def release_lease(self, owner: str) -> None:
         """Clear the owner and the end of the lease, but not the fencing token."""
-        with translating_errors():
+        with self.operating():
             self.leases.update_one(
                 {"_id": LEASE_NAME, "owner": owner}, {"$set": {"owner": "", "until": _LONG_AGO}}
             )
 
-    def read_lease(self) -> Lease | None:
+    def read_lease(self, within: float | None = None) -> Lease | None:
         """Find the lease."""
-        with translating_errors():
+        with self.operating(within):
             held = self.leases.find_one({"_id": LEASE_NAME})
         if held is None:
             return None
@@ -69,7 +68,7 @@ class MongoLeaderLease(MongoDatabase, LeaderLease):
         """Change the fields; losing them in a crash does no harm, so the write waits for one server only."""
         values = {f"report.{field}": value for field, value in changes.items()}
         leases = self.leases.with_options(write_concern=NOT_DURABLE)
-        with translating_errors():
+        with self.operating():
             leases.update_one({"_id": LEASE_NAME, "owner": owner}, {"$set": values})
 
     def _fence_open_records(self, fence: int) -> None:

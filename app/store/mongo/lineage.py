@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from app.store.lineage import Descendant, LineageStore
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.take_over import NEWEST_FIRST
 from app.store.mongo.types import Document
 
@@ -19,7 +18,7 @@ class MongoLineageStore(MongoDatabase, LineageStore):
         wanted: Document = {"resubmitted_from": uuid}
         if usernames is not None:
             wanted["slurm_username"] = {"$in": list(usernames)}
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find(wanted, {"uuid": 1, "slurm_username": 1})
             return [
                 Descendant(document["uuid"], document["slurm_username"])

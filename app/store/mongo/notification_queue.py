@@ -8,7 +8,6 @@ from app.models.record import NotificationStatus
 from app.store.clock import CLOCK_TOLERANCE, NEVER, log_clock_set_back
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import document_to_notification
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 from app.store.notification_queue import Claim, NotificationQueue, Outcome, StoredNotification
 
@@ -38,7 +37,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
 
     def _claim_one(self, due: Document, claim_id: str, until: datetime) -> Claim | None:
         """Claim a notification that matches `due`, with the expiry `until`."""
-        with translating_errors():
+        with self.operating():
             document = self.tasks.find_one_and_update(
                 {"notifications": {"$elemMatch": due}},
                 {
@@ -73,7 +72,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         update: Document = {"$set": {f"notifications.$.{field}": value for field, value in changes.items()}}
         if not outcome.was_attempt:
             update["$inc"] = {"notifications.$.attempts": -1}
-        with translating_errors():
+        with self.operating():
             if outcome.status in _FINAL_STATUSES and claim.notification.recipient is not None:
                 self._settle_digest(mine, ending)
             result = self.tasks.update_one(
@@ -97,7 +96,7 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
         """Give the head the id of the digest first, then the others, so that only one call forms it."""
         head = claim.notification
         mine = {"id": head.id, "claim": head.claim, "digest": None}
-        with translating_errors():
+        with self.operating():
             first = self.tasks.update_one(
                 {"uuid": claim.uuid, "notifications": {"$elemMatch": mine}},
                 {"$set": {"notifications.$.digest": digest_id}},
@@ -118,14 +117,14 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
 
     def find_notification(self, id_: str) -> StoredNotification | None:
         """Find the record that has a notification with that id."""
-        with translating_errors():
+        with self.operating():
             return next(iter(self._find_items({"id": id_}, 1)), None)
 
     def list_notifications(
         self, status: NotificationStatus, method: str | None, limit: int
     ) -> list[StoredNotification]:
         """Find the records that have such notifications."""
-        with translating_errors():
+        with self.operating():
             wanted = {"status": status.value, **({"method": method} if method else {})}
             return self._find_items(wanted, limit)
 
@@ -162,13 +161,13 @@ class MongoNotificationQueue(MongoDatabase, NotificationQueue):
                 )
                 for item in found
             ]
-            with translating_errors():
+            with self.operating():
                 changed += self.tasks.bulk_write(updates, ordered=False).modified_count
         return changed
 
     def _find_batch(self, wanted: Document) -> list[StoredNotification]:
         """Return up to _BATCH_SIZE notifications that match `wanted`, in any order."""
-        with translating_errors():
+        with self.operating():
             return self._find_items(wanted, _BATCH_SIZE, in_order=False)
 
     def _update_items(self, wanted: Document, changes: Document) -> None:

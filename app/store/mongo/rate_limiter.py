@@ -7,7 +7,6 @@ from pymongo.errors import DuplicateKeyError
 
 from app.store.clock import CLOCK_TOLERANCE, log_clock_set_back
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 from app.store.rate_limiter import RateLimiter, RateLimitUse, RateLimitWindow
 
@@ -18,7 +17,7 @@ class MongoRateLimiter(MongoDatabase, RateLimiter):
     def acquire(self, name: str, limit: int, now: datetime, until: datetime) -> RateLimitUse:
         """Count in the window that runs; begin a new one if none runs."""
         running = _match_running(name, now, until)
-        with translating_errors():
+        with self.operating():
             while True:
                 taken = self._count({**running, "count": {"$lt": limit}}, 1)
                 if taken is not None:
@@ -31,13 +30,13 @@ class MongoRateLimiter(MongoDatabase, RateLimiter):
 
     def refund(self, name: str) -> None:
         """Count one less in the window that runs, if any."""
-        with translating_errors():
+        with self.operating():
             self.windows.update_one({"_id": name, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
 
     def add_uses(self, name: str, uses: int, now: datetime, until: datetime) -> RateLimitWindow:
         """Count in the window that runs; begin a new one if none runs."""
         running = _match_running(name, now, until)
-        with translating_errors():
+        with self.operating():
             while True:
                 if (counted := self._count(running, uses)) is not None:
                     return counted

@@ -18,7 +18,6 @@ from app.models.task_filter import TaskFilter, TaskOrder
 from app.store.mongo.cursors import Position
 from app.store.mongo.database import MongoDatabase
 from app.store.mongo.documents import document_to_record
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.filter_plans import IndexScan, Plan, PlanBuilder, match_all
 from app.store.mongo.older_server import match_state
 from app.store.mongo.read_documents import read_all
@@ -111,7 +110,7 @@ class MongoRecordPages(MongoDatabase, RecordPages):
         """Find the documents part by part of the range, with the fields of their summaries."""
         position = None if after is None else Position.parse(after)
         place = _Range(order, wanted.since, wanted.until, position)
-        with translating_errors():
+        with self.operating():
             builder = PlanBuilder(wanted, usernames, self._list_unknown_states(wanted))
             found, end = self._scan(builder, place, limit)
         documents = [document for _, document in found]
@@ -121,7 +120,7 @@ class MongoRecordPages(MongoDatabase, RecordPages):
 
     def find_records(self, page: RecordPage) -> list[TaskRecord]:
         """Find the documents by `_id`."""
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find({"_id": {"$in": list(page.keys)}})
             documents = {repr(document["_id"]): document for document in found}
         ordered = [documents[repr(key)] for key in page.keys if repr(key) in documents]

@@ -22,7 +22,6 @@ from app.store.mongo.documents import (
     document_to_state,
     record_to_document,
 )
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.older_server import list_stored_forms, parse_stored_job_id
 from app.store.mongo.read_documents import read_all
 from app.store.mongo.resubmission_marks import mark_resubmitted
@@ -37,7 +36,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
     def add_record(self, record: TaskRecord) -> None:
         """Insert the document; unique indexes refuse a second one."""
         document = record_to_document(record)
-        with translating_errors():
+        with self.operating():
             self._refuse_uuid_of_older_server(record.uuid)
             mark_resubmitted(self.tasks, [record.resubmitted_from])
             try:
@@ -79,13 +78,13 @@ class MongoRecordStore(MongoDatabase, RecordStore):
 
     def release_reservation(self, record: TaskRecord) -> None:
         """Delete the document of a reservation."""
-        with translating_errors():
+        with self.operating():
             self.tasks.delete_one(_match_reservation(record))
 
     def fail_reservation(self, record: TaskRecord, reason: str, at: datetime) -> bool:
         """Store the reason, and free the idempotency key."""
         changes = {"submission_error": reason, "is_reserved": False, "updated_at": at}
-        with translating_errors():
+        with self.operating():
             result = self.tasks.update_one(
                 {**_match_reservation(record), "submission_error": None},
                 {"$set": changes, "$unset": {"idempotency_key": ""}},
@@ -112,18 +111,18 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             "warnings": list(warnings),
             "submission_error": None,
         }
-        with translating_errors():
+        with self.operating():
             return tasks.update_one(_match_reservation(record), {"$set": changes}).modified_count == 1
 
     def find_by_idempotency_key(self, key: str, within: float | None = None) -> TaskRecord | None:
         """Find the document by idempotency key."""
-        with translating_errors(within):
+        with self.operating(within):
             document = self.tasks.find_one({"idempotency_key": key})
             return document_to_record(document) if document else None
 
     def find_by_uuids(self, uuids: Sequence[str], within: float | None = None) -> dict[str, TaskRecord]:
         """Find the documents by `uuid`; look for the other uuids among those of the older server."""
-        with translating_errors(within):
+        with self.operating(within):
             found = self.tasks.find({"uuid": {"$in": list(uuids)}})
             records = {document["uuid"]: document_to_record(document) for document in found}
             if missing := [uuid for uuid in uuids if uuid not in records]:
@@ -132,7 +131,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
 
     def find_states(self, uuids: Sequence[str]) -> dict[str, RecordState]:
         """Read a few fields of the documents, and whole documents of the older server that have ended."""
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find({"uuid": {"$in": list(uuids)}}, dict.fromkeys(STATE_FIELDS, 1))
             states = {document["uuid"]: document_to_state(document) for document in found}
             if missing := [uuid for uuid in uuids if uuid not in states]:
@@ -148,19 +147,19 @@ class MongoRecordStore(MongoDatabase, RecordStore):
 
     def find_by_job_id(self, job_id: int) -> TaskRecord | None:
         """Find the newest document with that job id."""
-        with translating_errors():
+        with self.operating():
             either = {"$in": [job_id, str(job_id)]}  # the older server may have stored ids as strings
             document = self.tasks.find_one({"slurm_job_id": either}, sort=NEWEST_FIRST)
             return document_to_record(document) if document else None
 
     def list_usernames(self) -> list[str]:
         """Return the distinct names in the documents."""
-        with translating_errors():
+        with self.operating():
             return [name for name in self.tasks.distinct("slurm_username") if isinstance(name, str)]
 
     def list_open_jobs(self) -> list[OpenJob]:
         """Read a few fields of all open documents."""
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find({"is_open": True}, dict.fromkeys(OPEN_JOB_FIELDS, 1))
             return list(read_all(found, document_to_open_job))
 
@@ -172,13 +171,13 @@ class MongoRecordStore(MongoDatabase, RecordStore):
             "slurm_job_id": {"$ne": None},
             "slurm_job_state": {"$ne": JobState.UNKNOWN.value},
         }
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find(ended, dict.fromkeys((*OPEN_JOB_FIELDS, "job.array_tasks"), 1))
             return list(read_all(found.sort("updated_at", DESCENDING).limit(limit), document_to_open_job))
 
     def count_open_tasks(self, caller: str) -> int:
         """Count the caller's documents by their flags `is_open` and `is_reserved`."""
-        with translating_errors():
+        with self.operating():
             return sum(
                 self.tasks.count_documents({flag: True, "caller": caller})
                 for flag in ("is_open", "is_reserved")
@@ -187,7 +186,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
     def list_reservations(self, before: datetime, after: datetime = NEVER) -> list[TaskRecord]:
         """Find the documents with the flag `is_reserved`."""
         made = [{"created_at": {"$lt": before}}, {"created_at": {"$gt": after}}]
-        with translating_errors():
+        with self.operating():
             found = self.tasks.find({"is_reserved": True, "$or": made})
             return [document_to_record(document) for document in found]
 
@@ -196,7 +195,7 @@ class MongoRecordStore(MongoDatabase, RecordStore):
         updates = [change_to_update(change, fence) for change in changes]
         if not updates:
             return 0
-        with translating_errors():
+        with self.operating():
             return self.tasks.bulk_write(updates, ordered=False).modified_count
 
 

@@ -8,7 +8,6 @@ from pymongo.collection import Collection
 from app.models.leader_report import LeaderReport
 from app.store.lease import LEASE_NAME
 from app.store.mongo.database import MongoDatabase
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.types import Document
 from app.store.shared_status import REPORT_PREFIX, OutageReport, SharedStatus, SharedStatusStore
 
@@ -20,7 +19,7 @@ class MongoSharedStatus(MongoDatabase, SharedStatusStore):
 
     def read_shared_status(self, now: datetime) -> SharedStatus:
         """Read the whole collection, which has few documents."""
-        with translating_errors():
+        with self.operating():
             documents = {item.pop("_id"): item for item in self.leases.find({}, _FIELDS)}
         leader = LeaderReport.model_validate(documents.pop(LEASE_NAME, {}).get("report") or {})
         outages = {
@@ -34,13 +33,13 @@ class MongoSharedStatus(MongoDatabase, SharedStatusStore):
         """Replace the document of the process."""
         content = {"reason": report.reason, "since": report.since, "until": report.until}
         reports = self._reports_of_outages()
-        with translating_errors():
+        with self.operating():
             reports.replace_one({"_id": REPORT_PREFIX + reporter}, content, upsert=True)
             reports.delete_many({"_id": {"$ne": LEASE_NAME}, "until": {"$lt": now}})
 
     def withdraw_outage(self, reporter: str) -> None:
         """Delete the document."""
-        with translating_errors():
+        with self.operating():
             self._reports_of_outages().delete_one({"_id": REPORT_PREFIX + reporter})
 
     def _reports_of_outages(self) -> "Collection[Document]":

@@ -23,7 +23,6 @@ from app.store.mongo.entries import (
     entry_to_document,
     find_key_of_entry,
 )
-from app.store.mongo.errors import translating_errors
 from app.store.mongo.keys import document_to_key, key_to_document
 from app.store.mongo.older_server import OF_OLDER_SERVER, list_stored_forms, parse_stored_task
 from app.store.mongo.resubmission_marks import mark_resubmitted
@@ -65,7 +64,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
         the collection does not change. Only a reservation may be deleted, and made again elsewhere; so
         reservations are read again at the end.
         """
-        with translating_errors(_READ_TIMEOUT), _explaining_old_snapshots():
+        with self.operating(_READ_TIMEOUT), _explaining_old_snapshots():
             has_snapshot = snapshot and self._can_show_snapshots()
             with self.client.start_session(snapshot=has_snapshot) as session:
                 keys = self._to_read(self.api_keys, has_snapshot).find(session=session)
@@ -89,7 +88,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
 
     def import_keys(self, keys: Iterable[ApiKey]) -> list[ImportResult]:
         """Insert the missing keys one by one."""
-        with translating_errors(_IMPORT_TIMEOUT):
+        with self.operating(_IMPORT_TIMEOUT):
             return list(map(self._import_key, keys))
 
     def _import_key(self, key: ApiKey) -> ImportResult:
@@ -108,7 +107,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
 
     def import_entries(self, entries: Sequence[Entry]) -> list[ImportResult]:
         """Look up all documents of the batch, and insert the missing ones."""
-        with translating_errors(_IMPORT_TIMEOUT):
+        with self.operating(_IMPORT_TIMEOUT):
             results = self._find_present(entries)
             missing = [number for number in range(len(entries)) if number not in results]
             records = [record for number in missing if (record := entries[number].record) is not None]

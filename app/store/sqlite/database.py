@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from app.errors import StoreRefused, StoreUnavailable
+from app.errors import StoreRefused, StoreTimeout, StoreUnavailable
 from app.metrics import STORE_OPERATION_SECONDS, Metrics
 from app.models.record import utc_now
+from app.store.breaker import StoreBreaker
 from app.store.schema_version import SCHEMA_VERSION, UNVERSIONED, require_known_version
 from app.store.sqlite.file import DatabaseFile
 from app.store.sqlite.schema import SCHEMA, add_missing_columns
-from app.store.sqlite.write_turns import WriteTurns
+from app.store.sqlite.write_turns import LOCKED, WriteTurns
 
 _MAX_IDLE_CONNECTIONS = 8
 
@@ -47,6 +48,7 @@ class SqliteDatabase:
         self._file = DatabaseFile(path)
         self._timeout = timeout
         self._turns = WriteTurns(timeout)
+        self._breaker = StoreBreaker()  # of writes only, because in WAL mode a reader waits for no writer
         self._opening = threading.Lock()
         self._first: sqlite3.Connection | None = None  # never used; see _open_connection
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_CONNECTIONS)
@@ -140,10 +142,15 @@ class SqliteDatabase:
 
         Raises:
             StoreRefused: The file was removed or replaced, or cannot be used.
-            StoreUnavailable: SQLite reports another failure.
+            StoreTimeout: Another process has not let this one write in time.
+            StoreUnavailable: SQLite reports another failure, or the circuit is open.
         """
         seconds = self._timeout if within is None else min(within, self._timeout)
-        with self._metrics.timing(STORE_OPERATION_SECONDS, "write"), self._using_connection() as connection:
+        with (
+            self._breaker.guarding(within),
+            self._metrics.timing(STORE_OPERATION_SECONDS, "write"),
+            self._using_connection() as connection,
+        ):
             with self._turns.transaction(connection, seconds, durable=durable):
                 yield connection
             self._file.check_identities()  # a file that was removed meanwhile would lose the change
@@ -179,7 +186,8 @@ class SqliteDatabase:
         """Return the error of this service for one of SQLite."""
         if (explanation := self._file.explain_error(error)) is not None:
             return StoreRefused(explanation)
-        return StoreUnavailable(f"the store {self._path} does not answer: {error}")
+        kind = StoreTimeout if str(error) == LOCKED else StoreUnavailable
+        return kind(f"the store {self._path} does not answer: {error}")
 
 
 def _read_version(connection: sqlite3.Connection) -> int:

@@ -45,8 +45,8 @@ class SqliteLeaderLease(SqliteDatabase, LeaderLease):
         with self.writing() as connection:
             connection.execute("UPDATE leases SET owner = '', until = 0 WHERE owner = ?", (owner,))
 
-    def read_lease(self) -> Lease | None:
-        """Read the row."""
+    def read_lease(self, within: float | None = None) -> Lease | None:
+        """Read the row; `within` is not needed, because in WAL mode a reader waits for no writer."""
         with self.reading() as connection:
             row = connection.execute("SELECT * FROM leases WHERE name = ?", (LEASE_NAME,)).fetchone()
         if row is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RETRY_SECONDS = 0.0005  # between two attempts to begin while another process writes
-_LOCKED = "database is locked"  # SQLite's own words
+LOCKED = "database is locked"  # SQLite's own words
 
 
 class WriteTurns:
@@ -36,7 +36,7 @@ class WriteTurns:
         """
         deadline = time.monotonic() + seconds
         if not self._lock.acquire(timeout=seconds):
-            raise sqlite3.OperationalError(_LOCKED)
+            raise sqlite3.OperationalError(LOCKED)
         try:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._begin(connection, deadline)
@@ -56,7 +56,7 @@ class WriteTurns:
         try:
             while not _try_to_begin(connection):
                 if time.monotonic() >= deadline:
-                    raise sqlite3.OperationalError(_LOCKED)
+                    raise sqlite3.OperationalError(LOCKED)
                 time.sleep(_RETRY_SECONDS)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {int(1000 * self._timeout)}")

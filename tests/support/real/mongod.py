@@ -10,7 +10,8 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,6 +78,16 @@ class Mongod:
         """kill -9, as a crash does."""
         assert self._daemon is not None
         self._daemon.stop(signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It keeps its connections, takes new ones, and answers nothing."""
+        assert self._daemon is not None
+        self._daemon.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._daemon.send(signal.SIGCONT)
 
     def __exit__(self, *error: object) -> None:
         if self._daemon is not None:

@@ -3,9 +3,18 @@
 import bson
 import pytest
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure
+from pymongo.errors import (
+    AutoReconnect,
+    ExecutionTimeout,
+    NetworkTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+)
 
-from app.errors import StoreUnavailable
+from app.errors import StoreTimeout, StoreUnavailable
 from app.store.mongo.errors import translating_errors
 
 
@@ -24,3 +33,21 @@ def test_the_raw_answer_of_the_server_is_not_in_the_message() -> None:
     with pytest.raises(StoreUnavailable) as failure, translating_errors():
         raise OperationFailure("operation exceeded time limit", 50, {"ok": 0, "code": 50})
     assert str(failure.value) == "MongoDB does not answer: operation exceeded time limit"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NetworkTimeout("timed out"), ServerSelectionTimeoutError("no primary"), WaitQueueTimeoutError("")],
+)
+def test_a_time_out_of_the_driver_is_told_from_other_failures(error: PyMongoError) -> None:
+    with pytest.raises(StoreTimeout), translating_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [ExecutionTimeout("slow", 50), AutoReconnect("closed"), NotPrimaryError("")]
+)
+def test_what_the_server_reports_is_no_time_out(error: PyMongoError) -> None:
+    with pytest.raises(StoreUnavailable) as failure, translating_errors():
+        raise error
+    assert not isinstance(failure.value, StoreTimeout)
