@@ -22,7 +22,6 @@ from tests.conftest import Cluster, until
 from tests.contract.test_slurm_client import ended, in_a_minute
 from tests.support.chaos.stage import LEASE, SqliteStage, Stage, make_mongodb_stage
 from tests.support.real.mongod import Mongod
-from tests.support.real.network import Fault
 from tests.support.tasks import make_task
 
 pytestmark = pytest.mark.timed
@@ -81,7 +80,10 @@ def hosts(request: pytest.FixtureRequest, local_cluster: Cluster, tmp_path: Path
     for host in stage.hosts:
         host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = "60"  # an answer outlasts the pause of its reader
     with stage:
-        yield Hosts(stage, local_cluster, lease, tmp_path)
+        hosts = Hosts(stage, local_cluster, lease, tmp_path)
+        # Each host asks once, then each of its two workers for each client: for callers, and for its monitor.
+        until(lambda: hosts.log().count("slurmrestd at") >= 10, 60, "the start of every worker")
+        yield hosts
         for host in stage.hosts:
             host.stop()
 
@@ -110,7 +112,7 @@ def lease_in_mongodb(mongod: Mongod, database: str) -> Callable[[], Lease | None
 
 
 def test_one_of_four_workers_leads_and_goes_on_leading(hosts: Hosts) -> None:
-    until(lambda: len(hosts.workers()) == 4, 20, "four workers")
+    assert len(hosts.workers()) == 4
     first = hosts.leader()
     deadline = time.monotonic() + 2 * LEASE
     while time.monotonic() < deadline:
@@ -129,18 +131,15 @@ def test_another_takes_over_within_two_lease_times(hosts: Hosts, number: signal.
 
 
 def test_a_leader_that_was_frozen_in_mid_poll_writes_nothing_when_it_wakes(hosts: Hosts) -> None:
-    """The frozen leader has read the end of a job, which another leader has announced since."""
+    """The frozen leader has asked for a job that has ended, which another leader announces meanwhile."""
     network = hosts.stage.network
-    first = hosts.leader()
-    # Each of the four workers has two clients, for its callers and its monitor; each host asks once before.
-    until(lambda: hosts.log().count("slurmrestd at") == 10, 20, "what every worker asks at its start")
-    network.fault = Fault.HOLD
-    network.asked.clear()
+    network.held_path = b"/job/"  # pings are answered, so that nothing looks like an outage
     record = job_that_has_ended(hosts)
-    until(lambda: any(b"/job/" in line for line in network.asked), 20, "the leader's poll")
+    until(lambda: network.held, 20, "the leader's poll")
+    first = hosts.leader()
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        network.fault = Fault.NONE  # the answer now waits for the frozen leader
+        network.held_path = None  # the answer now waits for the frozen leader
         until(lambda: told(hosts, record), 20, "the end of the job")
         before = told(hosts, record)
         assert hosts.leader().fence > first.fence

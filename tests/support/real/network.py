@@ -16,7 +16,6 @@ class Fault(Enum):
     RESET = "every connection is broken off"
     HANG = "requests are taken, and never answered"
     SWALLOW = "requests arrive, and their answers are lost"
-    HOLD = "requests arrive, and their answers come when the fault is over"
 
 
 class Network:
@@ -27,7 +26,8 @@ class Network:
         self.target = (parts.hostname or "", parts.port or 80)  # for new connections
         self.fault = Fault.NONE
         self.connections = 0  # taken so far
-        self.asked: list[bytes] = []  # the first lines of the requests whose answers are held
+        self.held_path: bytes | None = None  # requests with this in their paths wait until it is None
+        self.held: list[bytes] = []  # the first lines of these requests
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -95,12 +95,10 @@ class Network:
         try:
             while data := source.recv(_CHUNK):
                 self.on_data(port, data, is_answer)
-                if self.fault is Fault.HOLD and not is_answer:
-                    self.asked.append(data.partition(b"\r\n")[0])
+                if not is_answer:
+                    self._hold(data.partition(b"\r\n")[0])
                 if self.fault is Fault.RESET or (self.fault is Fault.SWALLOW and is_answer):
                     break
-                while self.fault is Fault.HOLD and is_answer:
-                    time.sleep(0.01)
                 if self.fault is not Fault.HANG:
                     sink.sendall(data)
         except OSError:
@@ -110,6 +108,13 @@ class Network:
             _reset(end)
             with self._lock:
                 self._sockets.discard(end)
+
+    def _hold(self, line: bytes) -> None:
+        """Wait if the request with this first line is to be held."""
+        if self.held_path is not None and self.held_path in line:
+            self.held.append(line)
+            while self.held_path is not None:
+                time.sleep(0.01)
 
 
 def _reset(end: socket.socket) -> None:
