@@ -19,7 +19,6 @@ from app.models.refused_users import RefusedUsers
 from app.models.username import CONTEXT_KEY
 from app.outages import OutageLog
 from app.senders import SENDERS, Sender
-from app.slurm.breaker import CircuitBreaker
 from app.slurm.client import SlurmClient
 from app.slurm.connection import CONNECTIONS, Connection, strip_login
 from app.slurm.session import Session
@@ -55,7 +54,7 @@ def build_outage_log(settings: Settings) -> OutageLog:
 def build_slurm_clients(
     settings: Settings, outages: OutageLog, metrics: Metrics | None = None
 ) -> tuple[SlurmClient, SlurmClient]:
-    """Return the clients of slurmrestd for the poller and for callers, which share one circuit breaker.
+    """Return the clients of slurmrestd for the poller and for callers, which share what they know of it.
 
     They connect when they are first used, and count in `metrics`.
 
@@ -63,13 +62,10 @@ def build_slurm_clients(
         SettingsError: SLURM_REST_HOST is not set, or the cluster's key cannot be read.
     """
     refused = find_refused_users(settings)
-
-    def make_session(connections: int, breaker: CircuitBreaker | None = None) -> Session:
-        connection = _connect_to_slurm(settings, connections, metrics)
-        return Session(connection, settings.SLURM_REST_USERNAME, refused, outages, breaker)
-
-    poller = make_session(_POLLER_CONNECTIONS)
-    callers = make_session(CONNECTIONS, poller.breaker)
+    user = settings.SLURM_REST_USERNAME
+    poller = Session(_connect_to_slurm(settings, _POLLER_CONNECTIONS, metrics), user, refused, outages)
+    connection = _connect_to_slurm(settings, CONNECTIONS, metrics)
+    callers = Session(connection, user, refused, outages, poller.breaker, poller.discovery)
     unit, skew = settings.TASK_TIME_UNIT, settings.SLURM_CLOCK_SKEW_SECONDS
     return SlurmClient(poller, unit, skew), SlurmClient(callers, unit, skew)
 

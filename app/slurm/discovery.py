@@ -12,9 +12,11 @@ from app.slurm.request import SlurmRequest
 
 logger = logging.getLogger(__name__)
 
+Exchange = Callable[[SlurmRequest], Reply]  # makes a request
+
 
 class Discovery:
-    """Discovery of the dialect of one slurmrestd. Thread-safe.
+    """Discovery of the dialect of one slurmrestd, for all sessions with it. Thread-safe.
 
     All threads that need the dialect at the same time share the requests of one of them, and its error.
 
@@ -22,21 +24,15 @@ class Discovery:
         known: The dialect; None if it was never discovered, or is gone.
     """
 
-    def __init__(self, host: str, exchange: Callable[[SlurmRequest], Reply]) -> None:
-        """Discover nothing yet.
-
-        Args:
-            host: The address of slurmrestd, for the log.
-            exchange: Makes a request.
-        """
+    def __init__(self, host: str) -> None:
+        """Begin without a dialect. `host`: the address of slurmrestd, for the log."""
         self.known: Dialect | None = None
         self._host = host
-        self._exchange = exchange
         self._lock = threading.Lock()
         self._under_way: Future[Dialect] | None = None
 
-    def find(self) -> Dialect:
-        """Return the dialect, discovered if it is not known.
+    def find(self, exchange: Exchange) -> Dialect:
+        """Return the dialect; if it is not known, discover it with requests that `exchange` makes.
 
         Raises:
             NoCommonVersion: slurmrestd offers no version that this service supports.
@@ -48,12 +44,12 @@ class Discovery:
             if found is None:
                 found = self._under_way = Future()
         if not is_shared:
-            self._discover(found)
+            self._discover(found, exchange)
         return found.result()
 
-    def _discover(self, found: "Future[Dialect]") -> None:
+    def _discover(self, found: "Future[Dialect]", exchange: Exchange) -> None:
         try:
-            dialect = find_dialect(self._exchange)
+            dialect = find_dialect(exchange)
         except BaseException as error:
             self._finish(None)
             found.set_exception(error)
@@ -67,8 +63,8 @@ class Discovery:
             self.known, self._under_way = dialect, None
 
 
-def find_dialect(exchange: Callable[[SlurmRequest], Reply]) -> Dialect:
-    """Return the newest dialect that slurmrestd and this service know. `exchange`: makes a request.
+def find_dialect(exchange: Exchange) -> Dialect:
+    """Return the newest dialect that slurmrestd and this service know.
 
     Raises:
         NoCommonVersion: slurmrestd offers no version that this service supports.

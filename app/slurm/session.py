@@ -47,6 +47,7 @@ class Session:
         refused_users: Collection[str] = (),
         outages: OutageLog | None = None,
         breaker: CircuitBreaker | None = None,
+        discovery: Discovery | None = None,
     ) -> None:
         """Make a session, which connects at the first call.
 
@@ -56,12 +57,13 @@ class Session:
             refused_users: Users for which no token is made.
             outages: The log of outages.
             breaker: The circuit breaker of another session with the same slurmrestd, to share it.
+            discovery: The discovery of that session, to share it, too.
         """
         self._outages = outages or OutageLog()
         self._connection = connection
         self._service_user = service_user
         self._refused_users = refused_users
-        self._discovery = Discovery(connection.host, self.exchange)
+        self.discovery = discovery or Discovery(connection.host)
         self.breaker = breaker or CircuitBreaker(lambda: self._prober.probe(), outages=self._outages)
         self.breaker.call_on_outage(self._abort_reads)
         self._prober = Prober(self, self.breaker.clock)
@@ -82,7 +84,7 @@ class Session:
     @property
     def known_dialect(self) -> Dialect | None:
         """Return the dialect, without a request; None if it was never discovered, or is gone."""
-        return self._discovery.known
+        return self.discovery.known
 
     @property
     def outage(self) -> str | None:
@@ -110,7 +112,7 @@ class Session:
         if (dialect := self.known_dialect) is not None:
             return dialect
         with self._counting_failures():
-            return self._discovery.find()
+            return self.discovery.find(self.exchange)
 
     def get(
         self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
@@ -145,7 +147,7 @@ class Session:
 
         With `even_while_down`, the request is made even while the circuit breaker is open.
         """
-        dialect = self._discovery.find() if even_while_down else self.dialect()
+        dialect = self.discovery.find(self.exchange) if even_while_down else self.dialect()
         request = SlurmRequest("GET", f"/slurmdb/{dialect.api}/jobs", query=query, timeout=timeout)
         if not even_while_down:
             self.require_up()
@@ -173,7 +175,7 @@ class Session:
             SlurmUnavailable: slurmrestd does not answer.
             SlurmMisbehaved: slurmrestd offers no version that is supported here.
         """
-        dialect = self._discovery.find()
+        dialect = self.discovery.find(self.exchange)
         reply = self.exchange(SlurmRequest("GET", f"/slurm/{dialect.api}/diag", expires=expires))
         self._forget_dialect_if_gone(reply)
         return reply
@@ -226,7 +228,7 @@ class Session:
         """Return whether slurmrestd no longer offers the version; it is then discovered at the next call."""
         is_gone = reply.status == 404 and not reply.body
         if is_gone:
-            self._discovery.known = None
+            self.discovery.known = None
         return is_gone
 
     def _abort_reads(self) -> None:

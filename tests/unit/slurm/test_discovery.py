@@ -11,6 +11,7 @@ from app.slurm.discovery import Discovery
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
 from tests.conftest import until
+from tests.unit.slurm.test_outages import Stage
 
 _THREADS = 20
 _OFFERED = SUPPORTED_API_VERSIONS[3]
@@ -38,7 +39,7 @@ def find_in_threads(discovery: Discovery, slurmrestd: Slurmrestd) -> list[Dialec
 
     def find() -> Dialect:
         waiting.release()
-        return discovery.find()
+        return discovery.find(slurmrestd.exchange)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = [pool.submit(find) for _ in range(_THREADS)]
@@ -51,9 +52,9 @@ def find_in_threads(discovery: Discovery, slurmrestd: Slurmrestd) -> list[Dialec
 
 def test_threads_that_need_the_dialect_at_once_share_the_requests_of_one() -> None:
     slurmrestd = Slurmrestd()
-    discovery = Discovery("slurm.example", slurmrestd.exchange)
+    discovery = Discovery("slurm.example")
     assert find_in_threads(discovery, slurmrestd) == [Dialect(_OFFERED)] * _THREADS
-    assert discovery.find() == Dialect(_OFFERED)
+    assert discovery.find(slurmrestd.exchange) == Dialect(_OFFERED)
     assert slurmrestd.asked == [f"/slurm/{api}/ping" for api in SUPPORTED_API_VERSIONS[:4]]
 
 
@@ -61,16 +62,20 @@ def test_a_discovery_that_fails_is_made_again_by_the_next_thread() -> None:
     slurmrestd = Slurmrestd()
     slurmrestd.is_down = True
     slurmrestd.may_answer.set()
-    discovery = Discovery("slurm.example", slurmrestd.exchange)
+    discovery = Discovery("slurm.example")
     with pytest.raises(SlurmUnavailable):
-        discovery.find()
+        discovery.find(slurmrestd.exchange)
     assert discovery.known is None
     slurmrestd.is_down = False
-    assert discovery.find() == Dialect(_OFFERED)
+    assert discovery.find(slurmrestd.exchange) == Dialect(_OFFERED)
 
 
 def test_threads_that_share_a_discovery_share_its_error() -> None:
     slurmrestd = Slurmrestd()
     slurmrestd.is_down = True
-    errors = find_in_threads(Discovery("slurm.example", slurmrestd.exchange), slurmrestd)
+    errors = find_in_threads(Discovery("slurm.example"), slurmrestd)
     assert all(isinstance(error, SlurmUnavailable) for error in errors)
+
+
+def test_the_sessions_of_a_process_discover_the_dialect_once() -> None:
+    assert Stage().slurmrestd.asked == ["ping", "partitions", "partitions"]

@@ -71,7 +71,7 @@ class Stage:
         self.probes = 0
         self.breaker = CircuitBreaker(self.count_probe, self.slurmrestd.clock)
         self.poller = Session(wire, "slurm", breaker=self.breaker)
-        self.callers = Session(wire, "slurm", breaker=self.breaker)
+        self.callers = Session(wire, "slurm", breaker=self.breaker, discovery=self.poller.discovery)
         for session in (self.poller, self.callers):
             session.get("partitions")
 

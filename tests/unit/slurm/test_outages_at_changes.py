@@ -29,7 +29,7 @@ def test_an_outage_in_which_slurm_is_upgraded_ends() -> None:
 
 def test_a_version_that_a_probe_finds_is_discovered_once() -> None:
     stage = Probing()
-    stage.poller._discovery.known = None
+    stage.poller.discovery.known = None
     stage.slurmrestd.api = OLD
     stage.slurmrestd.answers |= {"ping": (DOWN, 0.001), "diag": (UNSPECIFIED, 0.01)}
     stage.probe()
@@ -40,7 +40,7 @@ def test_a_version_that_a_probe_finds_is_discovered_once() -> None:
 def test_a_wrong_key_is_found_after_a_start_in_an_outage() -> None:
     """22.05 refuses a token as if it were down; only slurmdbd gives the reason."""
     stage = Probing()
-    stage.poller._discovery.known = None
+    stage.poller.discovery.known = None
     stage.slurmrestd.answers |= {"ping": (UNSPECIFIED, 0.01), "diag": (UNSPECIFIED, 0.01)}
     stage.slurmrestd.answers["jobs"] = REFUSED, 0.01
     stage.probe()
