@@ -70,6 +70,8 @@ class StoreBreaker:
         if self._reason is None or not _is_refusable.get():
             return False
         with self._lock:
+            if self._reason is None:  # the store has answered in this moment
+                return False
             if self._is_probed or has_limit:
                 raise StoreTimeout(f"the store has not been answering: {self._reason}")
             self._is_probed = True

@@ -2,13 +2,16 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from app.errors import StoreUnavailable
+from app.errors import StoreTimeout, StoreUnavailable
 from app.store import TaskStore
+from app.store.breaker import allow_refusal
 from app.store.clock import CLOCK_TOLERANCE
 from app.store.mongo import MongoStore, connect
 from app.store.sqlite import SqliteStore
@@ -61,3 +64,28 @@ def test_a_store_that_cannot_be_reached_raises_store_unavailable(tmp_path: Path)
             with pytest.raises(StoreUnavailable):
                 ask()
         store.close()
+
+
+def test_a_request_does_not_wait_for_a_mongodb_that_another_request_waits_for() -> None:
+    store = MongoStore(connect("mongodb://127.0.0.1:9/", 0.2), "x", "y")
+    asked: list[str] = []
+
+    def ask_as_request() -> None:
+        allow_refusal()
+        with pytest.raises(StoreTimeout) as failure:
+            store.list_open_jobs()
+        asked.append("refused" if "has not been answering" in str(failure.value) else "waited")
+
+    def wait_as_request(stack: ExitStack) -> None:
+        allow_refusal()
+        stack.enter_context(store.operating())
+
+    Context().run(ask_as_request)
+    with ExitStack() as stack:
+        Context().run(wait_as_request, stack)
+        for _ in range(5):
+            Context().run(ask_as_request)
+        with pytest.raises(StoreTimeout, match="MongoDB does not answer"):
+            Context().run(store.list_open_jobs)  # as a loop does
+    store.close()
+    assert asked == ["waited", *["refused"] * 5]
