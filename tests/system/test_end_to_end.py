@@ -449,8 +449,11 @@ def subjects(stage: Stage, name: str) -> list[str]:
 
 
 def run_again(stage: Stage, command: str, job_id: int) -> None:
-    """Have the user's own job give a Slurm command, after which another job need not wait for its start."""
-    commands = f"scontrol {command} {job_id} && scontrol update JobId={job_id} StartTime=now"
+    """Have the user's own job give a Slurm command, after which another job need not wait for its start.
+
+    In the second of its first end, the node would still refuse that job: its credential counts as revoked.
+    """
+    commands = f"scontrol {command} {job_id} && scontrol update JobId={job_id} StartTime=now+2"
     stage.submit(command, commands, slurm={"mem": 50, "time": 1})
     assert stage.ended(command)["slurm_job_state"] == "COMPLETED"
 
