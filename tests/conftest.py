@@ -25,7 +25,7 @@ from tests.support.real import RealPartMissing
 from tests.support.real.mongod import Mongod
 from tests.support.real.slurm_cluster import SlurmCluster, make_user
 from tests.support.real.smtp import SmtpServer
-from tests.support.scheduling import cluster_of, make_scheduler
+from tests.support.scheduling import make_scheduler, place_of
 
 _MONGODB = "a real MongoDB"
 _NOT_COVERED = pytest.StashKey[dict[str, str]]()
@@ -79,8 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests on real clusters first: they wait the longest, while others compute."""
-    items.sort(key=lambda item: cluster_of(item.nodeid) is None)
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

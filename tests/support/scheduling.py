@@ -5,6 +5,7 @@ import re
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+_LONGEST_FILE = "tests/system/test_fuzz.py"
 _CLUSTER = re.compile(r"[\[-](distribution|given|next)[\]-]")
 
 
@@ -35,6 +36,16 @@ def cluster_of(nodeid: str) -> str | None:
     """Return the real cluster that a test has as a parameter."""
     found = _CLUSTER.search(nodeid)
     return found[1] if found else None
+
+
+def place_of(nodeid: str) -> tuple[bool, bool, bool]:
+    """Return the place of a test among all others, so that no long group of tests is the last to start.
+
+    Tests on real clusters come first, because they wait the longest, while others compute. Then come the
+    fuzz test, which computes for minutes, the other tests of whole servers, and all others.
+    """
+    is_on_cluster = cluster_of(nodeid) is not None
+    return not is_on_cluster, not nodeid.startswith(_LONGEST_FILE), not nodeid.startswith("tests/system/")
 
 
 def make_scheduler(config: pytest.Config, log: object) -> ClusterScheduling:
