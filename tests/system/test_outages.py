@@ -186,30 +186,6 @@ def test_a_key_cannot_be_anything(stage: Stage) -> None:
     assert body["details"] == ["Idempotency-Key: must be 1 to 255 printable ASCII characters"]
 
 
-def test_a_wrong_key_that_the_start_could_not_find_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
-    """Slurm 22.05 answers as if it were down; later ones say that it is the token."""
-    allowed = {"TASK_ALLOWED_SERVICE_USERS": cluster.user}
-    with Network(cluster.url) as network, SmtpServer(tmp_path) as smtp:
-        key = b"the key of another cluster, 32 bytes"
-        service = Service(tmp_path, replace(cluster, url=network.url, key=key), smtp, **allowed)
-        submit = partial(service.post, "/submit", {"task": make_task(cluster.user)})
-
-        def names_the_key() -> bool:
-            answer = submit()
-            kind, error = (answer.status_code, answer.json()["code"]), answer.json()["error"]
-            if "22.05" in cluster.name:  # Slurm's clock is asked for before a task is sent
-                return kind == (503, "slurm_unavailable") and "the key of this service may be wrong" in error
-            return kind == (502, "slurm_error")
-
-        network.fault = Fault.HANG
-        service.start()
-        network.fault = Fault.NONE
-        network.cut()
-        # Calls of other threads that were cut may open the circuit breaker after the first answer of Slurm.
-        until(lambda: all(names_the_key() for _ in range(5)), 30, "five answers in a row that name the key")
-        assert service.stop() == 0
-
-
 def test_a_closed_port_is_answered_at_once(tmp_path: Path) -> None:
     app = create_app(
         {
