@@ -23,3 +23,15 @@ def choose_processor(allowed: Collection[int], taken: Iterable[int], first: int 
 def list_allowed_processors() -> set[int]:
     """Return the processors that this process may use; none if the system cannot tell or cannot pin."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def pin_to_processor(processor: int) -> OSError | None:
+    """Have this thread, and those that it starts, use one processor only.
+
+    Return why that failed: the host may forbid it, or may just have taken the processor away.
+    """
+    try:
+        os.sched_setaffinity(0, {processor})
+    except OSError as error:
+        return error
+    return None

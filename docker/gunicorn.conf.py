@@ -1,6 +1,6 @@
 """gunicorn's settings: `gunicorn -c docker/gunicorn.conf.py 'app:create_app()'`."""
 
-import os
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,10 @@ from typing import Any
 from app.errors import SettingsError
 from app.gunicorn_settings import get_gunicorn_settings
 from app.logs import configure_gunicorn_logging, configure_logging
-from app.processors import choose_processor, list_allowed_processors
+from app.processors import choose_processor, list_allowed_processors, pin_to_processor
+
+# Servers on a host begin with different processors. Process ids do not differ: each container begins with 1.
+_first_processor = random.randrange(1000)  # noqa: S311 - no secret
 
 _source = get_gunicorn_settings(Path(__file__).parent.parent / ".env")
 
@@ -46,13 +49,13 @@ def pre_fork(server: Any, worker: Any) -> None:
     """Choose the processor of a worker: its threads run in turns, and changing processors takes them long."""
     allowed = list_allowed_processors() if _settings.GUNICORN_PIN_WORKERS else set()
     taken = [other.processor for other in server.WORKERS.values() if other.processor is not None]
-    worker.processor = choose_processor(allowed, taken, server.pid) if allowed else None
+    worker.processor = choose_processor(allowed, taken, _first_processor) if allowed else None
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Use the processor that was chosen."""
-    if worker.processor is not None:
-        os.sched_setaffinity(0, {worker.processor})
+    """Use the processor that was chosen, if the system lets this process choose."""
+    if worker.processor is not None and (fault := pin_to_processor(worker.processor)) is not None:
+        server.log.warning("this worker uses all processors, because it cannot be pinned to one: %s", fault)
 
 
 def post_worker_init(worker: Any) -> None:

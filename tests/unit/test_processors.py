@@ -1,6 +1,6 @@
 """Which processor a worker gets."""
 
-from app.processors import choose_processor
+from app.processors import choose_processor, list_allowed_processors, pin_to_processor
 
 
 def test_workers_get_different_processors_as_long_as_there_are_some() -> None:
@@ -27,3 +27,9 @@ def test_servers_begin_with_different_processors() -> None:
 
 def test_processors_that_this_process_may_not_use_do_not_count() -> None:
     assert choose_processor({1}, [0, 1, 1]) == 1
+
+
+def test_a_processor_that_does_not_exist_is_reported_and_nothing_changes() -> None:
+    allowed = list_allowed_processors()
+    assert isinstance(pin_to_processor(1023), OSError)
+    assert list_allowed_processors() == allowed
