@@ -23,8 +23,8 @@ from app.errors import SlurmMisbehaved, SlurmProxyError, SlurmUnavailable
 from app.job_state import JobState
 from app.lifecycle.job_identity import is_same_job, to_open_job
 from app.lifecycle.job_readings import JobReading, JobReadings
+from app.lifecycle.known_facts import JobFacts
 from app.lifecycle.shared_status import LastPoll
-from app.models.job import SlurmJob
 from app.models.record import RecordKind, TaskRecord, utc_now
 from app.slurm.client import SlurmClient
 from app.slurm.request_budget import RequestBudget
@@ -35,27 +35,6 @@ _URGENT_RESERVE = 0.5  # the share of the budget that requests of little urgency
 _REREAD_AFTER = timedelta(seconds=60)  # the user may change a running job, such as its time limit
 _MAX_LISTED = 5000  # jobs of which the last listed state is remembered
 _QUICK_FAILURE_SECONDS = 1.0  # a request that fails so soon may have failed because of one of its jobs
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """Facts about the job of a record.
-
-    Attributes:
-        job: What Slurm reported about the job; None if only the state is known.
-        state: The state of the job.
-        as_of: When Slurm reported the facts.
-        error: Why Slurm did not answer; the other fields are then the last known facts.
-    """
-
-    job: SlurmJob | None
-    state: JobState | None
-    as_of: datetime
-    error: SlurmProxyError | None = None
-
-    def is_younger(self, age: timedelta, now: datetime) -> bool:
-        """Return whether Slurm reported these facts no longer than `age` before `now`."""
-        return self.job is not None and timedelta(0) <= now - self.as_of <= age
 
 
 class PresentFacts:
@@ -113,14 +92,15 @@ class PresentFacts:
     def _find_known(self, record: TaskRecord, job_id: int) -> JobFacts:
         """Return the newest known facts: those that this process has read, or those of the record."""
         last = self._readings.find_last(job_id)
+        recorded = JobFacts(record.job, record.slurm_job_state, record.updated_at)
         job = last.job if last is not None and last.at > record.updated_at else None
         if last is not None and job is not None and is_same_job(to_open_job(record, job_id), job):
-            return JobFacts(job, job.job_state, last.at)
+            return recorded if recorded.supersede(last) else JobFacts(job, job.job_state, last.at)
         with self._lock:
             listed = self._listed.get(record.uuid)
         if record.job is None and listed is not None and listed.as_of > record.updated_at:
             return listed
-        return JobFacts(record.job, record.slurm_job_state, record.updated_at)
+        return recorded
 
     def _find_first(self, job: "_Job") -> JobFacts:
         """Return the facts about a job of which only the state is known, or its present state.
@@ -220,5 +200,7 @@ class _Job:
         if reading.error is not None:
             return replace(self.known, error=reading.error)
         if reading.job is not None and is_same_job(to_open_job(self.record, self.job_id), reading.job):
+            if self.known.supersede(reading):
+                return self.known
             return JobFacts(reading.job, reading.job.job_state, reading.at)
         return JobFacts(None, JobState.UNKNOWN, reading.at)

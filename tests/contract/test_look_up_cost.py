@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.job_state import JobState
-from app.lifecycle.present_facts import JobFacts, PresentFacts
+from app.lifecycle.known_facts import JobFacts
+from app.lifecycle.present_facts import PresentFacts
 from app.models.record import TaskRecord, utc_now
 from app.slurm.request_budget import RequestBudget
 from tests.conftest import Cluster, not_covered

@@ -388,3 +388,29 @@ def test_facts_have_the_time_of_the_store(callers: Callers, running: int, state:
     slurm = callers.ask(running)
     assert slurm["job_state"] == state.value
     assert before <= as_of(slurm) <= callers.now()
+
+
+def test_a_job_that_began_during_a_poll_is_not_shown_as_waiting_again(service: Service) -> None:
+    callers = Callers(service)
+    _, job_id = service.submit()
+    poll_began = utc_now()
+    assert callers.ask(job_id)["job_state"] == "PENDING"  # while the poll is under way
+    service.slurm.put(job_id, JobState.RUNNING, nodes="n1")
+    service.refresh(poll_began)
+    slurm = callers.ask(job_id)
+    assert (slurm["job_state"], slurm["nodes"]) == ("RUNNING", "n1")
+    callers.note_poll()
+    assert callers.ask(job_id)["job_state"] == "RUNNING"
+
+
+def test_a_job_that_is_requeued_after_a_poll_began_is_shown_as_waiting(service: Service) -> None:
+    callers = Callers(service)
+    _, job_id = service.submit()
+    service.slurm.put(job_id, JobState.RUNNING)
+    poll_began = utc_now()
+    service.slurm.put(job_id, JobState.PENDING, restarts=1)
+    assert callers.ask(job_id)["job_state"] == "PENDING"
+    service.slurm.put(job_id, JobState.RUNNING, restarts=0)
+    service.refresh(poll_began)
+    service.slurm.put(job_id, JobState.PENDING, restarts=1)
+    assert callers.ask(job_id)["job_state"] == "PENDING"
