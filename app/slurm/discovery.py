@@ -40,10 +40,9 @@ class Discovery:
         with self._lock:
             if self.known is not None:
                 return self.known
-            found, is_shared = self._under_way, self._under_way is not None
-            if found is None:
-                found = self._under_way = Future()
-        if not is_shared:
+            is_first = self._under_way is None
+            found = self._under_way = self._under_way or Future()
+        if is_first:
             self._discover(found, exchange)
         return found.result()
 
