@@ -284,7 +284,7 @@ class SlurmReadAborted(SlurmUnavailable):
 
 
 class RequestTooLong(SlurmUnavailable):
-    """A long GET was refused, or its connection was broken off; a shorter GET may succeed."""
+    """A long GET was refused, or slurmrestd closed its connection; a shorter GET may succeed."""
 
 
 class CancellationBusy(SlurmProxyError):

@@ -158,7 +158,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.method_queue.defer(lambda: self.wsgi.extensions["slurm_proxy"].waiting.stop())
 
     def _evict_reading_soon(self) -> None:
-        """Give requests that are arriving now a moment, because a client may send head and body apart.
+        """Wait a moment for requests that are arriving, because a client may send head and body apart.
 
         No signal handler may start a thread: the main loop may be starting one.
         """

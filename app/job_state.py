@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """The state of a job: Slurm's own words, plus UNKNOWN for a job that Slurm no longer knows."""
+    """The state of a job: one of Slurm's state names, or UNKNOWN for a job that Slurm no longer knows."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"

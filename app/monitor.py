@@ -28,7 +28,7 @@ from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
 
-_WATCH_SECONDS = 0.1  # between two looks at the calls that wait for Slurm
+_WATCH_SECONDS = 0.1  # between two checks of the calls that wait for Slurm
 
 
 @dataclass(frozen=True, slots=True)

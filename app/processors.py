@@ -11,8 +11,9 @@ def choose_processor(allowed: Collection[int], taken: Iterable[int], first: int 
     Args:
         allowed: The numbers of the processors that this process may use; at least one.
         taken: The processors of the other workers.
-        first: Where to begin with equal ones, so that several servers on a host do not all begin with the
-            same processor: any number, which counts modulo the number of processors.
+        first: Which of several equally used processors to prefer: any number, taken modulo the number of
+            processors. Servers on the same host pass different numbers, so that they begin with different
+            processors.
     """
     counts = Counter(taken)
     ordered = sorted(allowed)
@@ -21,7 +22,7 @@ def choose_processor(allowed: Collection[int], taken: Iterable[int], first: int 
 
 
 def list_allowed_processors() -> set[int]:
-    """Return the processors that this process may use; none if the system cannot tell or cannot pin."""
+    """Return the processors that this process may use; none if the system cannot tell or set them."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 

@@ -78,7 +78,7 @@ class Services:
     outages: OutageLog
 
     def start(self) -> None:
-        """Start the monitor, after any fork. The monitor waits for a store that is away."""
+        """Start the monitor, after any fork. The monitor waits for a store that is unavailable."""
         self.monitor.start()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ class Timings:
     Attributes:
         times: Seconds of each call.
         elapsed: Seconds in which all of these calls were made, by one client or by several.
-        cpu_seconds: Time of the processor that the server had meanwhile.
+        cpu_seconds: CPU time that the server used meanwhile.
     """
 
     times: list[float] = field(default_factory=list)

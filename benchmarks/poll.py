@@ -4,10 +4,10 @@
 
 Records open jobs in each store, and lets a service with one worker poll them. A gateway counts requests and
 bytes, and the time in which slurmrestd has a request. The base of the ratio is a caller who reads the states
-of the same jobs from slurmrestd itself, by way of the same gateway. Up to --real jobs are held jobs of the
-real cluster; more jobs, and an array with many waiting tasks, are those of a stand-in: there the figures show
-the service, and not slurmctld. The requests of a cycle do not include those by which the service checks
-Slurm, slurmdbd and the clock: these come at intervals of MONITOR_POLLING_SECONDS, which is 1 here.
+of the same jobs from slurmrestd itself, through the same gateway. Up to --real jobs are held jobs of the
+real cluster. For more jobs, and for an array with many waiting tasks, a stand-in answers: these figures show
+the service, and not slurmctld. The requests of a cycle do not include the checks of Slurm, slurmdbd and the
+clock, which come at intervals of MONITOR_POLLING_SECONDS, which is 1 here.
 """
 
 import argparse

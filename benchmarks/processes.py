@@ -16,7 +16,7 @@ def read_memory(pid: int) -> int:
 
 
 def read_cpu_seconds(pid: int) -> float:
-    """Return the time of the processor that a process has had."""
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

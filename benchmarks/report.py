@@ -2,9 +2,9 @@
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.report [--output FILE]
 
-Measures on SQLite and on a MongoDB replica set of one member, which is started for this. Submissions are also
-measured on the MongoDB of TEST_MONGODB_URI. It takes about a quarter of an hour, in which nothing else should
-run on the machine.
+Measures on SQLite, and on a MongoDB replica set of one member, which it starts. Submissions are also measured
+on the MongoDB of TEST_MONGODB_URI. The run takes about a quarter of an hour. Nothing else should run on the
+machine meanwhile.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None, parts: Sequence[Part] = PARTS) -> i
 
 
 def start_replica_set(stack: ExitStack) -> str | None:
-    """Return the address of a replica set of our own; None if no mongod can be had."""
+    """Start a replica set, and return its address; None if there is no mongod."""
     try:
         return stack.enter_context(Mongod(own_replica_set=True)).uri
     except RealPartMissing as missing:

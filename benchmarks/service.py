@@ -72,7 +72,7 @@ class Service:
         return [int(pid) for pid in children.split()]
 
     def read_cpu_seconds(self) -> float:
-        """Return the time of the processor that the workers have had."""
+        """Return the CPU time that the workers have used."""
         return sum(read_cpu_seconds(pid) for pid in self.list_workers())
 
     def read_memory(self) -> int:

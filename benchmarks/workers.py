@@ -2,11 +2,12 @@
 
     TEST_SLURM_URL=… TEST_SLURM_KEY_PATH=… python -m benchmarks.workers [--mongodb mongodb://…]
 
-Starts a service on each store for each number of workers, without keys, one after the other: slurmrestd
-stops answering near 124 connections, and each worker keeps up to 13. In turns, all clients submit held jobs,
-and then get one job each, from slurmrestd itself and from the service. Every client keeps its connection.
-More workers help only while processors are free: clients, slurmrestd and MongoDB need some, too. A second of
-submissions is up to 1,500 jobs; slurmctld takes 10,000 by default, and the benchmark cancels them at the end.
+Starts a service on each store for each number of workers, without keys, one service after the other:
+slurmrestd stops answering near 124 connections, and each worker keeps up to 13. All clients submit held jobs
+and then get one job each, in turns with slurmrestd itself and with the service. Every client keeps its
+connection. More workers help only while processors are free: clients, slurmrestd and MongoDB need some, too.
+Clients may submit up to 1,500 jobs a second. slurmctld takes 10,000 by default, and the benchmark cancels
+them at the end.
 """
 
 import argparse

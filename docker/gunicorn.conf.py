@@ -46,7 +46,7 @@ def on_reload(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Choose the processor of a worker: its threads run in turns, and changing processors takes them long."""
+    """Choose one processor for a worker, because waking a thread on another processor takes long."""
     allowed = list_allowed_processors() if _settings.GUNICORN_PIN_WORKERS else set()
     taken = [other.processor for other in server.WORKERS.values() if other.processor is not None]
     worker.processor = choose_processor(allowed, taken, _first_processor) if allowed else None

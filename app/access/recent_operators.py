@@ -12,7 +12,7 @@ _MAX_REMEMBERED = 100
 class RecentOperators:
     """Memory of the keys and tokens with the scope monitor that were valid a short while ago. Thread-safe.
 
-    Health and metrics matter most while the store is away; then no key can be looked up. Nothing but these
+    Health and metrics matter most while the store is unavailable, when no key can be looked up. Only these
     two may rely on this memory.
     """
 

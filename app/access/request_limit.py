@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _WINDOW: Final = timedelta(minutes=1)
 _BATCHES_IN_LIMIT = 60
 _MAX_CALLERS = 10_000  # whose windows a process remembers
-_PAUSE_SECONDS = 10.0  # for which requests are not counted after one could not be counted
+_PAUSE_SECONDS = 10.0  # without counting, after the store could not count a request
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class RequestLimit:
     """
 
     def __init__(self, rate_limiter: RateLimiter, limit: int) -> None:
-        """Begin without windows. `limit`: how many requests a caller may send in a minute."""
+        """Create a limit without windows. `limit`: how many requests a caller may send in a minute."""
         self._rate_limiter = rate_limiter
         self._limit = limit
         self._batch = max(1, limit // _BATCHES_IN_LIMIT)
@@ -115,5 +115,5 @@ class RequestLimit:
 
 
 def _is_running(window: _Window, now: datetime) -> bool:
-    """Return whether the window has not ended; one that ends later than possible is of another clock."""
+    """Return whether the window runs; one that ends later than possible was stamped by another clock."""
     return window.until is not None and now < window.until <= now + _WINDOW + CLOCK_TOLERANCE

@@ -121,7 +121,9 @@ class ReadinessCheck:
     def _read_state(self) -> ServiceState:
         state = self._reporter.write_report()
         store = judge_store(state.fault, state.seconds)
-        if state.fault is None or state.seconds < WRITE_SECONDS:  # a store that is away costs no more time
+        if (
+            state.fault is None or state.seconds < WRITE_SECONDS
+        ):  # a store that is unavailable costs no more time
             try:
                 return self._read_stored_state(store)
             except StoreUnavailable as error:

@@ -73,7 +73,7 @@ class MetricsCollection:
         self._counts: ProcessReport | None = None  # the last ones that this process saw
 
     def collect(self) -> CollectedMetrics:
-        """Return all values; while the store is away, only those of this process and of the parts."""
+        """Return all values; while the store is unavailable, only those of this process and of the parts."""
         processes: dict[str, Snapshot] = {}
         state = self._readiness.read_state()
         samples = [(BUILD_INFO, (read_version(),), 1.0), *_read_parts(state.parts)]

@@ -17,7 +17,7 @@ from app.slurm.client import SlurmClient
 logger = logging.getLogger(__name__)
 logger.addFilter(RepeatFilter(60))
 
-# slurmdbd hears of an end a little after slurmctld.
+# slurmdbd is told about an end a little after slurmctld knows it.
 _ACCOUNTING_DELAY = timedelta(seconds=10)
 
 
@@ -86,7 +86,7 @@ class EndReader:
                 yield Observation(record, _unknown_job(record))
 
     def _complete(self, item: Observation, accounted: SlurmJob | None, now: datetime) -> Observation | None:
-        """Return the observation with its accounting; None while waiting for slurmdbd makes sense."""
+        """Return the observation with its accounting; None if it must wait for slurmdbd."""
         record, job = item
         delay = self._unknown_after if job.array_tasks else _ACCOUNTING_DELAY
         is_late = record.uuid not in self._ended_since or now - self._ended_since[record.uuid] >= delay

@@ -72,7 +72,7 @@ class JobReadings:
     def read(self, job_id: int, reserve: float) -> JobReading | None:
         """Return a recent reading of a job, after a request if necessary; None if no request may be made now.
 
-        An error is shared like a job, so that callers do not try one after another.
+        Callers at the same time also share an error, so that they do not all try one after another.
 
         Args:
             job_id: The id of the job.

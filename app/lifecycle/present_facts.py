@@ -5,9 +5,9 @@ ones.
 
 - The state is that of the record if the last complete poll covered the job and began within two seconds. If
   not, the batcher reads it with the states of other jobs in one request (Slurm 24.05 and newer).
-- The known facts of a running job hold as long as its state has not changed. The job itself is read if its
-  state has changed, if no facts are known, or if its state cannot be listed.
-- A job that waits is read for its reason, and an array for the states of its tasks. Both are less urgent.
+- The known facts of a running job are valid until its state changes. The job itself is read if its state
+  has changed, if no facts are known, or if its state cannot be listed.
+- A pending job is read for its reason, and an array for the states of its tasks. Both are less urgent.
 - Every request needs a token of the budget. If there is none, the last known facts are the answer.
 """
 
@@ -31,7 +31,7 @@ from app.slurm.request_budget import RequestBudget
 from app.slurm.state_batcher import MAX_AGE, StateBatcher, StateReading
 
 _STATES_RESERVE = 0.25  # the share of the budget that only requests for states may use
-_URGENT_RESERVE = 0.5  # the share of the budget that requests of little urgency leave to all others
+_URGENT_RESERVE = 0.5  # the share of the budget that less urgent requests leave to all others
 _REREAD_AFTER = timedelta(seconds=60)  # the user may change a running job, such as its time limit
 _MAX_LISTED = 5000  # jobs of which the last listed state is remembered
 _QUICK_FAILURE_SECONDS = 1.0  # a request that fails so soon may have failed because of one of its jobs
@@ -82,9 +82,9 @@ class PresentFacts:
         try:
             self._slurm.require_up()
         except SlurmUnavailable as error:
-            return job.give_known(error)
+            return job.fall_back(error)
         if job.known.job is None:
-            return self._find_first(job)
+            return self._find_without_facts(job)
         if job.may_be_array:  # its tasks are listed under ids of their own
             return self._read_job(job, _URGENT_RESERVE) or job.known
         return self._check_state(job)
@@ -102,7 +102,7 @@ class PresentFacts:
             return listed
         return recorded
 
-    def _find_first(self, job: "_Job") -> JobFacts:
+    def _find_without_facts(self, job: "_Job") -> JobFacts:
         """Return the facts about a job of which only the state is known, or its present state.
 
         Slurm reuses ids, and a list of states has no users. So a final state may be that of another job.
@@ -113,7 +113,7 @@ class PresentFacts:
             return job.known
         listed = self._read_state(job)
         if listed is None or listed.state is None or listed.state.is_final:
-            return job.give_known(listed.error if listed else None)
+            return job.fall_back(listed.error if listed else None)
         facts = JobFacts(None, listed.state, listed.at)
         with self._lock:
             self._listed[job.record.uuid] = facts
@@ -125,9 +125,9 @@ class PresentFacts:
         listed = self._read_state(job)
         error = listed.error if listed else None
         if error is not None and self._clock() - began > _QUICK_FAILURE_SECONDS:
-            return job.give_known(error)
+            return job.fall_back(error)
         if listed is None or listed.state is None or listed.state is not job.known.state:
-            return self._read_job(job, _STATES_RESERVE) or job.give_known(error)
+            return self._read_job(job, _STATES_RESERVE) or job.fall_back(error)
         if listed.state.is_waiting:
             return self._read_job(job, _URGENT_RESERVE) or job.known
         if (
@@ -190,8 +190,8 @@ class _Job:
         is_same = listed.state is self.known.state
         return replace(self.known, as_of=listed.at) if is_same and not may_differ else self.known
 
-    def give_known(self, error: SlurmProxyError | None) -> JobFacts:
-        """Return the facts that are known without a request, with the error of a request if it failed."""
+    def fall_back(self, error: SlurmProxyError | None) -> JobFacts:
+        """Return the facts that are known without a request, with the error of a request that failed."""
         polled = None if self.may_be_array else self.find_polled_state()
         return replace(self.confirm(polled) if polled else self.known, error=error)
 

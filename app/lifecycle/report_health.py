@@ -19,7 +19,7 @@ from app.store.lease import LeaderLease
 
 logger = logging.getLogger(__name__)
 
-WRITE_SECONDS = 2.0  # that a report may take; a store that takes longer counts as away
+WRITE_SECONDS = 2.0  # that a report may take; a store that takes longer counts as unavailable
 _MIN_PAUSE = 3.0  # seconds between two reports of one process
 
 
@@ -69,7 +69,7 @@ class HealthReporter:
         """Write the metrics of this process, unless they were written a moment ago; return the result.
 
         While another thread writes, the result of the last write is returned; if that thread takes long, the
-        store counts as away.
+        store counts as unavailable.
         """
         if not self._writing.acquire(blocking=False):
             seconds = self._clock() - self._began
@@ -136,7 +136,7 @@ class HealthReporter:
         return None
 
     def _update(self, owner: str, **changes: Any) -> None:
-        """Change the report of the leader; while the store is away, leave the change to the next cycle."""
+        """Change the report of the leader; leave this to the next cycle if the store is unavailable."""
         values = {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in changes.items()

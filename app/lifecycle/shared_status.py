@@ -26,7 +26,7 @@ class LastPoll:
     uncovered: frozenset[int]
 
     def covers(self, job_id: int, changed_at: datetime) -> bool:
-        """Return whether a record had the state of its job when the poll began. Arrays are never covered.
+        """Return whether the record of a job had the job's state when the poll began; never for an array.
 
         Args:
             job_id: The id of the job, which is no array.

@@ -17,7 +17,7 @@ _INTERVAL = 0.5  # seconds between two queries
 _BATCH_SIZE = 5000  # records in one query
 _PAUSE_FACTOR = 9  # a query that took some time is followed by a pause of so many times that time
 _MAX_PAUSE = 2.0  # seconds, of such a pause
-_MAX_READING = 3.0  # seconds, of one query; a store that takes longer counts as away
+_MAX_READING = 3.0  # seconds, of one query; a store that takes longer counts as unavailable
 _LOOP = "waiting"
 
 
@@ -73,7 +73,7 @@ class StateSubscriptions:
             store: The store with the records.
             outages: Where failures of the store are logged.
             interval: The seconds between two readings.
-            max_reading: The seconds after which a store that has not answered counts as away.
+            max_reading: The seconds after which a store that has not answered counts as unavailable.
             start_loop: Starts the loop that reads the states.
         """
         self._store = store

@@ -70,8 +70,8 @@ class TaskWaiting:
             The seconds after which to send the request again, if it could not wait as long as it wanted.
 
         Raises:
-            StoreUnavailable: The store was away when the wait was over. Many requests may end then, so they
-                do not try it one after another.
+            StoreUnavailable: The store was unavailable when the wait was over. Many requests may end then, so
+                they do not try the store one after another.
         """
         deadline = self._clock() + wanted.seconds
         known = find()

@@ -9,7 +9,7 @@ from app.store.shared_status import OutageReport, SharedStatusStore
 
 _REPORT_LIFETIME = timedelta(seconds=15)  # without a renewal, as when the process of a report has died
 _RENEWAL_TIME = timedelta(seconds=10)  # before the end of a report, when it is renewed
-_TAKE_OVER_AFTER = timedelta(seconds=3)  # after the end of all other reports, because the outage may be over
+_TAKE_OVER_AFTER = timedelta(seconds=3)  # after all other reports have ended, because the outage may be over
 
 
 class OutageWatch:

@@ -126,7 +126,7 @@ class TaskRecord(BaseModel):
     key: str | None = None  # in the store; None if it is the uuid, which no other record has
     taken_over_at: Utc | None = None  # from the database of the older server
     resubmitted_from: str | None = None  # the uuid of the task that was resubmitted as this one
-    never_resubmitted: bool = False  # True if the store is sure that no task was resubmitted from this one
+    never_resubmitted: bool = False  # True if the store knows that no task was resubmitted from this one
     defaults: dict[str, dict[str, Any]] = {}  # of the catalogue, by `slurm` and `dirs`, where they applied
 
     @property

@@ -104,7 +104,7 @@ class CircuitBreaker:
         Args:
             reason: The reason, for callers.
             details: The reason for the log, if it differs.
-            proven_since: For a failure that proves an outage, when the call began. It proves nothing if
+            proven_since: When the call began, if the failure proves an outage. The failure proves nothing if
                 another call has been answered since.
         """
         is_proof = proven_since is not None and proven_since >= self.calls.answered_at

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_SUSPICIOUS_SECONDS = 0.1  # without an answer, after which slurmctld is pinged; most answers take 2 ms
+_SUSPICIOUS_SECONDS = 0.1  # slurmctld is pinged after this time without an answer; most answers take 2 ms
 _PING_INTERVAL = 0.5  # seconds between the beginnings of the first two pings; doubles with each further one
 _MAX_PING_INTERVAL = 2.0  # so that a slurmctld that stays slow is pinged less often
 _RECENT_PING = 10.0  # seconds after a ping until the next one counts as a first one
-_LATE_PING_SECONDS = 0.5  # that a ping may take before further calls wait for its outcome
+_LATE_PING_SECONDS = 0.5  # further calls wait for the outcome of a ping that takes longer
 
 
 class CallWatch:

@@ -111,7 +111,7 @@ class Connection:
         return self._read_timeout
 
     def abort_reads(self) -> None:
-        """Let the GETs that wait for slurmctld end at once, as requests without an answer."""
+        """End the GETs that wait for slurmctld at once, as requests without an answer."""
         self._pending_reads.abort()
 
     def send(self, request: SlurmRequest) -> Reply:
@@ -153,7 +153,7 @@ class Connection:
                 if allowance.is_aborted:
                     raise SlurmReadAborted("the request was ended because of an outage of Slurm") from error
                 if is_long and allowance.has_sent and _is_broken_off(error):
-                    raise RequestTooLong("slurmrestd broke off") from error
+                    raise RequestTooLong("slurmrestd closed the connection") from error
                 raise _failure(request.method, error, has_sent=allowance.has_sent) from error
         if is_long and _is_refusal_of_length(reply):
             raise RequestTooLong(f"slurmrestd answered {reply.full_complaint()}")

@@ -88,10 +88,10 @@ class Dialect:
 
     @property
     def tolerates_hang_ups(self) -> bool:
-        """Return whether slurmrestd may be left by a client that waits for its answer, as seen on 24.11.
+        """Return whether a client may close its connection before slurmrestd has answered, as seen on 24.11.
 
-        22.05.8 was seen to poll such a connection without a pause from then on, with a line in its log each
-        time. No release between these two was tried.
+        22.05.8 was seen to poll such a connection without a pause from then on, and to log a line each time.
+        No release between these two was tried.
         """
         return self._minor >= 42
 

@@ -6,7 +6,9 @@ from app.errors import SlurmMisbehaved, SlurmTokenRefused, SlurmUnavailable
 from app.slurm.accounting import AccountingReader
 from app.slurm.session import Session
 
-_RECENT_SECONDS = 1.0  # in which an answer to any request shows that slurmctld is well; polls are as frequent
+_RECENT_SECONDS = (
+    1.0  # an answer to any request in this time shows that slurmctld works; polls are as frequent
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class SlurmHealth:
 
 
 def check_slurm_health(session: Session, accounting: AccountingReader) -> SlurmHealth:
-    """Return the health of Slurm, after a request to slurmdbd, and one to slurmctld if no other was answered.
+    """Return the health of Slurm: ask slurmdbd, and slurmctld unless it answered another request just now.
 
     slurmdbd is asked even while slurmctld is down: in 22.05 only slurmdbd says that a key is wrong.
     """
@@ -47,7 +49,7 @@ def check_slurm_health(session: Session, accounting: AccountingReader) -> SlurmH
 
 def _check_controller(session: Session) -> tuple[str | None, str | None]:
     """Return why slurmctld cannot be used, and why it does not accept the key."""
-    if session.has_answer_of_last(_RECENT_SECONDS):
+    if session.answered_within(_RECENT_SECONDS):
         return None, None
     try:
         reply = session.get("diag")

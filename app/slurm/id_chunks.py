@@ -27,7 +27,7 @@ _MORE_AFTER = 600.0  # seconds after a refusal until more ids are tried again
 
 
 class IdChunks:
-    """Sizes of requests that name job ids: as many ids as are not refused. Thread-safe."""
+    """Number of job ids in a request, which falls when requests are refused as too long. Thread-safe."""
 
     def __init__(self, most: int = MAX_IDS, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with the largest requests.
@@ -62,7 +62,7 @@ class IdChunks:
         except RequestTooLong as error:
             if step + 1 == len(self._sizes):
                 raise
-            self._note_refusal(len(chunk), error)
+            self._record_refusal(len(chunk), error)
         has_answer = False
         try:
             for part in self.split(chunk):
@@ -81,7 +81,7 @@ class IdChunks:
             self._step = step = step - 1
         return self._sizes[step]
 
-    def _note_refusal(self, count: int, error: RequestTooLong) -> None:
+    def _record_refusal(self, count: int, error: RequestTooLong) -> None:
         smaller = (step for step, size in enumerate(self._sizes) if size < count)
         self._step = step = next(smaller, len(self._sizes) - 1)
         self._more_at = self._clock() + _MORE_AFTER

@@ -67,7 +67,7 @@ class JobList:
         self._avoided_until = 0.0  # an expensive list is not read before this time
         self._resting: dict[int, float] = {}  # arrays that are not read before a time
         self._unchanged_since = 0
-        self._compared: dict[int, JobState] = {}  # the states that the list had no change of at that time
+        self._compared: dict[int, JobState] = {}  # the states that agreed with the list at that time
         self._listed_at = 0.0
         self.unread: frozenset[int] = frozenset()
 

@@ -36,7 +36,7 @@ def proves_outage(reply: Reply, seconds: float) -> bool:
 
 
 def may_hide_outage(reply: Reply) -> bool:
-    """Return whether a refusal may be due to an outage: 26.05 answers a cancellation so (403, error 1)."""
+    """Return whether a refusal may hide an outage: 26.05 answers a cancellation with 403 and error 1."""
     return reply.status < 500 and any(number == _NOT_PERMITTED for number, _ in reply.errors())
 
 

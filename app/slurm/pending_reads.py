@@ -1,7 +1,7 @@
 """End the requests that only read, as soon as slurmctld is known to be down.
 
-slurmrestd would answer them 9 to 20 s after they began. A submission is not ended. slurmrestd tries to reach
-slurmctld for 9 s, and then its answer tells for certain whether there is a job.
+slurmrestd would answer them 9 to 20 s after they began. A submission is not ended: slurmrestd tries to reach
+slurmctld for 9 s, and its answer then shows for certain whether there is a job.
 """
 
 import threading

@@ -58,10 +58,10 @@ class Prober:
         return is_controller_up(reply)
 
     def probe(self) -> None:
-        """Find out whether slurmctld answers: by a ping, and unless that reports an outage, by a request.
+        """Find out whether slurmctld answers: by a ping, then by a request unless the ping shows an outage.
 
-        A slurmctld that refuses the token is up; each request is then answered with that refusal. On 24.11 a
-        ping does not distinguish such a refusal from an outage. So every 15 s a request follows in any case.
+        A slurmctld that refuses the token is up; it answers each request with that refusal. On 24.11 a ping
+        does not distinguish such a refusal from an outage. So every 15 s a request follows in any case.
 
         Raises:
             SlurmUnavailable: slurmctld does not answer.

@@ -91,8 +91,8 @@ class Session:
         """Return why Slurm is known to be down, without a request; None while it is not."""
         return self.breaker.reason
 
-    def has_answer_of_last(self, seconds: float) -> bool:
-        """Return whether slurmctld has accepted and answered the last request, within the last seconds."""
+    def answered_within(self, seconds: float) -> bool:
+        """Return whether slurmctld answered the last request without a fault, at most `seconds` ago."""
         return self.outage is None and self.breaker.clock() - self._answered_at <= seconds
 
     def require_up(self) -> None:
@@ -232,12 +232,12 @@ class Session:
         return is_gone
 
     def _abort_reads(self) -> None:
-        """End the reads that wait for slurmctld, where slurmrestd is known to allow that."""
+        """End the reads that wait for slurmctld, where slurmrestd is known to tolerate that."""
         if (dialect := self.known_dialect) is not None and dialect.tolerates_hang_ups:
             self._connection.abort_reads()
 
     def _wait_for_ping(self, request: SlurmRequest) -> SlurmRequest:
-        """Wait while a ping is late; return the request with the rest of its time.
+        """Wait while a ping is late; return the request with the time that is left to it.
 
         Raises:
             SlurmUnavailable: The ping has not been answered in the time of the request.

@@ -16,8 +16,8 @@ from app.slurm.id_chunks import MAX_IDS
 from app.slurm.request_budget import RequestBudget
 
 MAX_AGE = 2.0  # seconds for which all callers get the same facts
-_REFRESHED_AFTER = 1.0  # age of a state in seconds from which a request that is made anyway reads it again
-_REMEMBERED_SECONDS = 5.0  # for which a job that was asked for is refreshed
+_REFRESHED_AFTER = 1.0  # seconds; a request that is made for other jobs also reads states that are older
+_REMEMBERED_SECONDS = 5.0  # for which a job that a caller asked for is refreshed
 _MAX_WAIT = 5.0  # seconds
 _MAX_JOBS = 10_000
 
@@ -106,7 +106,7 @@ class StateBatcher:
             if batch.is_done:
                 return batch.error
             if self._is_busy:
-                return _give_error(SlurmUnavailable("slurmctld does not answer in time"), asked_at)
+                return _make_failed_reading(SlurmUnavailable("slurmctld does not answer in time"), asked_at)
             if not self._budget.take():
                 return None
             self._next, self._is_busy = _Batch(), True
@@ -151,9 +151,9 @@ class StateBatcher:
                     if job_id in states:
                         self._readings[job_id] = StateReading(states[job_id], at)
                         self._read_at[job_id] = began
-                    else:  # it may be the reason why a request fails: only its own callers ask for it again
+                    else:  # this job may be why the request failed: only its own callers ask for it again
                         self._asked.pop(job_id, None)
-                self._finish(batch, None if is_answered else _give_error(failure, at))
+                self._finish(batch, None if is_answered else _make_failed_reading(failure, at))
 
     def _finish(self, batch: _Batch, error: StateReading | None) -> None:
         batch.is_done = True
@@ -165,5 +165,5 @@ class StateBatcher:
         self._condition.notify_all()
 
 
-def _give_error(error: SlurmProxyError, at: datetime) -> StateReading:
+def _make_failed_reading(error: SlurmProxyError, at: datetime) -> StateReading:
     return StateReading(None, at, error)

@@ -111,7 +111,7 @@ class StateList:
                     raise
                 break
             except SlurmUnavailable as error:
-                self._note_failure([job_id for job_id in chunk if job_id not in read.asked])
+                self._record_failure([job_id for job_id in chunk if job_id not in read.asked])
                 if not read.asked:
                     raise
                 logger.warning("%d of %d states were read: %s", len(read.asked), len(job_ids), error)
@@ -165,7 +165,7 @@ class StateList:
         failed, self._failed_alone = self._failed_alone, set()
         return failed
 
-    def _note_failure(self, chunk: Sequence[int]) -> None:
+    def _record_failure(self, chunk: Sequence[int]) -> None:
         """Avoid the ids of a failed request, and ask for fewer of them at a time."""
         self._stop_avoiding(chunk)
         self._avoided |= dict.fromkeys(chunk)

@@ -49,7 +49,7 @@ class Allowance:
         return left
 
     def apply_to(self, sock: "_TimedSocket | _TimedTlsSocket") -> None:
-        """Let the next read or write of a socket end at the deadline.
+        """Make the next read or write of a socket end at the deadline.
 
         Raises:
             TimeoutError: The deadline has passed.

@@ -1,4 +1,4 @@
-"""A circuit breaker: refuse the requests of callers at once while the store is known to be away."""
+"""Refuse the requests of callers at once while the store is known to be unavailable: a circuit breaker."""
 
 import threading
 import time
@@ -28,11 +28,11 @@ class StoreBreaker:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin closed. `clock`: seconds of a monotonic clock."""
+        """Create a closed breaker. `clock`: seconds of a monotonic clock."""
         self._clock = clock
         self._lock = threading.Lock()
         self._answered_at = float("-inf")
-        self._reason: str | None = None  # why the store is away; None while closed
+        self._reason: str | None = None  # why the store is unavailable; None while closed
         self._is_probed = False  # by the one request that waits
 
     @contextmanager
@@ -62,7 +62,7 @@ class StoreBreaker:
                 self._is_probed = False
 
     def _begin(self, *, has_limit: bool) -> bool:
-        """Return whether the operation is of the one request that waits while the circuit is open.
+        """Return whether the operation belongs to the one request that waits while the circuit is open.
 
         Raises:
             StoreTimeout: The circuit is open, and the operation may be refused.

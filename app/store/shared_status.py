@@ -1,4 +1,4 @@
-"""The shared status of Slurm: the outages that processes report, and the last complete poll.
+"""Share the status of Slurm between processes: the outages that they report, and the last complete poll.
 
 Each process reads the shared status a few times a second: see `app/lifecycle/shared_status.py`. The report of
 an outage ends at its `until` unless it is renewed. So a process that has died does not keep other processes

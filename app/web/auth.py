@@ -73,7 +73,7 @@ def may_monitor() -> bool:
 def require_monitor() -> None:
     """Require a local request, or a key or token with the scope monitor.
 
-    While the store is away, a key that was valid a short while ago is accepted.
+    While the store is unavailable, a key that was valid a short while ago is accepted.
 
     Raises:
         NotAuthenticated: The request is not local, and has no valid key or token.

@@ -11,10 +11,10 @@ _BATCH_SIZE = 1000  # uuids
 
 
 def mark_resubmitted(tasks: Collection[Document], uuids: Iterable[str | None]) -> None:
-    """Remove the field of the documents with these uuids; None is no uuid.
+    """Remove the field from the documents with these uuids; a None among the uuids is skipped.
 
-    This must be durable before a task that is resubmitted from them is stored. If no such task is stored
-    then, their next look-ups search in vain, and no harm is done.
+    This must be durable before a task that is resubmitted from them is stored. If that task is not stored
+    after all, later look-ups of these documents make one query more, and find nothing.
     """
     if known := [uuid for uuid in uuids if uuid is not None]:
         marked = {"uuid": {"$in": known}, "never_resubmitted": True}
@@ -22,10 +22,10 @@ def mark_resubmitted(tasks: Collection[Document], uuids: Iterable[str | None]) -
 
 
 def mark_sources_of_earlier_versions(tasks: Collection[Document]) -> None:
-    """Remove the field of documents from which an earlier version has resubmitted tasks since.
+    """Remove the field from documents whose tasks an earlier version has resubmitted since.
 
-    Earlier versions do not know the field: on another host during an upgrade, or after a downgrade. Their
-    documents lack it.
+    An earlier version, on another host during an upgrade or after a downgrade, neither writes nor removes
+    the field.
     """
     wanted = {"resubmitted_from": {"$exists": True}, "never_resubmitted": {"$exists": False}}
     sources = (document["resubmitted_from"] for document in tasks.find(wanted, {"resubmitted_from": 1}))

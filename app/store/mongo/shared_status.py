@@ -1,4 +1,4 @@
-"""The shared status in MongoDB."""
+"""Keep the shared status in MongoDB."""
 
 from datetime import datetime
 

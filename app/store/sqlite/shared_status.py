@@ -1,4 +1,4 @@
-"""The shared status in SQLite."""
+"""Keep the shared status in SQLite."""
 
 import json
 from datetime import datetime

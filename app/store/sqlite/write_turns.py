@@ -1,7 +1,7 @@
 """Let the threads of a process write one at a time, and soon after another process has written.
 
-SQLite's own way to wait sleeps for up to 100 ms between two attempts, in each thread. With eight threads that
-write, one of them may wait for half a second although the file is free most of the time.
+SQLite's own busy handler sleeps for up to 100 ms between two attempts, in each thread. With eight threads
+that write, one of them may wait for half a second although the file is free most of the time.
 """
 
 import sqlite3
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _RETRY_SECONDS = 0.0005  # between two attempts to begin while another process writes
-LOCKED = "database is locked"  # SQLite's own words
+LOCKED = "database is locked"  # SQLite's message
 
 
 class WriteTurns:
