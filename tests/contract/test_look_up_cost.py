@@ -1,4 +1,4 @@
-"""What look-ups cost each release of Slurm: requests, never seconds."""
+"""How many requests look-ups send to each release of Slurm."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

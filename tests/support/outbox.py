@@ -38,11 +38,11 @@ CONTENT = Content(
 
 
 class Killed(BaseException):
-    """kill -9, as far as the code that it hits can tell."""
+    """The process is killed: an exception that no code of the service handles."""
 
 
-class StoreOfTheKilled(SqliteStore):
-    """Its process ends once the message has gone out, and before that is kept."""
+class CrashingStore(SqliteStore):
+    """A store whose process is killed after a message was sent, and before this is recorded."""
 
     def settle(self, claim: Claim, outcome: Outcome) -> bool:
         raise Killed
@@ -124,7 +124,7 @@ def failure_of(sender: Sender, params: dict[str, Any], content: Content = CONTEN
 
 
 def in_time(call: Callable[[], Any], seconds: float) -> Any:
-    """What `call` returns; AssertionError if that takes too long, and it goes on in the background."""
+    """Return what `call` returns; fail if it takes too long, and let it go on in the background."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
     thread.start()
@@ -134,14 +134,14 @@ def in_time(call: Callable[[], Any], seconds: float) -> Any:
 
 
 def assert_readable(words: str | None, channel: Channel) -> None:
-    """A sentence for a person, and nothing that only a receiver may know."""
+    """Check that the text is a readable sentence, without secrets of the channel."""
     assert words
     assert not words.rstrip().endswith((":", "()"))
     for fragment in ("Traceback", "object at", "<", ">", "\n", *channel.secrets):
         assert fragment not in words, words
 
 
-def is_taken(method: str, params: dict[str, Any], settings: Any) -> bool:
+def is_accepted(method: str, params: dict[str, Any], settings: Any) -> bool:
     try:
         SENDERS[method].Params.model_validate(params, context={"settings": settings})
     except ValidationError:

@@ -24,7 +24,7 @@ from tests.support.real.replica_set import ReplicaSet
 from tests.support.stores import make_notification, make_record
 
 _SECONDS = 15.0  # until an answer comes
-_PATIENCE = 60.0  # seconds until a lost job is adopted
+_STALL_TIMEOUT = 60.0  # seconds until a lost job is adopted
 
 
 @pytest.fixture(
@@ -52,18 +52,18 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStag
 def test_a_job_is_adopted_whose_worker_is_killed_before_accept_or_whose_accept_is_lost(
     stage: SqliteStage | ReplicaSetStage, tmp_path: Path
 ) -> None:
-    began, callers = datetime.now(UTC), Callers(stage, _PATIENCE)
+    began, callers = datetime.now(UTC), Callers(stage, _STALL_TIMEOUT)
     with ThreadPoolExecutor(2) as pool:
-        retried = pool.submit(callers.insist)
+        retried = pool.submit(callers.submit_until_answered)
         stage.kill_worker_before_accept()
         with stage.network.stopped_answers():
-            told = pool.submit(callers.insist)
+            told = pool.submit(callers.submit_until_answered)
             assert stage.network.wait_for_answer(_SECONDS) is not None
             with stage.accept_loss():
                 uuid = told.result(_SECONDS)
         assert uuid in callers.answered
         uuids = [uuid, retried.result()]
-    result = conclude(stage, callers, began, Counter(), _PATIENCE)
+    result = conclude(stage, callers, began, Counter(), _STALL_TIMEOUT)
     assert result.faulty == []
     assert len(result.evidence.jobs) == len(callers.answered) == 2
     log = "".join(path.read_text() for path in tmp_path.glob("host*.log"))
@@ -89,7 +89,7 @@ def test_one_task_one_job_whatever_is_killed(
     assert len(result.evidence.jobs) >= len(result.evidence.answered) > 0
 
 
-def test_the_verdict_names_each_broken_promise() -> None:
+def test_find_violations_names_each_broken_promise() -> None:
     sent = make_notification(status=NotificationStatus.SENT)
     good = make_record(slurm_job_id=7, slurm_job_state=JobState.COMPLETED, notifications=(sent,))
     running = good.model_copy(update={"slurm_job_state": JobState.RUNNING})

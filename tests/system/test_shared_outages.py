@@ -1,4 +1,4 @@
-"""Two processes with one store: what one of them notices of an outage, the other knows a moment later."""
+"""Two processes with one store: if one of them notices an outage, the other knows it a moment later."""
 
 import time
 from collections.abc import Iterator

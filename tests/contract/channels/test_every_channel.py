@@ -32,9 +32,9 @@ from tests.support.outbox import (
     CONTENT,
     NOW,
     SECOND,
+    CrashingStore,
     Killed,
     Outbox,
-    StoreOfTheKilled,
     assert_readable,
     failure_of,
     in_time,
@@ -93,7 +93,7 @@ def test_a_kill_before_the_message_goes_out_loses_nothing(channel: Channel, outb
 def test_a_kill_after_the_message_went_out_repeats_it_with_the_same_key(
     channel: Channel, outbox: Outbox
 ) -> None:
-    store = StoreOfTheKilled(outbox.path)
+    store = CrashingStore(outbox.path)
     with pytest.raises(Killed):
         outbox.delivery_of_another_process(store).deliver_one(channel.method, NOW)
     store.close()
@@ -107,7 +107,7 @@ def test_a_kill_after_the_message_went_out_repeats_it_with_the_same_key(
 def test_a_message_of_a_killed_process_arrives_with_its_id(
     local_cluster: Cluster, local_user: str, rabbitmq: RabbitMq, tmp_path: Path
 ) -> None:
-    """kill -9 while the service is at it with all channels at once."""
+    """The service is killed while it sends on all channels at once."""
     channels: list[Channel] = [make(tmp_path) for make in CHANNELS_IN_A_FOLDER.values()]
     channels.append(RabbitmqChannel(rabbitmq, f"jobs-{new_uuid()}"))
     settings = {
@@ -151,7 +151,7 @@ def test_a_message_of_a_killed_process_arrives_with_its_id(
             assert channel.received() == [key], channel.method
 
 
-def test_a_refusal_for_good_is_final_and_in_words(channel: Channel, tmp_path: Path) -> None:
+def test_a_permanent_refusal_is_final_and_readable(channel: Channel, tmp_path: Path) -> None:
     words = channel.refuse()
     outbox = Outbox(tmp_path / "store.sqlite3", channel)
     refused = outbox.deliver()
@@ -198,7 +198,7 @@ HOSTILE = Content(
 )
 
 
-def test_hostile_words_stay_words(channel: Channel, tmp_path: Path) -> None:
+def test_hostile_text_is_sent_as_plain_text(channel: Channel, tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "store.sqlite3", channel, HOSTILE)
     assert outbox.deliver().status is NotificationStatus.SENT
     outbox.store.close()
@@ -242,7 +242,7 @@ def test_a_message_of_any_length_fits(channel: Channel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channel", ["email", "gmail", "webhook", "apprise"], indirect=True)
-def test_a_list_that_was_tightened_counts_for_what_is_due_already(channel: Channel, outbox: Outbox) -> None:
+def test_a_stricter_list_applies_to_messages_that_are_due_already(channel: Channel, outbox: Outbox) -> None:
     tightened: dict[str, Any] = {
         "email": {"NOTIFICATIONS_MAIL_ALLOWED": ("example.org",)},
         "gmail": {"NOTIFICATIONS_MAIL_ALLOWED": ("example.org",)},

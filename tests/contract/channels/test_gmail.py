@@ -35,7 +35,7 @@ def test_an_authorised_user_sends_too(gmail: GmailChannel, authorised_user: Send
 
 
 @pytest.mark.parametrize("kind", ["service account", "authorised user"])
-def test_access_that_was_taken_away_is_the_operators_to_mend(
+def test_revoked_access_is_retried_as_a_fault_of_the_channel(
     gmail: GmailChannel, authorised_user: Sender, kind: str
 ) -> None:
     sender = authorised_user if kind == "authorised user" else gmail.configured()[1]
@@ -80,7 +80,7 @@ def test_a_sender_who_is_no_user_of_the_domain_is_final(gmail: GmailChannel) -> 
     assert (failure.permanent, failure.is_of_channel) == (True, False)
 
 
-def test_a_token_that_google_refuses_is_the_operators_to_mend(gmail: GmailChannel) -> None:
+def test_a_token_that_google_refuses_is_retried_as_a_fault_of_the_channel(gmail: GmailChannel) -> None:
     _, sender = gmail.configured()
     refused = google_error(401, "Invalid Credentials", "authError", "UNAUTHENTICATED")
     gmail.gmail.answers += [gmail.token(), refused] * 3
@@ -89,7 +89,7 @@ def test_a_token_that_google_refuses_is_the_operators_to_mend(gmail: GmailChanne
 
 
 @pytest.mark.parametrize("status", [200, 403, 503])
-def test_a_token_endpoint_that_is_unwell_is_tried_again(gmail: GmailChannel, status: int) -> None:
+def test_a_token_endpoint_that_fails_is_tried_again(gmail: GmailChannel, status: int) -> None:
     _, sender = gmail.configured()
     gmail.gmail.answers += [Answer(status, b"<html>unwell</html>")] * 5
     failure = failure_of(sender, gmail.params())

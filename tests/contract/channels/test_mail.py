@@ -9,7 +9,7 @@ from app.models.record import NotificationStatus
 from tests.support.channels import (
     Channel,
 )
-from tests.support.outbox import CONTENT, Outbox, is_taken
+from tests.support.outbox import CONTENT, Outbox, is_accepted
 
 pytestmark = pytest.mark.timed
 
@@ -39,7 +39,7 @@ def test_a_subject_is_one_header(channel: Channel, tmp_path: Path, subject: str)
 
 @pytest.mark.parametrize("channel", ["email", "gmail"], indirect=True)
 @pytest.mark.parametrize("name", ["sender", "recipient", "reply_to"])
-def test_a_name_beside_an_address_brings_no_header_along(channel: Channel, tmp_path: Path, name: str) -> None:
+def test_a_name_beside_an_address_adds_no_header(channel: Channel, tmp_path: Path, name: str) -> None:
     hostile = '"=?utf-8?q?Ann=0d=0aBcc=3a_evil=40example.com?=" <someone@example.com>'
     outbox = Outbox(tmp_path / "store.sqlite3", channel, CONTENT, **{name: hostile})
     assert outbox.deliver().status is NotificationStatus.SENT
@@ -68,11 +68,13 @@ def test_a_name_beside_an_address_brings_no_header_along(channel: Channel, tmp_p
         (["ann@example.com", "bob@example.net"], False),
     ],
 )
-def test_mail_goes_only_where_the_operator_lets_it(method: str, recipient: object, is_allowed: bool) -> None:
+def test_mail_goes_only_to_recipients_that_the_operator_allows(
+    method: str, recipient: object, is_allowed: bool
+) -> None:
     settings = read_settings({"NOTIFICATIONS_MAIL_ALLOWED": "ann@example.com,Example.org"})
     params = {"sender": "cluster@example.com", "recipient": recipient}
-    assert is_taken(method, params, settings) is is_allowed
-    assert is_taken(method, params, read_settings({}))
+    assert is_accepted(method, params, settings) is is_allowed
+    assert is_accepted(method, params, read_settings({}))
 
 
 @pytest.mark.parametrize("method", ["email", "gmail"])
@@ -87,11 +89,13 @@ def test_mail_goes_only_where_the_operator_lets_it(method: str, recipient: objec
         ("anybody@sub.example.org", False),
     ],
 )
-def test_mail_comes_only_from_whom_the_operator_lets_it(method: str, sender: str, is_allowed: bool) -> None:
+def test_mail_comes_only_from_senders_that_the_operator_allows(
+    method: str, sender: str, is_allowed: bool
+) -> None:
     settings = read_settings({"NOTIFICATIONS_MAIL_SENDERS": "cluster@example.com,Example.org"})
     params = {"sender": sender, "recipient": "ann@example.net"}
-    assert is_taken(method, params, settings) is is_allowed
-    assert is_taken(method, params, read_settings({}))
+    assert is_accepted(method, params, settings) is is_allowed
+    assert is_accepted(method, params, read_settings({}))
 
 
 ROUTES = [
@@ -120,12 +124,12 @@ def test_mail_address_with_a_route_to_another_domain_is_refused(
     method: str, field: str, address: str
 ) -> None:
     params = {"sender": "a@example.com", "recipient": "b@example.com", field: address}
-    assert not is_taken(method, params, None)
+    assert not is_accepted(method, params, None)
 
 
 @pytest.mark.parametrize("address", ["ann+jobs@example.com", "a/b@example.com", "d'a_b=c@example.com"])
 def test_mail_address_with_special_characters_but_no_route_is_accepted(address: str) -> None:
-    assert is_taken("email", {"sender": address, "recipient": address, "reply_to": address}, None)
+    assert is_accepted("email", {"sender": address, "recipient": address, "reply_to": address}, None)
 
 
 @pytest.mark.parametrize("method", ["email", "gmail"])
@@ -146,7 +150,7 @@ def test_reply_to_is_accepted_only_if_the_operator_lists_it_as_recipient_or_send
         "NOTIFICATIONS_MAIL_ALLOWED": "example.com",
         "NOTIFICATIONS_MAIL_SENDERS": "desk@cluster.example",
     }
-    assert is_taken(method, mail, read_settings(lists)) is is_allowed
-    assert is_taken(method, mail, read_settings({"NOTIFICATIONS_MAIL_SENDERS": "cluster.example"}))
+    assert is_accepted(method, mail, read_settings(lists)) is is_allowed
+    assert is_accepted(method, mail, read_settings({"NOTIFICATIONS_MAIL_SENDERS": "cluster.example"}))
     only_allowed = read_settings({"NOTIFICATIONS_MAIL_ALLOWED": "example.com"})
-    assert is_taken(method, mail, only_allowed) is (reply_to == "ann@example.com")
+    assert is_accepted(method, mail, only_allowed) is (reply_to == "ann@example.com")

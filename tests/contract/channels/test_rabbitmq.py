@@ -10,7 +10,7 @@ from tests.support.channels import (
     Channel,
     RabbitmqChannel,
 )
-from tests.support.outbox import CONTENT, assert_readable, failure_of, in_time, is_taken
+from tests.support.outbox import CONTENT, assert_readable, failure_of, in_time, is_accepted
 from tests.support.tasks import new_uuid
 
 pytestmark = pytest.mark.timed
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.timed
 
 @pytest.mark.parametrize("exchange", ["eve\nnts", "events\r", "eve\tnts", "events\x00", "e" * 256])
 def test_exchange_name_that_the_broker_would_alter_is_refused(exchange: str) -> None:
-    assert not is_taken("rabbitmq", {"exchange": exchange, "queue": "jobs"}, None)
-    assert is_taken("rabbitmq", {"exchange": "eve nts", "queue": "jobs"}, None)
+    assert not is_accepted("rabbitmq", {"exchange": exchange, "queue": "jobs"}, None)
+    assert is_accepted("rabbitmq", {"exchange": "eve nts", "queue": "jobs"}, None)
 
 
 def send(channel: Channel, params: dict[str, Any], **settings: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_broker_with_an_unknown_certificate_authority_is_not_trusted(queue: Ra
 
 
 @pytest.mark.real
-def test_a_wrong_password_for_the_broker_is_the_operators_to_mend(queue: RabbitmqChannel) -> None:
+def test_a_wrong_password_for_the_broker_is_retried_as_a_fault_of_the_channel(queue: RabbitmqChannel) -> None:
     _, sender = queue.configured(NOTIFICATIONS_RABBITMQ_PASSWORD="another secret")
     failure = failure_of(sender, queue.params())
     assert not failure.permanent
@@ -71,7 +71,7 @@ def test_a_wrong_password_for_the_broker_is_the_operators_to_mend(queue: Rabbitm
 
 
 @pytest.mark.real
-def test_a_virtual_host_that_is_not_there_is_the_operators_to_mend(queue: RabbitmqChannel) -> None:
+def test_a_missing_virtual_host_is_retried_as_a_fault_of_the_channel(queue: RabbitmqChannel) -> None:
     _, sender = queue.configured(NOTIFICATIONS_RABBITMQ_PATH="/elsewhere")
     failure = failure_of(sender, queue.params())
     assert not failure.permanent
@@ -80,7 +80,7 @@ def test_a_virtual_host_that_is_not_there_is_the_operators_to_mend(queue: Rabbit
 
 
 @pytest.mark.real
-def test_a_queue_that_is_not_there_is_made_to_last(queue: RabbitmqChannel) -> None:
+def test_a_missing_queue_is_created_durable(queue: RabbitmqChannel) -> None:
     send(queue, queue.params())
     with queue.broker.connect() as connection:
         connection.channel().queue_declare(queue.queue, durable=True)  # refused if it is another kind
@@ -89,7 +89,7 @@ def test_a_queue_that_is_not_there_is_made_to_last(queue: RabbitmqChannel) -> No
 
 @pytest.mark.real
 @pytest.mark.parametrize("passive", [False, True])
-def test_a_queue_that_is_there_is_used_as_it_is(queue: RabbitmqChannel, passive: bool) -> None:
+def test_an_existing_queue_is_used_unchanged(queue: RabbitmqChannel, passive: bool) -> None:
     with queue.broker.connect() as connection:
         channel = connection.channel()
         channel.queue_declare(queue.queue, durable=False, auto_delete=True, arguments={"x-max-length": 5})
@@ -125,7 +125,7 @@ def test_a_message_without_a_queue_is_dead(queue: RabbitmqChannel) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("has_queue", [False, True])
-def test_an_exchange_that_is_not_there_is_final(queue: RabbitmqChannel, has_queue: bool) -> None:
+def test_a_missing_exchange_is_final(queue: RabbitmqChannel, has_queue: bool) -> None:
     _, sender = queue.configured()
     params = {
         "exchange": "no-such-exchange",
@@ -153,7 +153,7 @@ def test_a_message_without_confirmation_counts_as_not_sent(queue: RabbitmqChanne
 
 @pytest.mark.real
 def test_a_broker_without_memory_fails_in_time(queue: RabbitmqChannel) -> None:
-    """Out of memory it lets publishers connect, and blocks them."""
+    """A broker that is out of memory accepts publishers, and blocks them."""
     send(queue, queue.params())
     queue.broker.control("set_vm_memory_high_watermark", "0.000001")
     try:

@@ -40,14 +40,14 @@ def test_slacks_refusals_are_final_or_retried(slack: SlackChannel, answer: Answe
     assert slack.received() == []
 
 
-def test_a_wrong_token_is_the_operators_to_mend(slack: SlackChannel) -> None:
+def test_a_wrong_token_is_retried_as_a_fault_of_the_channel(slack: SlackChannel) -> None:
     _, sender = slack.configured(NOTIFICATIONS_SLACK_BOT_TOKEN="xoxb-another-secret")
     failure = failure_of(sender, slack.params())
     assert (failure.permanent, failure.is_of_channel) == (False, True)
     assert str(failure) == "Slack refuses the message to #jobs: invalid_auth"
 
 
-def test_a_revoked_token_is_the_operators_to_mend(slack: SlackChannel) -> None:
+def test_a_revoked_token_is_retried_as_a_fault_of_the_channel(slack: SlackChannel) -> None:
     _, sender = slack.configured()
     slack.slack.is_revoked = True
     failure = failure_of(sender, slack.params())

@@ -13,7 +13,7 @@ from app.senders import Message
 from tests.support.channels import (
     WebhookChannel,
 )
-from tests.support.outbox import CONTENT, NOW, SECOND, Outbox, failure_of, is_taken
+from tests.support.outbox import CONTENT, NOW, SECOND, Outbox, failure_of, is_accepted
 from tests.support.real.http_services import Answer, HttpService
 
 pytestmark = pytest.mark.timed
@@ -60,13 +60,13 @@ pytestmark = pytest.mark.timed
     ],
 )
 def test_webhook_path_that_a_server_may_read_as_another_is_refused(path: str) -> None:
-    assert not is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
+    assert not is_accepted("webhook", {"url": f"https://h.example/{path}"}, None)
 
 
 @pytest.mark.parametrize("host", ["[::1].h.example", "[::1]h.example:80", "[", "h.example]", "[h.example]"])
 def test_a_host_that_is_not_wholly_an_address_is_refused(host: str) -> None:
-    assert not is_taken("webhook", {"url": f"https://{host}/jobs"}, None)
-    assert is_taken("webhook", {"url": "https://[::1]:8080/jobs"}, None)
+    assert not is_accepted("webhook", {"url": f"https://{host}/jobs"}, None)
+    assert is_accepted("webhook", {"url": "https://[::1]:8080/jobs"}, None)
 
 
 @pytest.mark.parametrize(
@@ -86,18 +86,18 @@ def test_a_host_that_is_not_wholly_an_address_is_refused(host: str) -> None:
     ],
 )
 def test_webhook_path_with_harmless_dots_or_escapes_is_accepted(path: str) -> None:
-    assert is_taken("webhook", {"url": f"https://h.example/{path}"}, None)
+    assert is_accepted("webhook", {"url": f"https://h.example/{path}"}, None)
 
 
 @pytest.mark.parametrize("url", ["https://h.example/a b", "https://h.example/?a b", "https://h.example/a "])
 def test_a_url_that_could_never_be_called_is_refused_at_once(url: str) -> None:
-    assert not is_taken("webhook", {"url": url}, None)
-    assert is_taken("webhook", {"url": url.replace(" ", "%20")}, None)
+    assert not is_accepted("webhook", {"url": url}, None)
+    assert is_accepted("webhook", {"url": url.replace(" ", "%20")}, None)
 
 
 @pytest.mark.parametrize("url", ["https://h.example/a\tb", "https://h.example/a\x7fb", "https://h.example\n"])
 def test_a_url_with_control_characters_is_refused(url: str) -> None:
-    assert not is_taken("webhook", {"url": url}, None)
+    assert not is_accepted("webhook", {"url": url}, None)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_wrong_signature_is_noticed(webhook: WebhookChannel) -> None:
     assert webhook.received() == []
 
 
-def test_a_time_to_come_back_may_be_a_date(webhook: WebhookChannel, tmp_path: Path) -> None:
+def test_retry_after_may_be_a_date(webhook: WebhookChannel, tmp_path: Path) -> None:
     webhook.busy(formatdate(time.time() + 60, usegmt=True))
     outbox = Outbox(tmp_path / "store.sqlite3", webhook)
     first = outbox.deliver()
@@ -146,9 +146,7 @@ def test_a_time_to_come_back_may_be_a_date(webhook: WebhookChannel, tmp_path: Pa
 @pytest.mark.parametrize(
     "nonsense", ["soon", "-7", "7.5", "", "²", "Mon, 99 Foo 2026", "Fri, 31 Dec 99999 23:59:59 GMT"]
 )
-def test_a_time_to_come_back_that_is_none_counts_as_unsaid(
-    webhook: WebhookChannel, tmp_path: Path, nonsense: str
-) -> None:
+def test_an_invalid_retry_after_is_ignored(webhook: WebhookChannel, tmp_path: Path, nonsense: str) -> None:
     webhook.busy(nonsense)
     outbox = Outbox(tmp_path / "store.sqlite3", webhook)
     first = outbox.deliver()
@@ -203,13 +201,13 @@ def test_a_redirect_is_not_followed(webhook: WebhookChannel) -> None:
         ("https://hooks.example.com\n.example.net/", False),
     ],
 )
-def test_webhooks_reach_only_whom_the_operator_lists(url: str, is_allowed: bool) -> None:
+def test_webhooks_reach_only_receivers_that_the_operator_lists(url: str, is_allowed: bool) -> None:
     secret = WebhookChannel(Path()).receiver.secret
     receivers = {"Hooks.example.com": secret, "hooks.example.com:8443": secret}
     settings = read_settings({"NOTIFICATIONS_WEBHOOK_RECEIVERS": receivers})
-    assert is_taken("webhook", {"url": url}, settings) is is_allowed
+    assert is_accepted("webhook", {"url": url}, settings) is is_allowed
     others = read_settings({"NOTIFICATIONS_WEBHOOK_RECEIVERS": {"another.example.com": secret}})
-    assert not is_taken("webhook", {"url": url}, others)
+    assert not is_accepted("webhook", {"url": url}, others)
 
 
 def test_a_host_in_capitals_is_the_same_host(webhook: WebhookChannel) -> None:

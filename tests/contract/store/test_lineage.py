@@ -35,7 +35,7 @@ def test_resubmitted_tasks_are_found_by_their_source_the_newest_first(store: Tas
     assert store.list_resubmissions("first", 9, []) == []
 
 
-def is_surely_not_resubmitted(store: TaskStore, uuid: str) -> bool:
+def is_marked_never_resubmitted(store: TaskStore, uuid: str) -> bool:
     return store.find_by_uuids([uuid])[uuid].never_resubmitted
 
 
@@ -44,10 +44,10 @@ def test_no_record_says_that_it_was_never_resubmitted_once_it_was(store: TaskSto
     first, other = make_running(never_resubmitted=True), make_running(never_resubmitted=True)
     for record in (first, other):
         store.add_record(record)
-    assert is_surely_not_resubmitted(store, first.uuid) == isinstance(store, MongoStore)
+    assert is_marked_never_resubmitted(store, first.uuid) == isinstance(store, MongoStore)
     store.add_record(make_record(resubmitted_from=first.uuid))
-    assert not is_surely_not_resubmitted(store, first.uuid)
-    assert is_surely_not_resubmitted(store, other.uuid) == isinstance(store, MongoStore)
+    assert not is_marked_never_resubmitted(store, first.uuid)
+    assert is_marked_never_resubmitted(store, other.uuid) == isinstance(store, MongoStore)
 
 
 def test_an_imported_record_makes_its_source_a_resubmitted_one(store: TaskStore) -> None:
@@ -55,8 +55,10 @@ def test_an_imported_record_makes_its_source_a_resubmitted_one(store: TaskStore)
     store.add_record(first)
     imported = make_running(resubmitted_from=first.uuid, never_resubmitted=True)
     store.import_entries([Entry(TaskRecord.model_validate(record_to_json(imported)))])
-    assert not is_surely_not_resubmitted(store, first.uuid)
-    assert not is_surely_not_resubmitted(store, imported.uuid), "its resubmission may be in the store already"
+    assert not is_marked_never_resubmitted(store, first.uuid)
+    assert not is_marked_never_resubmitted(store, imported.uuid), (
+        "its resubmission may be in the store already"
+    )
 
 
 def test_a_record_in_place_of_a_failed_one_may_have_been_resubmitted(store: TaskStore) -> None:
@@ -65,7 +67,7 @@ def test_a_record_in_place_of_a_failed_one_may_have_been_resubmitted(store: Task
     store.fail_reservation(failed, "why", NOW)
     store.add_record(make_record(resubmitted_from=failed.uuid))
     store.add_record(failed)
-    assert not is_surely_not_resubmitted(store, failed.uuid)
+    assert not is_marked_never_resubmitted(store, failed.uuid)
 
 
 @pytest.mark.real

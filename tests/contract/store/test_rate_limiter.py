@@ -71,7 +71,7 @@ def test_uses_are_added_beyond_the_limit(store: TaskStore) -> None:
     assert store.add_uses(ANN, 1, LATER, ends) == RateLimitWindow(1, ends)
 
 
-def test_uses_that_are_added_begin_a_window_anew_that_ends_later_than_it_can(
+def test_added_uses_replace_a_window_that_ends_later_than_possible(
     store: TaskStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     minute, hour = timedelta(minutes=1), timedelta(hours=1)

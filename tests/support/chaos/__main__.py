@@ -41,7 +41,7 @@ def main() -> int:
         stack.enter_context(stage)
         began = time.monotonic()
         result = Storm(stage, control).run(
-            options.submissions, options.faults, options.pace, options.patience
+            options.submissions, options.faults, options.pace, options.stall_timeout
         )
         print(f"{options.store}, {options.cluster}, {time.monotonic() - began:.0f} s: {result.summary()}")
         print("\n".join(result.faulty))
@@ -56,7 +56,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--pace", type=float, default=1.0, help="seconds between two faults, on average")
     parser.add_argument(
-        "--patience", type=float, default=300.0, help="seconds in which something must move at the end"
+        "--stall-timeout",
+        type=float,
+        default=300.0,
+        help="seconds in which some progress must be made at the end",
     )
     parser.add_argument("--logs", type=Path, help="a folder in which the logs of the hosts stay afterwards")
     parser.add_argument(

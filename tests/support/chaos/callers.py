@@ -1,4 +1,4 @@
-"""Callers that submit one task after another, most of whom insist on an answer."""
+"""Callers that submit one task after another; most of them retry until they get an answer."""
 
 import math
 import random
@@ -18,7 +18,7 @@ _CALLERS = 8
 
 
 class Callers:
-    """Threads that submit tasks, and what they were told.
+    """Threads that submit tasks, and the answers that they got.
 
     Attributes:
         answered: The job id in the answer, by uuid.
@@ -28,16 +28,16 @@ class Callers:
         allowed: How many may be sent so far.
     """
 
-    def __init__(self, stage: Stage, patience: float) -> None:
-        """Describe the callers; from now on, or from `finish` on, they insist for `patience` seconds."""
+    def __init__(self, stage: Stage, stall_timeout: float) -> None:
+        """Describe the callers; they retry for `stall_timeout` seconds, from now on or from `finish` on."""
         self.answered: dict[str, int] = {}
         self.abandoned: set[str] = set()
         self.faulty: list[str] = []
         self.submitted = 0
         self.allowed = 0
         self._stage = stage
-        self._patience = patience
-        self._gives_up_at = time.monotonic() + patience
+        self._stall_timeout = stall_timeout
+        self._gives_up_at = time.monotonic() + stall_timeout
         self._tasks: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._may_end = threading.Event()
@@ -52,26 +52,26 @@ class Callers:
 
     def finish(self) -> None:
         """Wait until all callers have an answer."""
-        self._gives_up_at = time.monotonic() + self._patience
+        self._gives_up_at = time.monotonic() + self._stall_timeout
         self._may_end.set()
         for thread in self._threads:
             thread.join()
 
     def submit_abandoned(self) -> None:
-        """Send the tasks again that nobody insisted on: each is answered with its job, old or new."""
-        self._gives_up_at = time.monotonic() + self._patience
+        """Send the abandoned tasks again: each is answered with its job, old or new."""
+        self._gives_up_at = time.monotonic() + self._stall_timeout
         for name in sorted(self.abandoned):
-            self._guard(self._insist, self._tasks[name])
+            self._guard(self._retry_until_answered, self._tasks[name])
 
     def list_uuids(self) -> list[str]:
         """Return the uuids of all tasks that were sent."""
         return list(self._tasks)
 
-    def insist(self) -> str:
+    def submit_until_answered(self) -> str:
         """Submit a new task until there is an answer, and return its uuid."""
         with self._lock:
             task = self._make_task()
-        self._guard(self._insist, task)
+        self._guard(self._retry_until_answered, task)
         return str(task["uuid"])
 
     def _run(self) -> None:
@@ -83,7 +83,12 @@ class Callers:
                     return
                 time.sleep(random.uniform(0, 1))
                 continue
-            self._guard(random.choice([self._insist, self._insist, self._race, self._try_once]), task)
+            self._guard(
+                random.choice(
+                    [self._retry_until_answered, self._retry_until_answered, self._race, self._try_once]
+                ),
+                task,
+            )
 
     def _guard(self, call: Callable[[dict[str, Any]], None], task: dict[str, Any]) -> None:
         try:
@@ -107,7 +112,7 @@ class Callers:
         self._tasks[name] = task
         return task
 
-    def _insist(self, task: dict[str, Any]) -> None:
+    def _retry_until_answered(self, task: dict[str, Any]) -> None:
         """Submit a task until there is an answer, and once more.
 
         Raises:
@@ -117,7 +122,7 @@ class Callers:
         key = {"Idempotency-Key": task["uuid"]}
         while (answer := self._post(task, key)) is None:
             if time.monotonic() > self._gives_up_at:
-                raise TimeoutError(f"there was no answer within {self._patience:.0f} s")
+                raise TimeoutError(f"there was no answer within {self._stall_timeout:.0f} s")
             time.sleep(random.uniform(0.2, 1))
         again = self._post(task, key)
         if again not in (None, answer):
@@ -125,10 +130,10 @@ class Callers:
         self.answered[task["uuid"]] = answer
 
     def _race(self, task: dict[str, Any]) -> None:
-        """Let two callers insist on the same task at once."""
+        """Let two callers submit the same task at once."""
         found = []
         with ThreadPoolExecutor(2) as pool:
-            for future in [pool.submit(self._insist, task) for _ in range(2)]:
+            for future in [pool.submit(self._retry_until_answered, task) for _ in range(2)]:
                 future.result()
                 found.append(self.answered.get(task["uuid"]))
         if len(set(found)) != 1:

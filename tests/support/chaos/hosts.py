@@ -25,7 +25,7 @@ class Host:
         self._master: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start again and again while the store is away, as supervisord does."""
+        """Start the host, again and again while the store is unavailable, as supervisord does."""
         while not answers(self.port):
             if self._master is None or self._master.poll() is not None:
                 with self._log.open("ab") as log:

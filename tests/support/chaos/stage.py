@@ -26,7 +26,7 @@ Control = Callable[[Literal["stop", "start"], str], object]  # of a daemon of th
 
 
 class Stage:
-    """Enter it to have the hosts started; on leaving, they are killed."""
+    """Two hosts, which are started when the stage is entered, and killed when it is left."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class SqliteStage(Stage):
     def accept_loss(self) -> Iterator[None]:
         """Take from the store what is written meanwhile, as when the machine loses its power at the end.
 
-        Submissions that Slurm has answered by the beginning get their answer meanwhile. Slurm hears of no
-        further submission, and nobody of a message: the store syncs the file before either.
+        Submissions that Slurm has answered before get their answer meanwhile. No further submission reaches
+        Slurm and no message is sent, because the store syncs the file before either.
         """
         copy = self._path.with_suffix(".copy")
         with self.network.stopped_requests(), self.receiver.closed():

@@ -14,7 +14,7 @@ from math import ceil
 from tests.support.chaos.callers import Callers
 from tests.support.chaos.hosts import send_signal
 from tests.support.chaos.stage import LEASE, Control, ReplicaSetStage, SqliteStage, Stage
-from tests.support.chaos.verdict import PATIENCE, Evidence, find_violations, gather_evidence, settle
+from tests.support.chaos.verdict import STALL_TIMEOUT, Evidence, find_violations, gather_evidence, settle
 from tests.support.real.network import Fault
 from tests.support.real.slurm_cluster import SlurmCluster
 
@@ -70,17 +70,17 @@ class Storm:
         if control is not None:
             self._faults += [partial(stop_daemon, control, name) for name in ("slurmdbd", "slurmctld")]
 
-    def run(self, submissions: int, faults: int, pace: float, patience: float = PATIENCE) -> Result:
-        """Make so many of both; the submissions are spread over the faults.
+    def run(self, submissions: int, faults: int, pace: float, stall_timeout: float = STALL_TIMEOUT) -> Result:
+        """Submit tasks and cause faults at the same time; the submissions are spread over the faults.
 
         Args:
             submissions: The tasks that are submitted.
             faults: The faults that happen.
             pace: Seconds between two faults, on average.
-            patience: Seconds in which something must move, until all has settled.
+            stall_timeout: Seconds in which some progress must be made, until all has settled.
         """
         began, counts = datetime.now(UTC), Counter[str]()
-        callers = Callers(self._stage, 2 * patience)
+        callers = Callers(self._stage, 2 * stall_timeout)
         callers.start()
         while counts.total() < faults:
             callers.allowed = ceil(submissions * (counts.total() + 1) / faults)
@@ -89,7 +89,7 @@ class Storm:
             time.sleep(random.uniform(0, 2 * pace))
         self._stage.start_hosts()
         callers.finish()
-        return conclude(self._stage, callers, began, counts, patience)
+        return conclude(self._stage, callers, began, counts, stall_timeout)
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -135,12 +135,16 @@ class Storm:
 
 
 def conclude(
-    stage: Stage, callers: Callers, began: datetime, faults: Counter[str], patience: float = PATIENCE
+    stage: Stage,
+    callers: Callers,
+    began: datetime,
+    faults: Counter[str],
+    stall_timeout: float = STALL_TIMEOUT,
 ) -> Result:
-    """Wait until all has settled, send again what nobody insisted on, and look for violations."""
-    faulty = settle(stage, callers, patience)
+    """Wait until all has settled, send the abandoned tasks again, and look for violations."""
+    faulty = settle(stage, callers, stall_timeout)
     callers.submit_abandoned()
-    faulty += settle(stage, callers, patience)
+    faulty += settle(stage, callers, stall_timeout)
     evidence = gather_evidence(stage, callers, began)
     faulty += [*callers.faulty, *find_violations(evidence)]
     return Result(callers.submitted, len(callers.abandoned), faults, evidence, faulty)

@@ -1,4 +1,4 @@
-"""Compare what callers, Slurm, the records and the receiver of the messages say of each task."""
+"""Compare the callers' answers, Slurm's jobs, the records and the messages of each task."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
@@ -16,7 +16,7 @@ from tests.conftest import Cluster, until
 from tests.support.chaos.callers import Callers
 from tests.support.chaos.stage import Stage
 
-PATIENCE = 300.0  # seconds in which something must move, until all has settled
+STALL_TIMEOUT = 300.0  # seconds in which some progress must be made, until all has settled
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Evidence:
     """What is known of each task, by uuid.
 
     Attributes:
-        answered: The job that its caller was told.
+        answered: The id of the job in the answer to its caller.
         jobs: The ids of its jobs, by Slurm's own lists.
         records: Its record.
-        messages: The ids of the messages that came, one for each delivery.
+        messages: The ids of the messages that were delivered, one for each delivery.
     """
 
     answered: Mapping[str, int] = field(default_factory=dict)
@@ -70,7 +70,7 @@ def _judge(
         yield f"was announced under {len(set(messages))} ids"
 
 
-def settle(stage: Stage, callers: Callers, patience: float = PATIENCE) -> list[str]:
+def settle(stage: Stage, callers: Callers, stall_timeout: float = STALL_TIMEOUT) -> list[str]:
     """Wait until nothing is reserved, nothing is open, and every message is out; return what does not end."""
     store, uuids = stage.store, callers.list_uuids()
     tomorrow = utc_now() + timedelta(days=1)
@@ -82,7 +82,7 @@ def settle(stage: Stage, callers: Callers, patience: float = PATIENCE) -> list[s
     faulty = []
     for what, list_left in waits:
         try:
-            _wait_for_none(list_left, what, patience)
+            _wait_for_none(list_left, what, stall_timeout)
         except AssertionError as error:
             faulty.append(str(error))
     return faulty
@@ -99,10 +99,10 @@ def gather_evidence(stage: Stage, callers: Callers, began: datetime) -> Evidence
     return Evidence(callers.answered, jobs, records, stage.receiver.messages)
 
 
-def _wait_for_none(list_left: Callable[[], Sized], what: str, patience: float) -> None:
+def _wait_for_none(list_left: Callable[[], Sized], what: str, stall_timeout: float) -> None:
     """Wait as long as there are fewer and fewer."""
     while count := len(list_left()):
-        until(lambda: len(list_left()) < count, patience, f"fewer than {count} {what}")
+        until(lambda: len(list_left()) < count, stall_timeout, f"fewer than {count} {what}")
 
 
 def _list_unsent(store: TaskStore, uuids: Sequence[str]) -> list[str]:

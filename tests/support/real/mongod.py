@@ -81,7 +81,7 @@ class Mongod:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It keeps its connections, takes new ones, and answers nothing."""
+        """Freeze mongod meanwhile: it keeps its connections, takes new ones, and answers nothing."""
         assert self._daemon is not None
         self._daemon.send(signal.SIGSTOP)
         try:
@@ -96,7 +96,7 @@ class Mongod:
 
 
 def list_program() -> list[str]:
-    """TEST_MONGOD is the command of a mongod that is not on PATH."""
+    """Return the command of mongod: TEST_MONGOD, or the program on PATH, or a downloaded one."""
     return shlex.split(os.environ.get("TEST_MONGOD", "")) or [shutil.which("mongod") or str(_downloaded())]
 
 

@@ -21,7 +21,7 @@ _ALREADY_INITIALIZED = 23
 
 
 class ReplicaSet:
-    """Enter it to have `uri`."""
+    """A replica set that runs while it is entered, and has the address `uri`."""
 
     def __init__(self) -> None:
         self._folder = Path()

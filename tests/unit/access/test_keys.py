@@ -83,7 +83,7 @@ def test_a_revoked_key_is_refused_within_a_second_by_every_process(here: Process
     there.store.close()
 
 
-def test_the_second_of_a_revoked_key_begins_before_the_store_is_asked(here: Process) -> None:
+def test_trust_in_a_key_begins_before_the_store_is_asked(here: Process) -> None:
     text, key = here.keys.create("ci", ALICE, None)
 
     def revoke_during_a_slow_answer() -> None:
@@ -95,7 +95,7 @@ def test_the_second_of_a_revoked_key_begins_before_the_store_is_asked(here: Proc
     assert not here.accepts(text)
 
 
-def test_a_busy_key_is_read_once_in_a_moment(here: Process) -> None:
+def test_a_busy_key_is_read_from_the_store_once(here: Process) -> None:
     text, _ = here.keys.create("ci", ALICE, None)
     assert [here.accepts(text) for _ in range(20)] == [True] * 20
     assert here.store.found == 1
@@ -116,7 +116,7 @@ def test_made_up_keys_are_not_remembered(here: Process) -> None:
     assert here.store.found == 4, "each time anew, if it has the form of a key"
 
 
-def test_a_key_works_for_a_moment_while_the_store_is_away(here: Process) -> None:
+def test_a_key_works_for_a_moment_while_the_store_is_unavailable(here: Process) -> None:
     text, _ = here.keys.create("ci", ALICE, None)
     assert here.accepts(text)
 

@@ -88,7 +88,7 @@ def test_a_full_window_costs_the_store_nothing_until_it_ends(host: Host) -> None
     assert host.admit([limit], 20) == 5
 
 
-def test_a_full_window_that_ends_later_than_possible_is_begun_anew(host: Host) -> None:
+def test_a_full_window_that_ends_later_than_possible_is_replaced(host: Host) -> None:
     limit = RequestLimit(host.store, 5)
     host.admit([limit], 6)
     host.time = NOW - timedelta(hours=1)

@@ -44,7 +44,7 @@ def test_both_ends_of_a_connection_have_their_user_and_inode(host: str, bind: st
             assert find_socket(own, other) == (os.geteuid(), os.fstat(end.fileno()).st_ino)
 
 
-def test_a_listening_socket_is_none_of_its_connections() -> None:
+def test_a_listening_socket_is_not_taken_for_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert find_socket(listener.getsockname(), ("127.0.0.1", 1)) is None
 
@@ -59,6 +59,6 @@ def test_a_socket_that_its_process_has_closed_has_no_inode() -> None:
 
 
 @pytest.mark.parametrize("host", ["", "localhost", "fe80::1%eth0", "1.2.3.4"])
-def test_an_address_without_a_socket_has_none(host: str) -> None:
+def test_no_socket_is_found_for_unused_addresses(host: str) -> None:
     assert find_socket((host, 1), (host, 2)) is None
     assert find_socket((host, 100_000), (host, -1)) is None

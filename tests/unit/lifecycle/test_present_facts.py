@@ -127,7 +127,7 @@ def test_a_record_that_changed_after_the_poll_began_is_not_covered(
     assert callers.ask(running)["job_state"] == "COMPLETED"
 
 
-def test_a_poll_before_the_last_reading_of_the_job_is_older_knowledge(callers: Callers, running: int) -> None:
+def test_a_poll_older_than_the_last_reading_of_the_job_is_ignored(callers: Callers, running: int) -> None:
     callers.slurm.put(running, JobState.COMPLETING)
     assert callers.ask(running)["job_state"] == "COMPLETING"
     callers.poll = LastPoll(utc_now() - SOON, 0.5, frozenset())

@@ -131,7 +131,7 @@ def test_a_process_withdraws_its_report_when_it_ends(site: Site) -> None:
     assert one.store.read_shared_status(NOW).outages == {}
 
 
-def test_a_report_that_an_answer_refutes_is_ignored_from_then_on(site: Site) -> None:
+def test_a_report_is_ignored_after_slurm_has_answered_this_process(site: Site) -> None:
     """A host without a network must not keep the others from using Slurm."""
     cut_off = Slurmrestd()
     lonely, other = site.start("lonely", cut_off), site.start("other")
@@ -178,7 +178,7 @@ def test_another_process_reports_when_the_reporter_has_died(site: Site) -> None:
     assert other.is_open
 
 
-def test_a_dead_reporter_keeps_no_process_closed_out(site: Site) -> None:
+def test_the_report_of_a_dead_process_blocks_no_other_process(site: Site) -> None:
     one, other = site.start("one"), site.start("other")
     site.slurmrestd.is_down = True
     one.meet_outage()

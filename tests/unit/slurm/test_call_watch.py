@@ -30,7 +30,7 @@ def test_a_ping_is_due_when_a_call_waits_and_none_is_answered() -> None:
     assert not calls.is_ping_due()
 
 
-def test_pings_grow_rarer_while_slurmctld_is_only_slow() -> None:
+def test_pings_become_less_frequent_while_slurmctld_is_only_slow() -> None:
     clock = Clock()
     calls = CallWatch(clock)
     with calls.waiting():

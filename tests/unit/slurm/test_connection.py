@@ -98,7 +98,7 @@ def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 503])
-def test_no_answer_makes_a_request_be_sent_again(status: int, tmp_path: Path) -> None:
+def test_no_request_is_sent_again_whatever_the_status(status: int, tmp_path: Path) -> None:
     head = f"HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nRetry-After: 0\r\nContent-Length: 2\r\n\r\n{{}}"
     with Scripted("tcp", tmp_path, replying(head.encode())) as server:
         with closing(server.connection()) as connection:

@@ -23,7 +23,9 @@ def answer(status: int, *numbers: int, **body: Any) -> Reply:
         (Reply(502, {}, "<html>Bad Gateway</html>", "not JSON"), 0.01),  # a proxy without slurmrestd
     ],
 )
-def test_a_slurmctld_that_accepts_no_connection_is_proven(reply: Reply, seconds: float) -> None:
+def test_answers_of_a_slurmctld_that_accepts_no_connection_prove_an_outage(
+    reply: Reply, seconds: float
+) -> None:
     assert proves_outage(reply, seconds)
 
 

@@ -93,7 +93,7 @@ def test_an_answer_that_proves_an_outage_opens_the_circuit_of_all_sessions_at_on
     assert stage.slurmrestd.asked.count("diag") == 1
 
 
-def test_it_proves_nothing_if_another_call_was_answered_meanwhile(stage: Stage) -> None:
+def test_a_sign_of_an_outage_proves_nothing_if_another_call_was_answered_meanwhile(stage: Stage) -> None:
     stage.slurmrestd.meanwhile = lambda: stage.callers.get("partitions")
     stage.slurmrestd.answers["diag"] = NO_CONTROLLER, 0.01
     stage.poller.get("diag")
@@ -104,7 +104,7 @@ def test_it_proves_nothing_if_another_call_was_answered_meanwhile(stage: Stage) 
 def test_an_error_without_a_reason_proves_an_outage_only_if_it_came_late(
     stage: Stage, seconds: float, is_down: bool
 ) -> None:
-    """22.05 refuses a token at once with the same words."""
+    """22.05 refuses a token at once with the same error."""
     stage.slurmrestd.answers["diag"] = UNSPECIFIED, seconds
     stage.poller.get("diag")
     assert (stage.callers.outage is not None) is is_down
@@ -212,7 +212,7 @@ def test_reads_end_once_when_the_circuit_opens(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("api", "aborted"), [("v0.0.45", 1), ("v0.0.42", 1), ("v0.0.40", 0), ("v0.0.38", 0)])
-def test_reads_go_on_where_slurmrestd_may_not_stand_hang_ups(api: str, aborted: int) -> None:
+def test_reads_go_on_where_slurmrestd_may_not_tolerate_hang_ups(api: str, aborted: int) -> None:
     slurmrestd = Slurmrestd()
     slurmrestd.api = api
     wire: Any = slurmrestd

@@ -173,7 +173,7 @@ def test_jobs_of_a_failed_request_are_not_refreshed_for_others(
     assert set(cluster.requests[-1]) == {2, 3}
 
 
-def test_a_state_that_is_not_listed_is_known_to_be_unlisted(cluster: Cluster, batcher: StateBatcher) -> None:
+def test_a_state_that_is_not_listed_is_not_requested_again(cluster: Cluster, batcher: StateBatcher) -> None:
     cluster.unlisted = {1}
     assert state_of(batcher.read(1)) is None
     assert state_of(batcher.read(1)) is None
@@ -197,7 +197,7 @@ def test_a_caller_waits_a_few_seconds_for_the_request_of_another(
     assert "in time" in str(reading.error)
 
 
-def test_one_bad_job_keeps_no_other_from_being_read() -> None:
+def test_other_jobs_are_read_although_one_job_makes_requests_fail() -> None:
     """Whatever asks for job 7 fails; the jobs of its request are then asked for last, and fewer at a time."""
     session = large_cluster(300)
     client = client_of(session)

@@ -17,7 +17,7 @@ def breaker() -> StoreBreaker:
 
 
 def is_tried(breaker: StoreBreaker, within: float | None = None) -> bool:
-    """Whether an operation begins; it is answered."""
+    """Return whether an operation, which is answered, is allowed to begin."""
     try:
         with breaker.guarding(within):
             return True
@@ -72,14 +72,14 @@ def test_the_first_answer_closes_the_circuit(breaker: StoreBreaker) -> None:
         assert request(lambda: is_tried(breaker, within=1.0))
 
 
-def test_what_is_no_request_is_never_refused(breaker: StoreBreaker) -> None:
+def test_loops_and_commands_are_never_refused(breaker: StoreBreaker) -> None:
     for _ in range(5):
         Context().run(fail, breaker)
     assert Context().run(is_tried, breaker, 1.0)
 
 
 def test_a_request_is_not_refused_after_the_stores_first_answer(breaker: StoreBreaker) -> None:
-    """A job that Slurm has accepted is recorded, however the store fares."""
+    """The job of a reservation must be recorded even while the circuit is open."""
 
     def submit() -> None:
         assert is_tried(breaker)  # the reservation

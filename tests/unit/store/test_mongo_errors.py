@@ -39,7 +39,7 @@ def test_the_raw_answer_of_the_server_is_not_in_the_message() -> None:
     "error",
     [NetworkTimeout("timed out"), ServerSelectionTimeoutError("no primary"), WaitQueueTimeoutError("")],
 )
-def test_a_time_out_of_the_driver_is_told_from_other_failures(error: PyMongoError) -> None:
+def test_a_time_out_of_the_driver_is_distinguished_from_other_failures(error: PyMongoError) -> None:
     with pytest.raises(StoreTimeout), translating_errors():
         raise error
 
@@ -47,7 +47,7 @@ def test_a_time_out_of_the_driver_is_told_from_other_failures(error: PyMongoErro
 @pytest.mark.parametrize(
     "error", [ExecutionTimeout("slow", 50), AutoReconnect("closed"), NotPrimaryError("")]
 )
-def test_what_the_server_reports_is_no_time_out(error: PyMongoError) -> None:
+def test_an_error_that_the_server_reports_is_no_time_out(error: PyMongoError) -> None:
     with pytest.raises(StoreUnavailable) as failure, translating_errors():
         raise error
     assert not isinstance(failure.value, StoreTimeout)

@@ -57,7 +57,7 @@ def test_write_gives_up_if_another_process_writes_for_too_long(store: SqliteStor
     store.add_record(record)
 
 
-def test_write_follows_the_kill_of_a_process_that_writes(store: SqliteStore) -> None:
+def test_write_succeeds_after_a_writing_process_is_killed(store: SqliteStore) -> None:
     record = make_record()
     patient = SqliteStore(store._path, timeout=30)
     with another_process_that_writes(store) as process, ThreadPoolExecutor(1) as pool:

@@ -38,7 +38,7 @@ def find_store_fault(app: Flask) -> str:
     return str(parts["store"].get("reason"))
 
 
-def test_a_request_that_waited_in_vain_has_the_next_ones_refused(app: Flask) -> None:
+def test_requests_are_refused_after_one_has_timed_out(app: Flask) -> None:
     task = make_task()
     assert submit(app, task).status_code == 200
     with app.extensions["slurm_proxy"].store.writing():
