@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bson import Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError
 
@@ -84,22 +84,16 @@ class MongoDatabase:
         self._breaker = StoreBreaker()
         self._clock = RemoteClock(self._server_time)
         self._clock_tried = 0.0
-        self.tasks: Collection[Document] = client[database].get_collection(collection, write_concern=DURABLE)
-        self.leases: Collection[Document] = client[database].get_collection(
-            f"{collection}_leases", write_concern=DURABLE
-        )
-        self.windows: Collection[Document] = client[database].get_collection(
+        # An address may ask for reads from secondaries; these may be behind, and know no revoked key yet.
+        primary = client.get_database(database, read_preference=ReadPreference.PRIMARY, write_concern=DURABLE)
+        self.tasks: Collection[Document] = primary[collection]
+        self.leases: Collection[Document] = primary[f"{collection}_leases"]
+        self.windows: Collection[Document] = primary.get_collection(
             f"{collection}_windows", write_concern=NOT_DURABLE
         )  # losing a count in a crash does no harm
-        self.reports: Collection[Document] = client[database].get_collection(
-            f"{collection}_reports", write_concern=DURABLE
-        )
-        self.api_keys: Collection[Document] = client[database].get_collection(
-            f"{collection}_keys", write_concern=DURABLE
-        )
-        self.schema: Collection[Document] = client[database].get_collection(
-            f"{collection}_schema", write_concern=DURABLE
-        )
+        self.reports: Collection[Document] = primary[f"{collection}_reports"]
+        self.api_keys: Collection[Document] = primary[f"{collection}_keys"]
+        self.schema: Collection[Document] = primary[f"{collection}_schema"]
 
     @contextmanager
     def operating(self, within: float | None = None) -> Iterator[None]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bson
-from pymongo import ASCENDING, ReadPreference
+from pymongo import ASCENDING
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
@@ -84,7 +84,7 @@ class MongoTransfer(MongoDatabase, StoreTransfer):
     def _to_read(self, collection: Collection[Document], has_snapshot: bool) -> Collection[Document]:
         """Return the collection with what its primary has acknowledged; a snapshot has a level of its own."""
         level = None if has_snapshot else ReadConcern("majority")
-        return collection.with_options(read_preference=ReadPreference.PRIMARY, read_concern=level)
+        return collection.with_options(read_concern=level)
 
     def import_keys(self, keys: Iterable[ApiKey]) -> list[ImportResult]:
         """Insert the missing keys one by one."""

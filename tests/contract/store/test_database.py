@@ -14,6 +14,7 @@ from app.store import TaskStore
 from app.store.breaker import allow_refusal
 from app.store.clock import CLOCK_TOLERANCE
 from app.store.mongo import MongoStore, connect
+from app.store.mongo.database import DURABLE
 from app.store.sqlite import SqliteStore
 from tests.support.stores import Factory, find, make_running
 
@@ -89,3 +90,13 @@ def test_a_request_does_not_wait_for_a_mongodb_that_another_request_waits_for() 
             Context().run(store.list_open_jobs)  # as a loop does
     store.close()
     assert asked == ["waited", *["refused"] * 5]
+
+
+def test_an_address_cannot_weaken_reads_and_writes_of_mongodb() -> None:
+    options = "readPreference=secondaryPreferred&maxStalenessSeconds=90&w=0&connect=false"
+    with connect(f"mongodb://127.0.0.1:1/?{options}", 1) as client:
+        store = MongoStore(client, "database", "tasks")
+        kept = [store.tasks, store.leases, store.reports, store.api_keys, store.schema]
+        assert {str(item.read_preference) for item in [*kept, store.windows]} == {"Primary()"}
+        assert {str(item.write_concern) for item in kept} == {str(DURABLE)}
+        assert store.windows.write_concern.acknowledged
