@@ -31,7 +31,7 @@ class ConnectionTable:
         """
         self.request_seconds = settings.CLIENT_REQUEST_TIMEOUT_SECONDS
         self.response_seconds = settings.CLIENT_RESPONSE_TIMEOUT_SECONDS
-        self.capacity = min(settings.LIMIT_CONNECTIONS, _get_open_files_limit() // 2)
+        self.capacity = _choose_capacity(settings.LIMIT_CONNECTIONS, _get_open_files_limit())
         self.max_waiting = self.capacity // 2
         self.lock = threading.Condition()
         self._open: set[ClientSocket] = set()
@@ -113,6 +113,19 @@ class ConnectionTable:
                 client.evict(_EVICTION_GRACE)
                 self.count_slow_client()
                 count -= 1
+
+
+def _choose_capacity(wanted: int, open_files: int) -> int:
+    """Return how many connections to keep open; warn if the limit on open files allows fewer than wanted."""
+    possible = open_files // 2
+    if possible < wanted:
+        logger.warning(
+            "LIMIT_CONNECTIONS is %d, but this process keeps at most %d connections open, half of its limit"
+            " on open files: raise that limit (LimitNOFILE of systemd)",
+            wanted,
+            possible,
+        )
+    return min(wanted, possible)
 
 
 def _get_open_files_limit() -> int:
