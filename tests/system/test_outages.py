@@ -292,7 +292,8 @@ def test_a_lost_answer_is_never_freed_by_a_slurmdbd_that_has_yet_to_learn_of_its
     for job_id in fillers:
         client.send_raw("DELETE", f"job/{job_id}", user=distribution_cluster.user)
     client.close()
-    until(lambda: name not in slurm.run("squeue", "-h", "-t", "all", "-o", "%j"), 150, "a purged job")
+    with slurm.configured("MinJobAge=2"):
+        until(lambda: name not in slurm.run("squeue", "-h", "-t", "all", "-o", "%j"), 150, "a purged job")
     quick_stage.service.start()
     assert not settled(quick_stage.service, task)
     slurm.start_daemon("slurmdbd")
