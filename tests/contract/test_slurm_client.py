@@ -272,12 +272,18 @@ def test_three_hundred_jobs_cost_a_handful_of_requests(cluster: Cluster, client:
     for job_id in jobs:
         delete(cluster, client, job_id)
     counted.requests.clear()
-    news = client.poll(known)
+    news: dict[int, SlurmJob | None] = {}
+    polls = 0
+    while (
+        len(news) < 300 and polls < 10
+    ):  # one reads jobs for five seconds, and leaves the others to the next
+        news |= client.poll(known)
+        polls += 1
     assert {job.job_state for job in news.values() if job} == {JobState.CANCELLED}
     assert len(news) == 300
     lists = [request for request in counted.requests if "/job/" not in request]
-    assert len(lists) == 1, lists
-    assert len(counted.requests) <= 301
+    assert len(lists) == polls, lists
+    assert len(counted.requests) <= 300 + polls
 
 
 @pytest.mark.parametrize("cluster", REAL_CLUSTERS, indirect=True)
