@@ -31,7 +31,7 @@ class JobFacts:
         """Return whether Slurm reported these facts no longer than `age` before `now`."""
         return self.job is not None and timedelta(0) <= now - self.as_of <= age
 
-    def supersede(self, reading: JobReading) -> bool:
+    def has_begun_since(self, reading: JobReading) -> bool:
         """Return whether the job has begun since a reading, although the reading seems to be newer.
 
         A poll has the time at which it began, and a job may be read and then begin during the poll. A job
@@ -40,5 +40,5 @@ class JobFacts:
         job, read = self.job, reading.job
         if job is None or read is None or job.array_tasks is not None or reading.at > self.as_of + _POLL_TIME:
             return False
-        has_begun_since = job.job_state.has_begun and not read.job_state.has_begun
-        return has_begun_since and job.restarts == read.restarts
+        is_begun_now = job.job_state.has_begun and not read.job_state.has_begun
+        return is_begun_now and job.restarts == read.restarts

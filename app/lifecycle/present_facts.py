@@ -95,7 +95,7 @@ class PresentFacts:
         recorded = JobFacts(record.job, record.slurm_job_state, record.updated_at)
         job = last.job if last is not None and last.at > record.updated_at else None
         if last is not None and job is not None and is_same_job(to_open_job(record, job_id), job):
-            return recorded if recorded.supersede(last) else JobFacts(job, job.job_state, last.at)
+            return recorded if recorded.has_begun_since(last) else JobFacts(job, job.job_state, last.at)
         with self._lock:
             listed = self._listed.get(record.uuid)
         if record.job is None and listed is not None and listed.as_of > record.updated_at:
@@ -200,7 +200,7 @@ class _Job:
         if reading.error is not None:
             return replace(self.known, error=reading.error)
         if reading.job is not None and is_same_job(to_open_job(self.record, self.job_id), reading.job):
-            if self.known.supersede(reading):
+            if self.known.has_begun_since(reading):
                 return self.known
             return JobFacts(reading.job, reading.job.job_state, reading.at)
         return JobFacts(None, JobState.UNKNOWN, reading.at)

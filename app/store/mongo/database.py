@@ -84,7 +84,7 @@ class MongoDatabase:
         self._breaker = StoreBreaker()
         self._clock = RemoteClock(self._server_time)
         self._clock_tried = 0.0
-        # An address may ask for reads from secondaries; these may be behind, and know no revoked key yet.
+        # An address may ask for reads from secondaries. These may be behind, and lack a revocation.
         primary = client.get_database(database, read_preference=ReadPreference.PRIMARY, write_concern=DURABLE)
         self.tasks: Collection[Document] = primary[collection]
         self.leases: Collection[Document] = primary[f"{collection}_leases"]
