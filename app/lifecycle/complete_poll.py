@@ -11,7 +11,7 @@ _MAX_UNCOVERED = 100  # jobs
 
 @dataclass(frozen=True, slots=True)
 class CompletePoll:
-    """Poll after which the records have the states that Slurm reported when it began, or later ones.
+    """Poll whose changes are recorded: each record has its job's state as the poll began, or a later one.
 
     A complete poll covers each job whose record was open when it began, but no arrays: the state that is
     listed for the id of an array is that of some of its tasks.

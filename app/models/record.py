@@ -173,7 +173,7 @@ class TaskRecord(BaseModel):
 
 
 class OpenJob(NamedTuple):
-    """Part of a record that a polling cycle reads, if the job is open or ended a short while ago.
+    """Fields of a record that a polling cycle reads, for a job that is open or ended a short while ago.
 
     A cycle may read 100,000 of them: a named tuple is made in half the time of a dataclass.
     """

@@ -1,7 +1,7 @@
 """The client of one Slurm cluster, in types of this project; no other package sees the forms of slurmrestd.
 
-Every method that asks Slurm raises SlurmUnavailable if there is no answer, which proves nothing, and
-SlurmMisbehaved if the answer cannot be used.
+Every method that asks Slurm raises SlurmUnavailable if there is no answer, and SlurmMisbehaved if the answer
+cannot be used. A missing answer proves nothing about a job.
 """
 
 import time

@@ -5,9 +5,9 @@ What slurmrestd answers while slurmctld accepts no connection was measured on Sl
 with error -1 where they read jobs; by 22.05 with error -1, or 1800 for a submission. A ping is answered after
 1 ms by 24.11 and 26.05 ("pinged": "DOWN", "responding": false), after 9 s by 22.05 (error -1).
 
-While slurmctld accepts connections and answers nothing (a stall, SIGSTOP), a ping takes as long as the stall,
-and is answered after 10 s like one of a slurmctld that is down. Other requests are answered after 10 to 20 s
-with status 504 and error 5004, or with error -1.
+While slurmctld accepts connections and answers nothing (a stall, SIGSTOP), a ping takes as long as the stall.
+After 10 s, slurmrestd answers it as if slurmctld were down. Other requests are answered after 10 to 20 s with
+status 504 and error 5004, or with error -1.
 
 A request with a token that Slurm refuses is answered at once, by 22.05 with error -1, too. 24.11 then
 answers a ping as if slurmctld were down.

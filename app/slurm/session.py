@@ -183,8 +183,8 @@ class Session:
     def watch(self) -> None:
         """Probe if a probe is due, and ping slurmctld while calls wait and none is answered.
 
-        A loop calls this often. A ping proves an outage if its answer reports one, or if it gets no answer,
-        unless a call has been answered since the ping began.
+        A loop calls this often. A ping proves an outage if its answer reports one, or if it gets no answer.
+        It proves nothing if a call has been answered since the ping began.
         """
         self.breaker.probe_if_due()
         if self.breaker.is_open or not self.breaker.calls.is_ping_due():
