@@ -18,7 +18,7 @@ def test_a_target_is_one_that_the_operator_named() -> None:
         assert not is_accepted("apprise", {"target": other}, settings)
 
 
-def test_a_target_that_apprise_does_not_know_is_retried_as_a_fault_of_the_channel(
+def test_a_target_that_apprise_does_not_know_is_retried(
     apprise: AppriseChannel,
 ) -> None:
     targets = {"team": "nonsense://the-secret-of-the-url"}

@@ -61,7 +61,7 @@ def test_a_broker_with_an_unknown_certificate_authority_is_not_trusted(queue: Ra
 
 
 @pytest.mark.real
-def test_a_wrong_password_for_the_broker_is_retried_as_a_fault_of_the_channel(queue: RabbitmqChannel) -> None:
+def test_a_wrong_password_for_the_broker_is_retried(queue: RabbitmqChannel) -> None:
     _, sender = queue.configured(NOTIFICATIONS_RABBITMQ_PASSWORD="another secret")
     failure = failure_of(sender, queue.params())
     assert not failure.permanent
@@ -71,7 +71,7 @@ def test_a_wrong_password_for_the_broker_is_retried_as_a_fault_of_the_channel(qu
 
 
 @pytest.mark.real
-def test_a_missing_virtual_host_is_retried_as_a_fault_of_the_channel(queue: RabbitmqChannel) -> None:
+def test_a_missing_virtual_host_is_retried(queue: RabbitmqChannel) -> None:
     _, sender = queue.configured(NOTIFICATIONS_RABBITMQ_PATH="/elsewhere")
     failure = failure_of(sender, queue.params())
     assert not failure.permanent

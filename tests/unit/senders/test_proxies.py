@@ -118,7 +118,7 @@ def test_the_proxy_of_one_scheme_is_not_used_for_the_other(
         Drip(b"", b"x"),
     ],
 )
-def test_a_proxy_that_does_not_connect_is_retried_as_a_fault_of_the_channel(
+def test_a_proxy_that_does_not_connect_is_retried(
     receiver: WebhookReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | Drip
 ) -> None:
     with ForwardProxy(answer) as proxy:

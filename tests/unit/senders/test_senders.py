@@ -166,7 +166,7 @@ def test_the_servers_reply_about_an_address_decides_whether_to_retry(
     assert server.mails == []
 
 
-def test_a_wrong_password_is_retried_as_a_fault_of_the_channel(new_server: NewServer) -> None:
+def test_a_wrong_password_is_retried(new_server: NewServer) -> None:
     server = new_server("starttls", LOGIN)
     sender = sender_for(
         server,
