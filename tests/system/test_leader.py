@@ -81,8 +81,8 @@ def hosts(request: pytest.FixtureRequest, local_cluster: Cluster, tmp_path: Path
         host.settings["SLURM_REST_READ_TIMEOUT_SECONDS"] = "60"  # an answer outlasts the pause of its reader
     with stage:
         hosts = Hosts(stage, local_cluster, lease, tmp_path)
-        # Each host asks once, then each of its two workers for each client: for callers, and for its monitor.
-        until(lambda: hosts.log().count("slurmrestd at") >= 10, 60, "the start of every worker")
+        # Each host asks for the API version once, and then each of its two workers.
+        until(lambda: hosts.log().count("slurmrestd at") >= 6, 60, "the start of every worker")
         yield hosts
         for host in stage.hosts:
             host.stop()
