@@ -22,9 +22,7 @@ from app.store.keys import KeyStore
 logger = logging.getLogger(__name__)
 
 PREFIX = "sp_"
-_LOOKUP_TIMEOUT_SECONDS = (
-    1.0  # a made-up key must not hold a thread for longer while the store is unavailable
-)
+_LOOKUP_TIMEOUT_SECONDS = 1.0  # for which a made-up key may hold a thread while the store is unavailable
 _RECORD_USE_EVERY = timedelta(minutes=1)
 _TRUSTED_SECONDS = 0.8  # after the store was asked for a key; less than the second that revocation may take
 _MAX_TRUSTED = 10_000

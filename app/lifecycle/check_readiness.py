@@ -121,9 +121,7 @@ class ReadinessCheck:
     def _read_state(self) -> ServiceState:
         state = self._reporter.write_report()
         store = judge_store(state.fault, state.seconds)
-        if (
-            state.fault is None or state.seconds < WRITE_SECONDS
-        ):  # a store that is unavailable costs no more time
+        if state.fault is None or state.seconds < WRITE_SECONDS:  # else reading would wait again
             try:
                 return self._read_stored_state(store)
             except StoreUnavailable as error:

@@ -6,9 +6,7 @@ from app.errors import SlurmMisbehaved, SlurmTokenRefused, SlurmUnavailable
 from app.slurm.accounting import AccountingReader
 from app.slurm.session import Session
 
-_RECENT_SECONDS = (
-    1.0  # an answer to any request in this time shows that slurmctld works; polls are as frequent
-)
+_RECENT_SECONDS = 1.0  # for which an answer to any request shows that slurmctld works; polls are as frequent
 
 
 @dataclass(frozen=True, slots=True)
