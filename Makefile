@@ -1,8 +1,7 @@
 # `make demo` and `make test` install for themselves whatever they need; nothing has to be set up before.
 
 VENV := .venv
-# How many processes share the tests; 0 for one after the other. 6 suit a machine with 2 processors: at first, 4 of them
-# mostly wait for clusters.
+# How many processes share the tests; 0 for one after the other. Most tests wait, so 5 suit a machine with 2 processors.
 TEST_PROCESSES := 0
 
 .PHONY: demo test check lint serve docs reference benchmarks lock clean
