@@ -126,7 +126,8 @@ RATE_LIMITED_REQUESTS = Metric(
 SLURM_REQUESTS = Metric(
     "slurm_proxy_slurm_requests_total",
     Kind.COUNTER,
-    "Requests to slurmrestd by kind and outcome: ok, error (status), unanswered, or busy (not sent).",
+    "Requests to slurmrestd by kind and outcome: ok, error (status, or an API version that it"
+    " does not offer), unanswered, or busy (not sent).",
     ("kind", "outcome"),
 )
 LOOK_UPS_OVER_BUDGET = Metric(

@@ -8,7 +8,7 @@ from app.job_state import JobState
 from app.lifecycle.job_readings import JobReading
 from app.models.job import SlurmJob
 
-_POLL_TIME = timedelta(seconds=15)  # that a poll takes at most, as a rule
+_POLL_TIME = timedelta(seconds=15)  # few polls take longer
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,8 @@ class Session:
         """
         if (dialect := self.known_dialect) is not None:
             return dialect
-        with self._counting_failures():
-            return self.discovery.find(self.exchange)
+        self.require_up()
+        return self.discovery.find(self._exchange_for_discovery)
 
     def get(
         self, path: str, query: Query = (), timeout: float | None = None, max_bytes: int | None = None
@@ -223,6 +223,11 @@ class Session:
             if is_for_controller:
                 self._answered_at = self.breaker.clock()
         return reply
+
+    def _exchange_for_discovery(self, request: SlurmRequest) -> Reply:
+        """Make a request. A failure that several threads share is thus counted once."""
+        with self._counting_failures():
+            return self.exchange(request)
 
     def _forget_dialect_if_gone(self, reply: Reply) -> bool:
         """Return whether slurmrestd no longer offers the version; it is then discovered at the next call."""

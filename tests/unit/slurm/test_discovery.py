@@ -1,15 +1,20 @@
 """The discovery of the API version, with threads and without a network."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from app.errors import SlurmUnavailable
+from app.slurm.breaker import CircuitBreaker
 from app.slurm.dialect import SUPPORTED_API_VERSIONS, Dialect
 from app.slurm.discovery import Discovery
 from app.slurm.reply import Reply
 from app.slurm.request import SlurmRequest
+from app.slurm.session import Session
 from tests.conftest import until
 from tests.unit.slurm.test_outages import Stage
 
@@ -33,16 +38,28 @@ class Slurmrestd:
         return Reply(200 if _OFFERED in request.path else 404, {}, "")
 
 
-def find_in_threads(discovery: Discovery, slurmrestd: Slurmrestd) -> list[Dialect | BaseException | None]:
+class CountingBreaker(CircuitBreaker):
+    """A circuit breaker that counts the failures that are reported to it."""
+
+    reported = 0
+
+    def record_failure(self, *arguments: Any, **fields: Any) -> None:
+        self.reported += 1
+        super().record_failure(*arguments, **fields)
+
+
+def find_in_threads(
+    find: Callable[[], Dialect], slurmrestd: Slurmrestd
+) -> list[Dialect | BaseException | None]:
     """Let many threads need the dialect at the same time; return what each gets, or its error."""
     waiting = threading.Semaphore(0)
 
-    def find() -> Dialect:
+    def begin() -> Dialect:
         waiting.release()
-        return discovery.find(slurmrestd.exchange)
+        return find()
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = [pool.submit(find) for _ in range(_THREADS)]
+        found = [pool.submit(begin) for _ in range(_THREADS)]
         for _ in range(_THREADS):
             waiting.acquire()
         until(lambda: bool(slurmrestd.asked), 5, "the first request")
@@ -53,7 +70,10 @@ def find_in_threads(discovery: Discovery, slurmrestd: Slurmrestd) -> list[Dialec
 def test_threads_that_need_the_dialect_at_once_share_the_requests_of_one() -> None:
     slurmrestd = Slurmrestd()
     discovery = Discovery("slurm.example")
-    assert find_in_threads(discovery, slurmrestd) == [Dialect(_OFFERED)] * _THREADS
+    assert (
+        find_in_threads(lambda: discovery.find(slurmrestd.exchange), slurmrestd)
+        == [Dialect(_OFFERED)] * _THREADS
+    )
     assert discovery.find(slurmrestd.exchange) == Dialect(_OFFERED)
     assert slurmrestd.asked == [f"/slurm/{api}/ping" for api in SUPPORTED_API_VERSIONS[:4]]
 
@@ -73,8 +93,17 @@ def test_a_discovery_that_fails_is_made_again_by_the_next_thread() -> None:
 def test_threads_that_share_a_discovery_share_its_error() -> None:
     slurmrestd = Slurmrestd()
     slurmrestd.is_down = True
-    errors = find_in_threads(Discovery("slurm.example"), slurmrestd)
+    discovery = Discovery("slurm.example")
+    errors = find_in_threads(lambda: discovery.find(slurmrestd.exchange), slurmrestd)
     assert all(isinstance(error, SlurmUnavailable) for error in errors)
+
+
+def test_a_failure_that_threads_share_counts_once_in_the_circuit_breaker() -> None:
+    slurmrestd, breaker = Slurmrestd(), CountingBreaker(lambda: None)
+    slurmrestd.is_down = True
+    wire: Any = SimpleNamespace(host="slurm.example", send=slurmrestd.exchange)
+    find_in_threads(Session(wire, "slurm", breaker=breaker).dialect, slurmrestd)
+    assert breaker.reported == len(slurmrestd.asked) < _THREADS
 
 
 def test_the_sessions_of_a_process_discover_the_dialect_once() -> None:
